@@ -1,0 +1,1 @@
+//! Micro, stack and allocation benches of the mesh.

@@ -1,0 +1,1 @@
+//! One program for each way to use the mesh.

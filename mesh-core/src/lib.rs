@@ -1,0 +1,1 @@
+//! An embeddable service mesh: routing, resilience and telemetry as tower layers over one compiled snapshot.

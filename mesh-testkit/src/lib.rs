@@ -1,0 +1,1 @@
+//! Fakes, golden-case loaders and the conformance runner of the mesh.

@@ -1,0 +1,1 @@
+//! Configuration sources for mesh-core: Envoy files, Istio YAML and xDS resources.

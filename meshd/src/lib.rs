@@ -1,0 +1,1 @@
+//! The mesh data plane program as a library.

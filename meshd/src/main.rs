@@ -1,0 +1,2 @@
+//! The mesh's data plane program: sidecar, gateway and Envoy-compatible proxy.
+fn main() {}
