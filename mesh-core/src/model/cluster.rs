@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Address, ClusterLoadAssignment, Http1Options, Http2Options, Limits, Metadata, Name, Origin, TransportSocket,
+    Address, ClusterLoadAssignment, Http1Options, Http2Options, Limits, Metadata, Name, Origin,
+    TransportSocket,
 };
 
 /// A group of endpoints that serve the same thing.
@@ -123,7 +124,11 @@ pub struct Dns {
 
 impl Default for Dns {
     fn default() -> Self {
-        Self { refresh: Duration::from_secs(5), respect_ttl: false, family: DnsFamily::Auto }
+        Self {
+            refresh: Duration::from_secs(5),
+            respect_ttl: false,
+            family: DnsFamily::Auto,
+        }
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use super::{
-    AccessLog, BodyFormat, Cidr, Fault, HeaderAddition, LogFilter, Name, RouteConfiguration, Tracing, Upgrade,
+    AccessLog, BodyFormat, Cidr, Fault, HeaderAddition, LogFilter, Name, RouteConfiguration,
+    Tracing, Upgrade,
 };
 
 /// How HTTP is served on a filter chain.

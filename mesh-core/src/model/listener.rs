@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    AccessLog, Address, Cidr, ClusterChoice, HashPolicy, HttpConnectionManager, Metadata, Name, Origin, TcpKeepalive,
-    TransportSocket,
+    AccessLog, Address, Cidr, ClusterChoice, HashPolicy, HttpConnectionManager, Metadata, Name,
+    Origin, TcpKeepalive, TransportSocket,
 };
 
 /// A socket that connections come in on (`config.listener.v3.Listener`).

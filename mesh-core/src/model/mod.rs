@@ -17,7 +17,8 @@ mod traffic;
 use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc};
 
 pub use self::{
-    cluster::*, endpoint::*, http::*, listener::*, matcher::*, regex::*, route::*, telemetry::*, tls::*, traffic::*,
+    cluster::*, endpoint::*, http::*, listener::*, matcher::*, regex::*, route::*, telemetry::*,
+    tls::*, traffic::*,
 };
 
 /// An interned name: cheap to clone, compared by text.
@@ -109,9 +110,15 @@ pub struct Fraction {
 
 impl Fraction {
     /// 100 %.
-    pub const ALWAYS: Self = Self { numerator: 100, denominator: 100 };
+    pub const ALWAYS: Self = Self {
+        numerator: 100,
+        denominator: 100,
+    };
     /// 0 %.
-    pub const NEVER: Self = Self { numerator: 0, denominator: 100 };
+    pub const NEVER: Self = Self {
+        numerator: 0,
+        denominator: 100,
+    };
 
     /// Whether the random value falls into the share, as Envoy computes it: `random % denominator < numerator`.
     pub fn hit(self, random: u64) -> bool {
@@ -147,7 +154,10 @@ pub struct Metadata {
 impl Metadata {
     /// The value under `namespace` that `path` leads to.
     pub fn get(&self, namespace: &str, path: &[Name]) -> Option<&Value> {
-        let (_, root) = self.namespaces.iter().find(|(name, _)| &**name == namespace)?;
+        let (_, root) = self
+            .namespaces
+            .iter()
+            .find(|(name, _)| &**name == namespace)?;
         path.iter().try_fold(root, |value, key| value.get(key))
     }
 }
@@ -173,7 +183,10 @@ impl Value {
     /// The member `key` of an object.
     pub fn get(&self, key: &str) -> Option<&Self> {
         match self {
-            Self::Object(members) => members.iter().find(|(name, _)| &**name == key).map(|(_, value)| value),
+            Self::Object(members) => members
+                .iter()
+                .find(|(name, _)| &**name == key)
+                .map(|(_, value)| value),
             _ => None,
         }
     }
@@ -213,13 +226,20 @@ mod tests {
         assert!(block.contains([10, 200, 0, 1].into()));
         assert!(!block.contains([11, 0, 0, 1].into()));
         assert!(block.contains("::ffff:10.9.9.9".parse().expect("an address")));
-        assert!(Cidr::new([0, 0, 0, 0].into(), 0).expect("0 bits fit").contains([8, 8, 8, 8].into()));
+        assert!(
+            Cidr::new([0, 0, 0, 0].into(), 0)
+                .expect("0 bits fit")
+                .contains([8, 8, 8, 8].into())
+        );
         assert_eq!(Cidr::new([1, 1, 1, 1].into(), 33), None);
     }
 
     #[test]
     fn fraction_is_hit_below_its_numerator() {
-        let half = Fraction { numerator: 50, denominator: 100 };
+        let half = Fraction {
+            numerator: 50,
+            denominator: 100,
+        };
         assert!(half.hit(49) && !half.hit(50) && half.hit(100));
         assert!(Fraction::ALWAYS.hit(u64::MAX) && !Fraction::NEVER.hit(0));
     }

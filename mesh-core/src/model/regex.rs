@@ -21,7 +21,10 @@ impl Regex {
     /// [`RegexError`] if RE2 would refuse it, if it compiles to more than the size limit, or if the feature `regex` is absent.
     pub fn parse(pattern: &str) -> Result<Self, RegexError> {
         let program = crate::route::regex::Program::compile(pattern)?;
-        Ok(Self { pattern: pattern.into(), program })
+        Ok(Self {
+            pattern: pattern.into(),
+            program,
+        })
     }
 
     /// The text of the expression.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use super::{
-    Cors, Fault, HashPolicy, HeaderMatcher, Metadata, MetadataMatcher, Mirror, Name, Origin, PathTemplate,
-    QueryMatcher, Regex, RetryPolicy, RuntimeFraction, StringMatcher,
+    Cors, Fault, HashPolicy, HeaderMatcher, Metadata, MetadataMatcher, Mirror, Name, Origin,
+    PathTemplate, QueryMatcher, Regex, RetryPolicy, RuntimeFraction, StringMatcher,
 };
 
 /// A table of virtual hosts (`config.route.v3.RouteConfiguration`).

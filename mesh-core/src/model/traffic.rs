@@ -102,14 +102,21 @@ impl RetryOn {
         ("internal", Self::GRPC_INTERNAL),
         ("resource-exhausted", Self::GRPC_RESOURCE_EXHAUSTED),
         ("unavailable", Self::GRPC_UNAVAILABLE),
-        ("http3-post-connect-failure", Self::HTTP3_POST_CONNECT_FAILURE),
+        (
+            "http3-post-connect-failure",
+            Self::HTTP3_POST_CONNECT_FAILURE,
+        ),
     ];
 
     /// Parses a comma-separated list. Unknown words are returned apart; the caller lists or refuses them.
     pub fn parse(text: &str) -> (Self, Vec<&str>) {
         let mut on = Self::default();
         let mut unknown = Vec::new();
-        for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+        for word in text
+            .split(',')
+            .map(str::trim)
+            .filter(|word| !word.is_empty())
+        {
             match Self::NAMES.iter().find(|(name, _)| *name == word) {
                 Some((_, bit)) => on = on.or(*bit),
                 None => unknown.push(word),

@@ -17,8 +17,10 @@ impl Program {
     /// [`RegexError`] with the reason.
     #[cfg(feature = "regex")]
     pub fn compile(pattern: &str) -> Result<Self, RegexError> {
-        let regex = regex_automata::meta::Regex::new(pattern)
-            .map_err(|error| RegexError { pattern: pattern.to_owned(), reason: error.to_string() })?;
+        let regex = regex_automata::meta::Regex::new(pattern).map_err(|error| RegexError {
+            pattern: pattern.to_owned(),
+            reason: error.to_string(),
+        })?;
         Ok(Self { regex })
     }
 
@@ -29,6 +31,9 @@ impl Program {
     /// Always: the feature `regex` is absent.
     #[cfg(not(feature = "regex"))]
     pub fn compile(pattern: &str) -> Result<Self, RegexError> {
-        Err(RegexError { pattern: pattern.to_owned(), reason: "needs the feature `regex` of mesh-core".to_owned() })
+        Err(RegexError {
+            pattern: pattern.to_owned(),
+            reason: "needs the feature `regex` of mesh-core".to_owned(),
+        })
     }
 }
