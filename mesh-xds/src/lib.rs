@@ -1,1 +1,4 @@
 //! Configuration sources for mesh-core: Envoy files, Istio YAML and xDS resources.
+
+#[cfg(feature = "istio")]
+pub mod istio;

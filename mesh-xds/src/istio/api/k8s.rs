@@ -1,0 +1,232 @@
+//! The parts of Kubernetes objects that say which services and workloads exist. Fields that the mesh does not need are
+//! left unread on purpose: Kubernetes itself has checked these objects.
+
+#![allow(missing_docs)] // Field names and meaning are those of <https://kubernetes.io/docs/reference/kubernetes-api/>.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::json;
+
+/// Spec of a Service.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Service {
+    #[serde(deserialize_with = "json::null")]
+    pub ports: Vec<ServicePort>,
+    #[serde(deserialize_with = "json::null")]
+    pub selector: BTreeMap<String, String>,
+    #[serde(rename = "clusterIP", deserialize_with = "json::null")]
+    pub cluster_ip: String,
+    #[serde(rename = "clusterIPs", deserialize_with = "json::null")]
+    pub cluster_ips: Vec<String>,
+    #[serde(rename = "type", deserialize_with = "json::null")]
+    pub kind: String,
+    #[serde(rename = "externalIPs", deserialize_with = "json::null")]
+    pub external_ips: Vec<String>,
+    #[serde(deserialize_with = "json::null")]
+    pub external_name: String,
+    #[serde(deserialize_with = "json::null")]
+    pub publish_not_ready_addresses: bool,
+}
+
+/// One port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServicePort {
+    #[serde(deserialize_with = "json::null")]
+    pub name: String,
+    #[serde(deserialize_with = "json::null")]
+    pub protocol: String,
+    pub app_protocol: Option<String>,
+    #[serde(deserialize_with = "json::int")]
+    pub port: u32,
+    pub target_port: Option<IntOrString>,
+    #[serde(deserialize_with = "json::int")]
+    pub node_port: u32,
+}
+
+/// A port by number or by the name of a container's port.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum IntOrString {
+    /// A number.
+    Int(u32),
+    /// A name.
+    Name(String),
+}
+
+/// Content of an EndpointSlice.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EndpointSlice {
+    #[serde(deserialize_with = "json::null")]
+    pub address_type: String,
+    #[serde(deserialize_with = "json::null")]
+    pub endpoints: Vec<Endpoint>,
+    #[serde(deserialize_with = "json::null")]
+    pub ports: Vec<EndpointPort>,
+}
+
+/// One endpoint of a slice.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Endpoint {
+    #[serde(deserialize_with = "json::null")]
+    pub addresses: Vec<String>,
+    #[serde(deserialize_with = "json::null")]
+    pub conditions: EndpointConditions,
+    pub hostname: Option<String>,
+    pub node_name: Option<String>,
+    pub target_ref: Option<ObjectReference>,
+    pub zone: Option<String>,
+}
+
+/// State of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EndpointConditions {
+    pub ready: Option<bool>,
+    pub serving: Option<bool>,
+    pub terminating: Option<bool>,
+}
+
+/// A reference to an object.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ObjectReference {
+    #[serde(deserialize_with = "json::null")]
+    pub kind: String,
+    #[serde(deserialize_with = "json::null")]
+    pub name: String,
+    #[serde(deserialize_with = "json::null")]
+    pub namespace: String,
+}
+
+/// One port of a slice.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EndpointPort {
+    #[serde(deserialize_with = "json::null")]
+    pub name: String,
+    #[serde(deserialize_with = "json::null")]
+    pub protocol: String,
+    #[serde(deserialize_with = "json::opt_int")]
+    pub port: Option<u32>,
+    pub app_protocol: Option<String>,
+}
+
+/// Spec and status of a Pod.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct Pod {
+    #[serde(deserialize_with = "json::null")]
+    pub spec: PodSpec,
+    #[serde(deserialize_with = "json::null")]
+    pub status: PodStatus,
+}
+
+/// Spec of a Pod.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodSpec {
+    #[serde(deserialize_with = "json::null")]
+    pub containers: Vec<Container>,
+    #[serde(deserialize_with = "json::null")]
+    pub service_account_name: String,
+    #[serde(deserialize_with = "json::null")]
+    pub node_name: String,
+}
+
+/// One container.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Container {
+    #[serde(deserialize_with = "json::null")]
+    pub name: String,
+    #[serde(deserialize_with = "json::null")]
+    pub ports: Vec<ContainerPort>,
+}
+
+/// One port of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerPort {
+    #[serde(deserialize_with = "json::null")]
+    pub name: String,
+    #[serde(deserialize_with = "json::int")]
+    pub container_port: u32,
+    #[serde(deserialize_with = "json::null")]
+    pub protocol: String,
+}
+
+/// Status of a Pod.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodStatus {
+    #[serde(deserialize_with = "json::null")]
+    pub phase: String,
+    #[serde(rename = "podIP", deserialize_with = "json::null")]
+    pub pod_ip: String,
+    #[serde(rename = "podIPs", deserialize_with = "json::null")]
+    pub pod_ips: Vec<PodIp>,
+    #[serde(deserialize_with = "json::null")]
+    pub conditions: Vec<Condition>,
+}
+
+/// One address of a Pod.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct PodIp {
+    #[serde(deserialize_with = "json::null")]
+    pub ip: String,
+}
+
+/// One condition of a status.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct Condition {
+    #[serde(rename = "type", deserialize_with = "json::null")]
+    pub kind: String,
+    #[serde(deserialize_with = "json::null")]
+    pub status: String,
+}
+
+/// Spec of a Deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct Deployment {
+    #[serde(deserialize_with = "json::opt_int")]
+    pub replicas: Option<i32>,
+    #[serde(deserialize_with = "json::null")]
+    pub template: PodTemplate,
+}
+
+/// The Pods that a Deployment makes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct PodTemplate {
+    #[serde(deserialize_with = "json::null")]
+    pub metadata: TemplateMetadata,
+    #[serde(deserialize_with = "json::null")]
+    pub spec: PodSpec,
+}
+
+/// Labels and annotations of such Pods.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct TemplateMetadata {
+    #[serde(deserialize_with = "json::null")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(deserialize_with = "json::null")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Data of a ConfigMap.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct ConfigMap {
+    #[serde(deserialize_with = "json::null")]
+    pub data: BTreeMap<String, String>,
+}
