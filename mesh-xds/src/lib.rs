@@ -2,3 +2,4 @@
 
 #[cfg(feature = "istio")]
 pub mod istio;
+pub mod yaml;
