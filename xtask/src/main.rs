@@ -1,2 +1,49 @@
-//! The commands that README and CI name: test, bars, bench.
-fn main() {}
+//! The commands that README and CI name: `test`, `bars`, `bench`.
+
+mod bench;
+mod budget;
+mod counterparts;
+mod process;
+mod suites;
+mod summary;
+mod test;
+mod tools;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What a command may end with besides success: a message for the terminal.
+type Fallible<T = ()> = Result<T, Box<dyn std::error::Error>>;
+
+/// Tests, measures and judges this workspace.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run every check: format, lints, licences, tests, conformance, budgets, other people's clients and suites
+    Test(test::Options),
+    /// Run proxies side by side with the harness of $MESH_BENCH [default: ../shared/bench]
+    Bench(bench::Options),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Args::parse().command {
+        Command::Test(options) => test::run(&options),
+        Command::Bench(options) => bench::run(&options),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! h2spec, the conformance suite of HTTP/2, against a cleartext listener.
+
+use std::process::Command;
+use std::time::Duration;
+
+use super::{Rig, scratch};
+use crate::Fallible;
+use crate::process;
+use crate::tools;
+
+/// Tests that a cleartext run of the pinned version has.
+const TESTS: usize = 145;
+/// How many must pass; bare hyper passes as many.
+const BAR: usize = 143;
+
+pub(super) fn run(rig: &Rig) -> Fallible<String> {
+    let program = tools::go_program("github.com/summerwind/h2spec/cmd/h2spec", "h2spec")?;
+    // The configuration answers by itself, so that no upstream is needed: port 9 is never called.
+    let mut proxy = rig.start("h2spec.yaml", "h2spec", 9)?;
+    let mut command = Command::new(program);
+    command.args(["-h", "127.0.0.1", "-p", &proxy.port.to_string(), "-o", "2"]);
+    let ended = process::logged(
+        &mut command,
+        &scratch()?.join("h2spec-report.log"),
+        Duration::from_secs(300),
+    )?;
+    proxy.check()?;
+    let (total, passed) = totals(&ended.text).ok_or_else(|| process::tail(&ended.text, 20))?;
+    let value = format!("{passed} of {total} (bar {BAR} of {TESTS})");
+    if total == TESTS && passed >= BAR {
+        return Ok(value);
+    }
+    println!("{}", failures(&ended.text));
+    Err(value.into())
+}
+
+/// Reads the last line, `145 tests, 143 passed, 0 skipped, 2 failed`.
+fn totals(text: &str) -> Option<(usize, usize)> {
+    let line = text.lines().rev().find(|line| line.contains(" tests, "))?;
+    let mut numbers = line
+        .split(", ")
+        .map(|part| part.split(' ').next().unwrap_or_default().parse().ok());
+    Some((numbers.next()??, numbers.next()??))
+}
+
+fn failures(text: &str) -> &str {
+    text.find("Failures:").map_or(text, |start| &text[start..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::totals;
+
+    #[test]
+    fn totals_come_from_the_last_line() {
+        let text =
+            "Failures:\n...\nFinished in 2.3 seconds\n145 tests, 143 passed, 0 skipped, 2 failed\n";
+        assert_eq!(totals(text), Some((145, 143)));
+        assert_eq!(totals("nothing ran"), None);
+    }
+}

@@ -1,0 +1,122 @@
+//! Other people's clients and suites, each run against a real proxy process.
+
+mod clients;
+mod grpc;
+mod h2spec;
+mod regex;
+mod smuggling;
+
+use std::cell::OnceCell;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::Fallible;
+use crate::process::{self, Background};
+use crate::summary::Summary;
+use crate::tools;
+use crate::workspace;
+
+/// How long a program may take until it listens.
+const START: Duration = Duration::from_secs(20);
+
+/// Adds one step for each counterpart; `proxy` replaces meshd.
+pub(crate) fn steps(summary: &mut Summary, proxy: Option<&Path>) {
+    let rig = Rig {
+        given: proxy.map(Path::to_path_buf),
+        built: OnceCell::new(),
+    };
+    summary.step("h2spec", || h2spec::run(&rig));
+    summary.step("grpc-interop", || grpc::run(&rig));
+    summary.step("curl", || clients::curl(&rig));
+    summary.step("h2load", || clients::h2load(&rig));
+    summary.step("websocket", || clients::websocket(&rig));
+    summary.step("smuggling", || smuggling::run(&rig));
+    summary.step("re2", regex::run);
+}
+
+/// Starts the proxy under test on the files of `interop/configs`.
+#[derive(Debug)]
+pub(crate) struct Rig {
+    given: Option<PathBuf>,
+    built: OnceCell<PathBuf>,
+}
+
+/// A proxy that listens.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    process: Background,
+    /// Where it takes requests.
+    pub(crate) port: u16,
+}
+
+impl Rig {
+    /// Starts the proxy on `interop/configs/FILE`, in front of `upstream`; `name` keeps several of one file apart.
+    pub(crate) fn start(&self, file: &str, name: &str, upstream: u16) -> Fallible<Proxy> {
+        let (port, admin) = (process::free_port()?, process::free_port()?);
+        let text = fs::read_to_string(workspace::root().join("interop/configs").join(file))?
+            .replace("{listen_port}", &port.to_string())
+            .replace("{admin_port}", &admin.to_string())
+            .replace("{upstream_port}", &upstream.to_string());
+        let config = scratch()?.join(format!("{name}.yaml"));
+        fs::write(&config, text)?;
+        let mut command = Command::new(self.program()?);
+        command.arg("-c").arg(&config).args([
+            "--concurrency",
+            "1",
+            "--disable-hot-restart",
+            "-l",
+            "warning",
+        ]);
+        let mut process = Background::start(&mut command, &scratch()?.join(format!("{name}.log")))?;
+        process.wait_port(port, START)?;
+        Ok(Proxy { process, port })
+    }
+
+    /// The proxy: the one given, or meshd as the dev profile builds it.
+    fn program(&self) -> Fallible<&Path> {
+        if let Some(given) = &self.given {
+            return Ok(given);
+        }
+        if self.built.get().is_none() {
+            process::run(&mut workspace::cargo([
+                "build", "--locked", "--quiet", "-p", "meshd", "--bin", "meshd",
+            ]))?;
+        }
+        Ok(self.built.get_or_init(|| workspace::dev_program("meshd")))
+    }
+}
+
+impl Proxy {
+    /// Fails if the proxy has ended, or wrote that it panicked.
+    pub(crate) fn check(&mut self) -> Fallible {
+        self.process.poll(Duration::ZERO, || Some(()))?;
+        let log = self.process.log_text();
+        if log.contains("panicked at") {
+            return Err(format!("the proxy panicked:\n{}", process::tail(&log, 20)).into());
+        }
+        Ok(())
+    }
+}
+
+/// The app behind the proxy (`interop/go/upstream`), listening.
+fn upstream(name: &str) -> Fallible<(Background, u16)> {
+    let program = tools::go_program("./upstream", "upstream")?;
+    let port = process::free_port()?;
+    let mut command = Command::new(program);
+    command.args(["-listen", &format!("127.0.0.1:{port}")]);
+    let mut app = Background::start(
+        &mut command,
+        &scratch()?.join(format!("{name}-upstream.log")),
+    )?;
+    app.wait_port(port, START)?;
+    Ok((app, port))
+}
+
+/// Where configurations and logs of counterparts go.
+fn scratch() -> Fallible<PathBuf> {
+    let dir = workspace::target().join("xtask/interop");
+    fs::create_dir_all(&dir)?;
+    Ok(dir)
+}

@@ -1,0 +1,163 @@
+//! The conformance suites, and how many of their cases must pass.
+
+use crate::Fallible;
+use crate::process;
+use crate::workspace;
+
+/// The share of cases that must pass, in percent, for each suite that has a bar.
+const BARS: [(&str, f64); 6] = [
+    ("envoy-router-check", 100.0),
+    ("envoy-route-config", 100.0),
+    ("istio-samples", 100.0),
+    ("istio-validation-dataset", 100.0),
+    ("istio-virtualservice-routes", 97.0),
+    ("istio-sidecar-route-configs", 100.0),
+];
+
+/// What a run of one suite counted.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Count {
+    name: String,
+    passed: usize,
+    failed: usize,
+}
+
+/// A suite held against its bar.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    pub(crate) name: String,
+    pub(crate) value: String,
+    pub(crate) bar: String,
+    pub(crate) met: bool,
+}
+
+/// Plays all suites with the runner of the dev profile, or of the release profile, and holds each against its bar.
+pub(crate) fn judge(release: bool) -> Fallible<Vec<Verdict>> {
+    let mut build = workspace::cargo([
+        "build",
+        "--locked",
+        "--quiet",
+        "-p",
+        "mesh-testkit",
+        "--bin",
+        "conformance",
+    ]);
+    if release {
+        build.arg("--release");
+    }
+    process::run(&mut build)?;
+    let program = if release {
+        workspace::release_program("conformance")
+    } else {
+        workspace::dev_program("conformance")
+    };
+    let root = workspace::shared("MESH_CONFORMANCE", "conformance");
+    let log = workspace::target().join("xtask/conformance.log");
+    let mut play = std::process::Command::new(program);
+    play.arg("--verbose")
+        .arg("--root")
+        .arg(&root)
+        .current_dir(workspace::root());
+    // The runner exits 1 if any case fails, also where a bar below 100 % is met: the counts decide here.
+    let ended = process::logged(&mut play, &log, std::time::Duration::from_secs(1200))?;
+    print!("{}", ended.text);
+    let counts = counts(&ended.text);
+    Ok(BARS
+        .iter()
+        .map(|(name, bar)| verdict(name, *bar, &counts))
+        .collect())
+}
+
+/// Judges for the test command: every bar, in one text.
+pub(crate) fn check() -> Fallible<String> {
+    let verdicts = judge(false)?;
+    let missed: Vec<String> = verdicts
+        .iter()
+        .filter(|verdict| !verdict.met)
+        .map(|verdict| format!("{}: {} (bar {})", verdict.name, verdict.value, verdict.bar))
+        .collect();
+    if missed.is_empty() {
+        Ok(format!("{} suites met their bars", verdicts.len()))
+    } else {
+        Err(missed.join("; ").into())
+    }
+}
+
+fn verdict(name: &str, bar: f64, counts: &[Count]) -> Verdict {
+    let bar_text = format!("{bar} %");
+    let Some(count) = counts.iter().find(|count| count.name == name) else {
+        return Verdict {
+            name: name.to_owned(),
+            value: "did not run".to_owned(),
+            bar: bar_text,
+            met: false,
+        };
+    };
+    let total = count.passed + count.failed;
+    let share = if total == 0 {
+        0.0
+    } else {
+        100.0 * count.passed as f64 / total as f64
+    };
+    Verdict {
+        name: name.to_owned(),
+        value: format!("{share:.1} % ({} of {total})", count.passed),
+        bar: bar_text,
+        met: total > 0 && share >= bar,
+    }
+}
+
+/// Reads the lines `NAME: N passed, N failed`.
+fn counts(text: &str) -> Vec<Count> {
+    text.lines().filter_map(count).collect()
+}
+
+fn count(line: &str) -> Option<Count> {
+    let (name, rest) = line.split_once(": ")?;
+    let (passed, failed) = rest.strip_suffix(" failed")?.split_once(" passed, ")?;
+    Some(Count {
+        name: name.to_owned(),
+        passed: passed.parse().ok()?,
+        failed: failed.parse().ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_read_between_other_lines() {
+        let text = "a: 3 passed, 1 failed\n  FAILED x: expected 1 passed, 2 failed maybe\n  note: hm\nb: 0 passed, 0 failed\n";
+        let names: Vec<_> = counts(text)
+            .into_iter()
+            .map(|count| (count.name, count.passed, count.failed))
+            .collect();
+        assert_eq!(names, [("a".to_owned(), 3, 1), ("b".to_owned(), 0, 0)]);
+    }
+
+    #[test]
+    fn absent_empty_and_short_suites_miss_their_bar() {
+        let counts = [
+            Count {
+                name: "short".to_owned(),
+                passed: 96,
+                failed: 4,
+            },
+            Count {
+                name: "good".to_owned(),
+                passed: 97,
+                failed: 3,
+            },
+            Count {
+                name: "empty".to_owned(),
+                passed: 0,
+                failed: 0,
+            },
+        ];
+        assert!(!verdict("absent", 1.0, &counts).met);
+        assert!(!verdict("empty", 0.0, &counts).met);
+        assert!(!verdict("short", 97.0, &counts).met);
+        assert!(verdict("good", 97.0, &counts).met);
+    }
+}

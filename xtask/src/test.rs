@@ -1,0 +1,96 @@
+//! `cargo xtask test`: every check, one after another, then the summary.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use clap::Args;
+
+use crate::Fallible;
+use crate::budget;
+use crate::counterparts;
+use crate::process;
+use crate::suites;
+use crate::summary::Summary;
+use crate::tools;
+use crate::workspace;
+
+/// What to run.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Only what cargo alone can do: no counterparts, no tool to install
+    #[arg(long)]
+    quick: bool,
+    /// Only the steps of these names (as the summary prints them)
+    #[arg(long, value_name = "STEP")]
+    only: Vec<String>,
+    /// Run the counterparts against this program instead of meshd; it must take Envoy's command line
+    #[arg(long, value_name = "PROGRAM")]
+    proxy: Option<PathBuf>,
+}
+
+/// Runs the steps; `true` if all of them passed.
+pub(crate) fn run(options: &Options) -> Fallible<bool> {
+    let mut summary = Summary::new(&options.only);
+    let s = &mut summary;
+    s.step("format", || {
+        silent(workspace::cargo(["fmt", "--all", "--check"]))
+    });
+    s.step("clippy", || {
+        silent(workspace::cargo([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ]))
+    });
+    s.step("budgets", budget::check);
+    s.step("bare", || {
+        silent(workspace::cargo([
+            "check",
+            "--locked",
+            "-p",
+            "mesh-core",
+            "--no-default-features",
+        ]))
+    });
+    // Unit, integration and doc tests; the integration tests play the fuzz bodies on their corpora and run the examples.
+    s.step("tests", || {
+        silent(workspace::cargo(["test", "--workspace", "--locked"]))
+    });
+    s.step("conformance", suites::check);
+    if !options.quick {
+        s.step("deny", deny);
+        s.step("package", package);
+        counterparts::steps(s, options.proxy.as_deref());
+    }
+    Ok(summary.finish())
+}
+
+fn silent(mut command: Command) -> Fallible<String> {
+    process::run(&mut command)?;
+    Ok(String::new())
+}
+
+fn deny() -> Fallible<String> {
+    let mut deny = Command::new(tools::cargo_deny()?);
+    deny.args(["--locked", "check", "bans", "licenses", "sources"])
+        .current_dir(workspace::root());
+    silent(deny)
+}
+
+/// The published crates can be packaged (contents and manifest; the code was compiled by the steps before).
+fn package() -> Fallible<String> {
+    let crates = ["-p", "mesh-core", "-p", "mesh-xds", "-p", "meshd"];
+    let mut command = workspace::cargo([
+        "package",
+        "--locked",
+        "--no-verify",
+        "--allow-dirty",
+        "--quiet",
+    ]);
+    command.args(crates);
+    silent(command)
+}
