@@ -1,4 +1,10 @@
 //! An embeddable service mesh: routing, resilience and telemetry as tower layers over one compiled snapshot.
 
+pub mod cluster;
+pub mod config;
+mod error;
 pub mod model;
 pub mod route;
+pub mod telemetry;
+
+pub use self::error::{BoxError, Error, Kind, Reply};

@@ -1,0 +1,126 @@
+//! One attempt at one endpoint: counted from admission to its end.
+
+use std::sync::Arc;
+
+use super::{Cluster, Endpoint, PickKey};
+use crate::{Kind, model::Priority};
+
+/// A request on its way to an endpoint. Holds a place in the limits until it is finished or dropped.
+#[derive(Debug)]
+pub struct Attempt {
+    cluster: Arc<Cluster>,
+    endpoint: Arc<Endpoint>,
+    priority: Priority,
+    finished: bool,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptOutcome {
+    /// A response with this status came.
+    Response(u16),
+    /// None came.
+    Failed(Kind),
+}
+
+impl Attempt {
+    pub(super) fn begin(
+        cluster: &Arc<Cluster>,
+        priority: Priority,
+        key: &PickKey<'_>,
+    ) -> Result<Self, Kind> {
+        if cluster.config().refuse.is_some() {
+            return Err(Kind::FailClosed);
+        }
+        let (limits, state) = cluster.limits(priority);
+        if !state.requests.try_acquire(limits.max_requests) {
+            cluster.stats().upstream_rq_pending_overflow.add(1);
+            return Err(Kind::Overflow);
+        }
+        let endpoint = match cluster.pick(key) {
+            Ok(endpoint) => endpoint,
+            Err(kind) => {
+                state.requests.release();
+                return Err(kind);
+            }
+        };
+        endpoint.begin();
+        cluster.stats().upstream_rq_total.add(1);
+        cluster.stats().upstream_rq_active.add(1);
+        Ok(Self {
+            cluster: cluster.clone(),
+            endpoint,
+            priority,
+            finished: false,
+        })
+    }
+
+    /// The endpoint.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// Its cluster.
+    pub fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    /// Which set of limits it counts against.
+    pub fn priority(&self) -> Priority {
+        self.priority
+    }
+
+    /// Records how the response began or why none came. The place in the limits is kept until drop, since the body may
+    /// still be on its way.
+    pub fn record(&mut self, outcome: AttemptOutcome) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        let (stats, endpoint) = (self.cluster.stats(), self.endpoint.stats());
+        match outcome {
+            AttemptOutcome::Response(status) => {
+                stats.response(status);
+                if status >= 500 {
+                    endpoint.rq_error.add(1)
+                } else {
+                    endpoint.rq_success.add(1)
+                }
+            }
+            AttemptOutcome::Failed(kind) => {
+                endpoint.rq_error.add(1);
+                match kind {
+                    Kind::UpstreamTimeout => {
+                        stats.upstream_rq_timeout.add(1);
+                        endpoint.rq_timeout.add(1);
+                    }
+                    Kind::PerTryTimeout => {
+                        stats.upstream_rq_per_try_timeout.add(1);
+                        endpoint.rq_timeout.add(1);
+                    }
+                    Kind::RemoteReset | Kind::RefusedStream => stats.upstream_rq_rx_reset.add(1),
+                    Kind::LocalReset | Kind::DownstreamTermination => {
+                        stats.upstream_rq_tx_reset.add(1)
+                    }
+                    Kind::MaxDuration => stats.upstream_rq_max_duration_reached.add(1),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Ends the attempt with `outcome`.
+    pub fn finish(mut self, outcome: AttemptOutcome) {
+        self.record(outcome);
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.cluster.stats().upstream_rq_cancelled.add(1);
+        }
+        self.endpoint.end();
+        self.cluster.stats().upstream_rq_active.sub(1);
+        self.cluster.limits(self.priority).1.requests.release();
+    }
+}

@@ -1,0 +1,164 @@
+//! One endpoint: address, health and counters, shared by all snapshots and workers.
+
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+};
+
+use super::stats::Count;
+use crate::model::{Address, HealthStatus, LbEndpoint, Locality, Metadata, Name};
+
+/// An endpoint of a cluster. Kept over updates as long as its address stays.
+#[derive(Debug)]
+pub struct Endpoint {
+    id: u64,
+    address: Address,
+    hostname: Name,
+    locality: Locality,
+    priority: u32,
+    metadata: Metadata,
+    weight: AtomicU32,
+    health: AtomicU8,
+    ejected: AtomicBool,
+    active: AtomicU32,
+    stats: EndpointStats,
+}
+
+/// What is counted of an endpoint, under Envoy's names.
+#[derive(Debug, Default)]
+pub struct EndpointStats {
+    /// Connections made.
+    pub cx_total: Count,
+    /// Connections open.
+    pub cx_active: Count,
+    /// Connections that failed.
+    pub cx_connect_fail: Count,
+    /// Requests sent.
+    pub rq_total: Count,
+    /// Requests answered without a 5xx.
+    pub rq_success: Count,
+    /// Requests answered with a 5xx, or not at all.
+    pub rq_error: Count,
+    /// Requests that timed out.
+    pub rq_timeout: Count,
+}
+
+impl Endpoint {
+    pub(crate) fn new(config: &LbEndpoint, locality: &Locality, priority: u32) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            address: config.address.clone(),
+            hostname: config.hostname.clone(),
+            locality: locality.clone(),
+            priority,
+            metadata: config.metadata.clone(),
+            weight: AtomicU32::new(config.weight.max(1)),
+            health: AtomicU8::new(config.health as u8),
+            ejected: AtomicBool::new(false),
+            active: AtomicU32::new(0),
+            stats: EndpointStats::default(),
+        }
+    }
+
+    pub(crate) fn for_address(addr: SocketAddr) -> Self {
+        let config = LbEndpoint {
+            address: Address::Socket(addr),
+            hostname: "".into(),
+            weight: 1,
+            health: HealthStatus::Unknown,
+            metadata: Metadata::default(),
+        };
+        Self::new(&config, &Locality::default(), 0)
+    }
+
+    /// Unique in the process and never used again: the key of pooled connections.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Its host name; may be empty.
+    pub fn hostname(&self) -> &Name {
+        &self.hostname
+    }
+
+    /// Where it is.
+    pub fn locality(&self) -> &Locality {
+        &self.locality
+    }
+
+    /// 0 is the first choice.
+    pub fn priority(&self) -> u32 {
+        self.priority
+    }
+
+    /// What the control plane says of it beside that.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Weight, at least 1.
+    pub fn weight(&self) -> u32 {
+        self.weight.load(Ordering::Relaxed)
+    }
+
+    /// Requests in flight.
+    pub fn active(&self) -> u32 {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// What is counted.
+    pub fn stats(&self) -> &EndpointStats {
+        &self.stats
+    }
+
+    /// Whether it takes traffic as a first choice.
+    pub fn is_healthy(&self) -> bool {
+        let health = self.health.load(Ordering::Relaxed);
+        (health == HealthStatus::Unknown as u8 || health == HealthStatus::Healthy as u8)
+            && !self.is_ejected()
+    }
+
+    /// Whether it takes traffic if healthy ones are too few.
+    pub fn is_degraded(&self) -> bool {
+        self.health.load(Ordering::Relaxed) == HealthStatus::Degraded as u8 && !self.is_ejected()
+    }
+
+    /// Whether outlier detection took it out.
+    pub fn is_ejected(&self) -> bool {
+        self.ejected.load(Ordering::Relaxed)
+    }
+
+    /// Takes it out, or back in; the seam of outlier detection.
+    pub fn set_ejected(&self, ejected: bool) {
+        self.ejected.store(ejected, Ordering::Relaxed);
+    }
+
+    pub(super) fn update(&self, config: &LbEndpoint) {
+        self.weight.store(config.weight.max(1), Ordering::Relaxed);
+        self.health.store(config.health as u8, Ordering::Relaxed);
+    }
+
+    /// Whether an update may keep this endpoint: only weight and health may differ.
+    pub(super) fn fits(&self, config: &LbEndpoint, locality: &Locality, priority: u32) -> bool {
+        self.address == config.address
+            && self.priority == priority
+            && self.locality == *locality
+            && self.hostname == config.hostname
+            && self.metadata == config.metadata
+    }
+
+    pub(super) fn begin(&self) {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        self.stats.rq_total.add(1);
+    }
+
+    pub(super) fn end(&self) {
+        self.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,168 @@
+//! Load balancing: immutable pickers over shared atomics.
+
+mod least_request;
+mod random;
+mod round_robin;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use self::{least_request::LeastRequest, random::Random, round_robin::RoundRobin};
+use super::Endpoint;
+use crate::model::LbPolicy;
+
+/// What a pick may depend on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PickKey<'a> {
+    /// A random value for this pick.
+    pub random: u64,
+    /// The request's hash, for policies that stick.
+    pub hash: Option<u64>,
+    /// The address that the connection was meant for.
+    pub original_dst: Option<SocketAddr>,
+    /// Endpoints to avoid (`previous_hosts`).
+    pub exclude: &'a [Arc<Endpoint>],
+    /// How often another endpoint is looked for to avoid one of `exclude` (`host_selection_retry_max_attempts`).
+    pub host_attempts: u32,
+}
+
+impl PickKey<'_> {
+    fn excludes(&self, endpoint: &Arc<Endpoint>) -> bool {
+        self.exclude
+            .iter()
+            .any(|previous| previous.id() == endpoint.id())
+    }
+}
+
+/// A load balancing policy over a fixed set of endpoints. Picks share it, so it counts with atomics.
+pub trait Picker {
+    /// An endpoint that takes traffic, or `None`.
+    ///
+    /// An excluded endpoint is still picked when the attempts to avoid it are used up, as Envoy does.
+    fn pick(&self, key: &PickKey<'_>) -> Option<&Arc<Endpoint>>;
+}
+
+/// The picker of a policy.
+#[derive(Debug)]
+pub(super) struct AnyPicker {
+    members: Vec<Arc<Endpoint>>,
+    kind: AnyKind,
+}
+
+#[derive(Debug)]
+enum AnyKind {
+    RoundRobin(RoundRobin),
+    LeastRequest(LeastRequest),
+    Random(Random),
+}
+
+impl AnyPicker {
+    pub(super) fn new(members: Vec<Arc<Endpoint>>, policy: &LbPolicy) -> Self {
+        let kind = match policy {
+            LbPolicy::RoundRobin | LbPolicy::ClusterProvided => {
+                AnyKind::RoundRobin(RoundRobin::new(&members))
+            }
+            LbPolicy::LeastRequest { choices } => {
+                AnyKind::LeastRequest(LeastRequest::new(&members, *choices))
+            }
+            // The hashing pickers come with the balancing engine; until then the decoder lists them as not acting.
+            LbPolicy::Random | LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. } => {
+                AnyKind::Random(Random::new(&members))
+            }
+        };
+        Self { members, kind }
+    }
+
+    /// A degraded member, by chance.
+    pub(super) fn pick_degraded(&self, key: &PickKey<'_>) -> Option<&Arc<Endpoint>> {
+        scan(&self.members, key.random, Endpoint::is_degraded)
+    }
+
+    fn choose(&self, random: u64) -> Option<&Arc<Endpoint>> {
+        match &self.kind {
+            AnyKind::RoundRobin(picker) => picker.choose(&self.members),
+            AnyKind::LeastRequest(picker) => picker.choose(&self.members, random),
+            AnyKind::Random(picker) => picker.choose(&self.members, random),
+        }
+    }
+}
+
+impl Picker for AnyPicker {
+    fn pick(&self, key: &PickKey<'_>) -> Option<&Arc<Endpoint>> {
+        let mut random = key.random;
+        let mut last = None;
+        for _ in 0..=key.host_attempts {
+            let mut chosen = self.choose(random)?;
+            if !chosen.is_healthy() {
+                chosen = scan(&self.members, random, Endpoint::is_healthy)?;
+            }
+            if !key.excludes(chosen) {
+                return Some(chosen);
+            }
+            last = Some(chosen);
+            random = next_random(random);
+        }
+        // Chance found only tried ones; one that was not tried is better than the same again.
+        scan(&self.members, random, |endpoint| {
+            endpoint.is_healthy() && !key.exclude.iter().any(|e| e.id() == endpoint.id())
+        })
+        .filter(|_| key.host_attempts > 0)
+        .or(last)
+    }
+}
+
+/// The first member from a random place on for which `wanted` holds.
+fn scan(
+    members: &[Arc<Endpoint>],
+    random: u64,
+    wanted: impl Fn(&Endpoint) -> bool,
+) -> Option<&Arc<Endpoint>> {
+    let start = below(random, members.len());
+    members[start..]
+        .iter()
+        .chain(&members[..start])
+        .find(|endpoint| wanted(endpoint))
+}
+
+/// A place below `len` from a random value, without a division (Lemire's method).
+fn below(random: u64, len: usize) -> usize {
+    ((u128::from(random) * len as u128) >> 64) as usize
+}
+
+/// A further random value from one (SplitMix64), so that a pick takes a single one from its caller.
+fn next_random(random: u64) -> u64 {
+    let mut z = random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// Running sums of weights; empty when all are equal.
+fn cumulative_weights(members: &[Arc<Endpoint>]) -> Box<[u64]> {
+    let first = members.first().map(|endpoint| endpoint.weight());
+    if members
+        .iter()
+        .all(|endpoint| Some(endpoint.weight()) == first)
+    {
+        return Box::default();
+    }
+    members
+        .iter()
+        .scan(0, |sum, endpoint| {
+            *sum += u64::from(endpoint.weight());
+            Some(*sum)
+        })
+        .collect()
+}
+
+/// A member by weight.
+fn weighted<'a>(
+    members: &'a [Arc<Endpoint>],
+    sums: &[u64],
+    random: u64,
+) -> Option<&'a Arc<Endpoint>> {
+    let Some(total) = sums.last() else {
+        return members.get(below(random, members.len()));
+    };
+    let point = ((u128::from(random) * u128::from(*total)) >> 64) as u64;
+    members.get(sums.partition_point(|sum| *sum <= point))
+}

@@ -1,0 +1,201 @@
+//! Handles of clusters: what outlives a snapshot (endpoints, counters) and how a request is admitted to one.
+
+mod attempt;
+mod endpoint;
+pub mod lb;
+mod limits;
+mod set;
+mod stats;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use arc_swap::ArcSwap;
+
+pub use self::{
+    attempt::{Attempt, AttemptOutcome},
+    endpoint::{Endpoint, EndpointStats},
+    lb::{PickKey, Picker},
+    limits::{Counter, LimitState, Permit},
+    set::EndpointSet,
+    stats::ClusterStats,
+};
+use crate::{
+    Kind,
+    model::{self, ClusterLoadAssignment, Discovery, Priority},
+};
+
+/// A cluster as requests see it: its configuration, and the state that survives reloads under its name.
+///
+/// A changed configuration makes a new handle over the same state, so that requests in flight finish on the old one and
+/// counters, limits in use and pooled connections go on.
+#[derive(Debug)]
+pub struct Cluster {
+    config: Arc<model::Cluster>,
+    state: Arc<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    endpoints: ArcSwap<EndpointSet>,
+    /// Endpoints of an original-destination cluster, made as connections come.
+    original: ArcSwap<std::collections::HashMap<std::net::SocketAddr, Arc<Endpoint>>>,
+    limits: [LimitState; 2],
+    stats: ClusterStats,
+    /// Rises when connections of before must not be used again.
+    generation: AtomicU64,
+}
+
+/// Most endpoints that an original-destination cluster remembers; beyond it the memory is begun anew.
+const MAX_ORIGINAL_DESTINATIONS: usize = 16 * 1024;
+
+impl Cluster {
+    /// A handle for `config`, on the state of `previous` if there is one of that name.
+    pub fn new(config: Arc<model::Cluster>, previous: Option<&Self>) -> Self {
+        let state = match previous {
+            Some(previous) => {
+                if !same_transport(&previous.config, &config) {
+                    previous.state.generation.fetch_add(1, Ordering::Relaxed);
+                }
+                previous.state.clone()
+            }
+            None => Arc::new(State {
+                endpoints: ArcSwap::from_pointee(EndpointSet::default()),
+                original: ArcSwap::default(),
+                limits: Default::default(),
+                stats: ClusterStats::default(),
+                generation: AtomicU64::new(0),
+            }),
+        };
+        let cluster = Self { config, state };
+        match &cluster.config.discovery {
+            Discovery::Static => cluster.set_endpoints(&cluster.config.load_assignment),
+            // The rest gets its endpoints later, and keeps what it has; only the policy may have changed.
+            _ => cluster.refresh_policy(),
+        }
+        cluster
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &model::Name {
+        &self.config.name
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &Arc<model::Cluster> {
+        &self.config
+    }
+
+    /// What is counted of it.
+    pub fn stats(&self) -> &ClusterStats {
+        &self.state.stats
+    }
+
+    /// Limits of `priority`: counters in use; the maxima stand in the configuration.
+    pub fn limits(&self, priority: Priority) -> (&model::Limits, &LimitState) {
+        let index = priority as usize;
+        (&self.config.limits[index], &self.state.limits[index])
+    }
+
+    /// The endpoints now.
+    pub fn endpoints(&self) -> Arc<EndpointSet> {
+        self.state.endpoints.load_full()
+    }
+
+    /// Rises when pooled connections must not be used again because transport settings changed.
+    pub fn generation(&self) -> u64 {
+        self.state.generation.load(Ordering::Relaxed)
+    }
+
+    /// Replaces the endpoints. Those that stay, by address, keep health, counters and connections.
+    ///
+    /// Called by the one driver only; requests read the set without a lock.
+    pub fn set_endpoints(&self, assignment: &ClusterLoadAssignment) {
+        let next = EndpointSet::build(&self.state.endpoints.load(), assignment, &self.config.lb);
+        self.state.stats.membership_change.add(1);
+        self.state.endpoints.store(Arc::new(next));
+    }
+
+    fn refresh_policy(&self) {
+        let current = self.state.endpoints.load();
+        if current.policy() != &self.config.lb {
+            let next = current.with_policy(&self.config.lb);
+            self.state.endpoints.store(Arc::new(next));
+        }
+    }
+
+    /// Chooses an endpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::NoHealthyUpstream`] if none can take traffic.
+    pub fn pick(&self, key: &PickKey<'_>) -> Result<Arc<Endpoint>, Kind> {
+        if let Discovery::OriginalDst(_) = self.config.discovery {
+            return key
+                .original_dst
+                .map(|addr| self.original(addr))
+                .ok_or(Kind::NoHealthyUpstream);
+        }
+        self.state
+            .endpoints
+            .load()
+            .pick(key)
+            .cloned()
+            .ok_or_else(|| {
+                self.state.stats.upstream_cx_none_healthy.add(1);
+                Kind::NoHealthyUpstream
+            })
+    }
+
+    /// Admits a request: counts it against the limits of `priority`, then picks.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Overflow`] over the limit of requests, [`Kind::FailClosed`] if the configuration says that nothing may
+    /// pass, [`Kind::NoHealthyUpstream`] if no endpoint can take traffic.
+    pub fn attempt(
+        self: &Arc<Self>,
+        priority: Priority,
+        key: &PickKey<'_>,
+    ) -> Result<Attempt, Kind> {
+        Attempt::begin(self, priority, key)
+    }
+
+    fn original(&self, addr: std::net::SocketAddr) -> Arc<Endpoint> {
+        if let Some(endpoint) = self.state.original.load().get(&addr) {
+            return endpoint.clone();
+        }
+        let made = Arc::new(Endpoint::for_address(addr));
+        self.state.original.rcu(|known| {
+            let mut known = if known.len() < MAX_ORIGINAL_DESTINATIONS {
+                (**known).clone()
+            } else {
+                Default::default()
+            };
+            known.entry(addr).or_insert_with(|| made.clone());
+            known
+        });
+        self.state
+            .original
+            .load()
+            .get(&addr)
+            .cloned()
+            .unwrap_or(made)
+    }
+}
+
+/// Whether connections made under `old` may serve requests under `new`.
+fn same_transport(old: &model::Cluster, new: &model::Cluster) -> bool {
+    old.transport == new.transport
+        && old.transport_matches == new.transport_matches
+        && old.protocol == new.protocol
+        && old.http1 == new.http1
+        && old.http2 == new.http2
+        && old.bind == new.bind
+        && old.tcp_keepalive == new.tcp_keepalive
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,266 @@
+use std::sync::Arc;
+
+use super::{AttemptOutcome, Cluster, Permit, PickKey};
+use crate::{
+    Kind,
+    model::{
+        self, Address, ClusterLoadAssignment, Discovery, HealthStatus, LbEndpoint, LbPolicy,
+        LocalityEndpoints, Priority,
+    },
+};
+
+fn endpoint(port: u16, weight: u32, health: HealthStatus) -> LbEndpoint {
+    LbEndpoint {
+        address: Address::Socket(([127, 0, 0, 1], port).into()),
+        hostname: "".into(),
+        weight,
+        health,
+        metadata: Default::default(),
+    }
+}
+
+fn group(priority: u32, endpoints: Vec<LbEndpoint>) -> LocalityEndpoints {
+    LocalityEndpoints {
+        priority,
+        endpoints,
+        ..Default::default()
+    }
+}
+
+fn cluster(lb: LbPolicy, localities: Vec<LocalityEndpoints>) -> model::Cluster {
+    let mut cluster = model::Cluster::new("c", Discovery::Static);
+    cluster.lb = lb;
+    cluster.load_assignment = ClusterLoadAssignment {
+        cluster: "c".into(),
+        localities,
+        ..Default::default()
+    };
+    cluster
+}
+
+fn ports(cluster: &Cluster, picks: usize) -> Vec<u16> {
+    (0..picks)
+        .map(|turn| {
+            let key = PickKey {
+                random: (turn as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15),
+                ..PickKey::default()
+            };
+            cluster
+                .pick(&key)
+                .expect("an endpoint")
+                .address()
+                .socket()
+                .expect("a socket")
+                .port()
+        })
+        .collect()
+}
+
+#[test]
+fn round_robin_takes_turns_by_weight_and_skips_the_unhealthy() {
+    let members = vec![
+        endpoint(1, 2, HealthStatus::Healthy),
+        endpoint(2, 1, HealthStatus::Unknown),
+        endpoint(3, 1, HealthStatus::Unhealthy),
+    ];
+    let cluster = Cluster::new(
+        Arc::new(cluster(LbPolicy::RoundRobin, vec![group(0, members)])),
+        None,
+    );
+    let picked = ports(&cluster, 400);
+    assert!(!picked.contains(&3));
+    assert!(picked.iter().filter(|port| **port == 1).count() >= 200);
+}
+
+#[test]
+fn a_lower_priority_serves_only_when_the_first_has_no_healthy_endpoint() {
+    let config = cluster(
+        LbPolicy::Random,
+        vec![
+            group(0, vec![endpoint(1, 1, HealthStatus::Healthy)]),
+            group(1, vec![endpoint(2, 1, HealthStatus::Healthy)]),
+        ],
+    );
+    let handle = Cluster::new(Arc::new(config), None);
+    assert_eq!(ports(&handle, 5), [1; 5]);
+    handle.endpoints().all()[0].set_ejected(true);
+    assert_eq!(ports(&handle, 5), [2; 5]);
+}
+
+#[test]
+fn random_follows_the_weights() {
+    let members = vec![
+        endpoint(1, 9, HealthStatus::Healthy),
+        endpoint(2, 1, HealthStatus::Healthy),
+    ];
+    let handle = Cluster::new(
+        Arc::new(cluster(LbPolicy::Random, vec![group(0, members)])),
+        None,
+    );
+    let first = ports(&handle, 10_000)
+        .iter()
+        .filter(|port| **port == 1)
+        .count();
+    assert!((8_700..9_300).contains(&first), "{first}");
+}
+
+#[test]
+fn least_request_prefers_the_idle_endpoint() {
+    let members = vec![
+        endpoint(1, 1, HealthStatus::Healthy),
+        endpoint(2, 1, HealthStatus::Healthy),
+    ];
+    let handle = Arc::new(Cluster::new(
+        Arc::new(cluster(
+            LbPolicy::LeastRequest { choices: 8 },
+            vec![group(0, members)],
+        )),
+        None,
+    ));
+    let held = handle
+        .attempt(Priority::Default, &PickKey::default())
+        .expect("admitted");
+    let busy = held.endpoint().id();
+    for random in 1..50_u64 {
+        let key = PickKey {
+            random: random.wrapping_mul(0x9E37_79B9_7F4A_7C15),
+            ..PickKey::default()
+        };
+        // Eight choices among two miss the idle one once in 2^8; what is never wrong is an equal or smaller load.
+        let chosen = handle.pick(&key).expect("an endpoint");
+        assert!(chosen.id() != busy || chosen.active() == 1);
+    }
+    held.finish(AttemptOutcome::Response(200));
+    assert_eq!(
+        handle
+            .endpoints()
+            .all()
+            .iter()
+            .map(|endpoint| endpoint.active())
+            .sum::<u32>(),
+        0
+    );
+}
+
+#[test]
+fn limits_refuse_at_once_and_are_given_back() {
+    let mut config = cluster(
+        LbPolicy::RoundRobin,
+        vec![group(0, vec![endpoint(1, 1, HealthStatus::Healthy)])],
+    );
+    config.limits[0].max_requests = 1;
+    config.limits[0].max_retries = 0;
+    let handle = Arc::new(Cluster::new(Arc::new(config), None));
+    let first = handle
+        .attempt(Priority::Default, &PickKey::default())
+        .expect("the first is admitted");
+    assert_eq!(
+        handle.attempt(Priority::Default, &PickKey::default()).err(),
+        Some(Kind::Overflow)
+    );
+    assert!(
+        handle.attempt(Priority::High, &PickKey::default()).is_ok(),
+        "priorities have limits of their own"
+    );
+    drop(first);
+    assert!(
+        handle
+            .attempt(Priority::Default, &PickKey::default())
+            .is_ok()
+    );
+    assert!(Permit::retry(&handle, Priority::Default).is_none());
+}
+
+#[test]
+fn a_retry_budget_allows_its_minimum() {
+    let mut config = cluster(
+        LbPolicy::RoundRobin,
+        vec![group(0, vec![endpoint(1, 1, HealthStatus::Healthy)])],
+    );
+    config.limits[0].retry_budget = Some(model::RetryBudget {
+        basis_points: 2_000,
+        min_concurrency: 2,
+    });
+    let handle = Arc::new(Cluster::new(Arc::new(config), None));
+    let held: Vec<_> = (0..3)
+        .map(|_| Permit::retry(&handle, Priority::Default))
+        .collect();
+    assert_eq!(held.iter().flatten().count(), 2);
+}
+
+#[test]
+fn state_survives_a_new_configuration_and_an_update_of_endpoints() {
+    let members = vec![
+        endpoint(1, 1, HealthStatus::Healthy),
+        endpoint(2, 1, HealthStatus::Healthy),
+    ];
+    let old = Arc::new(Cluster::new(
+        Arc::new(cluster(LbPolicy::RoundRobin, vec![group(0, members)])),
+        None,
+    ));
+    let attempt = old
+        .attempt(Priority::Default, &PickKey::default())
+        .expect("admitted");
+    let kept = old.endpoints().all()[1].id();
+    let mut config = cluster(
+        LbPolicy::Random,
+        vec![group(0, vec![endpoint(2, 5, HealthStatus::Healthy)])],
+    );
+    config.limits[0].max_requests = 1;
+    let new = Arc::new(Cluster::new(Arc::new(config), Some(&old)));
+    assert_eq!(new.endpoints().all()[0].id(), kept);
+    assert_eq!(new.endpoints().all()[0].weight(), 5);
+    assert_eq!(new.generation(), 0);
+    assert_eq!(
+        new.attempt(Priority::Default, &PickKey::default()).err(),
+        Some(Kind::Overflow)
+    );
+    drop(attempt);
+    assert!(new.attempt(Priority::Default, &PickKey::default()).is_ok());
+}
+
+#[test]
+fn an_original_destination_is_one_endpoint_each() {
+    let handle = Cluster::new(
+        Arc::new(model::Cluster::new(
+            "p",
+            Discovery::OriginalDst(Default::default()),
+        )),
+        None,
+    );
+    let key = PickKey {
+        original_dst: Some(([10, 0, 0, 1], 80).into()),
+        ..PickKey::default()
+    };
+    let (first, second) = (
+        handle.pick(&key).expect("made"),
+        handle.pick(&key).expect("kept"),
+    );
+    assert_eq!(first.id(), second.id());
+    assert_eq!(
+        handle.pick(&PickKey::default()).err(),
+        Some(Kind::NoHealthyUpstream)
+    );
+}
+
+#[test]
+fn a_previous_host_is_avoided_while_another_takes_traffic() {
+    let members = vec![
+        endpoint(1, 1, HealthStatus::Healthy),
+        endpoint(2, 1, HealthStatus::Healthy),
+    ];
+    let handle = Cluster::new(
+        Arc::new(cluster(LbPolicy::Random, vec![group(0, members)])),
+        None,
+    );
+    let tried = [handle.endpoints().all()[0].clone()];
+    for random in 0..20 {
+        let key = PickKey {
+            random: random << 59,
+            exclude: &tried,
+            host_attempts: 5,
+            ..PickKey::default()
+        };
+        assert_ne!(handle.pick(&key).expect("an endpoint").id(), tried[0].id());
+    }
+}

@@ -1,0 +1,225 @@
+//! What can go wrong with a request, and the one table that says what follows from it.
+
+use std::{error::Error as StdError, fmt};
+
+use crate::telemetry::flags::Flag;
+
+/// Any error, boxed.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// Why the mesh answered a request itself. Two words and built without allocation unless it carries a source.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    source: Option<Box<Source>>,
+}
+
+#[derive(Debug)]
+struct Source {
+    detail: Option<crate::model::Name>,
+    source: Option<BoxError>,
+}
+
+impl Error {
+    /// An error of `kind` without a source.
+    pub const fn new(kind: Kind) -> Self {
+        Self { kind, source: None }
+    }
+
+    /// An error of `kind` that `source` caused.
+    pub fn caused_by(kind: Kind, source: impl Into<BoxError>) -> Self {
+        Self {
+            kind,
+            source: Some(Box::new(Source {
+                detail: None,
+                source: Some(source.into()),
+            })),
+        }
+    }
+
+    /// An error of `kind` with a sentence that names the resource at fault; it becomes the body of the reply.
+    pub fn detailed(kind: Kind, detail: impl Into<crate::model::Name>) -> Self {
+        Self {
+            kind,
+            source: Some(Box::new(Source {
+                detail: Some(detail.into()),
+                source: None,
+            })),
+        }
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The sentence that names the resource at fault, if there is one.
+    pub fn detail(&self) -> Option<&str> {
+        self.source.as_ref()?.detail.as_deref()
+    }
+}
+
+impl From<Kind> for Error {
+    fn from(kind: Kind) -> Self {
+        Self::new(kind)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.detail().unwrap_or(self.kind.reply().body))
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        let source: &(dyn StdError + Send + Sync) = &**self.source.as_ref()?.source.as_ref()?;
+        Some(source)
+    }
+}
+
+/// What follows from a [`Kind`]: one row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// HTTP status of the local reply.
+    pub http: u16,
+    /// gRPC status of the local reply.
+    pub grpc: u8,
+    /// Envoy's response flag, if the kind has one.
+    pub flag: Option<Flag>,
+    /// Envoy's `%RESPONSE_CODE_DETAILS%`.
+    pub details: &'static str,
+    /// Text of the local reply, as Envoy writes it.
+    pub body: &'static str,
+    /// The downstream connection is closed after the reply.
+    pub close: bool,
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident => $http:literal, $grpc:literal, $flag:expr, $details:literal, $body:literal, $close:literal;)*) => {
+        /// What went wrong with a request.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Kind { $($(#[$doc])* $name,)* }
+
+        impl Kind {
+            /// Every kind, for tests and documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The kind's row in the table.
+            pub const fn reply(self) -> Reply {
+                match self {
+                    $(Self::$name => Reply { http: $http, grpc: $grpc, flag: $flag, details: $details, body: $body, close: $close },)*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// No route matches.
+    NoRoute => 404, 12, Some(Flag::NoRoute), "route_not_found", "", false;
+    /// The route's cluster does not exist.
+    NoCluster => 503, 14, Some(Flag::NoCluster), "cluster_not_found", "", false;
+    /// The cluster has no endpoint that can take traffic.
+    NoHealthyUpstream => 503, 14, Some(Flag::NoHealthyUpstream), "no_healthy_upstream", "no healthy upstream", false;
+    /// A circuit breaker refused.
+    Overflow => 503, 14, Some(Flag::UpstreamOverflow), "upstream_reset_before_response_started{overflow}", "upstream connect error or disconnect/reset before headers. reset reason: overflow", false;
+    /// No connection to the endpoint.
+    ConnectFailure => 503, 14, Some(Flag::UpstreamConnectionFailure), "upstream_reset_before_response_started{remote_connection_failure}", "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure", false;
+    /// No connection in time.
+    ConnectTimeout => 503, 14, Some(Flag::UpstreamConnectionFailure), "upstream_reset_before_response_started{connection_timeout}", "upstream connect error or disconnect/reset before headers. reset reason: connection timeout", false;
+    /// The connection ended before the response began.
+    ConnectionTermination => 503, 14, Some(Flag::UpstreamConnectionTermination), "upstream_reset_before_response_started{connection_termination}", "upstream connect error or disconnect/reset before headers. reset reason: connection termination", false;
+    /// The upstream reset the stream.
+    RemoteReset => 503, 14, Some(Flag::UpstreamRemoteReset), "upstream_reset_before_response_started{remote_reset}", "upstream connect error or disconnect/reset before headers. reset reason: remote reset", false;
+    /// The upstream refused the stream before it did anything with it (REFUSED_STREAM, or a GOAWAY before it).
+    RefusedStream => 503, 14, Some(Flag::UpstreamRemoteReset), "upstream_reset_before_response_started{remote_refused_stream_reset}", "upstream connect error or disconnect/reset before headers. reset reason: remote refused stream reset", false;
+    /// The upstream did not speak HTTP.
+    UpstreamProtocol => 502, 14, Some(Flag::UpstreamProtocolError), "upstream_reset_before_response_started{protocol_error}", "upstream connect error or disconnect/reset before headers. reset reason: protocol error", false;
+    /// We reset the upstream stream.
+    LocalReset => 503, 14, Some(Flag::LocalReset), "upstream_reset_before_response_started{local_reset}", "upstream connect error or disconnect/reset before headers. reset reason: local reset", false;
+    /// The route's timeout passed.
+    UpstreamTimeout => 504, 4, Some(Flag::UpstreamRequestTimeout), "response_timeout", "upstream request timeout", false;
+    /// The time for one attempt passed and no retry was left.
+    PerTryTimeout => 504, 4, Some(Flag::UpstreamRequestTimeout), "upstream_per_try_timeout", "upstream request timeout", false;
+    /// The stream's longest life passed.
+    MaxDuration => 504, 4, Some(Flag::UpstreamMaxStreamDurationReached), "upstream_max_stream_duration_reached", "upstream max stream duration reached", false;
+    /// The stream's longest life passed, downstream limit.
+    DownstreamMaxDuration => 408, 4, Some(Flag::DurationTimeout), "max_duration_timeout", "downstream duration timeout", false;
+    /// Nothing moved on the stream before the response began.
+    StreamIdle => 504, 4, Some(Flag::StreamIdleTimeout), "stream_idle_timeout", "stream timeout", false;
+    /// The request did not arrive in time.
+    RequestTimeout => 408, 4, Some(Flag::DownstreamProtocolError), "request_overall_timeout", "request timeout", true;
+    /// The request head did not arrive in time.
+    HeaderTimeout => 408, 4, Some(Flag::DownstreamProtocolError), "request_header_timeout", "request header timeout", true;
+    /// The client went away.
+    DownstreamTermination => 499, 1, Some(Flag::DownstreamConnectionTermination), "downstream_remote_disconnect", "", true;
+    /// The client broke the protocol.
+    DownstreamProtocol => 400, 3, Some(Flag::DownstreamProtocolError), "http1.codec_error", "Bad Request", true;
+    /// The request head is too large.
+    HeadersTooLarge => 431, 8, Some(Flag::DownstreamProtocolError), "request_headers_too_large", "", true;
+    /// The request has no host.
+    MissingHost => 400, 3, None, "missing_host_header", "", false;
+    /// The path is absent or not absolute.
+    BadPath => 404, 12, None, "missing_path_rejected", "", false;
+    /// The path cannot be normalised.
+    PathNormalization => 400, 3, None, "path_normalization_failed", "", false;
+    /// The upgrade is not allowed here.
+    UpgradeDenied => 403, 7, None, "upgrade_failed", "", false;
+    /// HTTP/1.0 is not served here.
+    UpgradeRequired => 426, 12, None, "low_version", "", true;
+    /// The body is over the buffer limit of something that must hold it.
+    PayloadTooLarge => 413, 8, None, "request_payload_too_large", "Payload Too Large", false;
+    /// An injected fault.
+    FaultAbort => 503, 14, Some(Flag::FaultInjected), "fault_filter_abort", "fault filter abort", false;
+    /// More faults than allowed at one time.
+    FaultOverflow => 503, 14, Some(Flag::FaultInjected), "fault_filter_overflow", "fault filter overflow", false;
+    /// A rate limit refused.
+    RateLimited => 429, 14, Some(Flag::RateLimited), "request_rate_limited", "", false;
+    /// A policy refused.
+    Denied => 403, 7, None, "rbac_access_denied", "RBAC: access denied", false;
+    /// An external authorization service refused.
+    ExternalDenied => 403, 7, Some(Flag::UnauthorizedExternalService), "ext_authz_denied", "", false;
+    /// Protection is configured that cannot act here, so nothing passes.
+    FailClosed => 503, 14, Some(Flag::UpstreamConnectionFailure), "fail_closed", "protection that is configured here cannot act yet", false;
+    /// The same, on the server side.
+    FailClosedInbound => 403, 7, None, "fail_closed", "protection that is configured here cannot act yet", false;
+    /// There is no configuration yet.
+    NotReady => 503, 14, None, "not_ready", "no configuration yet", false;
+    /// The process is overloaded.
+    Overloaded => 503, 14, Some(Flag::OverloadManager), "overload", "envoy overloaded", false;
+    /// Something here is broken.
+    Internal => 500, 13, None, "internal_error", "", false;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_full_row() {
+        for kind in Kind::ALL {
+            let reply = kind.reply();
+            assert!((400..600).contains(&reply.http), "{kind:?}");
+            assert!((1..=16).contains(&reply.grpc), "{kind:?}");
+            assert!(
+                !reply.details.is_empty() && !reply.details.contains(' '),
+                "{kind:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_error_without_source_is_two_words() {
+        assert!(size_of::<Error>() <= 2 * size_of::<usize>());
+        assert_eq!(
+            Error::new(Kind::NoHealthyUpstream).to_string(),
+            "no healthy upstream"
+        );
+        assert_eq!(
+            Error::detailed(Kind::FailClosed, "cluster x needs TLS").to_string(),
+            "cluster x needs TLS"
+        );
+    }
+}

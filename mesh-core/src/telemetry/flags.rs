@@ -1,0 +1,147 @@
+//! Envoy's response flags (`%RESPONSE_FLAGS%`).
+
+use std::fmt;
+
+macro_rules! flags {
+    ($($(#[$doc:meta])* $name:ident = $short:literal, $long:literal;)*) => {
+        /// One reason for what happened to a request.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Flag { $($(#[$doc])* $name,)* }
+
+        impl Flag {
+            /// Every flag, in the order in which they are written.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// Short form, as in `%RESPONSE_FLAGS%`.
+            pub const fn short(self) -> &'static str {
+                match self { $(Self::$name => $short,)* }
+            }
+
+            /// Long form, as in `%RESPONSE_FLAGS_LONG%`.
+            pub const fn long(self) -> &'static str {
+                match self { $(Self::$name => $long,)* }
+            }
+        }
+    };
+}
+
+flags! {
+    /// A local health check failed.
+    FailedLocalHealthCheck = "LH", "FailedLocalHealthCheck";
+    /// No healthy endpoint.
+    NoHealthyUpstream = "UH", "NoHealthyUpstream";
+    /// The upstream took too long.
+    UpstreamRequestTimeout = "UT", "UpstreamRequestTimeout";
+    /// We reset the stream.
+    LocalReset = "LR", "LocalReset";
+    /// The upstream reset the stream.
+    UpstreamRemoteReset = "UR", "UpstreamRemoteReset";
+    /// No connection.
+    UpstreamConnectionFailure = "UF", "UpstreamConnectionFailure";
+    /// The upstream connection ended.
+    UpstreamConnectionTermination = "UC", "UpstreamConnectionTermination";
+    /// A circuit breaker refused.
+    UpstreamOverflow = "UO", "UpstreamOverflow";
+    /// No route, or no filter chain.
+    NoRoute = "NR", "NoRouteFound";
+    /// A delay was injected.
+    DelayInjected = "DI", "DelayInjected";
+    /// An abort was injected.
+    FaultInjected = "FI", "FaultInjected";
+    /// A rate limit refused.
+    RateLimited = "RL", "RateLimited";
+    /// An authorization service refused.
+    UnauthorizedExternalService = "UAEX", "UnauthorizedExternalService";
+    /// The rate limit service failed.
+    RateLimitServiceError = "RLSE", "RateLimitServiceError";
+    /// The client went away.
+    DownstreamConnectionTermination = "DC", "DownstreamConnectionTermination";
+    /// No retry was left.
+    UpstreamRetryLimitExceeded = "URX", "UpstreamRetryLimitExceeded";
+    /// Nothing moved on the stream.
+    StreamIdleTimeout = "SI", "StreamIdleTimeout";
+    /// `x-envoy-*` request headers were not valid.
+    InvalidEnvoyHeaders = "IH", "InvalidEnvoyRequestHeaders";
+    /// The client broke the protocol.
+    DownstreamProtocolError = "DPE", "DownstreamProtocolError";
+    /// The upstream stream lived too long.
+    UpstreamMaxStreamDurationReached = "UMSDR", "UpstreamMaxStreamDurationReached";
+    /// Answered from a cache.
+    ResponseFromCache = "RFCF", "ResponseFromCacheFilter";
+    /// No configuration for a filter yet.
+    NoFilterConfig = "NFCF", "NoFilterConfigFound";
+    /// The downstream stream lived too long.
+    DurationTimeout = "DT", "DurationTimeout";
+    /// The upstream broke the protocol.
+    UpstreamProtocolError = "UPE", "UpstreamProtocolError";
+    /// No cluster.
+    NoCluster = "NC", "NoClusterFound";
+    /// The process is overloaded.
+    OverloadManager = "OM", "OverloadManagerTerminated";
+    /// A name could not be resolved.
+    DnsResolutionFailed = "DF", "DnsResolutionFailed";
+    /// The load was dropped on purpose.
+    DropOverload = "DO", "DropOverLoad";
+    /// The client reset the stream.
+    DownstreamRemoteReset = "DR", "DownstreamRemoteReset";
+}
+
+/// A set of [`Flag`]s; written as `-` when empty, else short forms joined by `,`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Flags(u32);
+
+impl Flags {
+    /// Adds a flag.
+    pub fn insert(&mut self, flag: Flag) {
+        self.0 |= 1 << flag as u32;
+    }
+
+    /// Whether the flag is set.
+    pub fn contains(self, flag: Flag) -> bool {
+        self.0 & (1 << flag as u32) != 0
+    }
+
+    /// Whether no flag is set.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The flags that are set.
+    pub fn iter(self) -> impl Iterator<Item = Flag> {
+        Flag::ALL
+            .iter()
+            .copied()
+            .filter(move |flag| self.contains(*flag))
+    }
+}
+
+impl fmt::Display for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("-");
+        }
+        for (index, flag) in self.iter().enumerate() {
+            if index > 0 {
+                f.write_str(",")?;
+            }
+            f.write_str(flag.short())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_written_in_order_or_as_a_dash() {
+        let mut flags = Flags::default();
+        assert_eq!(flags.to_string(), "-");
+        flags.insert(Flag::UpstreamRetryLimitExceeded);
+        flags.insert(Flag::UpstreamConnectionFailure);
+        assert_eq!(flags.to_string(), "UF,URX");
+        assert!(Flag::ALL.len() <= 32, "the set holds 32 flags");
+    }
+}
