@@ -4,4 +4,8 @@
 //! all steered by the Istio and Kubernetes YAML in `mesh/`. See `README.md` beside this package.
 
 pub mod caller;
+pub mod load;
+pub mod run;
 pub mod services;
+pub mod watch;
+pub mod world;

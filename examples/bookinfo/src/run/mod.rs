@@ -1,0 +1,188 @@
+//! The demo as a whole: starts everything, shows the table, and ends in order.
+
+mod admin;
+mod apps;
+mod fleet;
+
+use std::{
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+    time::Duration,
+};
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior},
+};
+
+use crate::{
+    load::Load,
+    watch::{Input, Plain, Screen, Show, View, figures::Figures},
+    world::{World, WorldError},
+};
+
+pub use apps::AppError;
+pub use fleet::{FleetError, MESHD};
+
+/// How long the sidecars may take to become ready.
+const START: Duration = Duration::from_secs(15);
+
+/// How long requests in flight have, once the demo is told to end.
+const DRAIN: Duration = Duration::from_millis(4200);
+
+/// What a run is asked to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The folder of Istio and Kubernetes YAML.
+    pub mesh: PathBuf,
+    /// Pages per second to ask for; none without it.
+    pub load: Option<f64>,
+    /// When to end; without it, at Ctrl-C or SIGTERM.
+    pub length: Option<Duration>,
+    /// Whether the sidecars' standard output, their access log, is shown.
+    pub access_log: bool,
+}
+
+/// Why a run failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The folder does not say what to start.
+    #[error(transparent)]
+    World(#[from] WorldError),
+    /// An application cannot listen.
+    #[error(transparent)]
+    App(#[from] AppError),
+    /// A sidecar or the gateway did not start, or died.
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
+    /// The terminal, or the signals.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Runs the demo until it is told to end, or something in it dies.
+///
+/// # Errors
+/// [`RunError`]; whatever was started has ended by then.
+pub async fn run(options: Options) -> Result<(), RunError> {
+    let world = World::read(&options.mesh)?;
+    let mut ends = Ends::new(options.length)?;
+    let (notes, mut noted) = mpsc::unbounded_channel();
+    let apps = apps::Apps::start(&world).await?;
+    let mut fleet = fleet::Fleet::start(&world, &options, &notes)?;
+    let ready = tokio::select! {
+        ready = fleet.ready(START) => ready.map(|()| true),
+        () = ends.asked() => Ok(false),
+    };
+    let outcome = match ready {
+        Ok(true) => watch(&world, &options, &mut fleet, ends, &mut noted).await,
+        Ok(false) => Ok(None),
+        Err(error) => Err(error.into()),
+    };
+    let deadline = Instant::now() + DRAIN;
+    let (outcome, load) = match outcome {
+        Ok(load) => (Ok(()), load),
+        Err(error) => (Err(error), None),
+    };
+    let report = match load {
+        Some(load) => Some(load.stop(deadline).await),
+        None => None,
+    };
+    for cut in fleet.drain(deadline).await {
+        eprintln!("{cut} still had requests in flight and was ended");
+    }
+    apps.stop(deadline).await;
+    // What was said since the last view, on the way to the end or before there was any view.
+    while let Ok(note) = noted.try_recv() {
+        eprintln!("{note}");
+    }
+    if let Some(report) = report {
+        println!("{report}");
+    }
+    outcome
+}
+
+/// Shows the table until the end. The load that was started goes on; it is for the caller to stop.
+async fn watch(
+    world: &World,
+    options: &Options,
+    fleet: &mut fleet::Fleet,
+    mut ends: Ends,
+    noted: &mut mpsc::UnboundedReceiver<String>,
+) -> Result<Option<Load>, RunError> {
+    let (mut show, mut keys) = output()?;
+    let load = options
+        .load
+        .map(|per_second| Load::start(world.gateway.address, per_second));
+    let mut view = View {
+        page: format!("http://{}/productpage", world.gateway.address),
+        ..View::default()
+    };
+    view.note(format!("ready: {}", view.page));
+    let mut figures = Figures::default();
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = seconds.tick() => {
+                let texts = fleet.metrics().await;
+                figures.take(std::time::Instant::now(), texts.iter().map(String::as_str));
+                view.rows = figures.rows();
+            }
+            Some(note) = noted.recv() => {
+                view.note(note);
+                while let Ok(note) = noted.try_recv() {
+                    view.note(note);
+                }
+            }
+            Some(input) = keys.recv() => if input == Input::Quit { break },
+            () = ends.asked() => break,
+            error = fleet.died() => return Err(error.into()),
+        }
+        show.show(&view)?;
+    }
+    Ok(load)
+}
+
+/// The terminal if there is one, else lines.
+fn output() -> io::Result<(Box<dyn Show + Send>, mpsc::UnboundedReceiver<Input>)> {
+    if io::stdout().is_terminal() && io::stdin().is_terminal() {
+        let (screen, keys) = Screen::open()?;
+        return Ok((Box::new(screen), keys));
+    }
+    let (sender, keys) = mpsc::unbounded_channel();
+    drop(sender);
+    Ok((Box::new(Plain::new(io::stdout())), keys))
+}
+
+/// What ends a run from outside.
+struct Ends {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    at: Option<Instant>,
+}
+
+impl Ends {
+    fn new(length: Option<Duration>) -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            at: length.map(|length| Instant::now() + length),
+        })
+    }
+
+    async fn asked(&mut self) {
+        let time = async {
+            match self.at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            () = time => {}
+        }
+    }
+}
