@@ -5,6 +5,7 @@ pub mod config;
 mod error;
 pub mod model;
 pub mod route;
+pub mod snapshot;
 pub mod telemetry;
 
 pub use self::error::{BoxError, Error, Kind, Reply};

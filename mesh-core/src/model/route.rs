@@ -300,6 +300,32 @@ pub struct Forward {
     pub internal_redirect: Option<InternalRedirect>,
 }
 
+impl Forward {
+    /// Sends requests to `cluster` with Envoy's defaults.
+    pub fn to(cluster: ClusterChoice) -> Self {
+        Self {
+            cluster,
+            cluster_not_found_status: http::StatusCode::SERVICE_UNAVAILABLE,
+            path_rewrite: None,
+            host_rewrite: None,
+            append_x_forwarded_host: false,
+            timeout: None,
+            idle_timeout: None,
+            max_stream_duration: None,
+            max_grpc_timeout: None,
+            grpc_timeout_offset: None,
+            retry: None,
+            mirrors: Vec::new(),
+            priority: Priority::Default,
+            hash: Vec::new(),
+            cors: None,
+            upgrades: Vec::new(),
+            metadata_match: Metadata::default(),
+            internal_redirect: None,
+        }
+    }
+}
+
 /// The limits of a stream's life (`RouteAction.MaxStreamDuration`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MaxStreamDuration {

@@ -31,7 +31,10 @@ impl<'de> Node<'_, 'de> {
                 .map_err(|e| e.or_at(location, || events.current_path())),
             Token::MappingStart => read_map(events, location, visitor),
             Token::SequenceStart => read_seq(events, location, visitor),
-            other => Err(Error::syntax(format!("expected a value, found {other:?}"), location)),
+            other => Err(Error::syntax(
+                format!("expected a value, found {other:?}"),
+                location,
+            )),
         }
     }
 
@@ -56,7 +59,9 @@ impl<'de> Node<'_, 'de> {
         let value = if map {
             visitor.visit_map(empty)
         } else {
-            visitor.visit_seq(de::value::SeqDeserializer::<_, Error>::new(std::iter::empty::<()>()))
+            visitor.visit_seq(de::value::SeqDeserializer::<_, Error>::new(
+                std::iter::empty::<()>(),
+            ))
         };
         value.map_err(|e| e.or_at(location, || self.0.current_path()))
     }
@@ -68,7 +73,13 @@ fn read_map<'de, V: Visitor<'de>>(
     visitor: V,
 ) -> Result<V::Value, Error> {
     let depth = events.depth() - 1;
-    let mut map = Map { events, keys: Keys::default(), merges: Vec::new(), merging: false, key_at: location };
+    let mut map = Map {
+        events,
+        keys: Keys::default(),
+        merges: Vec::new(),
+        merging: false,
+        key_at: location,
+    };
     let value = visitor.visit_map(&mut map);
     finish(map.events, depth, location, value)
 }
@@ -105,7 +116,11 @@ fn visit_scalar<'de, V: Visitor<'de>>(
     want: Want,
     visitor: V,
 ) -> Result<V::Value, Error> {
-    let meaning = if kind == Kind::Text { Scalar::Text } else { resolve(&text) };
+    let meaning = if kind == Kind::Text {
+        Scalar::Text
+    } else {
+        resolve(&text)
+    };
     let result = match meaning {
         Scalar::Text => return visit_text(text, visitor),
         Scalar::Null if want == Want::Text => return visitor.visit_borrowed_str(""),
@@ -132,7 +147,11 @@ fn visit_text<'de, V: Visitor<'de>>(text: Cow<'de, str>, visitor: V) -> Result<V
 }
 
 /// A float without a fraction is an integer to a field that is one, as in protobuf's JSON.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss
+)]
 fn visit_number<'de, V: Visitor<'de>>(f: f64, visitor: V) -> Result<V::Value, Error> {
     if f.fract() == 0.0 && f >= 0.0 && f <= u64::MAX as f64 {
         visitor.visit_u64(f as u64)
@@ -223,7 +242,13 @@ impl<'de> Deserializer<'de> for Node<'_, 'de> {
             Token::Scalar { text, .. } => visitor.visit_enum(text.into_deserializer()),
             Token::MappingStart => {
                 let depth = events.depth() - 1;
-                let map = Map { events, keys: Keys::default(), merges: Vec::new(), merging: false, key_at: location };
+                let map = Map {
+                    events,
+                    keys: Keys::default(),
+                    merges: Vec::new(),
+                    merging: false,
+                    key_at: location,
+                };
                 let value = visitor.visit_enum(de::value::MapAccessDeserializer::new(map));
                 return finish(events, depth, location, value);
             }
@@ -286,7 +311,8 @@ impl<'de> Map<'_, 'de> {
             }
             let (token, location) = self.events.next()?;
             let Token::Scalar { text, kind } = token else {
-                return Err(Error::new("a key must be one word").or_at(location, || self.events.current_path()));
+                return Err(Error::new("a key must be one word")
+                    .or_at(location, || self.events.current_path()));
             };
             if kind == Kind::Plain && text == "<<" {
                 let value = self.events.collect_node()?;
@@ -299,7 +325,9 @@ impl<'de> Map<'_, 'de> {
             if !self.merging {
                 let message = format!("duplicate key `{text}`");
                 self.events.path.push(Step::Key(text));
-                return Err(Error::new(message).at(location).in_field(self.events.current_path()));
+                return Err(Error::new(message)
+                    .at(location)
+                    .in_field(self.events.current_path()));
             }
             self.events.skip_node()?;
         }
@@ -337,7 +365,9 @@ fn flatten<'de>(
         let opens = matches!(token, Token::MappingStart | Token::SequenceStart);
         depth += usize::from(opens);
         let edge = depth <= outer && (opens || closes);
-        if list && depth == 1 && !edge || edge && depth == outer && token == Token::SequenceStart && list {
+        if list && depth == 1 && !edge
+            || edge && depth == outer && token == Token::SequenceStart && list
+        {
             return Err(Error::new("`<<` needs a mapping or a list of mappings").at(location));
         }
         if !edge {
@@ -351,7 +381,10 @@ fn flatten<'de>(
 impl<'de> de::MapAccess<'de> for Map<'_, 'de> {
     type Error = Error;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Error> {
         let Some((key, location)) = self.advance()? else {
             return Ok(None);
         };
@@ -381,7 +414,10 @@ struct Seq<'e, 'de> {
 impl<'de> de::SeqAccess<'de> for Seq<'_, 'de> {
     type Error = Error;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Error> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, Error> {
         let (token, location) = self.events.peek()?;
         let location = *location;
         if *token == Token::SequenceEnd {

@@ -166,7 +166,8 @@ impl Error {
         allowed: impl IntoIterator<Item = &'n str>,
     ) -> Self {
         self.0.allowed = allowed.into_iter().map(str::to_owned).collect();
-        self.0.nearest = nearest(word, self.0.allowed.iter().map(String::as_str)).map(str::to_owned);
+        self.0.nearest =
+            nearest(word, self.0.allowed.iter().map(String::as_str)).map(str::to_owned);
         self
     }
 
@@ -281,8 +282,14 @@ mod tests {
     #[test]
     fn nearest_finds_swaps_case_and_gives_up_on_far_words() {
         assert_eq!(nearest("uir", ["uri", "scheme"]), Some("uri"));
-        assert_eq!(nearest("prefixrewrite", ["prefixRewrite"]), Some("prefixRewrite"));
-        assert_eq!(nearest("destnation", ["destination", "weight"]), Some("destination"));
+        assert_eq!(
+            nearest("prefixrewrite", ["prefixRewrite"]),
+            Some("prefixRewrite")
+        );
+        assert_eq!(
+            nearest("destnation", ["destination", "weight"]),
+            Some("destination")
+        );
         assert_eq!(nearest("xyz", ["destination", "weight"]), None);
     }
 

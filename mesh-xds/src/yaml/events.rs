@@ -172,14 +172,22 @@ impl<'a> Events<'a> {
         if let Some(peeked) = self.peeked.take() {
             tokens.push(peeked);
         }
-        self.replay.push(Frame { tokens: tokens.into(), next: 0, recorded: true });
+        self.replay.push(Frame {
+            tokens: tokens.into(),
+            next: 0,
+            recorded: true,
+        });
     }
 
     fn pull(&mut self) -> Result<Spanned<'a>, Error> {
         loop {
             if let Some(((token, location), recorded)) = self.replayed_token() {
                 self.count_replayed(&token, location)?;
-                return Ok(if recorded { (token, location) } else { self.record(token, location) });
+                return Ok(if recorded {
+                    (token, location)
+                } else {
+                    self.record(token, location)
+                });
             }
             let (event, span) = match self.parser.next_event() {
                 Some(Ok(next)) => next,
@@ -206,7 +214,11 @@ impl<'a> Events<'a> {
                 _ => continue,
             };
             if anchor != 0 {
-                self.recording.push(Recording { anchor, open: 0, tokens: Vec::new() });
+                self.recording.push(Recording {
+                    anchor,
+                    open: 0,
+                    tokens: Vec::new(),
+                });
             }
             return Ok(self.record(token, location));
         }
@@ -225,9 +237,16 @@ impl<'a> Events<'a> {
 
     fn start_replay(&mut self, anchor: usize, location: Location) -> Result<(), Error> {
         let Some(tokens) = self.anchors.get(&anchor) else {
-            return Err(Error::syntax("alias within the node that it names", location));
+            return Err(Error::syntax(
+                "alias within the node that it names",
+                location,
+            ));
         };
-        self.replay.push(Frame { tokens: Arc::clone(tokens), next: 0, recorded: false });
+        self.replay.push(Frame {
+            tokens: Arc::clone(tokens),
+            next: 0,
+            recorded: false,
+        });
         Ok(())
     }
 
@@ -238,11 +257,17 @@ impl<'a> Events<'a> {
         }
         if self.replayed > self.limits.max_alias_nodes {
             let limit = self.limits.max_alias_nodes;
-            return Err(self.over(location, &format!("aliases stand for more than {limit} nodes")));
+            return Err(self.over(
+                location,
+                &format!("aliases stand for more than {limit} nodes"),
+            ));
         }
         if self.replayed_bytes > self.limits.max_alias_bytes {
             let limit = self.limits.max_alias_bytes;
-            return Err(self.over(location, &format!("aliases stand for more than {limit} bytes")));
+            return Err(self.over(
+                location,
+                &format!("aliases stand for more than {limit} bytes"),
+            ));
         }
         Ok(())
     }
@@ -255,14 +280,17 @@ impl<'a> Events<'a> {
         for recording in &mut self.recording {
             match token {
                 Token::SequenceStart | Token::MappingStart => recording.open += 1,
-                Token::SequenceEnd | Token::MappingEnd => recording.open = recording.open.saturating_sub(1),
+                Token::SequenceEnd | Token::MappingEnd => {
+                    recording.open = recording.open.saturating_sub(1)
+                }
                 _ => {}
             }
             recording.tokens.push((token.clone(), location));
         }
         // The innermost recording ends first.
         while let Some(recording) = self.recording.pop_if(|r| r.open == 0) {
-            self.anchors.insert(recording.anchor, recording.tokens.into());
+            self.anchors
+                .insert(recording.anchor, recording.tokens.into());
         }
         (token, location)
     }
@@ -274,11 +302,19 @@ impl<'a> Events<'a> {
     fn scan_error(&self, error: &granit_parser::ScanError) -> Error {
         let at = error.marker();
         let mut message = error.kind().to_string();
-        let line = self.text.lines().nth(at.line().saturating_sub(1)).unwrap_or_default();
+        let line = self
+            .text
+            .lines()
+            .nth(at.line().saturating_sub(1))
+            .unwrap_or_default();
         let indentation = line.len() - line.trim_start().len();
         if line[..indentation].contains('\t') {
             message = format!("tab in the indentation, YAML allows spaces only ({message})");
-        } else if self.text.get(at.byte_offset().unwrap_or(0)..).is_some_and(|rest| rest.trim().is_empty()) {
+        } else if self
+            .text
+            .get(at.byte_offset().unwrap_or(0)..)
+            .is_some_and(|rest| rest.trim().is_empty())
+        {
             message = format!("the text ends too early ({message})");
         }
         Error::syntax(message, location(at))

@@ -18,7 +18,11 @@ pub fn locate(text: &str, document: usize, path: &Path) -> Option<Location> {
     Some(found)
 }
 
-fn descend(events: &mut Events<'_>, path: &[Segment], found: &mut Location) -> Result<(), super::Error> {
+fn descend(
+    events: &mut Events<'_>,
+    path: &[Segment],
+    found: &mut Location,
+) -> Result<(), super::Error> {
     let Some((segment, rest)) = path.split_first() else {
         return Ok(());
     };

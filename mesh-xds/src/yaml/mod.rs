@@ -78,14 +78,19 @@ pub fn read_file(path: &std::path::Path, limits: &Limits) -> Result<String, Erro
     }
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
     // The file may grow while it is read.
-    file.take(limits.max_bytes + 1).read_to_end(&mut bytes).map_err(io)?;
+    file.take(limits.max_bytes + 1)
+        .read_to_end(&mut bytes)
+        .map_err(io)?;
     text(&bytes, limits)?;
     String::from_utf8(bytes).map_err(|_| Error::new("not UTF-8"))
 }
 
 fn too_large(size: u64, limits: &Limits) -> Error {
     Error::syntax(
-        format!("the file has {size} bytes, the limit is {}", limits.max_bytes),
+        format!(
+            "the file has {size} bytes, the limit is {}",
+            limits.max_bytes
+        ),
         Location { line: 1, column: 1 },
     )
 }
@@ -104,7 +109,13 @@ pub fn text<'a>(bytes: &'a [u8], limits: &Limits) -> Result<&'a str, Error> {
         let line = good.matches('\n').count() + 1;
         let column = good.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
         let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Error::syntax("not UTF-8", Location { line: narrow(line), column: narrow(column) })
+        Error::syntax(
+            "not UTF-8",
+            Location {
+                line: narrow(line),
+                column: narrow(column),
+            },
+        )
     })
 }
 
@@ -145,7 +156,10 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// A reader at the beginning of `text`.
     pub fn new(text: &'a str, limits: &Limits) -> Self {
-        Self { events: Events::new(text, limits), inside: false }
+        Self {
+            events: Events::new(text, limits),
+            inside: false,
+        }
     }
 
     /// A reader before a null, which is what an empty text means.

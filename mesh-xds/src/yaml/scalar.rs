@@ -31,7 +31,9 @@ fn word(text: &str) -> Scalar {
     match text {
         "~" | "null" | "Null" | "NULL" => Scalar::Null,
         "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Scalar::Bool(true),
-        "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => Scalar::Bool(false),
+        "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => {
+            Scalar::Bool(false)
+        }
         _ => Scalar::Text,
     }
 }
@@ -39,11 +41,15 @@ fn word(text: &str) -> Scalar {
 fn number(text: &str) -> Scalar {
     match text {
         ".nan" | ".NaN" | ".NAN" => return Scalar::Float(f64::NAN),
-        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => return Scalar::Float(f64::INFINITY),
+        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => {
+            return Scalar::Float(f64::INFINITY);
+        }
         "-.inf" | "-.Inf" | "-.INF" => return Scalar::Float(f64::NEG_INFINITY),
         _ => {}
     }
-    integer(text).or_else(|| float(text)).unwrap_or(Scalar::Text)
+    integer(text)
+        .or_else(|| float(text))
+        .unwrap_or(Scalar::Text)
 }
 
 fn integer(text: &str) -> Option<Scalar> {
@@ -66,7 +72,11 @@ fn integer(text: &str) -> Option<Scalar> {
     let magnitude = u64::from_str_radix(digits, radix).ok()?;
     if negative {
         let value = i64::try_from(-i128::from(magnitude)).ok()?;
-        return Some(if value == 0 { Scalar::Unsigned(0) } else { Scalar::Signed(value) });
+        return Some(if value == 0 {
+            Scalar::Unsigned(0)
+        } else {
+            Scalar::Signed(value)
+        });
     }
     Some(Scalar::Unsigned(magnitude))
 }
@@ -104,7 +114,10 @@ mod tests {
             ("-", Scalar::Text),
             ("+-1", Scalar::Text),
             ("0x", Scalar::Text),
-            ("18446744073709551616", Scalar::Float(18_446_744_073_709_551_616.0)),
+            (
+                "18446744073709551616",
+                Scalar::Float(18_446_744_073_709_551_616.0),
+            ),
         ] {
             assert_eq!(resolve(text), want, "{text:?}");
         }

@@ -32,7 +32,8 @@ fn refused(text: &str) -> Error {
 
 #[test]
 fn reads_block_flow_json_and_escapes() {
-    let block = "name: a\nweight: 1\nhosts:\n- x\n- 'y'\nports:\n  8080: true\nmode: STRICT\nshare: 1\n";
+    let block =
+        "name: a\nweight: 1\nhosts:\n- x\n- 'y'\nports:\n  8080: true\nmode: STRICT\nshare: 1\n";
     let json = "{\"name\":\"a\",\"weight\":1,\"hosts\":[\"x\",\"\\u0079\"],\n\t\"ports\":{\"8080\":true},\"mode\":\"STRICT\",\"share\":1.0}";
     let a: Route = from_str(block).expect("block");
     assert_eq!(a, from_str(json).expect("json"));
@@ -44,10 +45,14 @@ fn reads_block_flow_json_and_escapes() {
 
 #[test]
 fn null_means_unset() {
-    let route: Route = from_str("name:\nhosts: null\nheaders: ~\nnested:\ntimeout:\n").expect("nulls");
+    let route: Route =
+        from_str("name:\nhosts: null\nheaders: ~\nnested:\ntimeout:\n").expect("nulls");
     assert_eq!(route, Route::default());
     assert_eq!(from_str::<Route>("").expect("empty"), Route::default());
-    assert_eq!(from_str::<Route>("# only a comment\n").expect("comment"), Route::default());
+    assert_eq!(
+        from_str::<Route>("# only a comment\n").expect("comment"),
+        Route::default()
+    );
 }
 
 #[test]
@@ -62,10 +67,16 @@ fn unknown_field_names_place_path_and_nearest() {
 #[test]
 fn wrong_types_name_place_and_path() {
     let error = refused("hosts:\n- a\n- [b]\n");
-    assert_eq!((error.path().to_string(), error.location()), ("hosts[1]".into(), Some(Location { line: 3, column: 3 })));
+    assert_eq!(
+        (error.path().to_string(), error.location()),
+        ("hosts[1]".into(), Some(Location { line: 3, column: 3 }))
+    );
     assert!(error.message().contains("expected a string"), "{error}");
     let error = refused("name: on\n");
-    assert!(error.message().contains("write it in quotes: \"on\""), "{error}");
+    assert!(
+        error.message().contains("write it in quotes: \"on\""),
+        "{error}"
+    );
     assert!(refused("weight: -1").message().contains("expected u32"));
     assert!(refused("weight: '1'").message().contains("string \"1\""));
     assert!(refused("weight: 1.5").message().contains("1.5"));
@@ -85,7 +96,10 @@ fn duplicate_keys_are_refused() {
     assert_eq!(error.message(), "duplicate key `x`");
     assert_eq!(error.path().to_string(), "headers.x");
     assert_eq!(error.location(), Some(Location { line: 4, column: 3 }));
-    let many: String = (0..100).map(|i| format!("k{i}: v\n")).chain(["k99: w\n".to_owned()]).collect();
+    let many: String = (0..100)
+        .map(|i| format!("k{i}: v\n"))
+        .chain(["k99: w\n".to_owned()])
+        .collect();
     let error = from_str::<BTreeMap<String, String>>(&many).expect_err("duplicate");
     assert_eq!(error.message(), "duplicate key `k99`");
 }
@@ -99,10 +113,16 @@ fn aliases_and_merge_keys_work() {
     assert_eq!(route.headers["b"], "3");
     let list = "a: &a {x: '1'}\nb: &b {x: '2', y: '2'}\nc: {<<: [*a, *b], z: '3'}\nd: {<<: *b}\n";
     let maps: BTreeMap<String, BTreeMap<String, String>> = from_str(list).expect("merged list");
-    assert_eq!(maps["c"], BTreeMap::from([("x", "1"), ("y", "2"), ("z", "3")].map(|(k, v)| (k.to_owned(), v.to_owned()))));
+    assert_eq!(
+        maps["c"],
+        BTreeMap::from(
+            [("x", "1"), ("y", "2"), ("z", "3")].map(|(k, v)| (k.to_owned(), v.to_owned()))
+        )
+    );
     assert_eq!(maps["d"], maps["b"]);
     let nested = "a: &a {x: '1'}\nb: &b {<<: *a, y: '2'}\nc: *b\n";
-    let maps: BTreeMap<String, BTreeMap<String, String>> = from_str(nested).expect("anchored merge");
+    let maps: BTreeMap<String, BTreeMap<String, String>> =
+        from_str(nested).expect("anchored merge");
     assert_eq!(maps["c"], maps["b"]);
     assert!(from_str::<BTreeMap<String, String>>("<<: 1").is_err());
 }
@@ -115,9 +135,16 @@ fn alias_bombs_are_bounded() {
         text += &format!("a{i}: &a{i} [{refs}]\n");
     }
     let error = from_str::<serde::de::IgnoredAny>(&text).expect_err("bomb");
-    assert!(error.message().contains("aliases stand for more than"), "{error}");
+    assert!(
+        error.message().contains("aliases stand for more than"),
+        "{error}"
+    );
     assert!(error.location().is_some());
-    let long = format!("a: &a \"{}\"\nb: [{}]\n", "x".repeat(1 << 20), vec!["*a"; 40].join(","));
+    let long = format!(
+        "a: &a \"{}\"\nb: [{}]\n",
+        "x".repeat(1 << 20),
+        vec!["*a"; 40].join(",")
+    );
     let error = from_str::<serde::de::IgnoredAny>(&long).expect_err("bytes");
     assert!(error.message().contains("bytes"), "{error}");
     assert!(from_str::<serde::de::IgnoredAny>("a: &a [*a]").is_err());
@@ -136,7 +163,10 @@ fn depth_is_bounded() {
 #[test]
 fn tabs_and_half_written_texts_are_named() {
     let error = refused("name: a\nnested:\n\tname: b\n");
-    assert!(error.message().contains("tab in the indentation"), "{error}");
+    assert!(
+        error.message().contains("tab in the indentation"),
+        "{error}"
+    );
     assert_eq!(error.location().map(|l| l.line), Some(3), "{error}");
     let error = refused("name: \"a\nweight: 1\n");
     assert!(error.is_syntax() && error.location().is_some(), "{error}");
@@ -146,11 +176,24 @@ fn tabs_and_half_written_texts_are_named() {
 
 #[test]
 fn size_and_encoding_are_checked() {
-    let limits = Limits { max_bytes: 8, ..Limits::default() };
-    assert!(text(b"123456789", &limits).expect_err("size").message().contains("limit is 8"));
+    let limits = Limits {
+        max_bytes: 8,
+        ..Limits::default()
+    };
+    assert!(
+        text(b"123456789", &limits)
+            .expect_err("size")
+            .message()
+            .contains("limit is 8")
+    );
     let error = text(b"a: 1\nb: \xff", &Limits::default()).expect_err("encoding");
     assert_eq!(error.location(), Some(Location { line: 2, column: 4 }));
-    assert_eq!(from_str::<Route>("\u{feff}name: a").expect("byte order mark").name, "a");
+    assert_eq!(
+        from_str::<Route>("\u{feff}name: a")
+            .expect("byte order mark")
+            .name,
+        "a"
+    );
 }
 
 #[test]
@@ -160,18 +203,45 @@ fn documents_are_read_one_by_one_and_a_refused_one_does_not_hide_the_next() {
     let mut seen = Vec::new();
     while let Some(at) = reader.next_document().expect("syntax") {
         let read = reader.read(std::marker::PhantomData::<Route>);
-        seen.push((at.line, read.map(|r| r.name).map_err(|e| e.message().to_owned())));
+        seen.push((
+            at.line,
+            read.map(|r| r.name).map_err(|e| e.message().to_owned()),
+        ));
     }
-    assert_eq!(seen, [(3, Ok("a".into())), (6, Err("unknown field `naem`".into())), (9, Ok("c".into()))]);
+    assert_eq!(
+        seen,
+        [
+            (3, Ok("a".into())),
+            (6, Err("unknown field `naem`".into())),
+            (9, Ok("c".into()))
+        ]
+    );
     assert!(from_str::<Route>("name: a\n---\nname: b\n").is_err());
 }
 
 #[test]
 fn locate_finds_fields_again() {
     let text = "name: a\n---\nname: b\nspec:\n  http:\n  - match: 1\n    route:\n    - {weight: 1}\n    - weight: 2\n";
-    let path = Path::root().key("spec").key("http").index(0).key("route").index(1).key("weight");
-    assert_eq!(locate(text, 1, &path), Some(Location { line: 9, column: 7 }));
-    let missing = Path::root().key("spec").key("http").index(0).key("retries").key("attempts");
-    assert_eq!(locate(text, 1, &missing), Some(Location { line: 6, column: 5 }));
+    let path = Path::root()
+        .key("spec")
+        .key("http")
+        .index(0)
+        .key("route")
+        .index(1)
+        .key("weight");
+    assert_eq!(
+        locate(text, 1, &path),
+        Some(Location { line: 9, column: 7 })
+    );
+    let missing = Path::root()
+        .key("spec")
+        .key("http")
+        .index(0)
+        .key("retries")
+        .key("attempts");
+    assert_eq!(
+        locate(text, 1, &missing),
+        Some(Location { line: 6, column: 5 })
+    );
     assert_eq!(locate(text, 2, &path), None);
 }

@@ -1,0 +1,121 @@
+//! The cell that holds the newest snapshot, and those who read it or wait for the next.
+
+use std::{
+    future::poll_fn,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use arc_swap::{ArcSwap, Cache};
+
+use super::Snapshot;
+
+/// The newest snapshot. Cloning shares.
+#[derive(Clone, Debug, Default)]
+pub struct SnapshotCell {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    current: ArcSwap<Snapshot>,
+    /// Only those who wait for the next snapshot take this lock, never a request.
+    waiting: Mutex<Vec<Waker>>,
+}
+
+impl SnapshotCell {
+    /// The newest snapshot.
+    pub fn load(&self) -> Arc<Snapshot> {
+        self.shared.current.load_full()
+    }
+
+    /// A reader that costs one atomic load as long as nothing changed.
+    pub fn reader(&self) -> Reader {
+        Reader {
+            cache: Cache::new(CellRef(self.shared.clone())),
+        }
+    }
+
+    /// Waits for snapshots newer than those seen.
+    pub fn watch(&self) -> Watch {
+        Watch {
+            cell: self.clone(),
+            seen: None,
+        }
+    }
+
+    pub(super) fn store(&self, snapshot: Snapshot) {
+        self.shared.current.store(Arc::new(snapshot));
+        let waiting = std::mem::take(
+            &mut *self
+                .shared
+                .waiting
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// Reads the newest snapshot on the request path.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    cache: Cache<CellRef, Arc<Snapshot>>,
+}
+
+#[derive(Clone, Debug)]
+struct CellRef(Arc<Shared>);
+
+impl std::ops::Deref for CellRef {
+    type Target = ArcSwap<Snapshot>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0.current
+    }
+}
+
+impl Reader {
+    /// The newest snapshot.
+    pub fn load(&mut self) -> &Arc<Snapshot> {
+        self.cache.load()
+    }
+}
+
+/// Waits for snapshots; skips those that were replaced before it looked.
+#[derive(Debug)]
+pub struct Watch {
+    cell: SnapshotCell,
+    seen: Option<u64>,
+}
+
+impl Watch {
+    /// The next snapshot that was not seen yet; the first call answers at once if there is one.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn changed(&mut self) -> Arc<Snapshot> {
+        poll_fn(|context| self.poll_changed(context)).await
+    }
+
+    fn poll_changed(&mut self, context: &mut Context<'_>) -> Poll<Arc<Snapshot>> {
+        // Register before looking: a store between the two then wakes instead of being missed.
+        {
+            let mut waiting = self
+                .cell
+                .shared
+                .waiting
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+                waiting.push(context.waker().clone());
+            }
+        }
+        let snapshot = self.cell.load();
+        if snapshot.generation() > self.seen.unwrap_or(0) {
+            self.seen = Some(snapshot.generation());
+            return Poll::Ready(snapshot);
+        }
+        Poll::Pending
+    }
+}

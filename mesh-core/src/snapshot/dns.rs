@@ -1,0 +1,242 @@
+//! Endpoints of clusters that are found by DNS: looked up apart from the request path, last good answer kept.
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{Mesh, Watch};
+use crate::{
+    cluster::Cluster,
+    model::{
+        Address, ClusterLoadAssignment, Discovery, Dns, DnsFamily, LbEndpoint, LocalityEndpoints,
+        Name,
+    },
+};
+
+/// Longest look-up; a resolver that says nothing costs no more than this.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Look-ups at one time.
+const MAX_LOOKUPS: usize = 32;
+/// Shortest time between two look-ups of one cluster, whatever is configured.
+const MIN_REFRESH: Duration = Duration::from_millis(100);
+
+/// Keeps the endpoints of DNS clusters up to date until dropped.
+pub(super) async fn run(mesh: Mesh) {
+    let mut watch: Watch = mesh.watch();
+    let mut due: HashMap<Name, (Arc<Cluster>, Instant)> = HashMap::new();
+    let mut running: JoinSet<(Arc<Cluster>, Option<ClusterLoadAssignment>)> = JoinSet::new();
+    loop {
+        let now = Instant::now();
+        let ready: Vec<Name> = due
+            .iter()
+            .filter(|(_, (_, at))| *at <= now)
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in ready
+            .into_iter()
+            .take(MAX_LOOKUPS.saturating_sub(running.len()))
+        {
+            if let Some((cluster, _)) = due.remove(&name) {
+                running.spawn(async move {
+                    let found = lookup(&cluster).await;
+                    (cluster, found)
+                });
+            }
+        }
+        let next = due.values().map(|(_, at)| *at).min();
+        tokio::select! {
+            snapshot = watch.changed() => {
+                let all = snapshot.clusters().all();
+                due.retain(|name, (cluster, _)| all.get(name).is_some_and(|known| Arc::ptr_eq(known, cluster)));
+                for (name, cluster) in all.iter() {
+                    if dns(cluster).is_some() && !due.contains_key(name) {
+                        due.insert(name.clone(), (cluster.clone(), Instant::now()));
+                    }
+                }
+            }
+            Some(Ok((cluster, found))) = running.join_next() => {
+                if let Some(assignment) = found.filter(|found| changed(&cluster, found)) {
+                    cluster.set_endpoints(&assignment);
+                }
+                let refresh = dns(&cluster).map_or(LOOKUP_TIMEOUT, |dns| dns.refresh).max(MIN_REFRESH);
+                let current = mesh.clusters().get(cluster.name());
+                if current.is_some_and(|current| Arc::ptr_eq(&current, &cluster)) {
+                    due.insert(cluster.name().clone(), (cluster, Instant::now() + refresh));
+                }
+            }
+            () = sleep_until(next.unwrap_or(now + LOOKUP_TIMEOUT)), if next.is_some() && running.len() < MAX_LOOKUPS => {}
+        }
+    }
+}
+
+fn dns(cluster: &Cluster) -> Option<&Dns> {
+    match &cluster.config().discovery {
+        Discovery::StrictDns(dns) | Discovery::LogicalDns(dns) => Some(dns),
+        _ => None,
+    }
+}
+
+/// Whether the answer differs from the endpoints in force.
+fn changed(cluster: &Cluster, found: &ClusterLoadAssignment) -> bool {
+    let mut new: Vec<&Address> = found
+        .localities
+        .iter()
+        .flat_map(|group| &group.endpoints)
+        .map(|endpoint| &endpoint.address)
+        .collect();
+    let set = cluster.endpoints();
+    let mut old: Vec<&Address> = set
+        .all()
+        .iter()
+        .map(|endpoint| endpoint.address())
+        .collect();
+    new.sort();
+    old.sort();
+    new != old
+}
+
+/// The load assignment with each host name replaced by its addresses; `None` if a look-up failed, so that the last good
+/// answer stays.
+async fn lookup(cluster: &Cluster) -> Option<ClusterLoadAssignment> {
+    let dns = dns(cluster)?;
+    let one = matches!(cluster.config().discovery, Discovery::LogicalDns(_));
+    let mut assignment = cluster.config().load_assignment.clone();
+    for group in &mut assignment.localities {
+        *group = resolve_group(cluster.name(), dns, one, group).await?;
+    }
+    Some(assignment)
+}
+
+async fn resolve_group(
+    name: &Name,
+    dns: &Dns,
+    one: bool,
+    group: &LocalityEndpoints,
+) -> Option<LocalityEndpoints> {
+    let mut resolved = LocalityEndpoints {
+        endpoints: Vec::new(),
+        ..group.clone()
+    };
+    for endpoint in &group.endpoints {
+        let Address::Host(host, port) = &endpoint.address else {
+            resolved.endpoints.push(endpoint.clone());
+            continue;
+        };
+        let answer = timeout(LOOKUP_TIMEOUT, tokio::net::lookup_host((&**host, *port))).await;
+        let found: Vec<SocketAddr> = match answer {
+            Ok(Ok(found)) => found.collect(),
+            Ok(Err(error)) => {
+                tracing::warn!(cluster = %name, %host, %error, "DNS look-up failed, the last answer stays");
+                return None;
+            }
+            Err(_) => {
+                tracing::warn!(cluster = %name, %host, "DNS look-up timed out, the last answer stays");
+                return None;
+            }
+        };
+        let taken = family(found, dns.family);
+        let limit = if one { 1 } else { usize::MAX };
+        resolved
+            .endpoints
+            .extend(taken.into_iter().take(limit).map(|addr| LbEndpoint {
+                address: Address::Socket(addr),
+                hostname: if endpoint.hostname.is_empty() {
+                    host.clone()
+                } else {
+                    endpoint.hostname.clone()
+                },
+                ..endpoint.clone()
+            }));
+    }
+    Some(resolved)
+}
+
+/// The addresses that the setting takes, each once, in the order of the answer.
+fn family(found: Vec<SocketAddr>, family: DnsFamily) -> Vec<SocketAddr> {
+    let mut seen = std::collections::HashSet::new();
+    let (v4, v6): (Vec<_>, Vec<_>) = found
+        .into_iter()
+        .filter(|addr| seen.insert(*addr))
+        .partition(SocketAddr::is_ipv4);
+    match family {
+        DnsFamily::V4Only => v4,
+        DnsFamily::V6Only => v6,
+        DnsFamily::Auto => {
+            if v6.is_empty() {
+                v4
+            } else {
+                v6
+            }
+        }
+        DnsFamily::V4Preferred => {
+            if v4.is_empty() {
+                v6
+            } else {
+                v4
+            }
+        }
+        DnsFamily::All => v4.into_iter().chain(v6).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{Change, MemorySource, Update},
+        model,
+    };
+
+    #[test]
+    fn the_family_decides_which_addresses_count() {
+        let v4: SocketAddr = ([127, 0, 0, 1], 1).into();
+        let v6: SocketAddr = (std::net::Ipv6Addr::LOCALHOST, 1).into();
+        assert_eq!(family(vec![v4, v6, v4], DnsFamily::All), [v4, v6]);
+        assert_eq!(family(vec![v4, v6], DnsFamily::Auto), [v6]);
+        assert_eq!(family(vec![v4], DnsFamily::Auto), [v4]);
+        assert_eq!(family(vec![v4, v6], DnsFamily::V4Preferred), [v4]);
+    }
+
+    #[tokio::test]
+    async fn a_strict_dns_cluster_gets_the_addresses_of_its_name() {
+        let mut config = model::Cluster::new(
+            "dns",
+            Discovery::StrictDns(Dns {
+                family: DnsFamily::V4Only,
+                ..Dns::default()
+            }),
+        );
+        config.load_assignment.localities.push(LocalityEndpoints {
+            endpoints: vec![LbEndpoint {
+                address: Address::Host("localhost".into(), 81),
+                hostname: "".into(),
+                weight: 1,
+                health: Default::default(),
+                metadata: Default::default(),
+            }],
+            ..Default::default()
+        });
+        let (source, _handle) = MemorySource::new();
+        let (mesh, mut driver) = Mesh::builder().source(source).build();
+        driver.apply(Update {
+            changes: vec![Change::Cluster(Arc::new(config))],
+            ..Update::default()
+        });
+        let task = tokio::spawn(run(mesh.clone()));
+        let cluster = mesh.clusters().get("dns").expect("applied");
+        let found = timeout(Duration::from_secs(20), async {
+            while cluster.endpoints().all().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        });
+        found.await.expect("localhost resolves");
+        assert_eq!(
+            cluster.endpoints().all()[0].address(),
+            &Address::Socket(([127, 0, 0, 1], 81).into())
+        );
+        task.abort();
+    }
+}

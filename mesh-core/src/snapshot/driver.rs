@@ -1,0 +1,144 @@
+//! Runs a source: update, compile, publish, report.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use super::{Clusters, Compiler, Reader, Snapshot, SnapshotCell, Status, Watch};
+use crate::config::{ConfigSource, SourceError, Update};
+
+/// A mesh: the handle that everything else is made from. Cloning shares.
+#[derive(Clone, Debug)]
+pub struct Mesh {
+    cell: SnapshotCell,
+    status: Status,
+    clusters: Clusters,
+}
+
+/// Builds a [`Mesh`] and the [`Driver`] that keeps it up to date.
+#[derive(Debug)]
+pub struct MeshBuilder<S> {
+    source: S,
+}
+
+/// Keeps a [`Mesh`] up to date. Spawn [`Driver::run`] wherever you like; dropping it freezes the configuration.
+#[derive(Debug)]
+pub struct Driver<S> {
+    source: S,
+    compiler: Compiler,
+    mesh: Mesh,
+}
+
+/// No configuration arrived in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no configuration within {} ms", waited.as_millis())]
+pub struct NotReady {
+    /// How long it was waited for.
+    pub waited: Duration,
+}
+
+impl Mesh {
+    /// A builder without a source.
+    pub fn builder() -> MeshBuilder<()> {
+        MeshBuilder { source: () }
+    }
+
+    /// A reader for the request path.
+    pub fn reader(&self) -> Reader {
+        self.cell.reader()
+    }
+
+    /// The newest snapshot.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.cell.load()
+    }
+
+    /// Waits for new snapshots.
+    pub fn watch(&self) -> Watch {
+        self.cell.watch()
+    }
+
+    /// The state of the configuration.
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// The directory of clusters.
+    pub fn clusters(&self) -> &Clusters {
+        &self.clusters
+    }
+}
+
+impl MeshBuilder<()> {
+    /// Takes the source of configuration.
+    pub fn source<S: ConfigSource>(self, source: S) -> MeshBuilder<S> {
+        MeshBuilder { source }
+    }
+}
+
+impl<S: ConfigSource> MeshBuilder<S> {
+    /// The mesh, and the driver that must run for it to receive anything.
+    pub fn build(self) -> (Mesh, Driver<S>) {
+        let compiler = Compiler::default();
+        let mesh = Mesh {
+            cell: SnapshotCell::default(),
+            status: Status::default(),
+            clusters: compiler.directory().clone(),
+        };
+        (
+            mesh.clone(),
+            Driver {
+                source: self.source,
+                compiler,
+                mesh,
+            },
+        )
+    }
+}
+
+impl<S: ConfigSource> Driver<S> {
+    /// Runs until the source ends.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`] of the source; the configuration in force stays.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future freezes the configuration that is in force.
+    pub async fn run(mut self) -> Result<(), SourceError> {
+        #[cfg(feature = "net")]
+        let mut names = std::pin::pin!(super::dns::run(self.mesh.clone()));
+        loop {
+            #[cfg(feature = "net")]
+            let update = tokio::select! {
+                update = self.source.next() => update?,
+                () = &mut names => continue,
+            };
+            #[cfg(not(feature = "net"))]
+            let update = self.source.next().await?;
+            self.apply(update);
+        }
+    }
+
+    /// Applies an update and reports to the source; [`Driver::run`] does this for each.
+    pub fn apply(&mut self, update: Update) {
+        let notes = update.notes.clone();
+        let (snapshot, outcome) = self.compiler.apply(update);
+        for rejection in &outcome.rejections {
+            tracing::warn!(%rejection, "Configuration refused, the last good version stays in force");
+        }
+        self.mesh.cell.store(snapshot);
+        self.compiler.report(&self.mesh.status, &outcome, notes);
+        self.source.report(&outcome);
+    }
+
+    /// The source.
+    pub fn source(&self) -> &S {
+        &self.source
+    }
+}
+
+impl fmt::Display for Mesh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "mesh at generation {}", self.snapshot().generation())
+    }
+}

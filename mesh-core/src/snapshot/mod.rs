@@ -1,0 +1,86 @@
+//! The compiled, immutable configuration and how it replaces itself.
+//!
+//! [`Driver`] pulls updates from a [`ConfigSource`](crate::config::ConfigSource), [`compile`] turns them into a
+//! [`Snapshot`], and one atomic store publishes it. Parts that did not change keep their `Arc`; clusters keep counters,
+//! limits in use and connections under their name; a route table is replaced in its [`RouteCell`], so that the next
+//! request on an open connection meets it.
+
+mod cell;
+mod clusters;
+mod compile;
+#[cfg(feature = "net")]
+mod dns;
+mod driver;
+mod routes;
+mod status;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+pub use self::{
+    cell::{Reader, SnapshotCell, Watch},
+    clusters::Clusters,
+    compile::Compiler,
+    driver::{Driver, Mesh, MeshBuilder, NotReady},
+    routes::RouteCell,
+    status::{Status, StatusReport},
+};
+use crate::model::{self, Name};
+
+/// Everything that is in force at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    generation: u64,
+    clusters: Clusters,
+    routes: BTreeMap<Name, Arc<RouteCell>>,
+    listeners: BTreeMap<Name, Arc<Listener>>,
+}
+
+impl Snapshot {
+    /// Rises with each update.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The directory of clusters.
+    pub fn clusters(&self) -> &Clusters {
+        &self.clusters
+    }
+
+    /// Route tables that have a name of their own (RDS).
+    pub fn routes(&self) -> &BTreeMap<Name, Arc<RouteCell>> {
+        &self.routes
+    }
+
+    /// Listeners by name.
+    pub fn listeners(&self) -> &BTreeMap<Name, Arc<Listener>> {
+        &self.listeners
+    }
+}
+
+/// A listener with its route tables resolved. The same `Arc` as before if nothing in it changed.
+#[derive(Debug)]
+pub struct Listener {
+    config: Arc<model::Listener>,
+    /// One a filter chain, the default chain last; `None` where the chain is not HTTP.
+    routes: Vec<Option<Arc<RouteCell>>>,
+}
+
+impl Listener {
+    /// Its configuration.
+    pub fn config(&self) -> &Arc<model::Listener> {
+        &self.config
+    }
+
+    /// The filter chains in order, the default chain last, each with its route table if it is HTTP.
+    pub fn chains(&self) -> impl Iterator<Item = (&model::FilterChain, Option<&Arc<RouteCell>>)> {
+        let chains = self
+            .config
+            .filter_chains
+            .iter()
+            .chain(&self.config.default_filter_chain);
+        chains.zip(self.routes.iter().map(Option::as_ref))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,47 @@
+//! What is in force, what was refused, and what has no effect: for admin pages, logs and tables.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::{
+    config::Rejection,
+    model::{Name, Note},
+};
+
+/// The state of the configuration. Cloning shares; readers take no lock.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    current: Arc<ArcSwap<StatusReport>>,
+}
+
+/// A moment of the [`Status`].
+#[derive(Clone, Debug, Default)]
+pub struct StatusReport {
+    /// Rises with each update that was applied; 0: none yet.
+    pub generation: u64,
+    /// Version of the source.
+    pub version: Name,
+    /// What is refused now; the last good version of each is in force.
+    pub rejections: Vec<Rejection>,
+    /// What is configured and has no effect, and what refuses traffic.
+    pub notes: Vec<Note>,
+    /// Updates that had a rejection.
+    pub rejected_updates: u64,
+}
+
+impl Status {
+    /// The state now.
+    pub fn load(&self) -> Arc<StatusReport> {
+        self.current.load_full()
+    }
+
+    /// Whether an update was applied.
+    pub fn is_ready(&self) -> bool {
+        self.current.load().generation > 0
+    }
+
+    pub(super) fn store(&self, report: StatusReport) {
+        self.current.store(Arc::new(report));
+    }
+}
