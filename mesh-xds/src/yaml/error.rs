@@ -158,14 +158,21 @@ impl Error {
         self.0.syntax
     }
 
-    /// Sets the names that are allowed instead of `word`, and the nearest of them.
+    /// Sets the names that are allowed instead of `word`, and the nearest of them. Where a name is allowed in camel case and
+    /// with underscores (protobuf's two spellings), only the first is listed.
     #[must_use]
     pub fn with_allowed<'n>(
         mut self,
         word: &str,
         allowed: impl IntoIterator<Item = &'n str>,
     ) -> Self {
-        self.0.allowed = allowed.into_iter().map(str::to_owned).collect();
+        let names: Vec<&str> = allowed.into_iter().collect();
+        let twice = |name: &str| name.contains('_') && names.contains(&camel_case(name).as_str());
+        self.0.allowed = names
+            .iter()
+            .filter(|n| !twice(n))
+            .map(|n| (*n).to_owned())
+            .collect();
         self.0.nearest =
             nearest(word, self.0.allowed.iter().map(String::as_str)).map(str::to_owned);
         self
@@ -234,6 +241,20 @@ impl de::Error for Error {
         Self::new(format!("unknown value `{variant}`"))
             .with_allowed(variant, expected.iter().copied())
     }
+}
+
+fn camel_case(name: &str) -> String {
+    let mut camel = String::with_capacity(name.len());
+    for part in name.split('_') {
+        match part.chars().next() {
+            Some(first) if !camel.is_empty() => {
+                camel.push(first.to_ascii_uppercase());
+                camel.push_str(&part[first.len_utf8()..]);
+            }
+            _ => camel.push_str(part),
+        }
+    }
+    camel
 }
 
 /// The candidate that looks most like `word`: fewest edits (insert, delete, replace, swap of neighbours), letter case

@@ -63,6 +63,7 @@ pub(crate) struct Events<'a> {
     peeked: Option<Spanned<'a>>,
     /// Containers open after the tokens given out so far.
     depth: usize,
+    consumed: u64,
     replayed: usize,
     replayed_bytes: usize,
     anchors: HashMap<usize, Arc<[Spanned<'a>]>>,
@@ -85,6 +86,7 @@ impl<'a> Events<'a> {
             limits: limits.clone(),
             peeked: None,
             depth: 0,
+            consumed: 0,
             replayed: 0,
             replayed_bytes: 0,
             anchors: HashMap::new(),
@@ -96,6 +98,11 @@ impl<'a> Events<'a> {
 
     pub(crate) fn depth(&self) -> usize {
         self.depth
+    }
+
+    /// How many tokens were given out.
+    pub(crate) fn consumed(&self) -> u64 {
+        self.consumed
     }
 
     /// The path of the node being read.
@@ -119,6 +126,7 @@ impl<'a> Events<'a> {
             Some(spanned) => spanned,
             None => self.pull()?,
         };
+        self.consumed += 1;
         match token {
             Token::SequenceStart | Token::MappingStart => {
                 self.depth += 1;

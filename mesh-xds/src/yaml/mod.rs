@@ -37,6 +37,8 @@ use std::io::Read;
 
 use serde::de::{Deserialize, DeserializeSeed};
 
+#[cfg_attr(not(feature = "istio"), allow(unused_imports))]
+pub(crate) use de::Node;
 pub use error::{Error, Location, Path, Segment, nearest};
 pub(crate) use events::{Events, Token};
 pub use locate::locate;

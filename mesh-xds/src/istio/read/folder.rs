@@ -1,0 +1,314 @@
+//! A folder of files, read again and again; what was good stays until something good replaces it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use std::{fs, io};
+
+use super::finding::{Finding, Level, ObjectId};
+use super::text::{Parsed, TextOptions, parse};
+use crate::istio::Object;
+use crate::yaml;
+
+/// A file that is missing or broken may be in the middle of being saved; it is believed after this time.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// How a folder is read.
+#[derive(Clone, Debug)]
+pub struct FolderOptions {
+    /// How each file is read.
+    pub text: TextOptions,
+    /// Files that are read at most; more are refused by name. Default 10,000.
+    pub max_files: usize,
+}
+
+impl Default for FolderOptions {
+    fn default() -> Self {
+        Self {
+            text: TextOptions::default(),
+            max_files: 10_000,
+        }
+    }
+}
+
+/// A folder and the last good content of its files: `*.yaml`, `*.yml` and `*.json`, also in sub-folders. Names that begin
+/// with a dot are passed over, since Kubernetes' volumes and editors keep their copies under such names.
+#[derive(Debug)]
+pub struct Folder {
+    root: PathBuf,
+    options: FolderOptions,
+    files: BTreeMap<PathBuf, FileState>,
+    /// Findings about the folder itself.
+    findings: Vec<Finding>,
+}
+
+#[derive(Debug)]
+struct FileState {
+    name: Arc<str>,
+    stamp: Option<Stamp>,
+    objects: Vec<Arc<Object>>,
+    findings: Vec<Finding>,
+    missing_since: Option<Instant>,
+}
+
+/// What tells a changed file from an unchanged one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    modified: SystemTime,
+    length: u64,
+    inode: u64,
+}
+
+/// What a folder holds at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Scan {
+    /// Whether anything differs from the scan before.
+    pub changed: bool,
+    /// Whether a file seems to be in the middle of being saved, so that another scan should follow soon.
+    pub unsettled: bool,
+    /// The objects in force, ordered by file; each identity once.
+    pub objects: Vec<Arc<Object>>,
+    /// What is to be said, ordered by file.
+    pub findings: Vec<Finding>,
+}
+
+impl Folder {
+    /// A folder that was not read yet.
+    pub fn new(root: impl Into<PathBuf>, options: FolderOptions) -> Self {
+        Self {
+            root: root.into(),
+            options,
+            files: BTreeMap::new(),
+            findings: Vec::new(),
+        }
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Reads what changed since the last scan. A folder that cannot be listed keeps its content, with a finding.
+    pub fn scan(&mut self) -> Scan {
+        let mut scan = Scan::default();
+        let mut paths = Vec::new();
+        let before = std::mem::take(&mut self.findings);
+        match list(&self.root, 0, &mut paths) {
+            Ok(()) => {
+                paths.sort();
+                self.limit(&mut paths);
+                self.removed(&paths, &mut scan);
+                for path in paths {
+                    self.file(path, &mut scan);
+                }
+            }
+            Err(error) => {
+                let name: Arc<str> = self.root.display().to_string().into();
+                let message = format!("the folder cannot be read: {error}");
+                self.findings
+                    .push(Finding::new(Level::Refused, &name, message));
+            }
+        }
+        scan.changed |= before != self.findings;
+        self.collect(&mut scan);
+        scan
+    }
+
+    fn limit(&mut self, paths: &mut Vec<PathBuf>) {
+        let limit = self.options.max_files;
+        for path in paths.drain(limit.min(paths.len())..) {
+            let name: Arc<str> = path.display().to_string().into();
+            let message = format!("not read: the folder holds more than {limit} files");
+            self.findings
+                .push(Finding::new(Level::Refused, &name, message));
+        }
+    }
+
+    fn removed(&mut self, paths: &[PathBuf], scan: &mut Scan) {
+        self.files.retain(|path, state| {
+            if paths.binary_search(path).is_ok() {
+                state.missing_since = None;
+                return true;
+            }
+            let since = *state.missing_since.get_or_insert_with(Instant::now);
+            let keep = since.elapsed() < SETTLE;
+            scan.unsettled |= keep;
+            scan.changed |= !keep;
+            keep
+        });
+    }
+
+    fn file(&mut self, path: PathBuf, scan: &mut Scan) {
+        let stamp = stamp(&path).ok();
+        let known = self.files.get(&path);
+        if known.is_some_and(|state| state.stamp == stamp && stamp.is_some()) {
+            return;
+        }
+        let name: Arc<str> = match known {
+            Some(state) => Arc::clone(&state.name),
+            None => path.display().to_string().into(),
+        };
+        let parsed = match yaml::read_file(&path, &self.options.text.limits) {
+            Ok(text) => parse(&name, &text, &self.options.text),
+            Err(error) => Parsed {
+                findings: vec![Finding::refused(&name, &error)],
+                broken: true,
+                ..Parsed::default()
+            },
+        };
+        let again = self::stamp(&path).ok();
+        let young = again.is_none_or(|s| s.modified.elapsed().is_ok_and(|age| age < SETTLE));
+        let had = known.is_some_and(|state| !state.objects.is_empty());
+        let suspicious = had && young && (parsed.broken || parsed.objects.is_empty());
+        if again != stamp || suspicious {
+            scan.unsettled = true;
+            // Without an earlier state there is nothing better than what was read.
+            if known.is_some() {
+                return;
+            }
+        }
+        let old = self.files.remove(&path);
+        let state = settle(name, stamp, parsed, old.as_ref());
+        scan.changed |=
+            old.is_none_or(|old| old.objects != state.objects || old.findings != state.findings);
+        self.files.insert(path, state);
+    }
+
+    /// Each identity once: of two files the one changed last wins, in one file the later object.
+    fn collect(&self, scan: &mut Scan) {
+        let mut winners: HashMap<ObjectId, (&FileState, &Arc<Object>)> = HashMap::new();
+        scan.findings.extend(self.findings.iter().cloned());
+        for state in self.files.values() {
+            scan.findings.extend(state.findings.iter().cloned());
+            for object in &state.objects {
+                let id = ObjectId::of(object);
+                let Some(&(other_state, other)) = winners.get(&id) else {
+                    winners.insert(id, (state, object));
+                    continue;
+                };
+                let newer = state.modified() >= other_state.modified();
+                let (winner, loser) = if newer {
+                    (object, other)
+                } else {
+                    (other, object)
+                };
+                scan.findings.push(duplicate(&id, winner, loser));
+                if newer {
+                    winners.insert(id, (state, object));
+                }
+            }
+        }
+        let in_force = |object: &&Arc<Object>| {
+            winners
+                .get(&ObjectId::of(object))
+                .is_some_and(|(_, winner)| Arc::ptr_eq(winner, object))
+        };
+        scan.objects = self
+            .files
+            .values()
+            .flat_map(|s| &s.objects)
+            .filter(in_force)
+            .cloned()
+            .collect();
+    }
+}
+
+impl FileState {
+    fn modified(&self) -> Option<SystemTime> {
+        self.stamp.map(|s| s.modified)
+    }
+}
+
+/// The new state of a file: what was refused keeps its last good version.
+fn settle(
+    name: Arc<str>,
+    stamp: Option<Stamp>,
+    parsed: Parsed,
+    old: Option<&FileState>,
+) -> FileState {
+    let mut state = FileState {
+        name,
+        stamp,
+        objects: parsed.objects,
+        findings: parsed.findings,
+        missing_since: None,
+    };
+    let Some(old) = old else {
+        return state;
+    };
+    if parsed.broken {
+        state.objects.clone_from(&old.objects);
+    } else {
+        for id in &parsed.refused {
+            // An object that is right elsewhere in the file replaces the last good one.
+            let again = state.objects.iter().any(|o| ObjectId::of(o) == *id);
+            let last_good = old.objects.iter().find(|o| ObjectId::of(o) == *id);
+            state.objects.extend(last_good.filter(|_| !again).cloned());
+        }
+    }
+    for object in &mut state.objects {
+        // Unchanged objects keep their identity, so that what was made of them can be kept too.
+        if let Some(same) = old.objects.iter().find(|o| *o == object) {
+            *object = Arc::clone(same);
+        }
+    }
+    state
+}
+
+fn duplicate(id: &ObjectId, winner: &Object, loser: &Object) -> Finding {
+    let why = if winner.origin.file == loser.origin.file {
+        "stands later"
+    } else {
+        "was changed last"
+    };
+    let message = format!("also in {}, which {why} and is in force", winner.origin);
+    let line = yaml::Location {
+        line: loser.origin.line,
+        column: 1,
+    };
+    Finding::new(Level::Warning, &loser.origin.file, message)
+        .at(Some(line))
+        .about(Some(id.clone()))
+}
+
+fn list(folder: &Path, level: usize, paths: &mut Vec<PathBuf>) -> io::Result<()> {
+    const LEVELS: usize = 16;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let path = entry.path();
+        if entry.file_name().to_string_lossy().starts_with('.') {
+            continue;
+        }
+        // A link to a folder is not followed: it may lead back here.
+        if entry.file_type()?.is_dir() {
+            if level < LEVELS {
+                // A folder that vanished meanwhile holds nothing.
+                match list(&path, level + 1, paths) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+        } else if path
+            .extension()
+            .is_some_and(|e| e == "yaml" || e == "yml" || e == "json")
+            && !path.is_dir()
+        {
+            paths.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn stamp(path: &Path) -> io::Result<Stamp> {
+    let metadata = fs::metadata(path)?;
+    #[cfg(unix)]
+    let inode = std::os::unix::fs::MetadataExt::ino(&metadata);
+    #[cfg(not(unix))]
+    let inode = 0;
+    Ok(Stamp {
+        modified: metadata.modified()?,
+        length: metadata.len(),
+        inode,
+    })
+}

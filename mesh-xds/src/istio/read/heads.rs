@@ -1,0 +1,115 @@
+//! First pass over a text: which objects it holds. Kind and version may stand after the content that they explain.
+
+use crate::yaml::{Error, Events, Limits, Location, Reader, Token};
+
+/// What an object says about itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Head {
+    pub(super) location: Location,
+    pub(super) api_version: Option<(String, Location)>,
+    pub(super) kind: Option<(String, Location)>,
+    pub(super) name: String,
+    pub(super) namespace: String,
+    /// Top-level keys, to name the nearest when one of the two above is missing.
+    pub(super) keys: Vec<(String, Location)>,
+    /// The objects of a list.
+    pub(super) items: Vec<Head>,
+}
+
+impl Head {
+    /// Whether this is `kind: List` or another list kind with items.
+    pub(super) fn is_list(&self) -> bool {
+        let kind = self.kind.as_ref().map_or("", |(k, _)| k);
+        kind == "List" || (kind.ends_with("List") && self.keys.iter().any(|(k, _)| k == "items"))
+    }
+}
+
+/// The heads of all documents, and the error that ended the text too early.
+pub(super) fn scan(text: &str, limits: &Limits) -> Result<Vec<Head>, Error> {
+    let mut reader = Reader::new(text, limits);
+    let mut heads = Vec::new();
+    while reader.next_document()?.is_some() {
+        heads.push(head(reader.events(), 0)?);
+    }
+    Ok(heads)
+}
+
+fn head(events: &mut Events<'_>, level: usize) -> Result<Head, Error> {
+    let depth = events.depth();
+    let (token, location) = events.next()?;
+    let mut head = Head {
+        location,
+        ..Head::default()
+    };
+    if token != Token::MappingStart {
+        events.close_to(depth)?;
+        return Ok(head);
+    }
+    while let Some((key, at)) = key(events)? {
+        match key.as_str() {
+            "apiVersion" => head.api_version = scalar(events)?,
+            "kind" => head.kind = scalar(events)?,
+            "metadata" => metadata(events, &mut head)?,
+            "items" if level == 0 => head.items = items(events)?,
+            _ => events.skip_node()?,
+        }
+        head.keys.push((key, at));
+    }
+    Ok(head)
+}
+
+fn items(events: &mut Events<'_>) -> Result<Vec<Head>, Error> {
+    let depth = events.depth();
+    let (token, _) = events.next()?;
+    let mut items = Vec::new();
+    if token == Token::SequenceStart {
+        while events.peek()?.0 != Token::SequenceEnd {
+            items.push(head(events, 1)?);
+        }
+    }
+    events.close_to(depth)?;
+    Ok(items)
+}
+
+fn metadata(events: &mut Events<'_>, head: &mut Head) -> Result<(), Error> {
+    let depth = events.depth();
+    let (token, _) = events.next()?;
+    if token != Token::MappingStart {
+        return events.close_to(depth);
+    }
+    while let Some((key, _)) = key(events)? {
+        match key.as_str() {
+            "name" => head.name = scalar(events)?.unwrap_or_default().0,
+            "namespace" => head.namespace = scalar(events)?.unwrap_or_default().0,
+            _ => events.skip_node()?,
+        }
+    }
+    Ok(())
+}
+
+/// The next key of a mapping; `None` once its end is read. Keys that are no words are left to the second pass.
+fn key(events: &mut Events<'_>) -> Result<Option<(String, Location)>, Error> {
+    loop {
+        let depth = events.depth();
+        match events.next()? {
+            (Token::MappingEnd, _) => return Ok(None),
+            (Token::Scalar { text, .. }, location) => {
+                return Ok(Some((text.into_owned(), location)));
+            }
+            _ => {
+                events.close_to(depth)?;
+                events.skip_node()?;
+            }
+        }
+    }
+}
+
+fn scalar(events: &mut Events<'_>) -> Result<Option<(String, Location)>, Error> {
+    let depth = events.depth();
+    let (token, location) = events.next()?;
+    events.close_to(depth)?;
+    Ok(match token {
+        Token::Scalar { text, .. } => Some((text.into_owned(), location)),
+        _ => None,
+    })
+}

@@ -1,0 +1,373 @@
+//! One text into objects and findings.
+
+use std::sync::Arc;
+
+use serde::de::DeserializeSeed;
+
+use super::finding::{Finding, Level, ObjectId};
+use super::heads::{self, Head};
+use super::kinds::{self, Role};
+use super::object::ObjectSeed;
+use crate::istio::api::MeshConfig;
+use crate::istio::validate::{self, Problem, Severity};
+use crate::istio::{Object, Origin, Spec};
+use crate::yaml::{self, Error, Limits, Location, Node, Path, Reader, Token};
+
+/// How texts are read.
+#[derive(Clone, Debug)]
+pub struct TextOptions {
+    /// Namespace of objects that name none. Default `default`, as with `kubectl`.
+    pub default_namespace: Arc<str>,
+    /// What a text may cost.
+    pub limits: Limits,
+}
+
+impl Default for TextOptions {
+    fn default() -> Self {
+        Self {
+            default_namespace: "default".into(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What a text holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Parsed {
+    /// The objects that are right, in the order of the text.
+    pub objects: Vec<Arc<Object>>,
+    /// What is to be said.
+    pub findings: Vec<Finding>,
+    /// The objects that are refused, as far as they could be named.
+    pub refused: Vec<ObjectId>,
+    /// Whether the text itself is broken, so that nothing of it counts.
+    pub broken: bool,
+}
+
+/// Reads a text.
+///
+/// A document without `apiVersion` and `kind` in a file called `mesh.yaml` is a MeshConfig; elsewhere it is foreign.
+pub fn parse(file: &Arc<str>, text: &str, options: &TextOptions) -> Parsed {
+    let mut parser = Parser {
+        file,
+        text,
+        options,
+        parsed: Parsed::default(),
+    };
+    match heads::scan(text, &options.limits).and_then(|heads| parser.documents(&heads)) {
+        Ok(()) => parser.parsed,
+        Err(error) => broken(file, text, &error),
+    }
+}
+
+fn broken(file: &Arc<str>, text: &str, error: &Error) -> Parsed {
+    let mut finding = Finding::refused(file, error);
+    let template = text
+        .lines()
+        .map(str::trim_start)
+        .any(|l| l.starts_with("{{"));
+    if template {
+        finding.level = Level::Foreign;
+        finding.message = format!("a template with `{{{{`, not YAML ({})", finding.message);
+        return Parsed {
+            findings: vec![finding],
+            ..Parsed::default()
+        };
+    }
+    Parsed {
+        findings: vec![finding],
+        broken: true,
+        ..Parsed::default()
+    }
+}
+
+struct Parser<'p> {
+    file: &'p Arc<str>,
+    text: &'p str,
+    options: &'p TextOptions,
+    parsed: Parsed,
+}
+
+impl Parser<'_> {
+    fn documents(&mut self, heads: &[Head]) -> Result<(), Error> {
+        let mut reader = Reader::new(self.text, &self.options.limits);
+        for (index, head) in heads.iter().enumerate() {
+            if reader.next_document()?.is_none() {
+                break;
+            }
+            if head.is_list() {
+                self.list(&mut reader, index, head)?;
+            } else {
+                self.node(&mut reader, index, &Path::root(), head)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn list(&mut self, reader: &mut Reader<'_>, document: usize, head: &Head) -> Result<(), Error> {
+        let depth = reader.events().depth();
+        reader.events().next()?;
+        loop {
+            let (token, _) = reader.events().next()?;
+            match token {
+                Token::Scalar { text, .. } if text == "items" => break,
+                Token::Scalar { .. } => reader.events().skip_node()?,
+                _ => return reader.events().close_to(depth),
+            }
+        }
+        reader.events().next()?;
+        for (index, item) in head.items.iter().enumerate() {
+            let path = Path::root().key("items").index(index);
+            self.node(reader, document, &path, item)?;
+        }
+        reader.events().close_to(depth)
+    }
+
+    /// Reads the object that comes next; only an error of the text itself is returned.
+    fn node(
+        &mut self,
+        reader: &mut Reader<'_>,
+        document: usize,
+        at: &Path,
+        head: &Head,
+    ) -> Result<(), Error> {
+        let events = reader.events();
+        let depth = events.depth();
+        let before = events.consumed();
+        events.path.clear();
+        let result = self.object(events, at, head);
+        events.path.clear();
+        if events.consumed() == before {
+            events.skip_node()?;
+        }
+        events.close_to(depth)?;
+        match result {
+            Ok(Some(object)) => self.accept(object, document, at),
+            Ok(None) => {}
+            Err(error) if error.is_syntax() => return Err(error),
+            Err(error) => self.refuse(head, at, &error),
+        }
+        Ok(())
+    }
+
+    fn object(
+        &mut self,
+        events: &mut yaml::Events<'_>,
+        at: &Path,
+        head: &Head,
+    ) -> Result<Option<Object>, Error> {
+        let origin = Origin {
+            file: Arc::clone(self.file),
+            line: head.location.line,
+        };
+        let (Some((api_version, api_at)), Some((kind, kind_at))) = (&head.api_version, &head.kind)
+        else {
+            return self.unnamed(events, at, head, origin);
+        };
+        let found = kinds::find(api_version, kind).map_err(|e| {
+            let at = if e.path() == Path::root().key("kind") {
+                kind_at
+            } else {
+                api_at
+            };
+            e.at(*at)
+        })?;
+        let level = match found.role {
+            Role::Istio | Role::Kubernetes => {
+                let seed = ObjectSeed {
+                    kind: &found,
+                    api_version,
+                    origin,
+                    default_namespace: &self.options.default_namespace,
+                };
+                return seed.deserialize(Node(events)).map(Some);
+            }
+            Role::Passive | Role::NotServed => Level::Inactive,
+            Role::Foreign => Level::Foreign,
+        };
+        let message = match found.role {
+            Role::NotServed => format!("{api_version} {kind} is not served yet"),
+            Role::Passive => format!("{kind} has no effect on a mesh of files"),
+            _ => format!("{api_version} {kind} is no kind of the mesh"),
+        };
+        let finding = Finding::new(level, self.file, message);
+        self.push(finding.at(Some(head.location)).about(self.id(head)));
+        Ok(None)
+    }
+
+    /// A document without `apiVersion` or `kind`: the mesh's settings in `mesh.yaml`, a mistake if one of the two is there,
+    /// else foreign.
+    fn unnamed(
+        &mut self,
+        events: &mut yaml::Events<'_>,
+        at: &Path,
+        head: &Head,
+        origin: Origin,
+    ) -> Result<Option<Object>, Error> {
+        let file = self.file.rsplit(['/', '\\']).next().unwrap_or_default();
+        let neither = head.api_version.is_none() && head.kind.is_none();
+        if neither && at.is_root() && matches!(file, "mesh.yaml" | "mesh.yml" | "mesh.json") {
+            let config: MeshConfig = serde::Deserialize::deserialize(Node(events))?;
+            return Ok(Some(mesh_object(config, origin, &self.mesh_namespace())));
+        }
+        let near = |name: &str| {
+            head.keys
+                .iter()
+                .find(|(k, _)| yaml::nearest(k, [name]).is_some())
+        };
+        let misspelt = if neither {
+            near("apiVersion").filter(|_| near("kind").is_some())
+        } else {
+            None
+        };
+        if neither && misspelt.is_none() {
+            let finding = Finding::new(
+                Level::Foreign,
+                self.file,
+                "no object: neither apiVersion nor kind",
+            );
+            self.push(finding.at(Some(head.location)));
+            return Ok(None);
+        }
+        let missing = if head.api_version.is_none() {
+            "apiVersion"
+        } else {
+            "kind"
+        };
+        Err(match near(missing).filter(|(k, _)| k != missing) {
+            Some((key, location)) => Error::new(format!("unknown field `{key}`"))
+                .with_allowed(key, ["apiVersion", "kind", "metadata", "spec", "status"])
+                .at(*location)
+                .in_field(Path::root().key(key)),
+            None => Error::new(format!("{missing} is required")).at(head.location),
+        })
+    }
+
+    fn mesh_namespace(&self) -> Arc<str> {
+        "istio-system".into()
+    }
+
+    fn accept(&mut self, object: Object, document: usize, at: &Path) {
+        let mut refused = false;
+        for problem in validate::object(&object) {
+            refused |= problem.severity == Severity::Error;
+            self.problem(&object, document, at, problem);
+        }
+        if refused {
+            self.parsed.refused.push(ObjectId::of(&object));
+            return;
+        }
+        if let Spec::ConfigMap(map) = &object.spec {
+            if let (Some(mesh), "istio") = (map.data.get("mesh"), &*object.name) {
+                self.mesh_config(&object, mesh, document, at);
+            }
+            return;
+        }
+        self.parsed.objects.push(Arc::new(object));
+    }
+
+    fn problem(&mut self, object: &Object, document: usize, at: &Path, problem: Problem) {
+        let path = problem.path;
+        let location = yaml::locate(self.text, document, &path.below(at));
+        let level = match problem.severity {
+            Severity::Error => Level::Refused,
+            Severity::Warning => Level::Warning,
+            Severity::Inactive => Level::Inactive,
+        };
+        self.push(Finding {
+            level,
+            file: Arc::clone(self.file),
+            location,
+            resource: Some(ObjectId::of(object)),
+            path,
+            message: problem.message,
+            allowed: problem.allowed,
+            nearest: problem.nearest,
+        });
+    }
+
+    /// The key `mesh` of ConfigMap `istio`: a text of its own.
+    fn mesh_config(&mut self, map: &Object, text: &str, document: usize, at: &Path) {
+        let field = Path::root().key("data").key("mesh");
+        let outer = yaml::locate(self.text, document, &field.below(at)).unwrap_or_default();
+        match yaml::from_seed::<std::marker::PhantomData<MeshConfig>>(
+            text,
+            std::marker::PhantomData,
+            &self.options.limits,
+        ) {
+            Ok(config) => {
+                let origin = map.origin.clone();
+                let object = mesh_object(config, origin, &map.namespace);
+                self.accept(object, document, at);
+            }
+            Err(error) => {
+                // A block text begins on the line after its key.
+                let place = error.location().map(|l| Location {
+                    line: outer.line + l.line,
+                    column: l.column,
+                });
+                let error = error
+                    .clone()
+                    .at(place.unwrap_or(outer))
+                    .in_field(error.path().below(&field));
+                let finding = Finding::refused(self.file, &error).about(Some(ObjectId::of(map)));
+                self.parsed.refused.push(mesh_id(&map.namespace));
+                self.push(finding);
+            }
+        }
+    }
+
+    fn refuse(&mut self, head: &Head, at: &Path, error: &Error) {
+        let id = self.id(head);
+        let mut finding = Finding::refused(self.file, error).about(id.clone());
+        finding.location = finding.location.or(Some(head.location));
+        if !at.is_root() && id.is_none() {
+            finding.path = finding.path.below(at);
+        }
+        self.parsed.refused.extend(id);
+        self.push(finding);
+    }
+
+    fn id(&self, head: &Head) -> Option<ObjectId> {
+        let (kind, _) = head.kind.as_ref()?;
+        let group = head
+            .api_version
+            .as_ref()
+            .map_or("", |(v, _)| kinds::split(v).0);
+        let namespace = if head.namespace.is_empty() {
+            Arc::clone(&self.options.default_namespace)
+        } else {
+            head.namespace.as_str().into()
+        };
+        Some(ObjectId {
+            group: group.into(),
+            kind: kind.as_str().into(),
+            namespace,
+            name: head.name.as_str().into(),
+        })
+    }
+
+    fn push(&mut self, finding: Finding) {
+        self.parsed.findings.push(finding);
+    }
+}
+
+fn mesh_id(namespace: &Arc<str>) -> ObjectId {
+    ObjectId {
+        group: "".into(),
+        kind: "MeshConfig".into(),
+        namespace: Arc::clone(namespace),
+        name: "istio".into(),
+    }
+}
+
+fn mesh_object(config: MeshConfig, origin: Origin, namespace: &Arc<str>) -> Object {
+    Object {
+        kind: "MeshConfig".into(),
+        name: "istio".into(),
+        namespace: Arc::clone(namespace),
+        origin,
+        spec: Spec::MeshConfig(Box::new(config)),
+        ..Object::default()
+    }
+}

@@ -1,0 +1,130 @@
+//! Collecting problems with the path of the field they are in.
+
+use std::fmt::Display;
+
+use crate::yaml::{Path, Segment, nearest};
+
+/// How much a [`Problem`] weighs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The object is refused.
+    Error,
+    /// The object is taken; it is probably not what was meant.
+    Warning,
+    /// The field is taken and has no effect.
+    Inactive,
+}
+
+/// Something wrong with a field of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// How much it weighs.
+    pub severity: Severity,
+    /// The field, from the object's root (`spec.…`).
+    pub path: Path,
+    /// What is wrong, without a full stop.
+    pub message: String,
+    /// What is allowed instead; empty when it is not a short list.
+    pub allowed: Vec<String>,
+    /// The allowed name that looks most like the one written.
+    pub nearest: Option<String>,
+}
+
+/// The field being checked, as a chain on the stack: a path is built only for a problem.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct At<'a> {
+    parent: Option<&'a At<'a>>,
+    step: Step<'a>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step<'a> {
+    Key(&'a str),
+    Index(usize),
+}
+
+impl<'a> At<'a> {
+    pub(super) const fn root(key: &'a str) -> Self {
+        Self {
+            parent: None,
+            step: Step::Key(key),
+        }
+    }
+
+    pub(super) const fn key(&'a self, key: &'a str) -> Self {
+        Self {
+            parent: Some(self),
+            step: Step::Key(key),
+        }
+    }
+
+    pub(super) const fn index(&'a self, index: usize) -> Self {
+        Self {
+            parent: Some(self),
+            step: Step::Index(index),
+        }
+    }
+
+    fn path(&self) -> Path {
+        let mut segments = Vec::new();
+        let mut at = Some(self);
+        while let Some(here) = at {
+            segments.push(match here.step {
+                Step::Key(key) => Segment::Key(key.to_owned()),
+                Step::Index(index) => Segment::Index(index),
+            });
+            at = here.parent;
+        }
+        segments.into_iter().rev().collect()
+    }
+}
+
+/// The problems found so far.
+#[derive(Debug, Default)]
+pub(super) struct Check {
+    problems: Vec<Problem>,
+}
+
+impl Check {
+    pub(super) fn error(&mut self, at: &At<'_>, message: impl Display) {
+        self.push(Severity::Error, at, message);
+    }
+
+    pub(super) fn warn(&mut self, at: &At<'_>, message: impl Display) {
+        self.push(Severity::Warning, at, message);
+    }
+
+    /// Reports a rule's refusal of a value.
+    pub(super) fn rule(&mut self, at: &At<'_>, result: Result<(), String>) {
+        if let Err(message) = result {
+            self.error(at, message);
+        }
+    }
+
+    /// Refuses a word that is none of a short list.
+    pub(super) fn not_one_of(&mut self, at: &At<'_>, what: &str, word: &str, allowed: &[&str]) {
+        self.error(at, format_args!("unknown {what} `{word}`"));
+        if let Some(problem) = self.problems.last_mut() {
+            problem.allowed = allowed.iter().map(|a| (*a).to_owned()).collect();
+            problem.nearest = nearest(word, allowed.iter().copied()).map(str::to_owned);
+        }
+    }
+
+    pub(super) fn has_errors(&self) -> bool {
+        self.problems.iter().any(|p| p.severity == Severity::Error)
+    }
+
+    pub(super) fn into_problems(self) -> Vec<Problem> {
+        self.problems
+    }
+
+    fn push(&mut self, severity: Severity, at: &At<'_>, message: impl Display) {
+        self.problems.push(Problem {
+            severity,
+            path: at.path(),
+            message: message.to_string(),
+            allowed: Vec::new(),
+            nearest: None,
+        });
+    }
+}
