@@ -48,9 +48,9 @@ fn navigation(page: &mut String, user: Option<&str>) {
     page.push_str("<nav>\n<a class=\"brand\" href=\"/productpage\">BookInfo Sample</a>\n");
     match user {
         Some(user) => {
-            let _ = write!(
+            let _ = writeln!(
                 page,
-                "<span class=\"user\"><img src=\"/static/img/izzy.png\" alt=\"\"> {} <a href=\"/logout\">Sign out</a></span>\n",
+                "<span class=\"user\"><img src=\"/static/img/izzy.png\" alt=\"\"> {} <a href=\"/logout\">Sign out</a></span>",
                 text(user)
             );
         }
