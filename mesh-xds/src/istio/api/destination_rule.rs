@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::WorkloadSelector;
+use super::MatchLabels;
 use super::json;
 use super::json::Double;
 
@@ -24,7 +24,7 @@ pub struct DestinationRule {
     #[serde(alias = "export_to", deserialize_with = "json::null")]
     pub export_to: Vec<String>,
     #[serde(alias = "workload_selector")]
-    pub workload_selector: Option<WorkloadSelector>,
+    pub workload_selector: Option<MatchLabels>,
 }
 
 /// A named part of a service's endpoints.

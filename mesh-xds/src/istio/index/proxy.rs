@@ -1,0 +1,103 @@
+//! The proxy that configuration is made for.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::{Context, Workload};
+
+/// Role of a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ProxyKind {
+    /// Beside one workload.
+    #[default]
+    Sidecar,
+    /// At the edge.
+    Router,
+}
+
+/// How traffic comes to a sidecar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Interception {
+    /// The network redirects it.
+    #[default]
+    Redirect,
+    /// The network redirects it and keeps the addresses.
+    Tproxy,
+    /// Nothing does: every listener binds its own address and port.
+    None,
+}
+
+/// The proxy that configuration is made for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Proxy {
+    /// Role.
+    pub kind: ProxyKind,
+    /// Name of the workload.
+    pub name: String,
+    /// Namespace, which decides what is visible.
+    pub namespace: String,
+    /// DNS domain of its namespace, `NAMESPACE.svc.cluster.local`.
+    pub dns_domain: String,
+    /// Addresses, the main one first.
+    pub addresses: Vec<String>,
+    /// Labels of the workload.
+    pub labels: BTreeMap<String, String>,
+    /// Service account of the workload.
+    pub service_account: String,
+    /// Locality, `region/zone/subzone`.
+    pub locality: String,
+    /// How traffic comes to it.
+    pub interception: Interception,
+    /// Address that outbound HTTP listeners bind without interception, in place of the loopback address: several
+    /// sidecars on one machine then each have their own.
+    pub outbound_bind: Option<String>,
+    /// Address at which the application listens, in place of the loopback address (`127.0.0.1`).
+    pub application_address: Option<String>,
+}
+
+impl Proxy {
+    /// The sidecar of `workload`, without interception.
+    #[must_use]
+    pub fn sidecar(workload: &Workload, context: &Context) -> Self {
+        Self {
+            interception: Interception::None,
+            ..Self::of(ProxyKind::Sidecar, workload, context)
+        }
+    }
+
+    /// A gateway that runs as `workload`.
+    #[must_use]
+    pub fn router(workload: &Workload, context: &Context) -> Self {
+        Self::of(ProxyKind::Router, workload, context)
+    }
+
+    fn of(kind: ProxyKind, workload: &Workload, context: &Context) -> Self {
+        Self {
+            kind,
+            name: workload.name.clone(),
+            namespace: workload.namespace.clone(),
+            dns_domain: format!("{}.svc.{}", workload.namespace, context.domain),
+            addresses: workload.addresses.clone(),
+            labels: workload.labels.clone(),
+            service_account: workload.service_account.clone(),
+            locality: workload.locality.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// Whether it has an address of that family.
+    #[must_use]
+    pub fn supports(&self, address: IpAddr) -> bool {
+        let same = |own: &String| {
+            own.parse()
+                .is_ok_and(|own: IpAddr| own.is_ipv4() == address.is_ipv4())
+        };
+        self.addresses.is_empty() || self.addresses.iter().any(same)
+    }
+
+    /// The main address.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.addresses.first().map_or("127.0.0.1", String::as_str)
+    }
+}

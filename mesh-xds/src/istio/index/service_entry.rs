@@ -1,0 +1,214 @@
+//! ServiceEntry and WorkloadEntry objects as services and endpoints.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::service::{
+    Catalog, Health, Instance, Port, Protocol, Registry, Resolution, Service, Workload,
+};
+use crate::istio::api::service_entry::{
+    Location, Resolution as ApiResolution, ServiceEntry, WorkloadEntry,
+};
+use crate::istio::api::{Object, Spec};
+
+/// The services of all ServiceEntry objects, and their endpoints: listed ones, selected WorkloadEntry objects, and
+/// workloads of Kubernetes that are selected.
+#[must_use]
+pub fn collect(objects: &[Arc<Object>], pods: &[Arc<Workload>]) -> Catalog {
+    let entries: Vec<_> = objects
+        .iter()
+        .filter_map(|object| workload_entry(object))
+        .collect();
+    let mut catalog = Catalog {
+        workloads: entries
+            .iter()
+            .map(|(workload, _)| workload.clone())
+            .collect(),
+        ..Catalog::default()
+    };
+    for object in objects {
+        let Spec::ServiceEntry(entry) = &object.spec else {
+            continue;
+        };
+        let instances = instances(object, entry, &entries, pods);
+        for host in &entry.hosts {
+            let service = service(object, entry, &host.to_ascii_lowercase());
+            let known = catalog.instances.entry(service.key()).or_default();
+            known.extend(instances.clone());
+            if entry.endpoints.is_empty() && entry.workload_selector.is_none() {
+                known.extend(host_itself(object, entry, host));
+            }
+            catalog.services.push(service);
+        }
+    }
+    catalog
+}
+
+fn workload_entry(object: &Arc<Object>) -> Option<(Arc<Workload>, WorkloadEntry)> {
+    let Spec::WorkloadEntry(entry) = &object.spec else {
+        return None;
+    };
+    let mut workload = workload(object, entry);
+    workload.name = object.name.to_string();
+    workload.workload_name = object.name.to_string();
+    for (key, value) in &object.labels {
+        workload
+            .labels
+            .entry(key.clone())
+            .or_insert_with(|| value.clone());
+    }
+    Some((Arc::new(workload), (**entry).clone()))
+}
+
+fn workload(object: &Object, entry: &WorkloadEntry) -> Workload {
+    Workload {
+        name: String::new(),
+        workload_name: String::new(),
+        namespace: object.namespace.to_string(),
+        addresses: vec![entry.address.clone()],
+        labels: entry.labels.clone(),
+        service_account: entry.service_account.clone(),
+        node: String::new(),
+        locality: entry.locality.clone(),
+        network: entry.network.clone(),
+        origin: object.origin.clone(),
+    }
+}
+
+fn service(object: &Object, entry: &ServiceEntry, host: &str) -> Service {
+    let ports = entry.ports.iter().map(|port| Port {
+        name: port.name.clone(),
+        port: port.number,
+        protocol: Protocol::parse(&port.protocol),
+    });
+    Service {
+        hostname: host.to_owned(),
+        namespace: object.namespace.to_string(),
+        name: object.name.to_string(),
+        addresses: entry
+            .addresses
+            .iter()
+            .filter_map(|address| plain_address(address))
+            .collect(),
+        ports: ports.collect(),
+        resolution: match entry.resolution {
+            ApiResolution::None => Resolution::Passthrough,
+            ApiResolution::Static => Resolution::ClientSideLb,
+            ApiResolution::Dns => Resolution::DnsLb,
+            ApiResolution::DnsRoundRobin => Resolution::DnsRoundRobinLb,
+            ApiResolution::DynamicDns => Resolution::DynamicDns,
+        },
+        registry: Registry::External,
+        mesh_external: entry.location == Location::MeshExternal,
+        labels: object.labels.clone(),
+        selector: entry.workload_selector.clone().unwrap_or_default().labels,
+        export_to: entry.export_to.iter().cloned().collect(),
+        external_name: None,
+        aliases: Vec::new(),
+        headless: false,
+        creation_time: object.creation_timestamp,
+        subject_alt_names: entry.subject_alt_names.clone(),
+        origin: object.origin.clone(),
+    }
+}
+
+/// An IP address or a network; a network of one address is that address, anything else does not count.
+fn plain_address(address: &str) -> Option<String> {
+    if address.parse::<IpAddr>().is_ok() {
+        return Some(address.to_owned());
+    }
+    let (ip, bits) = address.split_once('/')?;
+    let parsed: IpAddr = ip.parse().ok()?;
+    let bits: u8 = bits.parse().ok()?;
+    let full = if parsed.is_ipv4() { 32 } else { 128 };
+    match bits {
+        bits if bits == full => Some(ip.to_owned()),
+        bits if bits < full => Some(address.to_owned()),
+        _ => None,
+    }
+}
+
+fn instances(
+    object: &Object,
+    entry: &ServiceEntry,
+    entries: &[(Arc<Workload>, WorkloadEntry)],
+    pods: &[Arc<Workload>],
+) -> Vec<Instance> {
+    let mut found = Vec::new();
+    for endpoint in &entry.endpoints {
+        let workload = Arc::new(workload(object, endpoint));
+        found.extend(of_endpoint(entry, endpoint, &workload));
+    }
+    let Some(selector) = &entry.workload_selector else {
+        return found;
+    };
+    for (workload, endpoint) in entries {
+        if *workload.namespace == *object.namespace && selects(&selector.labels, &workload.labels) {
+            found.extend(of_endpoint(entry, endpoint, workload));
+        }
+    }
+    for pod in pods {
+        if *pod.namespace == *object.namespace && selects(&selector.labels, &pod.labels) {
+            let endpoint = WorkloadEntry {
+                address: pod.addresses.first().cloned().unwrap_or_default(),
+                ..WorkloadEntry::default()
+            };
+            found.extend(of_endpoint(entry, &endpoint, pod));
+        }
+    }
+    found
+}
+
+/// Whether `labels` hold all of `selector`.
+#[must_use]
+pub fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+    selector
+        .iter()
+        .all(|(key, value)| labels.get(key) == Some(value))
+}
+
+fn of_endpoint(
+    entry: &ServiceEntry,
+    endpoint: &WorkloadEntry,
+    workload: &Arc<Workload>,
+) -> Vec<Instance> {
+    let unix = endpoint.address.starts_with("unix://");
+    let to_instance = |port: &crate::istio::api::service_entry::ServicePort| {
+        let target = if port.target_port == 0 {
+            port.number
+        } else {
+            port.target_port
+        };
+        Instance {
+            port_name: port.name.clone(),
+            address: endpoint.address.clone(),
+            port: if unix {
+                0
+            } else {
+                endpoint.ports.get(&port.name).copied().unwrap_or(target)
+            },
+            weight: endpoint.weight,
+            health: Health::Healthy,
+            workload: workload.clone(),
+        }
+    };
+    entry.ports.iter().map(to_instance).collect()
+}
+
+/// Without endpoints the host itself is asked of DNS.
+fn host_itself(object: &Object, entry: &ServiceEntry, host: &str) -> Vec<Instance> {
+    let by_name = matches!(
+        entry.resolution,
+        ApiResolution::Dns | ApiResolution::DnsRoundRobin
+    );
+    if !by_name || host.starts_with('*') {
+        return Vec::new();
+    }
+    let endpoint = WorkloadEntry {
+        address: host.to_owned(),
+        ..WorkloadEntry::default()
+    };
+    let workload = Arc::new(workload(object, &endpoint));
+    of_endpoint(entry, &endpoint, &workload)
+}

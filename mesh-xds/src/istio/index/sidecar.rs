@@ -1,0 +1,487 @@
+//! What one proxy may reach: the Sidecar object that counts for it, and the services, rules and policies it imports.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{
+    Config, Context, MESH_GATEWAY, MergedRule, Meta, Protocol, Proxy, ProxyKind, Registry,
+    Semantics, Service, VirtualServiceRule, host, service_entry,
+};
+use crate::istio::api::mesh_config::MeshOutboundMode;
+use crate::istio::api::sidecar::{IstioEgressListener, OutboundMode};
+use crate::istio::api::virtual_service::Destination;
+use crate::istio::api::{Object, Sidecar, Spec};
+
+/// One egress listener with what it imports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EgressListener {
+    /// The listener as written; a default one imports everything.
+    pub spec: IstioEgressListener,
+    /// Services, in order of age.
+    pub services: Vec<Arc<Service>>,
+    /// Rules, in order of precedence.
+    pub virtual_services: Vec<Arc<VirtualServiceRule>>,
+    /// For each service, namespace and name of the rule whose host covers it most closely.
+    pub closest: BTreeMap<String, (String, String)>,
+}
+
+impl EgressListener {
+    /// Whether the listener is for one port, so that services count only with that port.
+    #[must_use]
+    pub fn matches_port(&self) -> bool {
+        let port = self.spec.port.as_ref();
+        port.is_some_and(|port| {
+            port.number != 0 && Protocol::parse(&port.protocol) != Protocol::HttpProxy
+        })
+    }
+}
+
+/// What happens to traffic for unknown hosts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboundPolicy {
+    /// Whether it is passed on.
+    pub mode: OutboundMode,
+    /// Where it is passed on to, when not to its own destination.
+    pub egress_proxy: Option<Destination>,
+}
+
+/// What one proxy may reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SidecarScope {
+    /// The Sidecar object that counts, if there is one.
+    pub sidecar: Option<Arc<Config<Sidecar>>>,
+    /// Namespace of the proxy.
+    pub namespace: String,
+    /// Egress listeners; the last one without a port is for all other ports.
+    pub egress: Vec<EgressListener>,
+    /// Every service that is reached.
+    pub services: Vec<Arc<Service>>,
+    /// DestinationRule objects by host of a service.
+    pub destination_rules: BTreeMap<String, Vec<Arc<MergedRule>>>,
+    /// What happens to unknown hosts.
+    pub outbound: OutboundPolicy,
+}
+
+impl SidecarScope {
+    /// The scope of `proxy`.
+    #[must_use]
+    pub fn new(context: &Context, proxy: &Proxy) -> Self {
+        let sidecar = select(context, proxy);
+        let mut listeners = sidecar
+            .as_ref()
+            .map(|sidecar| sidecar.spec.egress.clone())
+            .unwrap_or_default();
+        if listeners.is_empty() {
+            listeners.push(IstioEgressListener {
+                hosts: vec!["*/*".to_owned()],
+                ..IstioEgressListener::default()
+            });
+        }
+        let egress: Vec<_> = listeners
+            .into_iter()
+            .map(|spec| listener(context, &proxy.namespace, spec))
+            .collect();
+        let services = imported_services(context, &proxy.namespace, &egress);
+        let destination_rules = services
+            .iter()
+            .map(|service| {
+                (
+                    service.hostname.clone(),
+                    context.destination_rules.find(&proxy.namespace, service),
+                )
+            })
+            .filter(|(_, rules)| !rules.is_empty())
+            .collect();
+        Self {
+            outbound: outbound_policy(context, sidecar.as_deref()),
+            namespace: proxy.namespace.clone(),
+            sidecar,
+            egress,
+            services,
+            destination_rules,
+        }
+    }
+
+    /// The service of that host.
+    #[must_use]
+    pub fn service(&self, hostname: &str) -> Option<&Arc<Service>> {
+        self.services
+            .iter()
+            .find(|service| service.hostname == hostname)
+    }
+
+    /// The egress listener of that port, else the one for all other ports.
+    ///
+    /// A listener on a Unix socket has port 0 and is found by its path.
+    #[must_use]
+    pub fn egress_for(&self, port: u32, bind: &str) -> Option<&EgressListener> {
+        self.egress
+            .iter()
+            .find(|listener| match &listener.spec.port {
+                None => true,
+                Some(own) if own.number != port => false,
+                Some(_) => port != 0 || listener.spec.bind == bind,
+            })
+    }
+
+    /// The DestinationRule for traffic of `proxy` to that host.
+    #[must_use]
+    pub fn destination_rule(&self, proxy: &Proxy, hostname: &str) -> Option<&Arc<MergedRule>> {
+        let mut general = None;
+        for rule in self.destination_rules.get(hostname)? {
+            match &rule.spec.workload_selector {
+                None => general = Some(rule),
+                Some(selector) => {
+                    let labels = &selector.match_labels;
+                    if rule.meta.namespace == self.namespace
+                        && service_entry::selects(labels, &proxy.labels)
+                    {
+                        return Some(rule);
+                    }
+                }
+            }
+        }
+        general
+    }
+}
+
+/// All Sidecar objects: those with a selector first, then by age.
+pub(super) fn collect(objects: &[Arc<Object>]) -> Vec<Arc<Config<Sidecar>>> {
+    let mut found: Vec<_> = objects
+        .iter()
+        .filter_map(|object| match &object.spec {
+            Spec::Sidecar(spec) => Some(Arc::new(Config {
+                meta: Meta::of(object),
+                spec: (**spec).clone(),
+            })),
+            _ => None,
+        })
+        .collect();
+    found.sort_by(|a, b| {
+        let general = |config: &Config<Sidecar>| config.spec.workload_selector.is_none();
+        (general(a), a.meta.age()).cmp(&(general(b), b.meta.age()))
+    });
+    found
+}
+
+fn select(context: &Context, proxy: &Proxy) -> Option<Arc<Config<Sidecar>>> {
+    if proxy.kind == ProxyKind::Router {
+        return None;
+    }
+    let selects = |config: &&Arc<Config<Sidecar>>| {
+        let selector = config.spec.workload_selector.as_ref();
+        selector.is_none_or(|selector| service_entry::selects(&selector.labels, &proxy.labels))
+    };
+    let own = context
+        .sidecars
+        .iter()
+        .filter(|config| config.meta.namespace == proxy.namespace)
+        .find(selects);
+    let root = || {
+        let general = |config: &&Arc<Config<Sidecar>>| {
+            config.meta.namespace == context.root_namespace()
+                && config.spec.workload_selector.is_none()
+        };
+        context.sidecars.iter().find(general)
+    };
+    own.or_else(root).cloned()
+}
+
+fn outbound_policy(context: &Context, sidecar: Option<&Config<Sidecar>>) -> OutboundPolicy {
+    if let Some(policy) = sidecar.and_then(|sidecar| sidecar.spec.outbound_traffic_policy.as_ref())
+    {
+        return OutboundPolicy {
+            mode: policy.mode,
+            egress_proxy: policy.egress_proxy.clone(),
+        };
+    }
+    let mode = match context
+        .mesh
+        .outbound_traffic_policy
+        .as_ref()
+        .map(|policy| policy.mode)
+    {
+        None | Some(MeshOutboundMode::AllowAny) => OutboundMode::AllowAny,
+        Some(MeshOutboundMode::RegistryOnly) => OutboundMode::RegistryOnly,
+        Some(MeshOutboundMode::AllowAnyDynamicDns) => OutboundMode::AllowAnyDynamicDns,
+    };
+    OutboundPolicy {
+        mode,
+        egress_proxy: None,
+    }
+}
+
+/// Hosts of one namespace that an egress listener imports.
+#[derive(Debug, Default)]
+struct Imports {
+    hosts: Vec<String>,
+    excluded: Vec<String>,
+}
+
+impl Imports {
+    fn covers(&self, name: &str) -> bool {
+        self.hosts.iter().any(|host| host::subset_of(name, host))
+    }
+
+    fn covers_rule(&self, name: &str, semantics: Semantics) -> bool {
+        match semantics {
+            Semantics::Gateway => self.covers(name),
+            Semantics::VirtualService | Semantics::Ingress => {
+                self.hosts.iter().any(|host| host::matches(name, host))
+            }
+        }
+    }
+
+    fn excludes(&self, name: &str) -> bool {
+        self.excluded.iter().any(|host| host::subset_of(name, host))
+    }
+}
+
+/// Imports by namespace; `*` is any.
+fn imports(hosts: &[String], own: &str) -> BTreeMap<String, Imports> {
+    let mut found: BTreeMap<String, Imports> = BTreeMap::new();
+    for entry in hosts {
+        let Some((namespace, name)) = entry.split_once('/') else {
+            continue;
+        };
+        let (namespace, excluded) = match namespace.strip_prefix('~') {
+            Some("") => ("*", true),
+            Some(rest) => (rest, true),
+            None => (namespace, false),
+        };
+        let namespace = if namespace == "." { own } else { namespace };
+        let imports = found.entry(namespace.to_owned()).or_default();
+        let list = if excluded {
+            &mut imports.excluded
+        } else {
+            &mut imports.hosts
+        };
+        list.push(name.to_owned());
+    }
+    found
+}
+
+fn listener(context: &Context, namespace: &str, spec: IstioEgressListener) -> EgressListener {
+    let imports = imports(&spec.hosts, namespace);
+    let mut listener = EgressListener {
+        spec,
+        services: Vec::new(),
+        virtual_services: select_rules(context, namespace, &imports),
+        closest: BTreeMap::new(),
+    };
+    listener.services = select_services(context, namespace, &imports, &listener);
+    listener.closest = closest_rules(&listener.virtual_services, &listener.services);
+    listener
+}
+
+fn excluded(imports: &BTreeMap<String, Imports>, namespace: &str, name: &str) -> bool {
+    [namespace, "*"]
+        .iter()
+        .filter_map(|key| imports.get(*key))
+        .any(|imports| imports.excludes(name))
+}
+
+fn select_rules(
+    context: &Context,
+    own: &str,
+    imports: &BTreeMap<String, Imports>,
+) -> Vec<Arc<VirtualServiceRule>> {
+    let imported = |rule: &Arc<VirtualServiceRule>| {
+        let namespace = rule.meta.namespace.as_str();
+        [namespace, "*"]
+            .iter()
+            .filter_map(|key| imports.get(*key))
+            .any(|import| {
+                rule.spec.hosts.iter().any(|name| {
+                    import.covers_rule(name, rule.semantics) && !excluded(imports, namespace, name)
+                })
+            })
+    };
+    let mut rules = context.virtual_services_for(own, MESH_GATEWAY);
+    rules.retain(imported);
+    rules
+}
+
+fn select_services(
+    context: &Context,
+    own: &str,
+    imports: &BTreeMap<String, Imports>,
+    listener: &EgressListener,
+) -> Vec<Arc<Service>> {
+    let mut found: Vec<Arc<Service>> = Vec::new();
+    for service in context.services_for(own) {
+        if excluded(imports, &service.namespace, &service.hostname) {
+            continue;
+        }
+        for key in [service.namespace.as_str(), "*"] {
+            let Some(import) = imports
+                .get(key)
+                .filter(|import| import.covers(&service.hostname))
+            else {
+                continue;
+            };
+            if let Some(service) = on_port(&service, listener) {
+                found.push(with_imported_aliases(&service, import));
+                break;
+            }
+        }
+    }
+    let chosen = prefer_own_namespace(&found, own);
+    found.retain(|service| chosen.get(&service.hostname) == Some(&service.namespace));
+    found
+}
+
+/// Of services with one host: the one in the proxy's own namespace, else of Kubernetes, else the oldest.
+fn prefer_own_namespace(found: &[Arc<Service>], own: &str) -> BTreeMap<String, String> {
+    let mut best: BTreeMap<&str, &Arc<Service>> = BTreeMap::new();
+    for service in found {
+        let known = best.get(service.hostname.as_str());
+        let better = known.is_none_or(|known| {
+            let kube = |service: &Service| service.registry == Registry::Kubernetes;
+            service.namespace == own || (!kube(known) && kube(service) && known.namespace != own)
+        });
+        if better {
+            best.insert(&service.hostname, service);
+        }
+    }
+    best.into_iter()
+        .map(|(hostname, service)| (hostname.to_owned(), service.namespace.clone()))
+        .collect()
+}
+
+/// The service with the listener's port only; nothing if it lacks that port.
+fn on_port(service: &Arc<Service>, listener: &EgressListener) -> Option<Arc<Service>> {
+    if !listener.matches_port() {
+        return Some(service.clone());
+    }
+    let number = listener.spec.port.as_ref().map_or(0, |port| port.number);
+    let port = service.port(number)?;
+    Some(if service.ports.len() == 1 {
+        service.clone()
+    } else {
+        Arc::new(service.with_port(port))
+    })
+}
+
+fn with_imported_aliases(service: &Arc<Service>, import: &Imports) -> Arc<Service> {
+    if service.aliases.iter().all(|alias| import.covers(alias)) {
+        return service.clone();
+    }
+    let mut copy = (**service).clone();
+    copy.aliases.retain(|alias| import.covers(alias));
+    Arc::new(copy)
+}
+
+/// For each service, the rule whose host covers it most closely; of two with one host the first.
+fn closest_rules(
+    rules: &[Arc<VirtualServiceRule>],
+    services: &[Arc<Service>],
+) -> BTreeMap<String, (String, String)> {
+    let mut by_host: BTreeMap<String, &VirtualServiceRule> = BTreeMap::new();
+    for rule in rules {
+        for name in &rule.spec.hosts {
+            by_host.entry(name.clone()).or_insert(rule);
+        }
+    }
+    services
+        .iter()
+        .filter_map(|service| {
+            let (_, rule) = host::most_specific(&service.hostname, &by_host)?;
+            Some((
+                service.hostname.clone(),
+                (rule.meta.namespace.clone(), rule.meta.name.clone()),
+            ))
+        })
+        .collect()
+}
+
+/// The services of all listeners, and those that imported rules lead to.
+fn imported_services(context: &Context, own: &str, egress: &[EgressListener]) -> Vec<Arc<Service>> {
+    let mut found: Vec<Arc<Service>> = Vec::new();
+    for listener in egress {
+        for service in &listener.services {
+            append(&mut found, service);
+        }
+        for rule in &listener.virtual_services {
+            for (name, ports) in rule.destinations(own) {
+                let Some(service) = destination_service(context, own, name) else {
+                    continue;
+                };
+                let trimmed = if listener.matches_port() {
+                    on_port(service, listener)
+                } else {
+                    on_ports(service, &ports)
+                };
+                if let Some(service) = trimmed {
+                    append(&mut found, &service);
+                }
+            }
+        }
+    }
+    found
+}
+
+/// The service that a rule seen from `own` means: of its own namespace, else of Kubernetes, else the oldest visible.
+fn destination_service<'a>(
+    context: &'a Context,
+    own: &str,
+    name: &str,
+) -> Option<&'a Arc<Service>> {
+    let by_namespace = context.services_by_host(name);
+    if let Some(service) = by_namespace.get(own) {
+        return Some(service);
+    }
+    by_namespace
+        .into_values()
+        .filter(|service| context.is_visible(service, own))
+        .min_by_key(|service| {
+            (
+                service.registry != Registry::Kubernetes,
+                service.creation_time,
+            )
+        })
+}
+
+fn on_ports(service: &Arc<Service>, ports: &BTreeSet<u32>) -> Option<Arc<Service>> {
+    if ports.is_empty() || ports.contains(&0) {
+        return Some(service.clone());
+    }
+    let mut copy = (**service).clone();
+    copy.ports.retain(|port| ports.contains(&port.port));
+    match copy.ports.len() {
+        0 => None,
+        count if count == service.ports.len() => Some(service.clone()),
+        _ => Some(Arc::new(copy)),
+    }
+}
+
+/// Adds a service, or its ports to the same service with other ports.
+fn append(found: &mut Vec<Arc<Service>>, service: &Arc<Service>) {
+    let Some(known) = found
+        .iter_mut()
+        .find(|known| known.hostname == service.hostname)
+    else {
+        found.push(service.clone());
+        return;
+    };
+    let kube = |service: &Service| service.registry == Registry::Kubernetes;
+    if !kube(known) && kube(service) {
+        *known = service.clone();
+        return;
+    }
+    let same = kube(known) == kube(service)
+        && known.namespace == service.namespace
+        && known.resolution == service.resolution
+        && known.labels == service.labels
+        && known.selector == service.selector
+        && known.export_to == service.export_to;
+    if !same || known.ports == service.ports {
+        return;
+    }
+    let merged = Arc::make_mut(known);
+    for port in &service.ports {
+        if merged.port(port.port).is_none() {
+            merged.ports.push(port.clone());
+        }
+    }
+}
