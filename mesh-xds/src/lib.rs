@@ -2,4 +2,5 @@
 
 #[cfg(feature = "istio")]
 pub mod istio;
+pub mod json;
 pub mod yaml;

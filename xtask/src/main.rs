@@ -4,6 +4,7 @@ mod bench;
 mod budget;
 mod counterparts;
 mod process;
+mod schema;
 mod suites;
 mod summary;
 mod test;
@@ -31,12 +32,19 @@ enum Command {
     Test(test::Options),
     /// Run proxies side by side with the harness of $MESH_BENCH [default: ../shared/bench]
     Bench(bench::Options),
+    /// Write the table of Envoy's messages that mesh-xds reads JSON by
+    Schema {
+        /// Only compare it with the committed one
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Test(options) => test::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Schema { check } => schema::run(check).map(|()| true).map_err(Into::into),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

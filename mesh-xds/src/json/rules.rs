@@ -1,0 +1,353 @@
+//! The API's own validation rules, checked on wire bytes: required fields, lengths, ranges, known enum values, known
+//! field numbers. So a resource from a control plane is held to the same rules as one from a file.
+
+use super::{
+    schema::{Check, Field, Kind, Message},
+    wire::{Item, Malformed, Reader},
+};
+
+/// A field that breaks a rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {reason}")]
+pub struct Violation {
+    /// The field, below the message.
+    pub path: String,
+    /// What is wrong, as a sentence without a full stop.
+    pub reason: String,
+}
+
+/// Checks the message `full_name`, and all messages in it.
+///
+/// # Errors
+///
+/// The first [`Violation`].
+pub fn check(full_name: &str, bytes: &[u8]) -> Result<(), Violation> {
+    let mut walk = Walk::default();
+    let result = match Message::find(full_name) {
+        Some(message) => walk.message(message, bytes),
+        None => Err(format!("unknown message {full_name}")),
+    };
+    result.map_err(|reason| Violation {
+        path: walk.path,
+        reason,
+    })
+}
+
+impl From<Malformed> for String {
+    fn from(malformed: Malformed) -> Self {
+        malformed.to_string()
+    }
+}
+
+#[derive(Default)]
+struct Walk {
+    path: String,
+    depth: u32,
+}
+
+impl Walk {
+    fn message(&mut self, message: Message, bytes: &[u8]) -> Result<(), String> {
+        match message.name() {
+            "google.protobuf.Any" => return self.any(bytes),
+            // Free-form; a length check of the outer message has been made.
+            "google.protobuf.Struct" | "google.protobuf.Value" | "google.protobuf.ListValue" => {
+                return Ok(());
+            }
+            _ => {}
+        }
+        self.depth += 1;
+        if self.depth > 100 {
+            return Err("nested deeper than 100 levels".to_owned());
+        }
+        let mut seen: Vec<(u32, usize)> = Vec::new();
+        let mut reader = Reader::new(bytes);
+        while let Some((number, item)) = reader.next()? {
+            let Some(field) = message.number(number) else {
+                return Err(format!(
+                    "unknown field number {number} in {}",
+                    message.name()
+                ));
+            };
+            let index = match seen.iter_mut().find(|(other, _)| *other == number) {
+                Some((_, count)) => {
+                    *count += 1;
+                    *count - 1
+                }
+                None => {
+                    seen.push((number, 1));
+                    0
+                }
+            };
+            self.field(&field, index, item)?;
+        }
+        self.depth -= 1;
+        self.missing(message, &seen)
+    }
+
+    fn field(&mut self, field: &Field, index: usize, item: Item<'_>) -> Result<(), String> {
+        let len = self.path.len();
+        if len > 0 {
+            self.path.push('.');
+        }
+        self.path.push_str(field.name);
+        if field.map {
+            self.entry(field, item)?;
+        } else if field.repeated {
+            let mut at = index;
+            let start = self.path.len();
+            let mut bad = Ok(());
+            item.unpack(field.kind, |item| {
+                if bad.is_ok() {
+                    self.path.push_str(&format!("[{at}]"));
+                    at += 1;
+                    bad = self.value(field, item);
+                    if bad.is_ok() {
+                        self.path.truncate(start);
+                    }
+                }
+                Ok(())
+            })?;
+            bad?;
+        } else {
+            self.value(field, item)?;
+        }
+        self.path.truncate(len);
+        Ok(())
+    }
+
+    fn entry(&mut self, field: &Field, item: Item<'_>) -> Result<(), String> {
+        let Kind::Message(Some(entry)) = field.kind else {
+            return Ok(());
+        };
+        let bytes = item.bytes()?;
+        let mut key = String::new();
+        let mut value = None;
+        let mut reader = Reader::new(bytes);
+        while let Some((number, item)) = reader.next()? {
+            match (number, item) {
+                (1, Item::Bytes(bytes)) => key = String::from_utf8_lossy(bytes).into_owned(),
+                (1, Item::Varint(number)) => key = number.to_string(),
+                (2, item) => value = Some(item),
+                _ => {}
+            }
+        }
+        self.path.push_str(&format!("[{key:?}]"));
+        match (value, entry.field("value")) {
+            (Some(item), Some(value)) => self.value(&value, item),
+            _ => Ok(()),
+        }
+    }
+
+    fn value(&mut self, field: &Field, item: Item<'_>) -> Result<(), String> {
+        let limit = item_rules(field).any(|check| check != Check::IgnoreEmpty);
+        if limit {
+            constraints(field, item)?;
+        }
+        match field.kind {
+            Kind::Message(Some(message)) => self.message(message, item.bytes()?),
+            Kind::String => item.text().map(|_| ()).map_err(String::from),
+            _ => Ok(()),
+        }
+    }
+
+    fn any(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let (mut url, mut body) = ("", &[][..]);
+        let mut reader = Reader::new(bytes);
+        while let Some((number, item)) = reader.next()? {
+            match number {
+                1 => url = item.text()?,
+                2 => body = item.bytes()?,
+                _ => return Err(format!("unknown field number {number} in an Any")),
+            }
+        }
+        // What an unknown type means is the decoder's business.
+        match Message::of_url(url) {
+            Some(message) => self.message(message, body),
+            None => Ok(()),
+        }
+    }
+
+    /// Rules that an absent field can break.
+    fn missing(&mut self, message: Message, seen: &[(u32, usize)]) -> Result<(), String> {
+        let required = message.required_oneofs();
+        for field in message.fields() {
+            let count = seen
+                .iter()
+                .find(|(number, _)| *number == field.number)
+                .map_or(0, |(_, count)| *count);
+            if let Err(reason) = counted(&field, count) {
+                self.path
+                    .push_str(if self.path.is_empty() { "" } else { "." });
+                self.path.push_str(field.name);
+                return Err(reason);
+            }
+        }
+        for oneof in 0..16 {
+            let is_member = |field: &Field| field.oneof == Some(oneof);
+            if required & 1 << oneof != 0
+                && !message.fields().any(|field| {
+                    is_member(&field) && seen.iter().any(|(number, _)| *number == field.number)
+                })
+            {
+                let names: Vec<_> = message.fields().filter(is_member).map(|f| f.name).collect();
+                return Err(format!("one of {} must be set", names.join(", ")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The rules for one value: of the field, or of the items of a list.
+fn item_rules(field: &Field) -> impl Iterator<Item = Check> + use<> {
+    let repeated = field.repeated;
+    field
+        .rules()
+        .filter(move |rule| rule.items == repeated)
+        .map(|rule| rule.check)
+}
+
+/// Rules about presence and number of items.
+fn counted(field: &Field, count: usize) -> Result<(), String> {
+    let absent = count == 0 && field.oneof.is_none();
+    let few = i64::try_from(count).unwrap_or(i64::MAX);
+    let ignore = field
+        .rules()
+        .any(|rule| rule.check == Check::IgnoreEmpty && !rule.items);
+    for rule in field.rules().filter(|rule| !rule.items) {
+        match rule.check {
+            Check::Required if absent => return Err("must be set".to_owned()),
+            Check::MinItems(limit) if few < limit && !(absent && ignore) => {
+                return Err(format!("needs at least {limit} item(s)"));
+            }
+            Check::MaxItems(limit) if few > limit => {
+                return Err(format!("has more than {limit} items"));
+            }
+            check if absent && !ignore && !field.presence && !field.repeated => {
+                let numeric = !matches!(field.kind, Kind::String | Kind::Bytes | Kind::Message(_));
+                if numeric {
+                    number(check, 0, "")?;
+                } else {
+                    length(check, 0)?;
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Rules about one value.
+fn constraints(field: &Field, item: Item<'_>) -> Result<(), String> {
+    let ignore = item_rules(field).any(|check| check == Check::IgnoreEmpty);
+    match field.kind {
+        Kind::String | Kind::Bytes => {
+            let bytes = item.bytes()?;
+            if ignore && bytes.is_empty() {
+                return Ok(());
+            }
+            for check in item_rules(field) {
+                length(check, bytes.len())?;
+                header(check, bytes)?;
+            }
+            Ok(())
+        }
+        Kind::Enum(target) => {
+            let value = item.int32()?;
+            let defined = target.is_none_or(|target| target.value(value).is_some());
+            if !defined && item_rules(field).any(|check| check == Check::DefinedOnly) {
+                return Err(format!("{value} is no known value"));
+            }
+            Ok(())
+        }
+        Kind::Message(Some(message)) => message_value(message, field, item),
+        _ => match scalar(field.kind, item)? {
+            Some(0) if ignore => Ok(()),
+            Some(value) => item_rules(field).try_for_each(|check| number(check, value, "")),
+            None => Ok(()),
+        },
+    }
+}
+
+/// Wrappers and durations carry the rules of what they hold.
+fn message_value(message: Message, field: &Field, item: Item<'_>) -> Result<(), String> {
+    let bytes = item.bytes()?;
+    match message.name() {
+        "google.protobuf.Duration" => {
+            let (mut seconds, mut nanos) = (0i64, 0i64);
+            let mut reader = Reader::new(bytes);
+            while let Some((number, item)) = reader.next()? {
+                match number {
+                    1 => seconds = item.varint()?.cast_signed(),
+                    _ => nanos = i64::from(item.int32()?),
+                }
+            }
+            let total = seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
+            item_rules(field).try_for_each(|check| number(check, total, " ns"))
+        }
+        name if name.starts_with("google.protobuf.") && name.ends_with("Value") => {
+            let Some(inner) = message.field("value") else {
+                return Ok(());
+            };
+            let mut reader = Reader::new(bytes);
+            let mut item = None;
+            while let Some((_, next)) = reader.next()? {
+                item = Some(next);
+            }
+            match (inner.kind, item) {
+                (Kind::String | Kind::Bytes, item) => {
+                    let bytes = item.map_or(Ok(&[][..]), Item::bytes)?;
+                    item_rules(field).try_for_each(|check| length(check, bytes.len()))
+                }
+                (kind, Some(item)) => match scalar(kind, item)? {
+                    Some(value) => item_rules(field).try_for_each(|c| number(c, value, "")),
+                    None => Ok(()),
+                },
+                (_, None) => item_rules(field).try_for_each(|check| number(check, 0, "")),
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An integer; `None` for floating point, whose rules are not kept.
+fn scalar(kind: Kind, item: Item<'_>) -> Result<Option<i64>, Malformed> {
+    Ok(match kind {
+        Kind::Int32 | Kind::Enum(_) => Some(i64::from(item.int32()?)),
+        Kind::Uint32 => Some(i64::from(item.uint32()?)),
+        Kind::Int64 => Some(item.varint()?.cast_signed()),
+        Kind::Uint64 | Kind::Bool => Some(i64::try_from(item.varint()?).unwrap_or(i64::MAX)),
+        _ => None,
+    })
+}
+
+fn number(check: Check, value: i64, unit: &str) -> Result<(), String> {
+    match check {
+        Check::Above(limit) if value <= limit => Err(format!("must be greater than {limit}{unit}")),
+        Check::AtLeast(limit) if value < limit => Err(format!("must be at least {limit}{unit}")),
+        Check::Below(limit) if value >= limit => Err(format!("must be less than {limit}{unit}")),
+        Check::AtMost(limit) if value > limit => Err(format!("must be at most {limit}{unit}")),
+        _ => Ok(()),
+    }
+}
+
+fn length(check: Check, len: usize) -> Result<(), String> {
+    let len = i64::try_from(len).unwrap_or(i64::MAX);
+    match check {
+        Check::MinLen(1) if len == 0 => Err("must not be empty".to_owned()),
+        Check::MinLen(limit) if len < limit => Err(format!("must have at least {limit} bytes")),
+        Check::MaxLen(limit) if len > limit => Err(format!("must have at most {limit} bytes")),
+        _ => Ok(()),
+    }
+}
+
+/// As the API's rules do unless `strict: false`: no NUL, CR or LF in names and values of headers.
+fn header(check: Check, bytes: &[u8]) -> Result<(), String> {
+    match check {
+        Check::HeaderName | Check::HeaderValue
+            if bytes.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n')) =>
+        {
+            Err("must not hold NUL, CR or LF".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
