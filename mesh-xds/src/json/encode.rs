@@ -5,6 +5,8 @@ use std::fmt;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 
+use crate::yaml::nearest;
+
 use super::{
     schema::{Field, Message},
     slot::Slot,
@@ -177,14 +179,17 @@ pub(super) fn fields<'de, A: MapAccess<'de>>(
     let base = encoder.seen.len();
     for (key, value) in early {
         let field = known(encoder, message, &key)?;
-        field_value(encoder, base, message, field, |slot| {
+        encoder.once(base, message, &field)?;
+        field_value(encoder, message, field, |slot| {
             slot.deserialize(value).map_err(A::Error::custom)
         })?;
     }
-    while let Some(field) = map.next_key_seed(Key { encoder, message })? {
-        field_value(encoder, base, message, field, |slot| {
-            map.next_value_seed(slot)
-        })?;
+    while let Some(field) = map.next_key_seed(Key {
+        encoder,
+        message,
+        base,
+    })? {
+        field_value(encoder, message, field, |slot| map.next_value_seed(slot))?;
     }
     encoder.seen.truncate(base);
     encoder.depth -= 1;
@@ -208,7 +213,6 @@ fn known<E: Error>(encoder: &mut Encoder<'_>, message: Message, key: &str) -> Re
 
 fn field_value<E: Error>(
     encoder: &mut Encoder<'_>,
-    base: usize,
     message: Message,
     field: Field,
     read: impl FnOnce(Slot<'_, '_>) -> Result<bool, E>,
@@ -224,8 +228,9 @@ fn field_value<E: Error>(
             element: false,
             tapped,
         })?;
-        if present {
-            encoder.once(base, message, &field)?;
+        if !present {
+            let marks = 1 + usize::from(field.oneof.is_some());
+            encoder.seen.truncate(encoder.seen.len() - marks);
         }
         Ok(())
     })
@@ -235,6 +240,8 @@ fn field_value<E: Error>(
 struct Key<'a, 't> {
     encoder: &'a mut Encoder<'t>,
     message: Message,
+    /// Where the marks of this message begin.
+    base: usize,
 }
 
 impl<'de> DeserializeSeed<'de> for Key<'_, '_> {
@@ -253,30 +260,8 @@ impl<'de> Visitor<'de> for Key<'_, '_> {
     }
 
     fn visit_str<E: Error>(self, key: &str) -> Result<Field, E> {
-        known(self.encoder, self.message, key)
+        let field = known(self.encoder, self.message, key)?;
+        self.encoder.once(self.base, self.message, &field)?;
+        Ok(field)
     }
-}
-
-/// The candidate that is most like `word`, if one is near enough to be meant.
-pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    candidates
-        .map(|candidate| (distance(word, candidate), candidate))
-        .filter(|(distance, _)| *distance <= (word.len() / 3).max(1))
-        .min()
-        .map(|(_, candidate)| candidate)
-}
-
-/// The number of letters to insert, remove or change.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let change = diagonal + usize::from(!x.eq_ignore_ascii_case(&y));
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }

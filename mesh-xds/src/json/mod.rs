@@ -17,8 +17,10 @@ mod wire;
 use prost::{Message, Name};
 use serde::de::{DeserializeSeed, Deserializer};
 
+use crate::yaml;
+
 pub use self::{
-    encode::{Element, nearest},
+    encode::Element,
     rules::{Violation, check},
     wire::Malformed,
 };
@@ -101,18 +103,57 @@ where
     M: Message + Default,
     D: Deserializer<'de, Error: 'static>,
 {
-    let fields: Vec<_> = taps
-        .iter()
-        .filter_map(|(message, field)| {
-            let message = schema::Message::find(message)?;
-            Some((message, message.field(field)?.number))
-        })
-        .collect();
+    let fields = resolve(taps);
     let tap = Tap {
         fields: &fields,
         take,
     };
     parse(&run(full_name, deserializer, Some(tap))?)
+}
+
+/// Reads the message `full_name` from YAML text.
+///
+/// # Errors
+///
+/// [`yaml::Error`] with line, column and path.
+pub fn from_yaml<M: Message + Default>(full_name: &str, text: &str) -> Result<M, yaml::Error> {
+    stream_yaml(full_name, text, &[], &mut |_| Ok(()))
+}
+
+/// [`stream`] from YAML text.
+///
+/// # Errors
+///
+/// [`yaml::Error`] with line, column and path; a sentence that `take` returns becomes one.
+pub fn stream_yaml<M: Message + Default>(
+    full_name: &str,
+    text: &str,
+    taps: &[(&str, &str)],
+    take: &mut dyn FnMut(Element<'_>) -> Result<(), String>,
+) -> Result<M, yaml::Error> {
+    let message = schema::Message::find(full_name)
+        .ok_or_else(|| yaml::Error::new(format!("unknown message {full_name}")))?;
+    let fields = resolve(taps);
+    let mut encoder = Encoder::default();
+    encoder.tap = Some(Tap {
+        fields: &fields,
+        take,
+    });
+    let body = Body {
+        encoder: &mut encoder,
+        message,
+    };
+    yaml::from_seed(text, body, &yaml::Limits::default())?;
+    M::decode(encoder.out.as_slice()).map_err(|error| yaml::Error::new(error.to_string()))
+}
+
+fn resolve(taps: &[(&str, &str)]) -> Vec<(schema::Message, u32)> {
+    taps.iter()
+        .filter_map(|(message, field)| {
+            let message = schema::Message::find(message)?;
+            Some((message, message.field(field)?.number))
+        })
+        .collect()
 }
 
 fn run<'de, D>(
