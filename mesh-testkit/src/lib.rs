@@ -2,9 +2,11 @@
 //!
 //! - [`conformance`]: what a suite is, how its result is counted, where its cases lie.
 //! - [`suites`]: one module for each family of third-party cases.
+//! - [`fuzz`]: the bodies of the fuzz targets.
 //! - [`strict`] and [`smuggling`]: what a proxy sends on, read again by a parser that repairs nothing.
 
 pub mod conformance;
+pub mod fuzz;
 pub mod smuggling;
 pub mod strict;
 pub mod suites;
