@@ -1,5 +1,6 @@
 //! Configuration sources for mesh-core: Envoy files, Istio YAML and xDS resources.
 
+pub mod decode;
 #[cfg(feature = "istio")]
 pub mod istio;
 pub mod json;

@@ -32,7 +32,7 @@ pub(crate) fn run(check: bool) -> Result<(), String> {
     let source = descriptors()?;
     let bytes = std::fs::read(&source).map_err(|error| format!("{}: {error}", source.display()))?;
     let mut pool = DescriptorPool::decode(bytes.as_slice()).map_err(|error| error.to_string())?;
-    pool.add_file_descriptor_proto(istio_alpn())
+    pool.add_file_descriptor_protos([typed_struct(), istio_alpn()])
         .map_err(|error| error.to_string())?;
     let table = Table::build(&pool).write();
     let target = Path::new(TARGET);
@@ -63,17 +63,51 @@ fn descriptors() -> Result<PathBuf, String> {
     Ok(Path::new(manifest).with_file_name("src/generated/types.bin"))
 }
 
-/// The settings of Istio's ALPN filter, which istiod writes as a message of its own.
-fn istio_alpn() -> FileDescriptorProto {
-    let field = |name: &str, number, label: Label, kind: Type, of: &str| FieldDescriptorProto {
+fn plain_field(
+    name: &str,
+    number: i32,
+    label: Label,
+    kind: Type,
+    of: Option<&str>,
+) -> FieldDescriptorProto {
+    FieldDescriptorProto {
         name: Some(name.to_owned()),
         number: Some(number),
         label: Some(label as i32),
         r#type: Some(kind as i32),
-        type_name: (!of.is_empty()).then(|| of.to_owned()),
+        type_name: of.map(str::to_owned),
+        ..Default::default()
+    }
+}
+
+fn file(package: &str, message: DescriptorProto) -> FileDescriptorProto {
+    FileDescriptorProto {
+        name: Some(format!("{}.proto", package.replace('.', "/"))),
+        package: Some(package.to_owned()),
+        dependency: vec!["google/protobuf/struct.proto".to_owned()],
+        syntax: Some("proto3".to_owned()),
+        message_type: vec![message],
+        ..Default::default()
+    }
+}
+
+/// The older TypedStruct, which istiod still writes.
+fn typed_struct() -> FileDescriptorProto {
+    let of = Some(".google.protobuf.Struct");
+    let message = DescriptorProto {
+        name: Some("TypedStruct".to_owned()),
+        field: vec![
+            plain_field("type_url", 1, Label::Optional, Type::String, None),
+            plain_field("value", 2, Label::Optional, Type::Message, of),
+        ],
         ..Default::default()
     };
-    let message = ".istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig";
+    file("udpa.type.v1", message)
+}
+
+/// The settings of Istio's ALPN filter, which istiod writes as a message of its own.
+fn istio_alpn() -> FileDescriptorProto {
+    const PACKAGE: &str = "istio.envoy.config.filter.http.alpn.v2alpha1";
     let value = |(number, name): (i32, &str)| EnumValueDescriptorProto {
         name: Some(name.to_owned()),
         number: Some(number),
@@ -86,39 +120,36 @@ fn istio_alpn() -> FileDescriptorProto {
             .to_vec(),
         ..Default::default()
     };
+    let of = format!(".{PACKAGE}.FilterConfig.Protocol");
     let replacement = DescriptorProto {
         name: Some("AlpnOverride".to_owned()),
         field: vec![
-            field(
+            plain_field(
                 "upstream_protocol",
                 1,
                 Label::Optional,
                 Type::Enum,
-                &format!("{message}.Protocol"),
+                Some(&of),
             ),
-            field("alpn_override", 2, Label::Repeated, Type::String, ""),
+            plain_field("alpn_override", 2, Label::Repeated, Type::String, None),
         ],
         ..Default::default()
     };
-    FileDescriptorProto {
-        name: Some("envoy/config/filter/http/alpn/v2alpha1/config.proto".to_owned()),
-        package: Some("istio.envoy.config.filter.http.alpn.v2alpha1".to_owned()),
-        syntax: Some("proto3".to_owned()),
-        message_type: vec![DescriptorProto {
-            name: Some("FilterConfig".to_owned()),
-            field: vec![field(
-                "alpn_override",
-                1,
-                Label::Repeated,
-                Type::Message,
-                &format!("{message}.AlpnOverride"),
-            )],
-            nested_type: vec![replacement],
-            enum_type: vec![protocol],
-            ..Default::default()
-        }],
+    let of = format!(".{PACKAGE}.FilterConfig.AlpnOverride");
+    let message = DescriptorProto {
+        name: Some("FilterConfig".to_owned()),
+        field: vec![plain_field(
+            "alpn_override",
+            1,
+            Label::Repeated,
+            Type::Message,
+            Some(&of),
+        )],
+        nested_type: vec![replacement],
+        enum_type: vec![protocol],
         ..Default::default()
-    }
+    };
+    file(PACKAGE, message)
 }
 
 /// The records of the table, in the order of the file.

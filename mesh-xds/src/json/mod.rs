@@ -12,6 +12,7 @@ pub mod schema;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod typed_struct;
 mod wire;
 
 use prost::{Message, Name};
@@ -22,6 +23,7 @@ use crate::yaml;
 pub use self::{
     encode::Element,
     rules::{Violation, check},
+    typed_struct::{resolve_any, typed_struct},
     wire::Malformed,
 };
 

@@ -207,7 +207,7 @@ fn rules_of_the_api_are_checked_on_wire_bytes() {
         ),
         (
             "{name: a, health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1}]}",
-            "health_checks",
+            "health_checks[0]",
             "must be set",
         ),
     ] {
@@ -239,4 +239,24 @@ fn depth_is_bounded() {
         error.to_string().contains("deep") || error.to_string().contains("recursion"),
         "{error}"
     );
+}
+
+#[test]
+fn a_typed_struct_becomes_the_type_that_it_names() {
+    let url = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
+    let any =
+        typed_struct(url, serde_json::json!({"suppress_envoy_headers": true})).expect("an object");
+    let (name, bytes) = resolve_any(&any.type_url, &any.value).expect("a Router");
+    assert_eq!(name, "envoy.extensions.filters.http.router.v3.Router");
+    assert_eq!(&*bytes, [0x20, 1]);
+    let bad = typed_struct(url, serde_json::json!({"suppress": true})).expect("an object");
+    let error = resolve_any(&bad.type_url, &bad.value).expect_err("no such field");
+    assert!(error.contains("unknown field"), "{error}");
+    let other = typed_struct(
+        "type.googleapis.com/stats.PluginConfig",
+        serde_json::json!({"a": 1}),
+    );
+    let other = other.expect("an object");
+    let (name, _) = resolve_any(&other.type_url, &other.value).expect("kept");
+    assert_eq!(name, "stats.PluginConfig");
 }

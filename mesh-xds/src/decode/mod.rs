@@ -1,0 +1,11 @@
+//! Envoy's protobuf resources to the model: one file a resource, every field acted on, noted or refused.
+//!
+//! Functions take a [`Context`] and the message, and return what the model can hold. Each takes the message apart with a
+//! pattern that names every field, so that a new field of the API is a compile error here, not silence. A field without
+//! effect is a note ([`Context::ignored`]); a wrong one is a rejection ([`Context::reject`]), and then the resource as a
+//! whole is not used. What would protect traffic and cannot act is kept as data and fails closed.
+
+pub(crate) mod common;
+mod context;
+
+pub use self::context::{Context, Findings};
