@@ -191,10 +191,7 @@ impl Outbound<'_> {
         services: &Services,
     ) -> Vec<route::Route> {
         let service = |name: &str| services.get(name).map(Arc::as_ref);
-        let hash = |to: &Destination| {
-            let rule = self.scope.destination_rule(self.proxy, &to.host)?;
-            hash::for_destination(&rule.spec, to)
-        };
+        let hash = |to: &Destination| super::destination_hash(self.scope, self.proxy, to);
         let options = RouteOptions {
             proxy: self.proxy,
             port,

@@ -1,0 +1,427 @@
+//! VirtualService rules and Sidecar scopes against what istiod made of them.
+//!
+//! Both sides are compared as protobuf: what the case expects is read into messages, and the messages are compared field
+//! by field. A field may differ only if [`ALLOWED`] names it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use mesh_xds::istio::api::{DestinationRule, MeshConfig, Sidecar, VirtualService};
+use mesh_xds::istio::index::{
+    Catalog, Context, Port, Protocol, Proxy, ProxyKind, Registry, Resolution, Service, SidecarScope,
+    VirtualServiceRule,
+};
+use mesh_xds::istio::translate::route::{self, RouteOptions};
+use mesh_xds::istio::{Object, Spec, read, translate};
+use mesh_xds::json;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::conformance::{Ctx, SuiteResult};
+
+const ROUTE: &str = "envoy.config.route.v3.Route";
+const ROUTE_CONFIGURATION: &str = "envoy.config.route.v3.RouteConfiguration";
+
+/// A difference that says nothing about the translation.
+struct Allowed {
+    /// End of the field's path.
+    path: &'static str,
+    reason: &'static str,
+    /// Whether the difference is of that kind; absent values are null.
+    holds: fn(expected: &Value, seen: &Value) -> bool,
+}
+
+/// All allowed differences.
+const ALLOWED: [Allowed; 3] = [
+    Allowed {
+        path: ".metadata.filter_metadata.istio.config",
+        reason: "the rule of the upstream test has no namespace, the case file says `default`",
+        holds: |expected, seen| {
+            let with_namespace = expected.as_str().map(|text| text.replace("/namespaces//", "/namespaces/default/"));
+            expected != seen && with_namespace.as_deref() == seen.as_str()
+        },
+    },
+    Allowed {
+        path: ".typed_per_filter_config.envoy.filters.http.stateful_session",
+        reason: "made from a label of the service, and services are recorded without labels",
+        holds: |expected, seen| !expected.is_null() && seen.is_null(),
+    },
+    Allowed {
+        path: ".route.append_x_forwarded_host",
+        reason: "made from `proxyHeaders` of the proxy's configuration, which is not recorded",
+        holds: |expected, seen| *expected == Value::Bool(true) && seen.is_null(),
+    },
+];
+
+/// Plays `istio-virtualservice-routes`.
+pub fn virtualservice_routes(ctx: &Ctx) -> SuiteResult {
+    let mut result = SuiteResult::new("istio-virtualservice-routes");
+    let mut uses = Uses::default();
+    for (name, text) in cases(&ctx.dir(&result.name), &mut result) {
+        let outcome = play_rule(&text, &mut uses);
+        result.case(name, outcome);
+    }
+    uses.report(&mut result);
+    result
+}
+
+/// Plays `istio-sidecar-route-configs`; cases made from Gateway API routes are reported apart.
+pub fn sidecar_route_configs(ctx: &Ctx) -> SuiteResult {
+    let mut result = SuiteResult::new("istio-sidecar-route-configs");
+    let mut uses = Uses::default();
+    let mut apart = (0, Vec::new());
+    for (name, text) in cases(&ctx.dir(&result.name), &mut result) {
+        let outcome = play_sidecar(&text, &mut uses);
+        // Gateway API routes are a kind of their own, and none of the kinds that this suite is required for.
+        if text.contains("kind: HTTPRoute") {
+            match outcome {
+                Ok(()) => apart.0 += 1,
+                Err(error) => apart.1.push(format!("{name}: {error}")),
+            }
+            continue;
+        }
+        result.case(name, outcome);
+    }
+    let (passed, failures) = apart;
+    result.note(format!("cases with Gateway API routes, reported apart: {passed} passed, {} failed", failures.len()));
+    for failure in failures {
+        result.note(format!("apart: {failure}"));
+    }
+    uses.report(&mut result);
+    result
+}
+
+/// The case files of a folder with their texts, by name.
+fn cases(dir: &Path, result: &mut SuiteResult) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) => {
+            result.fail("suite", error);
+            return found;
+        }
+    };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        match std::fs::read_to_string(&path) {
+            Ok(text) => found.push((name, text)),
+            Err(error) => result.fail(name, error),
+        }
+    }
+    found.sort();
+    found
+}
+
+/// How often each allowed difference was used.
+#[derive(Default)]
+struct Uses(BTreeMap<&'static str, (usize, &'static str)>);
+
+impl Uses {
+    fn report(self, result: &mut SuiteResult) {
+        for (path, (count, reason)) in self.0 {
+            result.note(format!("allowed difference at *{path}, {count} times: {reason}"));
+        }
+    }
+
+    /// Compares two messages, given as JSON.
+    fn compare(&mut self, expected: &Value, seen: &Value) -> Result<(), String> {
+        let mut found = Vec::new();
+        diff("", expected, seen, &mut found);
+        found.retain(|(path, expected, seen)| {
+            let allowed = ALLOWED.iter().find(|allowed| path.ends_with(allowed.path) && (allowed.holds)(expected, seen));
+            if let Some(allowed) = allowed {
+                self.0.entry(allowed.path).or_insert((0, allowed.reason)).0 += 1;
+            }
+            allowed.is_none()
+        });
+        match found.first() {
+            None => Ok(()),
+            Some((path, expected, seen)) => {
+                Err(format!("at {path}: expected {expected}, seen {seen} ({} differences)", found.len()))
+            }
+        }
+    }
+}
+
+/// Collects the paths at which two values differ; an empty map, as an absent one, has no fields.
+fn diff(path: &str, expected: &Value, seen: &Value, out: &mut Vec<(String, Value, Value)>) {
+    let empty = serde_json::Map::new();
+    let field = |map: &serde_json::Map<String, Value>, key: &str| map.get(key).cloned().unwrap_or(Value::Null);
+    match (expected, seen) {
+        (Value::Object(_), Value::Object(_)) | (Value::Object(_), Value::Null) | (Value::Null, Value::Object(_))
+            if path.ends_with("typed_per_filter_config") || (expected.is_object() && seen.is_object()) =>
+        {
+            let a = expected.as_object().unwrap_or(&empty);
+            let b = seen.as_object().unwrap_or(&empty);
+            let keys: std::collections::BTreeSet<_> = a.keys().chain(b.keys()).collect();
+            for key in keys {
+                diff(&format!("{path}.{key}"), &field(a, key), &field(b, key), out);
+            }
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            for (index, (a, b)) in a.iter().zip(b).enumerate() {
+                diff(&format!("{path}[{index}]"), a, b, out);
+            }
+        }
+        (a, b) if a == b => {}
+        (a, b) => out.push((path.to_owned(), a.clone(), b.clone())),
+    }
+}
+
+/// The JSON of a message after a way through protobuf, so that both sides are written alike.
+fn normalized(kind: &str, value: &Value) -> Result<Value, String> {
+    let text = value.to_string();
+    let wire = json::to_wire(kind, &mut serde_json::Deserializer::from_str(&text)).map_err(|error| error.to_string())?;
+    json::wire_to_value(kind, &wire).map_err(|_| format!("{kind} cannot be written as JSON"))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleCase {
+    #[serde(rename = "id")]
+    _id: String,
+    #[serde(rename = "source")]
+    _source: String,
+    #[serde(rename = "test")]
+    _test: String,
+    virtual_service: CaseObject,
+    listen_port: u32,
+    gateway_names: Vec<String>,
+    is_tls: bool,
+    http3: bool,
+    node: CaseNode,
+    services: BTreeMap<String, Option<CaseService>>,
+    #[serde(default)]
+    other_config: Vec<CaseObject>,
+    mesh_config: Option<Value>,
+    routes: Option<Vec<Value>>,
+    error: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct CaseObject {
+    kind: String,
+    metadata: CaseMeta,
+    spec: Value,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct CaseMeta {
+    name: String,
+    namespace: String,
+    annotations: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+struct CaseNode {
+    #[serde(rename = "type")]
+    kind: String,
+    namespace: String,
+    labels: BTreeMap<String, String>,
+    metadata: Value,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CaseService {
+    hostname: String,
+    ports: Vec<CasePort>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CasePort {
+    #[serde(default)]
+    name: String,
+    port: u32,
+    protocol: String,
+}
+
+fn spec<T: DeserializeOwned>(value: &Value) -> Result<Box<T>, String> {
+    T::deserialize(value).map(Box::new).map_err(|error| error.to_string())
+}
+
+fn object(case: &CaseObject) -> Result<Arc<Object>, String> {
+    Ok(Arc::new(Object {
+        name: case.metadata.name.as_str().into(),
+        namespace: case.metadata.namespace.as_str().into(),
+        annotations: case.metadata.annotations.clone(),
+        spec: match case.kind.as_str() {
+            "VirtualService" => Spec::VirtualService(spec::<VirtualService>(&case.spec)?),
+            "DestinationRule" => Spec::DestinationRule(spec::<DestinationRule>(&case.spec)?),
+            "Sidecar" => Spec::Sidecar(spec::<Sidecar>(&case.spec)?),
+            other => return Err(format!("kind {other} is not understood")),
+        },
+        ..Object::default()
+    }))
+}
+
+fn service(case: &CaseService) -> Service {
+    let ports = case.ports.iter().map(|port| Port {
+        name: port.name.clone(),
+        port: port.port,
+        protocol: Protocol::parse(&port.protocol),
+    });
+    Service {
+        hostname: case.hostname.clone(),
+        namespace: String::new(),
+        name: case.hostname.clone(),
+        addresses: Vec::new(),
+        ports: ports.collect(),
+        resolution: Resolution::ClientSideLb,
+        registry: Registry::External,
+        mesh_external: false,
+        labels: BTreeMap::new(),
+        selector: BTreeMap::new(),
+        export_to: Default::default(),
+        external_name: None,
+        aliases: Vec::new(),
+        headless: false,
+        creation_time: 0,
+        subject_alt_names: Vec::new(),
+        origin: Default::default(),
+    }
+}
+
+fn proxy_kind(name: &str) -> Result<ProxyKind, String> {
+    match name {
+        "sidecar" => Ok(ProxyKind::Sidecar),
+        "router" => Ok(ProxyKind::Router),
+        other => Err(format!("proxy type {other} is not understood")),
+    }
+}
+
+fn play_rule(text: &str, uses: &mut Uses) -> Result<(), String> {
+    let case: RuleCase = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let rule_object = object(&case.virtual_service)?;
+    let Spec::VirtualService(rule) = &rule_object.spec else {
+        return Err("the object is no VirtualService".to_owned());
+    };
+    let rule = VirtualServiceRule::unresolved(&rule_object, rule);
+    let mut objects = case.other_config.iter().map(object).collect::<Result<Vec<_>, _>>()?;
+    if let Some(mesh) = &case.mesh_config {
+        objects.push(Arc::new(Object {
+            spec: Spec::MeshConfig(spec::<MeshConfig>(mesh)?),
+            ..Object::default()
+        }));
+    }
+    let catalog = Catalog {
+        services: case.services.values().flatten().map(service).collect(),
+        ..Catalog::default()
+    };
+    let context = Context::with_catalog(&objects, catalog, "cluster.local");
+    let proxy = Proxy {
+        kind: proxy_kind(&case.node.kind)?,
+        namespace: case.node.metadata["NAMESPACE"].as_str().unwrap_or(&case.node.namespace).to_owned(),
+        labels: case.node.labels,
+        ..Proxy::default()
+    };
+    let scope = SidecarScope::new(&context, &proxy);
+    let gateways: Vec<&str> = case.gateway_names.iter().map(String::as_str).collect();
+    let options = RouteOptions {
+        proxy: &proxy,
+        port: case.listen_port,
+        gateways: &gateways,
+        tls: case.is_tls,
+        http3: case.http3,
+        default_retry: context.mesh.default_http_retry_policy.as_ref(),
+        service: &|host| scope.service(host).map(Arc::as_ref),
+        hash: &|to| translate::destination_hash(&scope, &proxy, to),
+    };
+    let routes = route::build(&rule, &options);
+    let expected = case.routes.unwrap_or_default();
+    if case.error.is_some() && !routes.is_empty() {
+        return Err(format!("expected no route, seen {}", routes.len()));
+    }
+    if routes.len() != expected.len() {
+        return Err(format!("expected {} routes, seen {}", expected.len(), routes.len()));
+    }
+    for (route, expected) in routes.iter().zip(&expected) {
+        let seen = json::to_value(ROUTE, route).map_err(|_| "the route cannot be written as JSON")?;
+        uses.compare(&normalized(ROUTE, expected)?, &seen)?;
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SidecarCase {
+    #[serde(rename = "id")]
+    _id: String,
+    #[serde(rename = "source")]
+    _source: String,
+    kubernetes_yaml: String,
+    proxy: CaseProxy,
+    route_configs: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CaseProxy {
+    config_namespace: String,
+    dns_domain: String,
+    ips: Vec<String>,
+    #[serde(rename = "metadata")]
+    _metadata: Value,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+fn play_sidecar(text: &str, uses: &mut Uses) -> Result<(), String> {
+    let case: SidecarCase = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let parsed = read::text::parse(&Arc::from("case.yaml"), &case.kubernetes_yaml, &Default::default());
+    if let Some(refused) = parsed.refused.first() {
+        let findings: Vec<_> = parsed.findings.iter().map(|finding| finding.message.clone()).collect();
+        return Err(format!("{refused:?} was refused: {}", findings.join("; ")));
+    }
+    let context = Context::new(&parsed.objects, "cluster.local");
+    let proxy = Proxy {
+        kind: proxy_kind(&case.proxy.kind)?,
+        namespace: case.proxy.config_namespace,
+        dns_domain: case.proxy.dns_domain,
+        addresses: case.proxy.ips,
+        ..Proxy::default()
+    };
+    let scope = SidecarScope::new(&context, &proxy);
+    for expected in &case.route_configs {
+        let name = expected["name"].as_str().ok_or("a route configuration has no name")?;
+        let seen = translate::outbound_route_config(&context, &scope, &proxy, name)
+            .ok_or_else(|| format!("no route configuration {name}"))?;
+        let seen = json::to_value(ROUTE_CONFIGURATION, &seen).map_err(|_| "it cannot be written as JSON")?;
+        uses.compare(&normalized(ROUTE_CONFIGURATION, expected)?, &seen).map_err(|error| format!("{name}: {error}"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn each_field_counts() {
+        let mut uses = Uses::default();
+        assert!(uses.compare(&json!({"a": [1, {"b": 2}]}), &json!({"a": [1, {"b": 2}]})).is_ok());
+        assert!(uses.compare(&json!({"a": [1, {"b": 2}]}), &json!({"a": [1, {"b": 3}]})).is_err());
+        assert!(uses.compare(&json!({"a": []}), &json!({})).is_err());
+        assert!(uses.compare(&json!({}), &json!({"a": true})).is_err());
+    }
+
+    #[test]
+    fn an_allowed_field_is_allowed_only_as_written() {
+        let mut uses = Uses::default();
+        let with = json!({"route": {"append_x_forwarded_host": true, "cluster": "c"}});
+        let without = json!({"route": {"cluster": "c"}});
+        assert!(uses.compare(&with, &without).is_ok());
+        assert!(uses.compare(&without, &with).is_err());
+        assert_eq!(uses.0.values().next().map(|(count, _)| *count), Some(1));
+    }
+}
