@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use mesh_xds::istio::api::{DestinationRule, MeshConfig, Sidecar, VirtualService};
 use mesh_xds::istio::index::{
-    Catalog, Context, Port, Protocol, Proxy, ProxyKind, Registry, Resolution, Service, SidecarScope,
-    VirtualServiceRule,
+    Catalog, Context, Port, Protocol, Proxy, ProxyKind, Registry, Resolution, Service,
+    SidecarScope, VirtualServiceRule,
 };
 use mesh_xds::istio::translate::route::{self, RouteOptions};
 use mesh_xds::istio::{Object, Spec, read, translate};
@@ -39,7 +39,9 @@ const ALLOWED: [Allowed; 3] = [
         path: ".metadata.filter_metadata.istio.config",
         reason: "the rule of the upstream test has no namespace, the case file says `default`",
         holds: |expected, seen| {
-            let with_namespace = expected.as_str().map(|text| text.replace("/namespaces//", "/namespaces/default/"));
+            let with_namespace = expected
+                .as_str()
+                .map(|text| text.replace("/namespaces//", "/namespaces/default/"));
             expected != seen && with_namespace.as_deref() == seen.as_str()
         },
     },
@@ -85,7 +87,10 @@ pub fn sidecar_route_configs(ctx: &Ctx) -> SuiteResult {
         result.case(name, outcome);
     }
     let (passed, failures) = apart;
-    result.note(format!("cases with Gateway API routes, reported apart: {passed} passed, {} failed", failures.len()));
+    result.note(format!(
+        "cases with Gateway API routes, reported apart: {passed} passed, {} failed",
+        failures.len()
+    ));
     for failure in failures {
         result.note(format!("apart: {failure}"));
     }
@@ -107,7 +112,11 @@ fn cases(dir: &Path, result: &mut SuiteResult) -> Vec<(String, String)> {
         if path.extension().is_none_or(|extension| extension != "json") {
             continue;
         }
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         match std::fs::read_to_string(&path) {
             Ok(text) => found.push((name, text)),
             Err(error) => result.fail(name, error),
@@ -124,7 +133,9 @@ struct Uses(BTreeMap<&'static str, (usize, &'static str)>);
 impl Uses {
     fn report(self, result: &mut SuiteResult) {
         for (path, (count, reason)) in self.0 {
-            result.note(format!("allowed difference at *{path}, {count} times: {reason}"));
+            result.note(format!(
+                "allowed difference at *{path}, {count} times: {reason}"
+            ));
         }
     }
 
@@ -133,7 +144,9 @@ impl Uses {
         let mut found = Vec::new();
         diff("", expected, seen, &mut found);
         found.retain(|(path, expected, seen)| {
-            let allowed = ALLOWED.iter().find(|allowed| path.ends_with(allowed.path) && (allowed.holds)(expected, seen));
+            let allowed = ALLOWED
+                .iter()
+                .find(|allowed| path.ends_with(allowed.path) && (allowed.holds)(expected, seen));
             if let Some(allowed) = allowed {
                 self.0.entry(allowed.path).or_insert((0, allowed.reason)).0 += 1;
             }
@@ -141,9 +154,10 @@ impl Uses {
         });
         match found.first() {
             None => Ok(()),
-            Some((path, expected, seen)) => {
-                Err(format!("at {path}: expected {expected}, seen {seen} ({} differences)", found.len()))
-            }
+            Some((path, expected, seen)) => Err(format!(
+                "at {path}: expected {expected}, seen {seen} ({} differences)",
+                found.len()
+            )),
         }
     }
 }
@@ -151,16 +165,26 @@ impl Uses {
 /// Collects the paths at which two values differ; an empty map, as an absent one, has no fields.
 fn diff(path: &str, expected: &Value, seen: &Value, out: &mut Vec<(String, Value, Value)>) {
     let empty = serde_json::Map::new();
-    let field = |map: &serde_json::Map<String, Value>, key: &str| map.get(key).cloned().unwrap_or(Value::Null);
+    let field = |map: &serde_json::Map<String, Value>, key: &str| {
+        map.get(key).cloned().unwrap_or(Value::Null)
+    };
     match (expected, seen) {
-        (Value::Object(_), Value::Object(_)) | (Value::Object(_), Value::Null) | (Value::Null, Value::Object(_))
-            if path.ends_with("typed_per_filter_config") || (expected.is_object() && seen.is_object()) =>
+        (Value::Object(_), Value::Object(_))
+        | (Value::Object(_), Value::Null)
+        | (Value::Null, Value::Object(_))
+            if path.ends_with("typed_per_filter_config")
+                || (expected.is_object() && seen.is_object()) =>
         {
             let a = expected.as_object().unwrap_or(&empty);
             let b = seen.as_object().unwrap_or(&empty);
             let keys: std::collections::BTreeSet<_> = a.keys().chain(b.keys()).collect();
             for key in keys {
-                diff(&format!("{path}.{key}"), &field(a, key), &field(b, key), out);
+                diff(
+                    &format!("{path}.{key}"),
+                    &field(a, key),
+                    &field(b, key),
+                    out,
+                );
             }
         }
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
@@ -176,7 +200,8 @@ fn diff(path: &str, expected: &Value, seen: &Value, out: &mut Vec<(String, Value
 /// The JSON of a message after a way through protobuf, so that both sides are written alike.
 fn normalized(kind: &str, value: &Value) -> Result<Value, String> {
     let text = value.to_string();
-    let wire = json::to_wire(kind, &mut serde_json::Deserializer::from_str(&text)).map_err(|error| error.to_string())?;
+    let wire = json::to_wire(kind, &mut serde_json::Deserializer::from_str(&text))
+        .map_err(|error| error.to_string())?;
     json::wire_to_value(kind, &wire).map_err(|_| format!("{kind} cannot be written as JSON"))
 }
 
@@ -245,7 +270,9 @@ struct CasePort {
 }
 
 fn spec<T: DeserializeOwned>(value: &Value) -> Result<Box<T>, String> {
-    T::deserialize(value).map(Box::new).map_err(|error| error.to_string())
+    T::deserialize(value)
+        .map(Box::new)
+        .map_err(|error| error.to_string())
 }
 
 fn object(case: &CaseObject) -> Result<Arc<Object>, String> {
@@ -305,7 +332,11 @@ fn play_rule(text: &str, uses: &mut Uses) -> Result<(), String> {
         return Err("the object is no VirtualService".to_owned());
     };
     let rule = VirtualServiceRule::unresolved(&rule_object, rule);
-    let mut objects = case.other_config.iter().map(object).collect::<Result<Vec<_>, _>>()?;
+    let mut objects = case
+        .other_config
+        .iter()
+        .map(object)
+        .collect::<Result<Vec<_>, _>>()?;
     if let Some(mesh) = &case.mesh_config {
         objects.push(Arc::new(Object {
             spec: Spec::MeshConfig(spec::<MeshConfig>(mesh)?),
@@ -319,7 +350,10 @@ fn play_rule(text: &str, uses: &mut Uses) -> Result<(), String> {
     let context = Context::with_catalog(&objects, catalog, "cluster.local");
     let proxy = Proxy {
         kind: proxy_kind(&case.node.kind)?,
-        namespace: case.node.metadata["NAMESPACE"].as_str().unwrap_or(&case.node.namespace).to_owned(),
+        namespace: case.node.metadata["NAMESPACE"]
+            .as_str()
+            .unwrap_or(&case.node.namespace)
+            .to_owned(),
         labels: case.node.labels,
         ..Proxy::default()
     };
@@ -341,10 +375,15 @@ fn play_rule(text: &str, uses: &mut Uses) -> Result<(), String> {
         return Err(format!("expected no route, seen {}", routes.len()));
     }
     if routes.len() != expected.len() {
-        return Err(format!("expected {} routes, seen {}", expected.len(), routes.len()));
+        return Err(format!(
+            "expected {} routes, seen {}",
+            expected.len(),
+            routes.len()
+        ));
     }
     for (route, expected) in routes.iter().zip(&expected) {
-        let seen = json::to_value(ROUTE, route).map_err(|_| "the route cannot be written as JSON")?;
+        let seen =
+            json::to_value(ROUTE, route).map_err(|_| "the route cannot be written as JSON")?;
         uses.compare(&normalized(ROUTE, expected)?, &seen)?;
     }
     Ok(())
@@ -376,9 +415,17 @@ struct CaseProxy {
 
 fn play_sidecar(text: &str, uses: &mut Uses) -> Result<(), String> {
     let case: SidecarCase = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    let parsed = read::text::parse(&Arc::from("case.yaml"), &case.kubernetes_yaml, &Default::default());
+    let parsed = read::parse(
+        &Arc::from("case.yaml"),
+        &case.kubernetes_yaml,
+        &Default::default(),
+    );
     if let Some(refused) = parsed.refused.first() {
-        let findings: Vec<_> = parsed.findings.iter().map(|finding| finding.message.clone()).collect();
+        let findings: Vec<_> = parsed
+            .findings
+            .iter()
+            .map(|finding| finding.message.clone())
+            .collect();
         return Err(format!("{refused:?} was refused: {}", findings.join("; ")));
     }
     let context = Context::new(&parsed.objects, "cluster.local");
@@ -391,11 +438,15 @@ fn play_sidecar(text: &str, uses: &mut Uses) -> Result<(), String> {
     };
     let scope = SidecarScope::new(&context, &proxy);
     for expected in &case.route_configs {
-        let name = expected["name"].as_str().ok_or("a route configuration has no name")?;
+        let name = expected["name"]
+            .as_str()
+            .ok_or("a route configuration has no name")?;
         let seen = translate::outbound_route_config(&context, &scope, &proxy, name)
             .ok_or_else(|| format!("no route configuration {name}"))?;
-        let seen = json::to_value(ROUTE_CONFIGURATION, &seen).map_err(|_| "it cannot be written as JSON")?;
-        uses.compare(&normalized(ROUTE_CONFIGURATION, expected)?, &seen).map_err(|error| format!("{name}: {error}"))?;
+        let seen = json::to_value(ROUTE_CONFIGURATION, &seen)
+            .map_err(|_| "it cannot be written as JSON")?;
+        uses.compare(&normalized(ROUTE_CONFIGURATION, expected)?, &seen)
+            .map_err(|error| format!("{name}: {error}"))?;
     }
     Ok(())
 }
@@ -409,8 +460,14 @@ mod tests {
     #[test]
     fn each_field_counts() {
         let mut uses = Uses::default();
-        assert!(uses.compare(&json!({"a": [1, {"b": 2}]}), &json!({"a": [1, {"b": 2}]})).is_ok());
-        assert!(uses.compare(&json!({"a": [1, {"b": 2}]}), &json!({"a": [1, {"b": 3}]})).is_err());
+        assert!(
+            uses.compare(&json!({"a": [1, {"b": 2}]}), &json!({"a": [1, {"b": 2}]}))
+                .is_ok()
+        );
+        assert!(
+            uses.compare(&json!({"a": [1, {"b": 2}]}), &json!({"a": [1, {"b": 3}]}))
+                .is_err()
+        );
         assert!(uses.compare(&json!({"a": []}), &json!({})).is_err());
         assert!(uses.compare(&json!({}), &json!({"a": true})).is_err());
     }

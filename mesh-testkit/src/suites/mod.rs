@@ -4,8 +4,19 @@
 
 use crate::conformance::Suite;
 
+pub mod istio_translate;
+
 /// Every suite, in the order in which the runner plays them.
-pub const SUITES: &[Suite] = &[];
+pub const SUITES: &[Suite] = &[
+    Suite {
+        name: "istio-virtualservice-routes",
+        run: istio_translate::virtualservice_routes,
+    },
+    Suite {
+        name: "istio-sidecar-route-configs",
+        run: istio_translate::sidecar_route_configs,
+    },
+];
 
 /// The suite called `name`.
 pub fn find(name: &str) -> Option<&'static Suite> {

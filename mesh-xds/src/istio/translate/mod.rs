@@ -29,13 +29,21 @@ pub fn outbound_route_config(
     proxy: &Proxy,
     name: &str,
 ) -> Option<RouteConfiguration> {
-    let outbound = sidecar_route::Outbound { context, scope, proxy };
+    let outbound = sidecar_route::Outbound {
+        context,
+        scope,
+        proxy,
+    };
     outbound.configuration(name)
 }
 
 /// What requests to a destination are hashed by, as its DestinationRule says.
 #[must_use]
-pub fn destination_hash(scope: &SidecarScope, proxy: &Proxy, to: &Destination) -> Option<ConsistentHashLb> {
+pub fn destination_hash(
+    scope: &SidecarScope,
+    proxy: &Proxy,
+    to: &Destination,
+) -> Option<ConsistentHashLb> {
     let rule = scope.destination_rule(proxy, &to.host)?;
     hash::for_destination(&rule.spec, to)
 }
