@@ -1,8 +1,10 @@
 //! The commands that README and CI name: `test`, `bars`, `bench`.
 
+mod bars;
 mod bench;
 mod budget;
 mod counterparts;
+mod http;
 mod process;
 mod schema;
 mod suites;
@@ -30,6 +32,8 @@ struct Args {
 enum Command {
     /// Run every check: format, lints, licences, tests, conformance, budgets, other people's clients and suites
     Test(test::Options),
+    /// Measure each demand that has a number, one line each
+    Bars(bars::Options),
     /// Run proxies side by side with the harness of $MESH_BENCH [default: ../shared/bench]
     Bench(bench::Options),
     /// Write the table of Envoy's messages that mesh-xds reads JSON by
@@ -43,6 +47,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Test(options) => test::run(&options),
+        Command::Bars(options) => bars::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Schema { check } => schema::run(check).map(|()| true).map_err(Into::into),
     };

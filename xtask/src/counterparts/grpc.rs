@@ -36,7 +36,7 @@ const SOAK: &str = "1000";
 /// The balancer of the client that the two cases with load reports ask for.
 const ORCA: &str = r#"{"loadBalancingConfig":[{"test_backend_metrics_load_balancer":{}}]}"#;
 
-pub(super) fn run(rig: &Rig) -> Fallible<String> {
+pub(crate) fn run(rig: &Rig) -> Fallible<String> {
     let client = tools::go_program("google.golang.org/grpc/interop/client", "grpc-client")?;
     let server = tools::go_program("google.golang.org/grpc/interop/server", "grpc-server")?;
     let port = process::free_port()?;

@@ -13,7 +13,7 @@ const TESTS: usize = 145;
 /// How many must pass; bare hyper passes as many.
 const BAR: usize = 143;
 
-pub(super) fn run(rig: &Rig) -> Fallible<String> {
+pub(crate) fn run(rig: &Rig) -> Fallible<String> {
     let program = tools::go_program("github.com/summerwind/h2spec/cmd/h2spec", "h2spec")?;
     // The configuration answers by itself, so that no upstream is needed: port 9 is never called.
     let mut proxy = rig.start("h2spec.yaml", "h2spec", 9)?;

@@ -1,8 +1,8 @@
 //! Other people's clients and suites, each run against a real proxy process.
 
 mod clients;
-mod grpc;
-mod h2spec;
+pub(crate) mod grpc;
+pub(crate) mod h2spec;
 mod regex;
 mod smuggling;
 
@@ -37,7 +37,7 @@ pub(crate) fn steps(summary: &mut Summary, proxy: Option<&Path>) {
 }
 
 /// Starts the proxy under test on the files of `interop/configs`.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Rig {
     given: Option<PathBuf>,
     built: OnceCell<PathBuf>,
@@ -52,6 +52,14 @@ pub(crate) struct Proxy {
 }
 
 impl Rig {
+    /// A rig for this program; the default one is for meshd, as the dev profile builds it.
+    pub(crate) fn of(program: PathBuf) -> Self {
+        Self {
+            given: Some(program),
+            built: OnceCell::new(),
+        }
+    }
+
     /// Starts the proxy on `interop/configs/FILE`, in front of `upstream`; `name` keeps several of one file apart.
     pub(crate) fn start(&self, file: &str, name: &str, upstream: u16) -> Fallible<Proxy> {
         let (port, admin) = (process::free_port()?, process::free_port()?);
@@ -74,7 +82,7 @@ impl Rig {
         Ok(Proxy { process, port })
     }
 
-    /// The proxy: the one given, or meshd as the dev profile builds it.
+    /// The program, built if need be.
     fn program(&self) -> Fallible<&Path> {
         if let Some(given) = &self.given {
             return Ok(given);
@@ -89,6 +97,17 @@ impl Rig {
 }
 
 impl Proxy {
+    /// MiB that the proxy holds in memory (VmRSS).
+    pub(crate) fn resident_mib(&self) -> Fallible<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .ok_or("no VmRSS in /proc")?;
+        let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib / 1024.0)
+    }
+
     /// Fails if the proxy has ended, or wrote that it panicked.
     pub(crate) fn check(&mut self) -> Fallible {
         self.process.poll(Duration::ZERO, || Some(()))?;

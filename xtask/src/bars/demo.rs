@@ -1,0 +1,148 @@
+//! The bookinfo demo as its user sees it, with sidecars and embedded: time to the first page, to an edit in force, to the end.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::Reading;
+use crate::Fallible;
+use crate::http;
+use crate::process::{self, Background};
+use crate::workspace;
+
+/// Seconds until a page comes.
+const READY: f64 = 2.0;
+/// Seconds until an edit acts on every page.
+const EDIT: f64 = 1.0;
+/// Seconds from Ctrl-C to the end.
+const DRAIN: f64 = 5.0;
+/// Pages per second while edits are made.
+const LOAD: &str = "100";
+/// Pages in a row that must agree until an edit counts as in force; the balancer has three versions to take turns on.
+const AGREE: usize = 12;
+const GATEWAY: ([u8; 4], u16) = ([127, 0, 0, 1], 8080);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Sends all of reviews to one version.
+const ONE_VERSION: &str = "apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews}
+spec:
+  hosts: [reviews]
+  http:
+  - route: [{destination: {host: reviews, subset: VERSION}}]
+";
+
+pub(super) fn measure() -> Fallible<Vec<Reading>> {
+    process::run(&mut workspace::cargo([
+        "build",
+        "--release",
+        "--locked",
+        "--quiet",
+        "-p",
+        "bookinfo",
+    ]))?;
+    let mut readings = mode("demo", &[])?;
+    readings.extend(mode("embedded demo", &["--embedded"])?);
+    Ok(readings)
+}
+
+fn mode(name: &str, flags: &[&str]) -> Fallible<Vec<Reading>> {
+    let mesh = mesh_folder()?;
+    let mut command = Command::new(workspace::release_program("bookinfo"));
+    command
+        .arg("--mesh")
+        .arg(&mesh)
+        .args(["--load", LOAD])
+        .args(flags);
+    let start = Instant::now();
+    let mut demo = Background::start(&mut command, &workspace::target().join("xtask/demo.log"))?;
+    let first = demo
+        .poll(PATIENCE, || page().is_some().then(|| start.elapsed()))?
+        .ok_or("no page came")?;
+    let mut slowest = Duration::ZERO;
+    for version in ["v3", "v1", "v2", "v3"] {
+        slowest = slowest.max(edit(&mut demo, &mesh, version)?);
+    }
+    let end = Instant::now();
+    demo.signal("INT")?;
+    let status = demo.wait(PATIENCE)?;
+    let drain = end.elapsed();
+    let text = demo.log_text();
+    let report = text
+        .lines()
+        .rev()
+        .find(|line| line.starts_with("load: "))
+        .unwrap_or("no report of the load")
+        .to_owned();
+    Ok(vec![
+        Reading::at_most(
+            format!("{name}, first page"),
+            first.as_secs_f64(),
+            READY,
+            " s",
+        ),
+        Reading::at_most(
+            format!("{name}, slowest of 4 edits in force"),
+            slowest.as_secs_f64(),
+            EDIT,
+            " s",
+        ),
+        Reading::holds(
+            format!("{name}, pages during the edits"),
+            &report,
+            "0 failed",
+            report.contains(", 0 failed,"),
+        ),
+        Reading::at_most(
+            format!("{name}, end after Ctrl-C"),
+            drain.as_secs_f64(),
+            DRAIN,
+            " s",
+        ),
+        Reading::holds(
+            format!("{name}, exit"),
+            status.to_string(),
+            "0",
+            status.success(),
+        ),
+    ])
+}
+
+/// Saves an edit and waits until it acts: the time until the first of [`AGREE`] pages in a row that follow it.
+fn edit(demo: &mut Background, mesh: &Path, version: &str) -> Fallible<Duration> {
+    fs::write(
+        mesh.join("bars-reviews.yaml"),
+        ONE_VERSION.replace("VERSION", version),
+    )?;
+    let saved = Instant::now();
+    let mark = format!("reviews-{version}");
+    let in_force = demo.poll(PATIENCE, || {
+        let since = saved.elapsed();
+        (0..AGREE)
+            .all(|_| page().is_some_and(|page| page.contains(&mark)))
+            .then_some(since)
+    })?;
+    in_force.ok_or_else(|| format!("the edit to {version} never acted").into())
+}
+
+fn page() -> Option<String> {
+    let (status, body) = http::get(SocketAddr::from(GATEWAY), "/productpage").ok()?;
+    (status == 200).then_some(body)
+}
+
+/// A copy of the demo's mesh folder, to edit.
+fn mesh_folder() -> Fallible<PathBuf> {
+    let to = workspace::target().join("xtask/mesh");
+    if to.exists() {
+        fs::remove_dir_all(&to)?;
+    }
+    fs::create_dir_all(&to)?;
+    for entry in fs::read_dir(workspace::root().join("examples/bookinfo/mesh"))? {
+        let entry = entry?;
+        fs::copy(entry.path(), to.join(entry.file_name()))?;
+    }
+    Ok(to)
+}

@@ -1,0 +1,144 @@
+//! `cargo xtask bars`: each demand that has a number, measured and held against its bar.
+
+mod demo;
+mod memory;
+mod ratios;
+
+use clap::{Args, ValueEnum};
+
+use crate::Fallible;
+use crate::counterparts;
+use crate::suites;
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Groups of bars [default: all of them]
+    name: Vec<Group>,
+    /// Rounds of each benchmark scenario
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+}
+
+/// A group of bars that are measured together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Group {
+    /// The bookinfo demo with sidecars, and embedded: ready, edit, drain
+    Demo,
+    /// The conformance suites
+    Suites,
+    /// h2spec and gRPC's interop client and server
+    Counterparts,
+    /// CPU per request beside other proxies
+    Ratios,
+    /// Resident memory, idle and with 10,000 clusters
+    Memory,
+}
+
+/// One measured value beside its bar.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    name: String,
+    value: String,
+    bar: String,
+    met: bool,
+}
+
+impl Reading {
+    /// A value that must not exceed `bar`.
+    fn at_most(name: impl Into<String>, value: f64, bar: f64, unit: &str) -> Self {
+        let shown = |number: f64| format!("{number:.2}{unit}");
+        Self {
+            name: name.into(),
+            value: shown(value),
+            bar: format!("<= {}", shown(bar)),
+            met: value <= bar,
+        }
+    }
+
+    /// A demand that holds or not.
+    fn holds(
+        name: impl Into<String>,
+        value: impl Into<String>,
+        bar: impl Into<String>,
+        met: bool,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            value: value.into(),
+            bar: bar.into(),
+            met,
+        }
+    }
+}
+
+/// Measures the groups; `true` if no bar is missed.
+pub(crate) fn run(options: &Options) -> Fallible<bool> {
+    let groups = if options.name.is_empty() {
+        Group::value_variants()
+    } else {
+        &options.name
+    };
+    let mut all_met = true;
+    for group in groups {
+        let readings = match measure(*group, options.rounds) {
+            Ok(readings) => readings,
+            Err(error) => vec![Reading::holds(
+                group_name(*group),
+                format!("not measured: {error}"),
+                "measured",
+                false,
+            )],
+        };
+        for reading in readings {
+            let missed = if reading.met { "" } else { " MISSED" };
+            println!(
+                "{}: {} (bar {}){missed}",
+                reading.name, reading.value, reading.bar
+            );
+            all_met &= reading.met;
+        }
+    }
+    Ok(all_met)
+}
+
+fn group_name(group: Group) -> String {
+    group
+        .to_possible_value()
+        .map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+fn measure(group: Group, rounds: u32) -> Fallible<Vec<Reading>> {
+    match group {
+        Group::Demo => demo::measure(),
+        Group::Suites => Ok(suites::judge(true)?
+            .into_iter()
+            .map(Reading::from)
+            .collect()),
+        Group::Counterparts => Ok(counterparts_readings()),
+        Group::Ratios => ratios::measure(rounds),
+        Group::Memory => memory::measure(),
+    }
+}
+
+impl From<suites::Verdict> for Reading {
+    fn from(verdict: suites::Verdict) -> Self {
+        Self::holds(verdict.name, verdict.value, verdict.bar, verdict.met)
+    }
+}
+
+fn counterparts_readings() -> Vec<Reading> {
+    let rig = counterparts::Rig::default();
+    let reading = |name: &str, bar: &str, outcome: Fallible<String>| match outcome {
+        Ok(value) => Reading::holds(name, value, bar, true),
+        Err(error) => Reading::holds(name, error.to_string(), bar, false),
+    };
+    vec![
+        reading("h2spec", "143 of 145", counterparts::h2spec::run(&rig)),
+        reading(
+            "grpc-interop",
+            "every case, soaks without a failure",
+            counterparts::grpc::run(&rig),
+        ),
+    ]
+}
