@@ -9,6 +9,7 @@ use crate::Fallible;
 use crate::budget;
 use crate::counterparts;
 use crate::process;
+use crate::schema;
 use crate::suites;
 use crate::summary::Summary;
 use crate::tools;
@@ -45,6 +46,10 @@ pub(crate) fn run(options: &Options) -> Fallible<bool> {
             "-D",
             "warnings",
         ]))
+    });
+    s.step("schema", || {
+        schema::run(true)?;
+        Ok(String::new())
     });
     s.step("budgets", budget::check);
     s.step("bare", || {
