@@ -4,8 +4,11 @@ pub mod cluster;
 pub mod config;
 mod error;
 pub mod model;
+#[cfg(feature = "client")]
+pub mod pool;
 pub mod route;
 pub mod snapshot;
 pub mod telemetry;
+pub mod transport;
 
 pub use self::error::{BoxError, Error, Kind, Reply};

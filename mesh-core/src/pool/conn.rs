@@ -1,0 +1,270 @@
+//! One upstream connection as requests see it, and where its kind is found.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use hyper::client::conn::{http1, http2};
+
+use super::{
+    body::Release,
+    host::{Host, Key},
+};
+
+/// A connection. While an HTTP/1 connection serves a request, only that request holds it.
+pub(super) struct Conn<B> {
+    pub(super) id: u64,
+    pub(super) sender: Sender<B>,
+    pub(super) host: Arc<Host<B>>,
+    /// HTTP/2: streams open.
+    streams: AtomicU32,
+    /// HTTP/2: most streams that we open; the peer's limit may be lower.
+    max_streams: u32,
+    /// HTTP/2: most streams that the peer takes.
+    peer_max_streams: AtomicU32,
+    /// Requests begun.
+    served: AtomicU32,
+    max_requests: u32,
+    /// No further request.
+    draining: AtomicBool,
+    /// The last request had a body of which we do not know that it was sent whole.
+    doubtful: AtomicBool,
+}
+
+pub(super) enum Sender<B> {
+    // The locks are held for a call each, and contended only if a response body moves to another thread.
+    Http1(Mutex<http1::SendRequest<B>>),
+    Http2(Mutex<http2::SendRequest<B>>),
+}
+
+/// Limits of a connection.
+pub(super) struct ConnLimits {
+    pub(super) max_streams: u32,
+    pub(super) max_requests: u32,
+}
+
+impl<B> Conn<B> {
+    pub(super) fn new(sender: Sender<B>, host: Arc<Host<B>>, limits: ConnLimits) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        // The request for which it is made counts from the beginning.
+        let streams = match sender {
+            Sender::Http1(_) => 0,
+            Sender::Http2(_) => 1,
+        };
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            sender,
+            host,
+            streams: AtomicU32::new(streams),
+            max_streams: limits.max_streams,
+            peer_max_streams: AtomicU32::new(u32::MAX),
+            served: AtomicU32::new(0),
+            max_requests: limits.max_requests,
+            draining: AtomicBool::new(false),
+            doubtful: AtomicBool::new(false),
+        }
+    }
+
+    /// Counts a request; returns whether there was one before.
+    pub(super) fn begin(&self, whole: bool) -> bool {
+        self.doubtful.store(!whole, Ordering::Relaxed);
+        let before = self.served.fetch_add(1, Ordering::Relaxed);
+        if before + 1 >= self.max_requests {
+            self.draining.store(true, Ordering::Relaxed);
+        }
+        before > 0
+    }
+
+    /// Requests begun up to now.
+    pub(super) fn served(&self) -> u32 {
+        self.served.load(Ordering::Relaxed)
+    }
+
+    /// Whether the last request's number was reached.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.served() >= self.max_requests
+    }
+
+    /// Open streams of an HTTP/2 connection.
+    pub(super) fn streams(&self) -> u32 {
+        self.streams.load(Ordering::Relaxed)
+    }
+
+    /// Takes a place for a stream, if there is one. Called under the host's lock.
+    pub(super) fn begin_stream(&self) -> bool {
+        let max = self
+            .max_streams
+            .min(self.peer_max_streams.load(Ordering::Relaxed));
+        let free = !self.draining.load(Ordering::Relaxed) && self.streams() < max;
+        if free {
+            self.streams.fetch_add(1, Ordering::Relaxed);
+        }
+        free
+    }
+
+    pub(super) fn set_peer_max_streams(&self, max: usize) {
+        let max = u32::try_from(max).unwrap_or(u32::MAX);
+        if self.peer_max_streams.load(Ordering::Relaxed) != max {
+            self.peer_max_streams.store(max, Ordering::Relaxed);
+        }
+    }
+
+    /// No further request is sent on it.
+    pub(super) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.host.drain(self.id);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        match &self.sender {
+            Sender::Http1(sender) => lock(sender).is_closed(),
+            Sender::Http2(sender) => lock(sender).is_closed(),
+        }
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        match &self.sender {
+            Sender::Http1(sender) => lock(sender).is_ready(),
+            Sender::Http2(sender) => lock(sender).is_ready(),
+        }
+    }
+
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.doubtful.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        match &self.sender {
+            Sender::Http1(sender) => lock(sender).poll_ready(cx),
+            Sender::Http2(sender) => lock(sender).poll_ready(cx),
+        }
+    }
+}
+
+impl<B: Send + 'static> Release for Conn<B> {
+    fn release(self: Arc<Self>, clean: bool) {
+        match &self.sender {
+            // An unclean connection is dropped here, and with its sender hyper closes it.
+            Sender::Http1(_) if !clean || self.draining.load(Ordering::Relaxed) => {}
+            Sender::Http1(_) => {
+                let host = self.host.clone();
+                host.put(self);
+            }
+            Sender::Http2(_) => {
+                self.streams.fetch_sub(1, Ordering::Relaxed);
+                if self.draining.load(Ordering::Relaxed) {
+                    self.host.drain(self.id);
+                }
+                self.host.stream_ended();
+            }
+        }
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// All hosts of a pool, sharded by thread.
+pub(super) struct Hosts<B> {
+    shards: [Mutex<Shard<B>>; SHARDS],
+}
+
+type Shard<B> = HashMap<Key, Arc<Host<B>>, BuildHasherDefault<Multiply>>;
+
+/// More than the cores of most machines; threads beyond it share, which costs contention and nothing else.
+const SHARDS: usize = 64;
+
+impl<B> Default for Hosts<B> {
+    fn default() -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Mutex::default()),
+        }
+    }
+}
+
+impl<B> Hosts<B> {
+    /// The host of `key`, made if need be.
+    pub(super) fn get(&self, key: &Key) -> Arc<Host<B>> {
+        let mut shard = self.shard(key);
+        match shard.get(key) {
+            Some(host) => host.clone(),
+            None => shard
+                .entry(*key)
+                .or_insert_with(|| Arc::new(Host::new(*key)))
+                .clone(),
+        }
+    }
+
+    /// A connection that can take a request of `key` at once.
+    pub(super) fn take(&self, key: &Key) -> Option<Arc<Conn<B>>> {
+        self.shard(key).get(key)?.take()
+    }
+
+    /// Forgets `host` if it has no connections.
+    pub(super) fn forget(&self, host: &Host<B>) {
+        let mut shard = self.shard(&host.key);
+        let mut state = host.lock();
+        if state.total == 0 && !state.closed {
+            state.close();
+            shard.remove(&host.key);
+        }
+    }
+
+    /// Closes all idle connections and keeps none any more.
+    pub(super) fn close(&self) {
+        for shard in &self.shards {
+            let hosts = std::mem::take(&mut *lock(shard));
+            for host in hosts.into_values() {
+                // Dropped without the lock: a connection's end takes it.
+                let idle = host.lock().close();
+                drop(idle);
+            }
+        }
+    }
+
+    fn shard(&self, key: &Key) -> MutexGuard<'_, Shard<B>> {
+        lock(&self.shards[key.thread as usize % SHARDS])
+    }
+}
+
+/// A number for each thread.
+pub(super) fn thread() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    thread_local!(static THREAD: u32 = NEXT.fetch_add(1, Ordering::Relaxed));
+    THREAD.with(|thread| *thread)
+}
+
+/// Hashes small numbers that no peer chooses: one multiplication each.
+#[derive(Default)]
+pub(super) struct Multiply(u64);
+
+impl Hasher for Multiply {
+    fn finish(&self) -> u64 {
+        self.0 ^ (self.0 >> 32)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        self.write_u64(u64::from(value));
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0.rotate_left(5) ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn write_isize(&mut self, value: isize) {
+        self.write_u64(value as u64);
+    }
+}

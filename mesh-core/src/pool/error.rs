@@ -1,0 +1,111 @@
+//! From hyper's errors to [`Kind`]. Only errors come here, so chains may be walked.
+
+use std::{error::Error as StdError, fmt};
+
+use crate::{BoxError, Error, Kind};
+
+/// How far a request got that lost its connection: the source of the errors that the pool makes for it.
+///
+/// A retry policy asks through [`lost`]: what was never sent may be sent again whatever it is.
+#[derive(Debug)]
+pub struct Lost {
+    /// A part of the request may have reached the upstream.
+    pub sent: bool,
+    /// The connection had served a request before, so the upstream may have closed it for idleness.
+    pub reused: bool,
+    source: BoxError,
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.sent, self.reused) {
+            (false, _) => "the connection was lost before the request was sent",
+            (true, true) => "a kept connection was lost before a response came",
+            (true, false) => "the connection was lost before a response came",
+        })
+    }
+}
+
+impl StdError for Lost {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        let source: &(dyn StdError + Send + Sync) = &*self.source;
+        Some(source)
+    }
+}
+
+/// How far the request got, if `error` is about a lost connection.
+pub fn lost(error: &Error) -> Option<&Lost> {
+    StdError::source(error)?.downcast_ref()
+}
+
+/// The error of a request on a connection.
+pub(super) fn of_request(error: hyper::Error, sent: bool, reused: bool) -> Error {
+    match kind(&error) {
+        kind @ (Kind::ConnectionTermination | Kind::RefusedStream | Kind::RemoteReset) => {
+            Error::caused_by(
+                kind,
+                Lost {
+                    sent: sent && kind != Kind::RefusedStream,
+                    reused,
+                    source: error.into(),
+                },
+            )
+        }
+        kind => Error::caused_by(kind, error),
+    }
+}
+
+/// The error of a response body.
+pub(super) fn of_body(error: hyper::Error) -> Error {
+    Error::caused_by(kind(&error), error)
+}
+
+fn kind(error: &hyper::Error) -> Kind {
+    if let Some(h2) = find_h2(error) {
+        return of_h2(h2);
+    }
+    if error.is_parse() {
+        Kind::UpstreamProtocol
+    } else if error.is_user() {
+        // The request's own body failed: its sender went away.
+        Kind::DownstreamTermination
+    } else if error.is_timeout() {
+        Kind::ConnectionTermination
+    } else if error.is_incomplete_message()
+        || error.is_canceled()
+        || error.is_closed()
+        || find_io(error)
+    {
+        Kind::ConnectionTermination
+    } else {
+        Kind::UpstreamProtocol
+    }
+}
+
+fn of_h2(error: &h2::Error) -> Kind {
+    if error.is_io() {
+        return Kind::ConnectionTermination;
+    }
+    match error.reason() {
+        // Streams that a GOAWAY reaches are those that it did not count as begun.
+        Some(_) if error.is_go_away() && error.is_remote() => Kind::RefusedStream,
+        Some(h2::Reason::REFUSED_STREAM) if error.is_remote() => Kind::RefusedStream,
+        Some(_) if error.is_remote() => Kind::RemoteReset,
+        Some(h2::Reason::CANCEL | h2::Reason::NO_ERROR) => Kind::LocalReset,
+        Some(_) => Kind::UpstreamProtocol,
+        None => Kind::ConnectionTermination,
+    }
+}
+
+fn find_h2(error: &hyper::Error) -> Option<&h2::Error> {
+    sources(error).find_map(|source| source.downcast_ref())
+}
+
+fn find_io(error: &hyper::Error) -> bool {
+    sources(error).any(|source| source.is::<std::io::Error>())
+}
+
+fn sources(error: &hyper::Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+    let first: Option<&(dyn StdError + 'static)> = error.source();
+    std::iter::successors(first, |source| (*source).source())
+}

@@ -1,0 +1,229 @@
+//! The connections of one thread to one endpoint, and the requests that wait for one.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::oneshot;
+
+use super::{Protocol, conn::Conn};
+use crate::{Kind, cluster::Permit, model::Priority};
+
+/// Which connections may serve a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) thread: u32,
+    pub(super) endpoint: u64,
+    pub(super) generation: u64,
+    pub(super) protocol: Protocol,
+    pub(super) priority: Priority,
+    /// Id of the only downstream connection that it may serve; 0: any.
+    pub(super) downstream: u64,
+}
+
+/// The connections of one key.
+pub(super) struct Host<B> {
+    pub(super) key: Key,
+    state: Mutex<State<B>>,
+}
+
+pub(super) struct State<B> {
+    /// HTTP/1: those without a request, the most recent last. HTTP/2: all that take streams.
+    pub(super) ready: Vec<Arc<Conn<B>>>,
+    waiting: VecDeque<oneshot::Sender<Wake<B>>>,
+    /// Connections on their way.
+    connecting: usize,
+    /// Connections, those on their way included.
+    pub(super) total: usize,
+    /// The pool is gone, or forgot this host: nothing is kept any more.
+    pub(super) closed: bool,
+}
+
+/// What a waiting request is told.
+pub(super) enum Wake<B> {
+    /// This connection is yours.
+    Conn(Arc<Conn<B>>),
+    /// Look again.
+    Retry,
+    /// The connection that you waited for failed.
+    Failed(Kind),
+}
+
+/// What a request without a connection does next.
+pub(super) enum Step<B> {
+    Use(Arc<Conn<B>>),
+    /// Connect, within this place in the limit.
+    Connect(Option<Permit>),
+    Wait(oneshot::Receiver<Wake<B>>),
+    /// The host was forgotten; find it again.
+    Gone,
+}
+
+impl<B> Host<B> {
+    pub(super) fn new(key: Key) -> Self {
+        Self {
+            key,
+            state: Mutex::new(State {
+                ready: Vec::new(),
+                waiting: VecDeque::new(),
+                connecting: 0,
+                total: 0,
+                closed: false,
+            }),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State<B>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection that can take a request.
+    pub(super) fn take(&self) -> Option<Arc<Conn<B>>> {
+        self.lock().take(self.key.protocol)
+    }
+
+    /// What to do without one. `permit` asks the cluster's limit.
+    pub(super) fn step(&self, permit: impl FnOnce() -> Option<Permit>) -> Step<B> {
+        let mut state = self.lock();
+        if state.closed {
+            return Step::Gone;
+        }
+        if let Some(conn) = state.take(self.key.protocol) {
+            return Step::Use(conn);
+        }
+        // One HTTP/2 connection carries many streams, so everyone waits for the one on its way.
+        let shared = self.key.protocol == Protocol::Http2 && state.connecting > 0;
+        if !shared {
+            let permit = permit();
+            // As in Envoy each worker may have one connection to an endpoint whatever the limit says, or it would starve.
+            if permit.is_some() || state.total == 0 {
+                state.connecting += 1;
+                state.total += 1;
+                return Step::Connect(permit);
+            }
+        }
+        let (sender, receiver) = oneshot::channel();
+        state.waiting.push_back(sender);
+        Step::Wait(receiver)
+    }
+
+    /// A connection was made: it is the caller's, and HTTP/2 waiters may use it too.
+    pub(super) fn connected(&self, conn: &Arc<Conn<B>>) {
+        let mut state = self.lock();
+        state.connecting -= 1;
+        if self.key.protocol == Protocol::Http2 && !state.closed {
+            state.ready.push(conn.clone());
+            state.wake_all(|| Wake::Retry);
+        }
+    }
+
+    /// A connection could not be made; `None`: it was given up.
+    pub(super) fn failed(&self, kind: Option<Kind>) {
+        let mut state = self.lock();
+        state.connecting -= 1;
+        state.total -= 1;
+        match kind {
+            Some(kind) if self.key.protocol == Protocol::Http2 => {
+                state.wake_all(|| Wake::Failed(kind))
+            }
+            _ => state.wake_one(),
+        }
+    }
+
+    /// A connection ended. Returns whether the host is of no use any more.
+    pub(super) fn ended(&self, id: u64) -> bool {
+        let mut state = self.lock();
+        state.remove(id);
+        state.total -= 1;
+        state.wake_one();
+        state.total == 0 && state.waiting.is_empty()
+    }
+
+    /// Takes a connection without requests out, so that no request will find it. `false`: it has one, or is out already.
+    pub(super) fn retire(&self, id: u64) -> bool {
+        let mut state = self.lock();
+        let idle = state
+            .ready
+            .iter()
+            .any(|conn| conn.id == id && conn.streams() == 0);
+        idle && state.remove(id)
+    }
+
+    /// Takes a connection out for good, whether it serves requests or not.
+    pub(super) fn drain(&self, id: u64) {
+        self.lock().remove(id);
+    }
+
+    /// Gives an HTTP/1 connection to the request that waits longest, else keeps it.
+    pub(super) fn put(&self, mut conn: Arc<Conn<B>>) {
+        let mut state = self.lock();
+        while let Some(waiter) = state.waiting.pop_front() {
+            match waiter.send(Wake::Conn(conn)) {
+                Ok(()) => return,
+                Err(Wake::Conn(back)) => conn = back,
+                Err(_) => return,
+            }
+        }
+        if !state.closed {
+            state.ready.push(conn);
+        }
+    }
+
+    /// A stream ended, so that another one may begin.
+    pub(super) fn stream_ended(&self) {
+        self.lock().wake_one();
+    }
+}
+
+impl<B> State<B> {
+    fn take(&mut self, protocol: Protocol) -> Option<Arc<Conn<B>>> {
+        match protocol {
+            Protocol::Http1 => self.take_http1(),
+            Protocol::Http2 => {
+                self.ready.retain(|conn| !conn.is_closed());
+                self.ready.iter().find(|conn| conn.begin_stream()).cloned()
+            }
+        }
+    }
+
+    /// The most recent connection that is ready. One whose task has still to see the end of its last exchange will do, if
+    /// nothing but that is awaited.
+    fn take_http1(&mut self) -> Option<Arc<Conn<B>>> {
+        if self.ready.last()?.is_ready() {
+            return self.ready.pop();
+        }
+        self.ready.retain(|conn| !conn.is_closed());
+        let ready = self.ready.iter().rposition(|conn| conn.is_ready());
+        let settling = || self.ready.iter().rposition(|conn| !conn.is_doubtful());
+        let index = ready.or_else(settling)?;
+        Some(self.ready.remove(index))
+    }
+
+    fn remove(&mut self, id: u64) -> bool {
+        let found = self.ready.iter().position(|conn| conn.id == id);
+        found.map(|index| self.ready.remove(index)).is_some()
+    }
+
+    fn wake_one(&mut self) {
+        while let Some(waiter) = self.waiting.pop_front() {
+            if waiter.send(Wake::Retry).is_ok() {
+                return;
+            }
+        }
+    }
+
+    fn wake_all(&mut self, wake: impl Fn() -> Wake<B>) {
+        for waiter in self.waiting.drain(..) {
+            // One who no longer waits has no use for it.
+            let _ = waiter.send(wake());
+        }
+    }
+
+    /// Forgets all connections; those in use end with their exchange.
+    pub(super) fn close(&mut self) -> Vec<Arc<Conn<B>>> {
+        self.closed = true;
+        self.wake_all(|| Wake::Retry);
+        std::mem::take(&mut self.ready)
+    }
+}

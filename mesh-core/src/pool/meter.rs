@@ -1,0 +1,118 @@
+//! Counts an upstream connection and its bytes, for as long as its socket lives, upgrades included.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{Arc, Weak},
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Protocol;
+use crate::{
+    cluster::{Cluster, Endpoint, Permit},
+    transport::Target,
+};
+
+/// A counted connection.
+pub struct Metered<I> {
+    io: I,
+    cluster: Arc<Cluster>,
+    // A connection must not keep an endpoint alive, since it is closed when the endpoint is gone.
+    endpoint: Weak<Endpoint>,
+    _permit: Option<Permit>,
+}
+
+impl<I> Metered<I> {
+    pub(super) fn new(io: I, target: &Target, protocol: Protocol, permit: Option<Permit>) -> Self {
+        let (stats, endpoint) = (target.cluster.stats(), target.endpoint.stats());
+        stats.upstream_cx_total.add(1);
+        stats.upstream_cx_active.add(1);
+        match protocol {
+            Protocol::Http1 => stats.upstream_cx_http1_total.add(1),
+            Protocol::Http2 => stats.upstream_cx_http2_total.add(1),
+        }
+        endpoint.cx_total.add(1);
+        endpoint.cx_active.add(1);
+        Self {
+            io,
+            cluster: target.cluster.clone(),
+            endpoint: Arc::downgrade(&target.endpoint),
+            _permit: permit,
+        }
+    }
+
+    fn sent(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(count)) = &result {
+            self.cluster
+                .stats()
+                .upstream_cx_tx_bytes_total
+                .add(*count as u64);
+        }
+        result
+    }
+}
+
+impl<I> Drop for Metered<I> {
+    fn drop(&mut self) {
+        let stats = self.cluster.stats();
+        stats.upstream_cx_active.sub(1);
+        stats.upstream_cx_destroy.add(1);
+        if let Some(endpoint) = self.endpoint.upgrade() {
+            endpoint.stats().cx_active.sub(1);
+        }
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Metered<I> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        let count = buf.filled().len() - before;
+        this.cluster
+            .stats()
+            .upstream_cx_rx_bytes_total
+            .add(count as u64);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Metered<I> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.io).poll_write(cx, buf);
+        this.sent(result)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
+        this.sent(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}

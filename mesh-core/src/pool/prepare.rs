@@ -1,0 +1,114 @@
+//! Writes a request in the form that the protocol of its connection asks for.
+
+use http::{
+    HeaderValue, Method, Request, Uri, Version,
+    header::{CONNECTION, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE},
+    uri::{Authority, PathAndQuery, Scheme},
+};
+
+use super::Protocol;
+use crate::{Error, Kind};
+
+/// Authority and target move to where `protocol` wants them.
+pub(super) fn prepare<B>(request: &mut Request<B>, protocol: Protocol) -> Result<(), Error> {
+    match protocol {
+        Protocol::Http1 => to_http1(request),
+        Protocol::Http2 => to_http2(request),
+    }
+}
+
+/// RFC 9112 section 3.2: origin form with `host`, authority form for CONNECT.
+fn to_http1<B>(request: &mut Request<B>) -> Result<(), Error> {
+    *request.version_mut() = Version::HTTP_11;
+    if request.uri().authority().is_none() || *request.method() == Method::CONNECT {
+        return Ok(());
+    }
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    let authority = parts.authority.take().ok_or(Kind::Internal)?;
+    let host = HeaderValue::from_str(authority.as_str())
+        .map_err(|error| Error::caused_by(Kind::DownstreamProtocol, error))?;
+    request.headers_mut().insert(HOST, host);
+    let path = parts
+        .path_and_query
+        .unwrap_or_else(|| PathAndQuery::from_static("/"));
+    *request.uri_mut() = Uri::from(path);
+    Ok(())
+}
+
+/// RFC 9113 section 8.3.1: scheme and authority in the URI, no `host`. Section 8.2.2: no header of the connection.
+fn to_http2<B>(request: &mut Request<B>) -> Result<(), Error> {
+    *request.version_mut() = Version::HTTP_2;
+    if request.uri().scheme().is_none() && *request.method() != Method::CONNECT {
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        if parts.authority.is_none() {
+            let host = request.headers().get(HOST).ok_or(Kind::MissingHost)?;
+            let authority = Authority::try_from(host.as_bytes());
+            parts.authority =
+                Some(authority.map_err(|error| Error::caused_by(Kind::DownstreamProtocol, error))?);
+        }
+        parts.scheme = Some(Scheme::HTTP);
+        parts
+            .path_and_query
+            .get_or_insert_with(|| PathAndQuery::from_static("/"));
+        *request.uri_mut() = Uri::from_parts(parts)
+            .map_err(|error| Error::caused_by(Kind::DownstreamProtocol, error))?;
+    }
+    let headers = request.headers_mut();
+    headers.remove(HOST);
+    for name in [
+        CONNECTION,
+        TRANSFER_ENCODING,
+        UPGRADE,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+    ] {
+        headers.remove(name);
+    }
+    if headers
+        .get(TE)
+        .is_some_and(|te| !te.as_bytes().eq_ignore_ascii_case(b"trailers"))
+    {
+        headers.remove(TE);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn http1_gets_origin_form_and_host() {
+        let mut request = Request::get("http://a:80/x?y")
+            .header(HOST, "b")
+            .body(())
+            .expect("a request");
+        prepare(&mut request, Protocol::Http1).expect("prepared");
+        assert_eq!(request.uri(), "/x?y");
+        assert_eq!(request.headers()[HOST], "a:80");
+        let mut connect = Request::connect("a:443").body(()).expect("a request");
+        prepare(&mut connect, Protocol::Http1).expect("prepared");
+        assert_eq!(connect.uri(), "a:443");
+    }
+
+    #[test]
+    fn http2_gets_an_absolute_uri_and_no_header_of_the_connection() {
+        let mut request = Request::get("/x")
+            .header(HOST, "a")
+            .header(CONNECTION, "close")
+            .header(TE, "gzip")
+            .header(TRANSFER_ENCODING, "chunked")
+            .body(())
+            .expect("a request");
+        prepare(&mut request, Protocol::Http2).expect("prepared");
+        assert_eq!(request.uri(), "http://a/x");
+        assert!(request.headers().is_empty());
+        let mut hostless = Request::get("/x").body(()).expect("a request");
+        assert_eq!(
+            prepare(&mut hostless, Protocol::Http2)
+                .expect_err("no host")
+                .kind(),
+            Kind::MissingHost
+        );
+    }
+}

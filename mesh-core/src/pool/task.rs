@@ -1,0 +1,336 @@
+//! Makes a connection, and drives it in a task of its own.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, Weak},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http_body::Body;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::{
+    Protocol, Shared,
+    conn::{Conn, ConnLimits, Hosts, Sender},
+    host::Host,
+    meter::Metered,
+    service::{ConnIo, PoolExec},
+};
+use crate::{
+    BoxError, Error, Kind,
+    cluster::{Cluster, Endpoint, Permit},
+    model,
+    transport::{Connector, Target},
+};
+
+/// How often a connection looks whether its endpoint is still there.
+const TICK: Duration = Duration::from_secs(5);
+
+/// Makes a connection for `host`.
+pub(super) async fn connect<C, B, X>(
+    shared: &Arc<Shared<C, B, X>>,
+    host: Arc<Host<B>>,
+    target: &Target,
+    permit: Option<Permit>,
+) -> Result<Arc<Conn<B>>, Error>
+where
+    C: Connector + Send + Sync + 'static,
+    C::Future: Send,
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+    X: PoolExec<C::Io, B>,
+{
+    let mut progress = Progress {
+        host: Some(&host),
+        failure: None,
+    };
+    let result = open(shared, &host, target, permit).await;
+    match result {
+        Ok(conn) => {
+            progress.host = None;
+            host.connected(&conn);
+            Ok(conn)
+        }
+        Err(error) => {
+            let stats = target.cluster.stats();
+            stats.upstream_cx_connect_fail.add(1);
+            if error.kind() == Kind::ConnectTimeout {
+                stats.upstream_cx_connect_timeout.add(1);
+            }
+            target.endpoint.stats().cx_connect_fail.add(1);
+            progress.failure = Some(error.kind());
+            drop(progress);
+            shared.hosts.forget(&host);
+            Err(error)
+        }
+    }
+}
+
+/// Tells the host when connecting failed or was given up.
+struct Progress<'a, B> {
+    host: Option<&'a Host<B>>,
+    failure: Option<Kind>,
+}
+
+impl<B> Drop for Progress<'_, B> {
+    fn drop(&mut self) {
+        if let Some(host) = self.host {
+            host.failed(self.failure);
+        }
+    }
+}
+
+async fn open<C, B, X>(
+    shared: &Arc<Shared<C, B, X>>,
+    host: &Arc<Host<B>>,
+    target: &Target,
+    permit: Option<Permit>,
+) -> Result<Arc<Conn<B>>, Error>
+where
+    C: Connector + Send + Sync + 'static,
+    C::Future: Send,
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+    X: PoolExec<C::Io, B>,
+{
+    let config = target.cluster.config();
+    let io = match tokio::time::timeout(target.timeout(), shared.connector.connect(target)).await {
+        Ok(Ok(io)) => io,
+        // The sentence names the cluster that wants what is not there, so it is shown to the client.
+        Ok(Err(error)) if error.kind() == Kind::FailClosed => {
+            return Err(Error::detailed(Kind::FailClosed, error.to_string()));
+        }
+        Ok(Err(error)) => return Err(Error::caused_by(error.kind(), error)),
+        Err(_) => return Err(Kind::ConnectTimeout.into()),
+    };
+    let io = TokioIo::new(Metered::new(io, target, host.key.protocol, permit));
+    let limits = ConnLimits {
+        max_streams: config.http2.max_concurrent_streams.unwrap_or(u32::MAX),
+        max_requests: config
+            .max_requests_per_connection
+            .filter(|max| *max > 0)
+            .unwrap_or(u32::MAX),
+    };
+    let failed = |error: hyper::Error| Error::caused_by(Kind::ConnectFailure, error);
+    match host.key.protocol {
+        Protocol::Http1 => {
+            let (sender, connection) = http1_builder(config).handshake(io).await.map_err(failed)?;
+            let conn = Arc::new(Conn::new(
+                Sender::Http1(Mutex::new(sender)),
+                host.clone(),
+                limits,
+            ));
+            let life = Life::new(shared, &conn, target);
+            let task = Driven {
+                connection: connection.with_upgrades(),
+                life,
+                after: |_: &_, _: &_| {},
+            };
+            shared.exec.start(Box::pin(task));
+            Ok(conn)
+        }
+        Protocol::Http2 => {
+            let builder = http2_builder(config, shared.exec.clone());
+            let (sender, connection) = builder.handshake(io).await.map_err(failed)?;
+            let conn = Arc::new(Conn::new(
+                Sender::Http2(Mutex::new(sender)),
+                host.clone(),
+                limits,
+            ));
+            let life = Life::new(shared, &conn, target);
+            let after = |connection: &http2::Connection<ConnIo<C::Io>, B, X>, conn: &Conn<B>| {
+                conn.set_peer_max_streams(connection.current_max_send_streams());
+            };
+            shared.exec.start(Box::pin(Driven {
+                connection,
+                life,
+                after,
+            }));
+            Ok(conn)
+        }
+    }
+}
+
+fn http1_builder(config: &model::Cluster) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    if config.http1.preserve_case {
+        builder.preserve_header_case(true);
+    }
+    builder
+}
+
+/// Envoy's default windows.
+const STREAM_WINDOW: u32 = 16 << 20;
+const CONNECTION_WINDOW: u32 = 24 << 20;
+
+fn http2_builder<X: Clone>(config: &model::Cluster, exec: X) -> http2::Builder<X> {
+    let options = &config.http2;
+    let mut builder = http2::Builder::new(exec);
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(options.initial_stream_window_size.unwrap_or(STREAM_WINDOW))
+        .initial_connection_window_size(
+            options
+                .initial_connection_window_size
+                .unwrap_or(CONNECTION_WINDOW),
+        );
+    if let Some((interval, timeout)) = options.keepalive {
+        builder
+            .keep_alive_interval(interval)
+            .keep_alive_timeout(timeout)
+            .keep_alive_while_idle(true);
+    }
+    builder
+}
+
+/// A hyper connection with its life.
+struct Driven<T, B, C, X, F>
+where
+    B: Send + 'static,
+{
+    connection: T,
+    life: Life<B, C, X>,
+    after: F,
+}
+
+impl<T, B, C, X, F> Future for Driven<T, B, C, X, F>
+where
+    T: Future<Output = hyper::Result<()>> + Unpin,
+    B: Send + 'static,
+    F: Fn(&T, &Conn<B>) + Unpin,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        this.life.poll(cx);
+        let done = Pin::new(&mut this.connection).poll(cx);
+        if let Some(conn) = this.life.conn.upgrade() {
+            (this.after)(&this.connection, &conn);
+        }
+        match done {
+            Poll::Ready(result) => {
+                if let Err(error) = result {
+                    tracing::debug!(cluster = %this.life.cluster.name(), error = %error, "Upstream connection failed");
+                }
+                Poll::Ready(())
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// How long a connection lives: idle time, longest life, and whether its endpoint is still there.
+struct Life<B: Send + 'static, C, X> {
+    shared: Weak<Shared<C, B, X>>,
+    host: Arc<Host<B>>,
+    // The connection ends with the last holder, so its task is none.
+    conn: Weak<Conn<B>>,
+    id: u64,
+    cluster: Arc<Cluster>,
+    endpoint: Weak<Endpoint>,
+    sleep: Pin<Box<Sleep>>,
+    registered: bool,
+    step: Duration,
+    /// Requests begun at the last look.
+    served: u32,
+    /// Since when no request began, as far as looks tell.
+    idle_since: Instant,
+    expires: Option<Instant>,
+}
+
+impl<B: Send + 'static, C, X> Life<B, C, X> {
+    fn new(shared: &Arc<Shared<C, B, X>>, conn: &Arc<Conn<B>>, target: &Target) -> Self {
+        let config = target.cluster.config();
+        let now = Instant::now();
+        let step = [
+            config.idle_timeout.map(|idle| idle / 4),
+            config.max_connection_duration,
+        ]
+        .into_iter()
+        .flatten()
+        .fold(TICK, Duration::min)
+        .max(Duration::from_millis(10));
+        Self {
+            shared: Arc::downgrade(shared),
+            host: conn.host.clone(),
+            conn: Arc::downgrade(conn),
+            id: conn.id,
+            cluster: target.cluster.clone(),
+            endpoint: Arc::downgrade(&target.endpoint),
+            sleep: Box::pin(sleep_until(now + step)),
+            registered: false,
+            step,
+            served: 0,
+            idle_since: now,
+            expires: config.max_connection_duration.map(|life| now + life),
+        }
+    }
+
+    /// Looks at the time, if it is time to.
+    fn poll(&mut self, cx: &mut Context<'_>) {
+        if self.registered && !self.sleep.is_elapsed() {
+            return;
+        }
+        self.registered = true;
+        while self.sleep.as_mut().poll(cx).is_ready() {
+            self.look();
+        }
+    }
+
+    fn look(&mut self) {
+        let now = Instant::now();
+        self.sleep.as_mut().reset(now + self.step);
+        let Some(conn) = self.conn.upgrade() else {
+            return;
+        };
+        let served = conn.served();
+        if served != self.served {
+            self.served = served;
+            self.idle_since = now;
+        }
+        if self.expires.is_some_and(|at| at <= now) || self.is_orphan() {
+            self.expires = None;
+            conn.drain();
+            return;
+        }
+        let config = self.cluster.config();
+        if config
+            .idle_timeout
+            .is_some_and(|idle| now - self.idle_since >= idle)
+            && self.host.retire(self.id)
+        {
+            self.cluster.stats().upstream_cx_idle_timeout.add(1);
+        }
+    }
+
+    /// The endpoint was removed, its transport settings changed, or it must not be used while unhealthy.
+    fn is_orphan(&self) -> bool {
+        let unhealthy = |endpoint: Arc<Endpoint>| {
+            self.cluster.config().close_on_host_failure && !endpoint.is_healthy()
+        };
+        self.cluster.generation() != self.host.key.generation
+            || self.endpoint.upgrade().is_none_or(unhealthy)
+    }
+}
+
+impl<B: Send + 'static, C, X> Drop for Life<B, C, X> {
+    fn drop(&mut self) {
+        if let Some(conn) = self.conn.upgrade()
+            && conn.is_exhausted()
+        {
+            self.cluster.stats().upstream_cx_max_requests.add(1);
+        }
+        if self.host.ended(self.id)
+            && let Some(shared) = self.shared.upgrade()
+        {
+            let hosts: &Hosts<B> = &shared.hosts;
+            hosts.forget(&self.host);
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! How connections are made and what is known of them. No TLS here: a `Connector` that speaks it brings it.
+
+#[cfg(feature = "net")]
+mod connect;
+pub mod detect;
+#[cfg(feature = "net")]
+mod exec;
+#[cfg(feature = "net")]
+mod io;
+mod peer;
+pub mod proxy_protocol;
+#[cfg(feature = "net")]
+mod socket;
+#[cfg(feature = "net")]
+mod timer;
+
+pub use self::peer::{ConnInfo, Security};
+#[cfg(feature = "net")]
+pub use self::{
+    connect::{ConnectError, Connector, Target, TcpConnector},
+    exec::{Exec, LocalExec, TokioExec},
+    io::{Io, Prefixed, Stream},
+    timer::{ConnTimer, Deadline},
+};
