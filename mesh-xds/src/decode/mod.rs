@@ -5,7 +5,12 @@
 //! effect is a note ([`Context::ignored`]); a wrong one is a rejection ([`Context::reject`]), and then the resource as a
 //! whole is not used. What would protect traffic and cannot act is kept as data and fails closed.
 
+pub(crate) mod access_log;
 pub(crate) mod common;
 mod context;
+pub(crate) mod filter;
+pub(crate) mod format;
+pub(crate) mod header;
+pub(crate) mod matcher;
 
 pub use self::context::{Context, Findings};

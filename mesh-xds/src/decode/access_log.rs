@@ -1,0 +1,234 @@
+//! Access logs and their filters (`config.accesslog.v3`).
+
+use envoy_types::pb::envoy::{
+    config::accesslog::v3::{
+        self as proto, AccessLogFilter, ComparisonFilter, access_log::ConfigType,
+        access_log_filter::FilterSpecifier, comparison_filter::Op,
+    },
+    extensions::access_loggers::{
+        file::v3::{FileAccessLog, file_access_log::AccessLogFormat},
+        stream::v3::{StderrAccessLog, StdoutAccessLog, stderr_access_log, stdout_access_log},
+    },
+};
+use mesh_core::model::{
+    AccessLog, Comparison, FormatKind, Fraction, LogFilter, LogSink, RuntimeFraction,
+};
+
+use super::{Context, common, context::Typed, format, matcher};
+
+/// The logs in the list `field`.
+pub(crate) fn logs(cx: &mut Context, field: &str, values: &[proto::AccessLog]) -> Vec<AccessLog> {
+    cx.each(field, values, log)
+}
+
+fn log(cx: &mut Context, value: &proto::AccessLog) -> Option<AccessLog> {
+    let proto::AccessLog {
+        name,
+        filter,
+        config_type,
+    } = value;
+    let Some(ConfigType::TypedConfig(any)) = config_type else {
+        cx.reject(
+            "typed_config",
+            format_args!("access log {name} has no configuration"),
+        );
+        return None;
+    };
+    let (sink, format, omit_empty) = cx.field("typed_config", |cx| {
+        let typed = cx.typed(any)?;
+        logger(cx, name, &typed)
+    })?;
+    let filter = match filter {
+        None => None,
+        Some(filter) => Some(cx.field("filter", |cx| log_filter(cx, filter))?),
+    };
+    Some(AccessLog {
+        sink,
+        format,
+        filter,
+        omit_empty,
+    })
+}
+
+type Logger = (LogSink, Option<FormatKind>, bool);
+
+fn logger(cx: &mut Context, name: &str, typed: &Typed) -> Option<Logger> {
+    match typed.name.as_str() {
+        "envoy.extensions.access_loggers.file.v3.FileAccessLog" => {
+            let FileAccessLog {
+                path,
+                access_log_format,
+            } = cx.message(typed)?;
+            let (format, omit) = file_format(cx, access_log_format)?;
+            Some((sink(&path), format, omit))
+        }
+        "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog" => {
+            let StdoutAccessLog { access_log_format } = cx.message(typed)?;
+            let format = access_log_format
+                .map(|stdout_access_log::AccessLogFormat::LogFormat(format)| format);
+            stream(cx, LogSink::Stdout, format)
+        }
+        "envoy.extensions.access_loggers.stream.v3.StderrAccessLog" => {
+            let StderrAccessLog { access_log_format } = cx.message(typed)?;
+            let format = access_log_format
+                .map(|stderr_access_log::AccessLogFormat::LogFormat(format)| format);
+            stream(cx, LogSink::Stderr, format)
+        }
+        kind => {
+            // A log that is not written harms no traffic: it is listed, not refused.
+            cx.note(
+                "",
+                format_args!("ignored: access log {name} ({kind}) is not supported"),
+            );
+            None
+        }
+    }
+}
+
+fn sink(path: &str) -> LogSink {
+    match path {
+        "/dev/stdout" => LogSink::Stdout,
+        "/dev/stderr" => LogSink::Stderr,
+        path => LogSink::File(path.into()),
+    }
+}
+
+fn stream(
+    cx: &mut Context,
+    sink: LogSink,
+    format: Option<envoy_types::pb::envoy::config::core::v3::SubstitutionFormatString>,
+) -> Option<Logger> {
+    let Some(format) = format else {
+        return Some((sink, None, false));
+    };
+    let format = cx.field("log_format", |cx| format::substitution(cx, &format))?;
+    cx.ignored("log_format.content_type", format.content_type.is_some());
+    Some((sink, Some(format.kind), format.omit_empty))
+}
+
+fn file_format(
+    cx: &mut Context,
+    value: Option<AccessLogFormat>,
+) -> Option<(Option<FormatKind>, bool)> {
+    Some(match value {
+        None => (None, false),
+        // An empty text means the default format.
+        Some(AccessLogFormat::Format(text)) if text.is_empty() => (None, false),
+        Some(AccessLogFormat::Format(text)) => (
+            Some(FormatKind::Text(format::text(cx, "format", &text)?)),
+            false,
+        ),
+        Some(AccessLogFormat::JsonFormat(template)) => (
+            Some(cx.field("json_format", |cx| format::json(cx, &template))?),
+            false,
+        ),
+        Some(AccessLogFormat::TypedJsonFormat(template)) => (
+            Some(cx.field("typed_json_format", |cx| format::json(cx, &template))?),
+            false,
+        ),
+        Some(AccessLogFormat::LogFormat(value)) => {
+            let format = cx.field("log_format", |cx| format::substitution(cx, &value))?;
+            cx.ignored("log_format.content_type", format.content_type.is_some());
+            (Some(format.kind), format.omit_empty)
+        }
+    })
+}
+
+/// Which requests are logged, or get a reply of their own.
+pub(crate) fn log_filter(cx: &mut Context, value: &AccessLogFilter) -> Option<LogFilter> {
+    Some(match value.filter_specifier.as_ref() {
+        Some(FilterSpecifier::StatusCodeFilter(filter)) => {
+            let (op, value) = comparison(cx, "status_code_filter", filter.comparison.as_ref())?;
+            LogFilter::Status(op, value)
+        }
+        Some(FilterSpecifier::DurationFilter(filter)) => {
+            let (op, value) = comparison(cx, "duration_filter", filter.comparison.as_ref())?;
+            LogFilter::Duration(op, value)
+        }
+        Some(FilterSpecifier::NotHealthCheckFilter(_)) => LogFilter::NotHealthCheck,
+        Some(FilterSpecifier::TraceableFilter(_)) => LogFilter::Traceable,
+        Some(FilterSpecifier::RuntimeFilter(filter)) => {
+            cx.field("runtime_filter", |cx| {
+                cx.ignored(
+                    "use_independent_randomness",
+                    filter.use_independent_randomness,
+                );
+            });
+            let percent = filter.percent_sampled.as_ref();
+            LogFilter::Runtime(RuntimeFraction {
+                default: percent.map_or(Fraction::NEVER, common::fraction),
+                key: filter.runtime_key.as_str().into(),
+            })
+        }
+        Some(FilterSpecifier::AndFilter(all)) => LogFilter::And(cx.field("and_filter", |cx| {
+            cx.each("filters", &all.filters, log_filter)
+        })),
+        Some(FilterSpecifier::OrFilter(any)) => LogFilter::Or(cx.field("or_filter", |cx| {
+            cx.each("filters", &any.filters, log_filter)
+        })),
+        Some(FilterSpecifier::HeaderFilter(filter)) => {
+            let Some(header) = &filter.header else {
+                cx.reject("header_filter.header", "must be set");
+                return None;
+            };
+            LogFilter::Header(cx.field("header_filter.header", |cx| matcher::header(cx, header))?)
+        }
+        Some(FilterSpecifier::ResponseFlagFilter(filter)) => LogFilter::ResponseFlag(
+            filter
+                .flags
+                .iter()
+                .map(|flag| flag.as_str().into())
+                .collect(),
+        ),
+        Some(FilterSpecifier::GrpcStatusFilter(filter)) => LogFilter::GrpcStatus(
+            filter
+                .statuses
+                .iter()
+                .filter_map(|status| u32::try_from(*status).ok())
+                .collect(),
+            filter.exclude,
+        ),
+        Some(FilterSpecifier::ExtensionFilter(filter)) => {
+            cx.reject(
+                "extension_filter",
+                format_args!("filter {} is not supported", filter.name),
+            );
+            return None;
+        }
+        Some(FilterSpecifier::MetadataFilter(_)) => {
+            cx.reject("metadata_filter", "not supported");
+            return None;
+        }
+        Some(FilterSpecifier::LogTypeFilter(_)) => {
+            cx.reject("log_type_filter", "not supported");
+            return None;
+        }
+        None => {
+            cx.reject("", "a filter must be set");
+            return None;
+        }
+    })
+}
+
+fn comparison(
+    cx: &mut Context,
+    field: &str,
+    value: Option<&ComparisonFilter>,
+) -> Option<(Comparison, u32)> {
+    cx.field(field, |cx| {
+        let Some(value) = value else {
+            cx.reject("comparison", "must be set");
+            return None;
+        };
+        let op = match value.op() {
+            Op::Eq => Comparison::Eq,
+            Op::Ge => Comparison::Ge,
+            Op::Le => Comparison::Le,
+            Op::Ne => Comparison::Ne,
+        };
+        let limit = value.value.as_ref();
+        let key = limit.is_some_and(|limit| !limit.runtime_key.is_empty());
+        cx.ignored("comparison.value.runtime_key", key);
+        Some((op, limit.map_or(0, |limit| limit.default_value)))
+    })
+}

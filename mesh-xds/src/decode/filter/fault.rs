@@ -1,0 +1,147 @@
+//! Fault injection (`extensions.filters.http.fault.v3.HTTPFault`).
+
+use envoy_types::pb::envoy::extensions::filters::{
+    common::fault::v3::{
+        FaultDelay as ProtoDelay, FaultRateLimit as ProtoLimit, fault_delay::FaultDelaySecifier,
+        fault_rate_limit::LimitType,
+    },
+    http::fault::v3::{FaultAbort as ProtoAbort, HttpFault, fault_abort::ErrorType},
+};
+use http::StatusCode;
+use mesh_core::model::{AbortWith, Fault, FaultAbort, FaultDelay, FaultRateLimit, Fraction};
+
+use crate::decode::{Context, common, matcher};
+
+/// The faults of a filter or an override.
+pub(super) fn fault(cx: &mut Context, value: &HttpFault) -> Option<Fault> {
+    let HttpFault {
+        delay,
+        abort,
+        upstream_cluster,
+        headers,
+        downstream_nodes,
+        max_active_faults,
+        response_rate_limit,
+        delay_percent_runtime,
+        abort_percent_runtime,
+        delay_duration_runtime,
+        abort_http_status_runtime,
+        max_active_faults_runtime,
+        response_rate_limit_percent_runtime,
+        abort_grpc_status_runtime,
+        disable_downstream_cluster_stats,
+        filter_metadata,
+    } = value;
+    for (field, key) in [
+        ("delay_percent_runtime", delay_percent_runtime),
+        ("abort_percent_runtime", abort_percent_runtime),
+        ("delay_duration_runtime", delay_duration_runtime),
+        ("abort_http_status_runtime", abort_http_status_runtime),
+        ("max_active_faults_runtime", max_active_faults_runtime),
+        (
+            "response_rate_limit_percent_runtime",
+            response_rate_limit_percent_runtime,
+        ),
+        ("abort_grpc_status_runtime", abort_grpc_status_runtime),
+    ] {
+        cx.ignored(field, !key.is_empty());
+    }
+    cx.ignored(
+        "disable_downstream_cluster_stats",
+        *disable_downstream_cluster_stats,
+    );
+    cx.ignored("filter_metadata", filter_metadata.is_some());
+    Some(Fault {
+        delay: match delay {
+            Some(delay) => Some(cx.field("delay", |cx| self::delay(cx, delay))?),
+            None => None,
+        },
+        abort: match abort {
+            Some(abort) => Some(cx.field("abort", |cx| self::abort(cx, abort))?),
+            None => None,
+        },
+        headers: cx.each("headers", headers, matcher::header),
+        upstream_cluster: upstream_cluster.as_str().into(),
+        downstream_nodes: downstream_nodes
+            .iter()
+            .map(|node| node.as_str().into())
+            .collect(),
+        max_active_faults: common::u32_of(max_active_faults.as_ref()),
+        response_rate_limit: match response_rate_limit {
+            Some(limit) => Some(cx.field("response_rate_limit", |cx| rate_limit(cx, limit))?),
+            None => None,
+        },
+    })
+}
+
+/// Without a percentage nothing is hit, as in Envoy.
+fn percentage(value: Option<&envoy_types::pb::envoy::r#type::v3::FractionalPercent>) -> Fraction {
+    value.map_or(Fraction::NEVER, common::fraction)
+}
+
+fn delay(cx: &mut Context, value: &ProtoDelay) -> Option<FaultDelay> {
+    let fixed = match &value.fault_delay_secifier {
+        Some(FaultDelaySecifier::FixedDelay(delay)) => {
+            Some(common::duration(cx, "fixed_delay", delay)?)
+        }
+        Some(FaultDelaySecifier::HeaderDelay(_)) => None,
+        None => {
+            cx.reject("", "one of fixed_delay, header_delay must be set");
+            return None;
+        }
+    };
+    Some(FaultDelay {
+        fixed,
+        percentage: percentage(value.percentage.as_ref()),
+    })
+}
+
+fn abort(cx: &mut Context, value: &ProtoAbort) -> Option<FaultAbort> {
+    let ProtoAbort {
+        percentage,
+        response_body,
+        error_type,
+    } = value;
+    cx.ignored("response_body", !response_body.is_empty());
+    let with = match error_type {
+        Some(ErrorType::HttpStatus(code)) => {
+            let status = u16::try_from(*code).ok();
+            let status = status.and_then(|code| StatusCode::from_u16(code).ok());
+            match status.filter(|status| status.as_u16() >= 200 && status.as_u16() < 600) {
+                Some(status) => AbortWith::Http(status),
+                None => {
+                    cx.reject("http_status", format_args!("{code} is not in 200 to 599"));
+                    return None;
+                }
+            }
+        }
+        Some(ErrorType::GrpcStatus(code)) => AbortWith::Grpc(*code),
+        Some(ErrorType::HeaderAbort(_)) => AbortWith::Header,
+        None => {
+            cx.reject(
+                "",
+                "one of http_status, grpc_status, header_abort must be set",
+            );
+            return None;
+        }
+    };
+    Some(FaultAbort {
+        with,
+        percentage: self::percentage(percentage.as_ref()),
+    })
+}
+
+fn rate_limit(cx: &mut Context, value: &ProtoLimit) -> Option<FaultRateLimit> {
+    let kibps = match &value.limit_type {
+        Some(LimitType::FixedLimit(limit)) => Some(limit.limit_kbps),
+        Some(LimitType::HeaderLimit(_)) => None,
+        None => {
+            cx.reject("", "one of fixed_limit, header_limit must be set");
+            return None;
+        }
+    };
+    Some(FaultRateLimit {
+        kibps,
+        percentage: percentage(value.percentage.as_ref()),
+    })
+}
