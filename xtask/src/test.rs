@@ -68,6 +68,7 @@ pub(crate) fn run(options: &Options) -> Fallible<bool> {
     s.step("conformance", suites::check);
     if !options.quick {
         s.step("deny", deny);
+        s.step("fuzz-targets", fuzz_targets);
         s.step("package", package);
         counterparts::steps(s, options.proxy.as_deref());
     }
@@ -84,6 +85,15 @@ fn deny() -> Fallible<String> {
     deny.args(["--locked", "check", "bans", "licenses", "sources"])
         .current_dir(workspace::root());
     silent(deny)
+}
+
+/// The fuzz targets compile; their bodies were played by the tests before. They have a lock file and a target folder of their own.
+fn fuzz_targets() -> Fallible<String> {
+    let mut check = workspace::cargo(["check", "--locked", "--quiet"]);
+    check
+        .current_dir(workspace::root().join("fuzz"))
+        .env("CARGO_TARGET_DIR", workspace::target().join("fuzz"));
+    silent(check)
 }
 
 /// The published crates can be packaged (contents and manifest; the code was compiled by the steps before).
