@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::service::{
     Catalog, Health, Instance, Port, Protocol, Registry, Resolution, Service, ServiceKey, Workload,
 };
+use super::service_entry::selects;
 use crate::istio::api::{Object, Spec, k8s};
 
 /// The services, endpoints and workloads that Kubernetes objects declare; `domain` is the cluster's DNS domain.
@@ -32,7 +33,86 @@ pub fn collect(objects: &[Arc<Object>], domain: &str) -> Catalog {
         let found = slice_instances(object, slice, &catalog.workloads);
         catalog.instances.entry(key).or_default().extend(found);
     }
+    select_pods(objects, &mut catalog);
     catalog
+}
+
+/// Does what Kubernetes' own controller does where its EndpointSlice objects are not there: a Service with a selector has
+/// the Pods that carry its labels.
+fn select_pods(objects: &[Arc<Object>], catalog: &mut Catalog) {
+    for object in objects {
+        let Spec::Service(spec) = &object.spec else {
+            continue;
+        };
+        let service = catalog
+            .services
+            .iter()
+            .find(|service| service.namespace == *object.namespace && service.name == *object.name);
+        let Some(service) = service.filter(|service| !service.selector.is_empty()) else {
+            continue;
+        };
+        if catalog.instances.contains_key(&service.key()) {
+            continue;
+        }
+        let mut found = Vec::new();
+        for pod in objects
+            .iter()
+            .filter(|pod| pod.namespace == object.namespace)
+        {
+            let Spec::Pod(content) = &pod.spec else {
+                continue;
+            };
+            if selects(&service.selector, &pod.labels) {
+                found.extend(pod_instances(pod, content, spec, &catalog.workloads));
+            }
+        }
+        catalog.instances.insert(service.key(), found);
+    }
+}
+
+fn pod_instances(
+    pod: &Object,
+    content: &k8s::Pod,
+    service: &k8s::Service,
+    workloads: &[Arc<Workload>],
+) -> Vec<Instance> {
+    let known = workloads
+        .iter()
+        .find(|w| w.namespace == *pod.namespace && w.name == *pod.name);
+    let Some((workload, address)) = known.and_then(|w| Some((w, w.addresses.first()?))) else {
+        return Vec::new();
+    };
+    let ready = content
+        .status
+        .conditions
+        .iter()
+        .find(|condition| condition.kind == "Ready");
+    let ready = ready.is_none_or(|condition| condition.status == "True");
+    let healthy = ready || service.publish_not_ready_addresses;
+    let containers = content.spec.containers.iter();
+    let named: Vec<_> = containers.flat_map(|container| &container.ports).collect();
+    let instance = |port: &k8s::ServicePort| {
+        let number = match &port.target_port {
+            None | Some(k8s::IntOrString::Int(0)) => port.port,
+            Some(k8s::IntOrString::Int(number)) => *number,
+            Some(k8s::IntOrString::Name(name)) => {
+                named.iter().find(|port| port.name == *name)?.container_port
+            }
+        };
+        Some(Instance {
+            port_name: port.name.clone(),
+            address: address.clone(),
+            port: number,
+            weight: 0,
+            health: if healthy {
+                Health::Healthy
+            } else {
+                Health::Unhealthy
+            },
+            workload: workload.clone(),
+        })
+    };
+    service.ports.iter().filter_map(instance).collect()
 }
 
 fn service(object: &Object, spec: &k8s::Service, domain: &str) -> Service {

@@ -1,24 +1,165 @@
 //! The Envoy resources that istiod would send to one proxy.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use envoy_types::pb::envoy::config::listener::v3::Listener;
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 
-use super::api::destination_rule::ConsistentHashLb;
+use super::api::destination_rule::{ConsistentHashLb, TrafficPolicy};
 use super::api::virtual_service::Destination;
-use super::index::{Context, Proxy, SidecarScope};
+use super::api::{Origin, Spec};
+use super::index::{Context, Interception, MergedRule, Meta, Proxy, ProxyKind, SidecarScope};
 
+mod access_log;
 mod base64;
+mod cluster;
 mod domain;
+mod endpoint;
 mod fault;
+mod gateway;
 mod hash;
 mod header;
+mod listener;
 mod pb;
+mod protection;
 mod retry;
 pub mod route;
 mod route_match;
 mod session;
 mod sidecar_route;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod traffic_policy;
 
 pub use pb::{config_name, subset_key};
+
+/// What all resources of one proxy are made from.
+#[derive(Clone, Copy)]
+struct Env<'a> {
+    context: &'a Context,
+    scope: &'a SidecarScope,
+    proxy: &'a Proxy,
+}
+
+/// Choices of the user.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Options {
+    /// Kinds (`AuthorizationPolicy`, `RequestAuthentication`, `PeerAuthentication`) that are not enforced. Without an
+    /// entry here a workload that such an object protects refuses its traffic.
+    pub insecure_skip: BTreeSet<String>,
+}
+
+/// Everything that one proxy gets.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Resources {
+    /// Listeners, in order of address and port.
+    pub listeners: Vec<Listener>,
+    /// Route configurations that listeners refer to by name.
+    pub routes: Vec<RouteConfiguration>,
+    /// Clusters.
+    pub clusters: Vec<Cluster>,
+    /// Endpoints of the clusters that get them apart.
+    pub endpoints: Vec<ClusterLoadAssignment>,
+    /// What does not act, and what refuses traffic.
+    pub notes: Vec<Note>,
+    /// Where the objects were read that resources name in `metadata.filter_metadata.istio.config`.
+    pub origins: BTreeMap<String, Origin>,
+}
+
+/// How much a note matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum NoteLevel {
+    /// Something written does not act.
+    Ignored,
+    /// Traffic is refused, since what protects it cannot be enforced.
+    Refusing,
+}
+
+/// Something that the user has to know about one object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// How much it matters.
+    pub level: NoteLevel,
+    /// The object, as `Gateway default/bookinfo-gateway`.
+    pub object: String,
+    /// Where it was read.
+    pub origin: Origin,
+    /// What is so.
+    pub text: String,
+}
+
+impl Note {
+    fn ignored(origin: &Origin, object: String, text: String) -> Self {
+        let level = NoteLevel::Ignored;
+        Self {
+            level,
+            object,
+            origin: origin.clone(),
+            text,
+        }
+    }
+
+    fn refusing(origin: &Origin, object: String, text: String) -> Self {
+        Self {
+            level: NoteLevel::Refusing,
+            ..Self::ignored(origin, object, text)
+        }
+    }
+}
+
+/// The resources that istiod would send to `proxy`.
+#[must_use]
+pub fn translate(context: &Context, proxy: &Proxy, options: &Options) -> Resources {
+    let scope = SidecarScope::new(context, proxy);
+    let env = Env {
+        context,
+        scope: &scope,
+        proxy,
+    };
+    let mut out = Resources {
+        origins: origins(context),
+        ..Resources::default()
+    };
+    let protection = env.protection(&options.insecure_skip, &mut out.notes);
+    let clusters = env.outbound_clusters();
+    out.clusters = clusters.clusters;
+    out.endpoints = clusters.endpoints;
+    match proxy.kind {
+        ProxyKind::Router => {
+            let servers = env.gateway_servers(&mut out.notes);
+            out.listeners =
+                env.gateway_listeners(&servers, protection.of_gateway(), &mut out.notes);
+            out.routes = servers
+                .route_names()
+                .into_iter()
+                .map(|name| env.gateway_routes(&servers, name))
+                .collect();
+        }
+        ProxyKind::Sidecar => {
+            let (listeners, names) = env.outbound_listeners(&mut out.notes);
+            let inbound = env.inbound(&protection, &mut out.notes);
+            out.listeners = listeners;
+            out.listeners.extend(inbound.listeners);
+            out.clusters.extend(inbound.clusters);
+            out.routes = names
+                .iter()
+                .filter_map(|name| env.outbound_routes(name))
+                .collect();
+        }
+    }
+    env.note_what_does_not_act(&mut out.notes);
+    out.notes.extend(context.problems.iter().map(|problem| {
+        Note::ignored(
+            &problem.origin,
+            problem.object.clone(),
+            problem.text.clone(),
+        )
+    }));
+    out
+}
 
 /// The route configuration of that name for outbound traffic of a sidecar: the name is a port, `host:port` where the
 /// protocol is detected, or the path of a Unix socket.
@@ -29,12 +170,12 @@ pub fn outbound_route_config(
     proxy: &Proxy,
     name: &str,
 ) -> Option<RouteConfiguration> {
-    let outbound = sidecar_route::Outbound {
+    Env {
         context,
         scope,
         proxy,
-    };
-    outbound.configuration(name)
+    }
+    .outbound_routes(name)
 }
 
 /// What requests to a destination are hashed by, as its DestinationRule says.
@@ -46,4 +187,100 @@ pub fn destination_hash(
 ) -> Option<ConsistentHashLb> {
     let rule = scope.destination_rule(proxy, &to.host)?;
     hash::for_destination(&rule.spec, to)
+}
+
+fn origins(context: &Context) -> BTreeMap<String, Origin> {
+    let kind = |spec: &Spec| match spec {
+        Spec::VirtualService(_) => Some("virtual-service"),
+        Spec::DestinationRule(_) => Some("destination-rule"),
+        Spec::Sidecar(_) => Some("sidecar"),
+        Spec::Gateway(_) => Some("gateway"),
+        Spec::ServiceEntry(_) => Some("service-entry"),
+        _ => None,
+    };
+    let named = context.objects.iter().filter_map(|object| {
+        let name = pb::config_name(kind(&object.spec)?, &Meta::of(object));
+        Some((name, object.origin.clone()))
+    });
+    named.collect()
+}
+
+impl Env<'_> {
+    /// Lists fields that are read and have no effect on the resources of this proxy.
+    fn note_what_does_not_act(&self, notes: &mut Vec<Note>) {
+        if self.proxy.kind == ProxyKind::Sidecar && self.proxy.interception != Interception::None {
+            notes.push(Note::ignored(
+                &Origin::default(),
+                format!("sidecar {}/{}", self.proxy.namespace, self.proxy.name),
+                "interception is not served yet: listeners are made as for interceptionMode NONE"
+                    .to_owned(),
+            ));
+        }
+        let mut seen = BTreeSet::new();
+        for rule in self.scope.destination_rules.values().flatten() {
+            if seen.insert((&rule.meta.namespace, &rule.meta.name)) {
+                note_rule(rule, notes);
+            }
+        }
+    }
+}
+
+fn note_rule(rule: &MergedRule, notes: &mut Vec<Note>) {
+    let mut fields: Vec<String> = Vec::new();
+    let general = rule
+        .spec
+        .traffic_policy
+        .iter()
+        .map(|policy| ("trafficPolicy".to_owned(), policy));
+    let subsets = rule.spec.subsets.iter().filter_map(|subset| {
+        let policy = subset.traffic_policy.as_ref()?;
+        Some((format!("subsets[{}].trafficPolicy", subset.name), policy))
+    });
+    for (path, policy) in general.chain(subsets) {
+        fields.extend(
+            inert(policy)
+                .into_iter()
+                .map(|field| format!("{path}.{field}")),
+        );
+    }
+    if !fields.is_empty() {
+        notes.push(Note::ignored(
+            &rule.meta.origin,
+            format!("DestinationRule {}/{}", rule.meta.namespace, rule.meta.name),
+            format!("does not act yet: {}", fields.join(", ")),
+        ));
+    }
+}
+
+/// Fields of a traffic policy that no resource is made from.
+fn inert(policy: &TrafficPolicy) -> Vec<&'static str> {
+    let balancers = policy
+        .port_level_settings
+        .iter()
+        .filter_map(|setting| setting.load_balancer.as_ref());
+    let mut balancers = policy.load_balancer.iter().chain(balancers);
+    let (mut locality, mut zone) = (false, false);
+    for balancer in &mut balancers {
+        locality |= balancer.locality_lb_setting.is_some();
+        zone |= balancer.zone_aware_lb_setting.is_some();
+    }
+    let codes = policy
+        .outlier_detection
+        .as_ref()
+        .is_some_and(|outlier| !outlier.outlier_detection_http_error_codes.is_empty());
+    let errors = policy
+        .outlier_detection
+        .as_ref()
+        .is_some_and(|outlier| outlier.consecutive_errors != 0);
+    [
+        (policy.tunnel.is_some(), "tunnel"),
+        (policy.proxy_protocol.is_some(), "proxyProtocol"),
+        (locality, "loadBalancer.localityLbSetting"),
+        (zone, "loadBalancer.zoneAwareLbSetting"),
+        (codes, "outlierDetection.outlierDetectionHttpErrorCodes"),
+        (errors, "outlierDetection.consecutiveErrors"),
+    ]
+    .into_iter()
+    .filter_map(|(set, name)| set.then_some(name))
+    .collect()
 }

@@ -504,3 +504,23 @@ fn default_route(action: route::RouteAction, operation: String) -> route::Route 
         ..route::Route::default()
     }
 }
+
+/// The answer of a workload whose policies cannot be enforced.
+pub(super) fn refuse() -> route::Route {
+    let body = core::DataSource {
+        specifier: Some(core::data_source::Specifier::InlineString(
+            "RBAC: access denied".to_owned(),
+        )),
+        ..core::DataSource::default()
+    };
+    route::Route {
+        name: "refuse".to_owned(),
+        r#match: Some(route_match::any_path()),
+        action: Some(Action::DirectResponse(route::DirectResponseAction {
+            status: 403,
+            body: Some(body),
+            ..route::DirectResponseAction::default()
+        })),
+        ..route::Route::default()
+    }
+}

@@ -11,12 +11,12 @@ use route::route::Action;
 use route::route_action::ClusterSpecifier;
 
 use super::route::{MAX_DIRECT_RESPONSE_BODY, RouteOptions};
-use super::{domain, hash, pb, route as rules, session};
+use super::{Env, domain, hash, pb, route as rules, session};
 use crate::istio::api::sidecar::OutboundMode;
 use crate::istio::api::virtual_service::Destination;
 use crate::istio::index::{
-    Context, EgressListener, MESH_GATEWAY, Protocol, Proxy, Resolution, Semantics, Service,
-    SidecarScope, VirtualServiceRule, host,
+    EgressListener, MESH_GATEWAY, Protocol, Proxy, Resolution, Semantics, Service,
+    VirtualServiceRule, host,
 };
 
 /// Services by host, each with the ports that count.
@@ -30,16 +30,9 @@ struct Wrapper {
     routes: Vec<route::Route>,
 }
 
-/// What one proxy's route configurations are made from.
-pub(super) struct Outbound<'a> {
-    pub(super) context: &'a Context,
-    pub(super) scope: &'a SidecarScope,
-    pub(super) proxy: &'a Proxy,
-}
-
-impl Outbound<'_> {
+impl Env<'_> {
     /// The route configuration of that name: a port, `host:port` where the protocol is sniffed, or a socket path.
-    pub(super) fn configuration(&self, name: &str) -> Option<route::RouteConfiguration> {
+    pub(super) fn outbound_routes(&self, name: &str) -> Option<route::RouteConfiguration> {
         let unix = name.starts_with("unix:");
         let sniffed = !unix && name.contains(':');
         let port = if unix {

@@ -1,0 +1,174 @@
+//! What protects traffic and cannot be enforced yet: the workload then refuses traffic, unless the user says otherwise.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Env, Note};
+use crate::istio::api::security::{Action, MutualTlsMode, PeerAuthentication};
+use crate::istio::api::{MatchLabels, Object, Spec};
+use crate::istio::index::{Meta, service_entry};
+
+/// Whether a port takes traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guard {
+    /// It does.
+    Open,
+    /// Every request and connection is refused.
+    Refuse,
+}
+
+/// What protects one proxy.
+#[derive(Debug, Default)]
+pub(super) struct Protection {
+    /// An AuthorizationPolicy or RequestAuthentication is there.
+    policies: bool,
+    /// Mutual TLS is demanded.
+    strict: bool,
+    /// Mutual TLS by port.
+    strict_ports: BTreeMap<u32, bool>,
+}
+
+impl Protection {
+    /// Whether that port of the workload takes traffic.
+    pub(super) fn of_port(&self, port: u32) -> Guard {
+        let strict = self.strict_ports.get(&port).copied().unwrap_or(self.strict);
+        if self.policies || strict {
+            Guard::Refuse
+        } else {
+            Guard::Open
+        }
+    }
+
+    /// Whether the gateway takes traffic: mutual TLS of the mesh does not concern what comes from outside.
+    pub(super) fn of_gateway(&self) -> Guard {
+        if self.policies {
+            Guard::Refuse
+        } else {
+            Guard::Open
+        }
+    }
+}
+
+impl Env<'_> {
+    /// Finds what protects this proxy; `skip` are kinds that the user has decided not to enforce.
+    pub(super) fn protection(&self, skip: &BTreeSet<String>, notes: &mut Vec<Note>) -> Protection {
+        let mut found = Protection::default();
+        for object in &self.context.objects {
+            let (kind, selector) = match &object.spec {
+                Spec::AuthorizationPolicy(policy) if policy.action != Action::Audit => {
+                    ("AuthorizationPolicy", &policy.selector)
+                }
+                Spec::RequestAuthentication(policy) => ("RequestAuthentication", &policy.selector),
+                _ => continue,
+            };
+            if !self.selected(object, selector.as_ref()) {
+                continue;
+            }
+            let name = format!("{kind} {}/{}", object.namespace, object.name);
+            if skip.contains(kind) {
+                notes.push(Note::ignored(
+                    &object.origin,
+                    name,
+                    "it is not enforced, as --insecure-skip says".to_owned(),
+                ));
+            } else {
+                found.policies = true;
+                notes.push(Note::refusing(
+                    &object.origin,
+                    name,
+                    "it cannot be enforced yet, so the workload refuses all traffic".to_owned(),
+                ));
+            }
+        }
+        self.add_mutual_tls(&mut found, skip, notes);
+        found
+    }
+
+    fn selected(&self, object: &Object, selector: Option<&MatchLabels>) -> bool {
+        let near = *object.namespace == *self.proxy.namespace
+            || *object.namespace == *self.context.root_namespace();
+        near && selector.is_none_or(|selector| {
+            service_entry::selects(&selector.match_labels, &self.proxy.labels)
+        })
+    }
+
+    fn add_mutual_tls(
+        &self,
+        found: &mut Protection,
+        skip: &BTreeSet<String>,
+        notes: &mut Vec<Note>,
+    ) {
+        let mut mode = MutualTlsMode::Unset;
+        let mut reason: Option<Meta> = None;
+        for (policy, meta) in self.peer_authentications() {
+            let own = policy
+                .mtls
+                .as_ref()
+                .map(|mtls| mtls.mode)
+                .unwrap_or_default();
+            if mode == MutualTlsMode::Unset && own != MutualTlsMode::Unset {
+                mode = own;
+                reason = Some(meta.clone());
+            }
+            if policy.selector.is_some() {
+                for (port, mtls) in &policy.port_level_mtls {
+                    if let Ok(port) = port.parse::<u32>()
+                        && mtls.mode != MutualTlsMode::Unset
+                    {
+                        found
+                            .strict_ports
+                            .entry(port)
+                            .or_insert(mtls.mode == MutualTlsMode::Strict);
+                        reason.get_or_insert_with(|| meta.clone());
+                    }
+                }
+            }
+        }
+        found.strict = mode == MutualTlsMode::Strict;
+        let any = found.strict || found.strict_ports.values().any(|strict| *strict);
+        let Some(meta) = reason.filter(|_| any) else {
+            return;
+        };
+        let name = format!("PeerAuthentication {}/{}", meta.namespace, meta.name);
+        if skip.contains("PeerAuthentication") {
+            found.strict = false;
+            found.strict_ports.clear();
+            notes.push(Note::ignored(
+                &meta.origin,
+                name,
+                "mutual TLS is not demanded, as --insecure-skip says".to_owned(),
+            ));
+        } else {
+            let text = "mutual TLS cannot be terminated yet, so the ports that demand it refuse all traffic";
+            notes.push(Note::refusing(&meta.origin, name, text.to_owned()));
+        }
+    }
+
+    /// Those that concern this proxy, the closest first: of the workload, of its namespace, of the mesh. One with a
+    /// selector in the root namespace does not count, unless the workload is there.
+    fn peer_authentications(&self) -> Vec<(&PeerAuthentication, Meta)> {
+        let mut found: Vec<(u8, &PeerAuthentication, Meta)> = Vec::new();
+        for object in &self.context.objects {
+            let Spec::PeerAuthentication(policy) = &object.spec else {
+                continue;
+            };
+            let own = *object.namespace == *self.proxy.namespace;
+            let labels = policy
+                .selector
+                .as_ref()
+                .map(|selector| &selector.match_labels)
+                .filter(|labels| !labels.is_empty());
+            let rank = match labels {
+                Some(labels) if own && service_entry::selects(labels, &self.proxy.labels) => 0,
+                None if own => 1,
+                None if *object.namespace == *self.context.root_namespace() => 2,
+                _ => continue,
+            };
+            found.push((rank, policy, Meta::of(object)));
+        }
+        found.sort_by(|a, b| (a.0, a.2.age()).cmp(&(b.0, b.2.age())));
+        found
+            .into_iter()
+            .map(|(_, policy, meta)| (policy, meta))
+            .collect()
+    }
+}
