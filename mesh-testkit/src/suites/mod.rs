@@ -4,10 +4,23 @@
 
 use crate::conformance::Suite;
 
+pub mod istio_files;
 pub mod istio_translate;
 
 /// Every suite, in the order in which the runner plays them.
 pub const SUITES: &[Suite] = &[
+    Suite {
+        name: "istio-samples",
+        run: istio_files::samples,
+    },
+    Suite {
+        name: "istio-validation-dataset",
+        run: istio_files::validation_dataset,
+    },
+    Suite {
+        name: "istio-validation-cases",
+        run: istio_files::validation_cases,
+    },
     Suite {
         name: "istio-virtualservice-routes",
         run: istio_translate::virtualservice_routes,

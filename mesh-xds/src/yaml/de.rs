@@ -278,6 +278,7 @@ impl<'de> Keys<'de> {
     const FEW: usize = 24;
 
     /// Adds a key; `false` if it was there.
+    #[allow(clippy::ptr_arg, reason = "the key is kept as it is, borrowed or not")]
     fn insert(&mut self, key: &Cow<'de, str>) -> bool {
         if self.few.contains(key) || (!self.many.is_empty() && self.many.contains(key)) {
             return false;

@@ -79,6 +79,9 @@ pub struct JwtRule {
     pub timeout: Option<Duration>,
     #[serde(alias = "space_delimited_claims", deserialize_with = "json::null")]
     pub space_delimited_claims: Vec<String>,
+    /// New in Istio 1.32.
+    #[serde(deserialize_with = "json::null")]
+    pub presence: String,
 }
 
 /// A header that carries a token.

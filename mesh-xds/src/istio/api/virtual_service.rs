@@ -58,6 +58,9 @@ pub struct HttpRoute {
     #[serde(alias = "cors_policy")]
     pub cors_policy: Option<CorsPolicy>,
     pub headers: Option<Headers>,
+    /// Gone from the API: upgrades are always allowed. Old files still have it.
+    #[serde(alias = "websocket_upgrade")]
+    pub websocket_upgrade: Option<bool>,
 }
 
 /// Conditions that all have to hold.

@@ -110,8 +110,17 @@ impl Check {
         }
     }
 
-    pub(super) fn has_errors(&self) -> bool {
-        self.problems.iter().any(|p| p.severity == Severity::Error)
+    /// Names a field without effect.
+    pub(super) fn inactive(&mut self, at: &At<'_>, message: impl Display) {
+        self.push(Severity::Inactive, at, message);
+    }
+
+    /// Refuses a field that does not exist.
+    pub(super) fn unknown(&mut self, at: &At<'_>, field: &str, nearest: Option<&str>) {
+        self.error(at, format_args!("unknown field `{field}`"));
+        if let Some(problem) = self.problems.last_mut() {
+            problem.nearest = nearest.map(str::to_owned);
+        }
     }
 
     pub(super) fn into_problems(self) -> Vec<Problem> {

@@ -1,18 +1,110 @@
 //! What Istio's own validation asks of each object, beyond its types.
 //!
 //! [`object`] checks one object alone. What needs other objects (a host or subset that does not exist) is no refusal in
-//! Istio; [`dangling`] lists it.
+//! Istio; the source lists it as a warning.
 
 mod check;
+mod destination_rule;
+mod extension;
+mod gateway;
+mod http;
+mod mesh;
+mod reach;
+mod rules;
+mod security;
+mod selector;
+mod service_entry;
+mod sidecar;
+mod telemetry;
+#[cfg(test)]
+mod tests;
+mod virtual_service;
 
 pub use check::{Problem, Severity};
 
-use crate::istio::Object;
-use check::Check;
+use crate::istio::api::security::Action;
+use crate::istio::{Object, Spec};
+use check::{At, Check};
+
+const SPEC: At<'static> = At::root("spec");
+const METADATA: At<'static> = At::root("metadata");
 
 /// The problems of one object.
 pub fn object(object: &Object) -> Vec<Problem> {
     let mut check = Check::default();
-    let _ = (object, &mut check);
+    if is_istio(&object.spec) {
+        metadata(&mut check, object);
+    }
+    let (c, namespace) = (&mut check, &*object.namespace);
+    match &object.spec {
+        Spec::VirtualService(spec) => virtual_service::check(c, &SPEC, spec, namespace),
+        Spec::DestinationRule(spec) => destination_rule::check(c, &SPEC, spec, namespace),
+        Spec::Gateway(spec) => gateway::check(c, &SPEC, spec, &object.name),
+        Spec::ServiceEntry(spec) => service_entry::check(c, &SPEC, spec, object),
+        Spec::WorkloadEntry(spec) => service_entry::workload_entry(c, &SPEC, spec, None, true),
+        Spec::WorkloadGroup(spec) => service_entry::workload_group(c, &SPEC, spec),
+        Spec::Sidecar(spec) => sidecar::check(c, &SPEC, spec, namespace),
+        Spec::ProxyConfig(spec) => sidecar::proxy_config(c, &SPEC, spec),
+        Spec::PeerAuthentication(spec) => security::peer_authentication(c, &SPEC, spec),
+        Spec::RequestAuthentication(spec) => security::request_authentication(c, &SPEC, spec),
+        Spec::AuthorizationPolicy(spec) => security::authorization_policy(c, &SPEC, spec),
+        Spec::Telemetry(spec) => telemetry::check(c, &SPEC, spec),
+        Spec::WasmPlugin(spec) => extension::wasm_plugin(c, &SPEC, spec),
+        Spec::TrafficExtension(spec) => extension::traffic_extension(c, &SPEC, spec),
+        Spec::MeshConfig(config) => mesh::check(c, config),
+        _ => {}
+    }
     check.into_problems()
+}
+
+fn is_istio(spec: &Spec) -> bool {
+    !matches!(
+        spec,
+        Spec::Service(_)
+            | Spec::EndpointSlice(_)
+            | Spec::Pod(_)
+            | Spec::Deployment(_)
+            | Spec::ConfigMap(_)
+            | Spec::MeshConfig(_)
+            | Spec::Other
+    )
+}
+
+/// Annotations that Istio gives a meaning to.
+fn metadata(c: &mut Check, object: &Object) {
+    const DRY_RUN: &str = "istio.io/dry-run";
+    const RESERVED: [&str; 3] = [
+        "internal.istio.io/webhook-always-reject",
+        "internal.istio.io/parents",
+        "internal.istio.io/parent-namespace",
+    ];
+    let annotations = METADATA.key("annotations");
+    for name in RESERVED {
+        if object.annotations.contains_key(name) {
+            c.error(
+                &annotations.key(name),
+                format_args!("the annotation `{name}` is not for users"),
+            );
+        }
+    }
+    let Some(value) = object.annotations.get(DRY_RUN) else {
+        return;
+    };
+    let at = annotations.key(DRY_RUN);
+    match &object.spec {
+        Spec::AuthorizationPolicy(policy)
+            if matches!(policy.action, Action::Allow | Action::Deny) =>
+        {
+            let go_bool = [
+                "1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False",
+            ];
+            if !go_bool.contains(&value.as_str()) {
+                c.not_one_of(&at, "value", value, &["true", "false"]);
+            }
+        }
+        _ => c.error(
+            &at,
+            "dry-run is for AuthorizationPolicy with action ALLOW or DENY only",
+        ),
+    }
 }

@@ -1,0 +1,176 @@
+//! MeshConfig: ranges of what is used, and which fields are not.
+
+use std::time::Duration;
+
+use super::check::{At, Check};
+use super::destination_rule::locality_lb;
+use super::{http, rules};
+use crate::istio::api::MeshConfig;
+use crate::yaml::nearest;
+
+pub(super) fn check(c: &mut Check, config: &MeshConfig) {
+    for (field, port) in [
+        ("proxyListenPort", config.proxy_listen_port),
+        ("proxyInboundListenPort", config.proxy_inbound_listen_port),
+        ("proxyHttpPort", config.proxy_http_port),
+    ] {
+        // 0 is the default.
+        if port != 0 {
+            c.rule(&At::root(field), rules::port(port));
+        }
+    }
+    if let Some(timeout) = config.connect_timeout {
+        c.rule(&At::root("connectTimeout"), rules::duration(timeout));
+        if timeout > Duration::from_secs(3600) {
+            c.error(
+                &At::root("connectTimeout"),
+                "the timeout must be at most 1h",
+            );
+        }
+    }
+    let detection = config.protocol_detection_timeout.unwrap_or_default();
+    if !detection.subsec_nanos().is_multiple_of(1_000_000) {
+        c.error(
+            &At::root("protocolDetectionTimeout"),
+            "the duration must be of whole milliseconds",
+        );
+    }
+    if let Some(lb) = &config.locality_lb_setting {
+        locality_lb(c, &At::root("localityLbSetting"), lb, true);
+    }
+    if let Some(retry) = &config.default_http_retry_policy {
+        http::retry(c, &At::root("defaultHttpRetryPolicy"), retry);
+    }
+    for field in config.ignored.keys() {
+        unread(c, &At::root(field), field, MESH_FIELDS);
+    }
+    if let Some(proxy) = &config.default_config {
+        let at = At::root("defaultConfig");
+        for (field, port) in [
+            ("proxyAdminPort", proxy.proxy_admin_port),
+            ("statusPort", proxy.status_port),
+        ] {
+            if port != 0 {
+                c.rule(&at.key(field), rules::port(port));
+            }
+        }
+        if proxy.concurrency.is_some_and(|n| n < 0) {
+            c.error(&at.key("concurrency"), "concurrency must not be negative");
+        }
+        for field in proxy.ignored.keys() {
+            unread(c, &at.key(field), field, PROXY_FIELDS);
+        }
+    }
+}
+
+/// A field that exists has no effect; one that does not is refused.
+fn unread(c: &mut Check, at: &At<'_>, field: &str, known: &[&str]) {
+    let lower = field.replace('_', "").to_lowercase();
+    if known.iter().any(|k| k.to_lowercase() == lower) {
+        c.inactive(at, format_args!("{field} has no effect"));
+        return;
+    }
+    c.unknown(at, field, nearest(field, known.iter().copied()));
+}
+
+/// Fields of MeshConfig (`mesh/v1alpha1/config.proto`).
+const MESH_FIELDS: &[&str] = &[
+    "proxyListenPort",
+    "proxyInboundListenPort",
+    "proxyHttpPort",
+    "connectTimeout",
+    "hboneIdleTimeout",
+    "protocolDetectionTimeout",
+    "tcpKeepalive",
+    "ingressClass",
+    "ingressService",
+    "ingressControllerMode",
+    "ingressSelector",
+    "enableTracing",
+    "accessLogFile",
+    "accessLogFormat",
+    "accessLogEncoding",
+    "enableEnvoyAccessLogService",
+    "disableEnvoyListenerLog",
+    "defaultConfig",
+    "outboundTrafficPolicy",
+    "inboundTrafficPolicy",
+    "configSources",
+    "enableAutoMtls",
+    "trustDomain",
+    "trustDomainAliases",
+    "certSigners",
+    "trustDomains",
+    "caCertificates",
+    "defaultServiceExportTo",
+    "defaultVirtualServiceExportTo",
+    "defaultDestinationRuleExportTo",
+    "rootNamespace",
+    "localityLbSetting",
+    "zoneAwareLbSetting",
+    "dnsRefreshRate",
+    "h2UpgradePolicy",
+    "inboundClusterStatName",
+    "outboundClusterStatName",
+    "certificates",
+    "serviceSettings",
+    "serviceScopeConfigs",
+    "enablePrometheusMerge",
+    "verifyCertificateAtClient",
+    "ca",
+    "extensionProviders",
+    "defaultProviders",
+    "discoverySelectors",
+    "pathNormalization",
+    "defaultHttpRetryPolicy",
+    "defaultInboundHttpRetryPolicy",
+    "meshMTLS",
+    "tlsDefaults",
+    "defaultTrafficPolicy",
+    "serviceEntryVisibility",
+];
+
+/// Fields of ProxyConfig (`mesh/v1alpha1/proxy.proto`).
+const PROXY_FIELDS: &[&str] = &[
+    "configPath",
+    "binaryPath",
+    "serviceCluster",
+    "tracingServiceName",
+    "drainDuration",
+    "discoveryAddress",
+    "discoveryRefreshDelay",
+    "zipkinAddress",
+    "statsdUdpAddress",
+    "envoyMetricsServiceAddress",
+    "proxyAdminPort",
+    "availabilityZone",
+    "controlPlaneAuthPolicy",
+    "customConfigFile",
+    "statNameLength",
+    "concurrency",
+    "proxyBootstrapTemplatePath",
+    "interceptionMode",
+    "tracing",
+    "sds",
+    "envoyAccessLogService",
+    "envoyMetricsService",
+    "proxyMetadata",
+    "runtimeValues",
+    "statusPort",
+    "extraStatTags",
+    "gatewayTopology",
+    "terminationDrainDuration",
+    "meshId",
+    "readinessProbe",
+    "proxyStatsMatcher",
+    "holdApplicationUntilProxyStarts",
+    "caCertificatesPem",
+    "image",
+    "privateKeyProvider",
+    "proxyHeaders",
+    "fileFlushInterval",
+    "fileFlushMinSizeKb",
+    "statsCompression",
+    "statsEvictionInterval",
+    "connectionSettings",
+];
