@@ -1,6 +1,6 @@
 //! Matchers of text, headers, query parameters and metadata.
 
-use super::{Name, Regex};
+use super::{Cidr, Name, Regex};
 
 /// A predicate over text (`type.matcher.v3.StringMatcher`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +101,8 @@ pub enum ValueMatcher {
     List(Box<ValueMatcher>),
     /// One of these matches.
     Or(Vec<ValueMatcher>),
+    /// An IP address in one of the blocks (`AddressMatcher`); turned round if the flag is set.
+    Address(Vec<Cidr>, bool),
 }
 
 /// A path template such as `/v1/{name=shelves/*}/books` (`extensions.path.match.uri_template.v3`).

@@ -32,6 +32,11 @@ impl Regex {
         &self.pattern
     }
 
+    /// Whether the expression matches all of `text`.
+    pub fn is_match(&self, text: &[u8]) -> bool {
+        self.program.is_match(text)
+    }
+
     /// The compiled form.
     pub fn program(&self) -> &crate::route::regex::Program {
         &self.program

@@ -1,27 +1,36 @@
 //! First-match route tables: host, path, headers and query as borrowed bytes.
+//!
+//! [`RouteTable::compile`] turns a route configuration into a table, [`RouteTable::decide`] a request head into a
+//! [`Decision`]. What must change in the head and in the response is compiled into the decision's route.
 
+mod compile;
+mod decision;
+mod entry;
+mod facts;
+pub mod format;
+mod hash;
+mod head;
+pub mod host;
+mod index;
+mod mutate;
+pub mod path;
 pub mod regex;
-/// A compiled route configuration.
-#[derive(Debug, Default)]
-pub struct RouteTable {
-    _private: (),
-}
+mod rewrite;
+mod table;
+mod template;
+mod text;
+mod tree;
 
-impl RouteTable {
-    /// A table without a route.
-    pub fn empty() -> Self {
-        Self::default()
-    }
-
-    /// Compiles a route configuration; clusters are found in `clusters`, now or at run time.
-    ///
-    /// # Errors
-    ///
-    /// Every reason for which it is refused.
-    pub fn compile(
-        _config: &crate::model::RouteConfiguration,
-        _clusters: &crate::snapshot::Clusters,
-    ) -> Result<Self, Vec<crate::config::Rejection>> {
-        Ok(Self::default())
-    }
-}
+pub use self::{
+    decision::{Decision, Forwarding, Redirection},
+    entry::{
+        Arm, CorsPolicy, FaultRules, FilterPolicy, FilterSetting, ForwardEntry, HostEntry,
+        MirrorEntry, RetryRules, RouteEntry,
+    },
+    facts::write as write_connection_fact,
+    head::{ConnectionFacts, Field, Head, Headers, Runtime},
+    mutate::{HeadBuf, HeadMut, HeadersMut, Mutations},
+    rewrite::HeadContext,
+    table::RouteTable,
+    text::{HeaderTest, TextMatcher, header_tests},
+};

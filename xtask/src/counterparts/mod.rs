@@ -4,6 +4,7 @@ mod clients;
 pub(crate) mod grpc;
 pub(crate) mod h2spec;
 mod regex;
+mod router_socket;
 mod smuggling;
 
 use std::cell::OnceCell;
@@ -33,6 +34,7 @@ pub(crate) fn steps(summary: &mut Summary, proxy: Option<&Path>) {
     summary.step("h2load", || clients::h2load(&rig));
     summary.step("websocket", || clients::websocket(&rig));
     summary.step("smuggling", || smuggling::run(&rig));
+    summary.step("router-socket", || router_socket::run(&rig));
     summary.step("re2", regex::run);
 }
 

@@ -1,0 +1,266 @@
+//! From text to the parts of a format.
+
+use http::HeaderName;
+
+use super::{
+    Part,
+    operator::{Item, MetadataSource, Operator, Precision, TimePoint},
+    time::TimeFormat,
+};
+use crate::{model::Name, route::head::Field};
+
+/// Splits `text` into literals and operators; the error is a reason.
+pub(super) fn parts(text: &str) -> Result<Vec<Part>, String> {
+    let mut parts = Vec::new();
+    let mut literal = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('%') {
+        literal.extend_from_slice(&rest.as_bytes()[..at]);
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('%') {
+            literal.push(b'%');
+            rest = after;
+            continue;
+        }
+        let (command, after) = command(rest)?;
+        if !literal.is_empty() {
+            parts.push(Part::Literal(std::mem::take(&mut literal).into()));
+        }
+        let operator = operator(command.name, command.arguments)?;
+        parts.push(Part::Operator(operator, command.limit));
+        rest = after;
+    }
+    literal.extend_from_slice(rest.as_bytes());
+    if !literal.is_empty() {
+        parts.push(Part::Literal(literal.into()));
+    }
+    Ok(parts)
+}
+
+struct Command<'a> {
+    name: &'a str,
+    arguments: Option<&'a str>,
+    limit: Option<usize>,
+}
+
+/// Reads `NAME(ARGUMENTS):LIMIT%`. Arguments may hold `%` and `)`: they end at the first `)` that `%` or `:LIMIT%` follows.
+fn command(text: &str) -> Result<(Command<'_>, &str), String> {
+    let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    let end = text.find(|c| !is_name(c)).unwrap_or(text.len());
+    let (name, rest) = text.split_at(end);
+    if name.is_empty() {
+        return Err("a % that is no operator must be written %%".to_owned());
+    }
+    let Some(inner) = rest.strip_prefix('(') else {
+        let (limit, rest) = tail(rest).ok_or_else(|| format!("operator {name} is not closed"))?;
+        let command = Command {
+            name,
+            arguments: None,
+            limit,
+        };
+        return Ok((command, rest));
+    };
+    inner
+        .match_indices(')')
+        .find_map(|(at, _)| {
+            let (limit, rest) = tail(&inner[at + 1..])?;
+            let command = Command {
+                name,
+                arguments: Some(&inner[..at]),
+                limit,
+            };
+            Some((command, rest))
+        })
+        .ok_or_else(|| format!("operator {name} is not closed"))
+}
+
+/// Reads `%` or `:LIMIT%`.
+fn tail(text: &str) -> Option<(Option<usize>, &str)> {
+    if let Some(rest) = text.strip_prefix('%') {
+        return Some((None, rest));
+    }
+    let (limit, rest) = text.strip_prefix(':')?.split_once('%')?;
+    limit.parse().ok().map(|limit| (Some(limit), rest))
+}
+
+fn operator(name: &str, arguments: Option<&str>) -> Result<Operator, String> {
+    match arguments {
+        Some(arguments) => with_arguments(name, arguments),
+        None => plain(name),
+    }
+}
+
+fn plain(name: &str) -> Result<Operator, String> {
+    use TimePoint as P;
+    let duration = |from, to| Ok(Operator::Duration(from, to, Precision::Milliseconds));
+    match name {
+        "START_TIME" => Ok(Operator::StartTime(TimeFormat::default())),
+        "EMIT_TIME" => Ok(Operator::EmitTime(TimeFormat::default())),
+        "DURATION" => duration(P::DownstreamReceiveBegin, P::DownstreamSendEnd),
+        "REQUEST_DURATION" => duration(P::DownstreamReceiveBegin, P::DownstreamReceiveEnd),
+        "REQUEST_TX_DURATION" => duration(P::DownstreamReceiveBegin, P::UpstreamSendEnd),
+        "RESPONSE_DURATION" => duration(P::DownstreamReceiveBegin, P::UpstreamReceiveBegin),
+        "RESPONSE_TX_DURATION" => duration(P::UpstreamReceiveBegin, P::DownstreamSendEnd),
+        "UPSTREAM_CONNECTION_POOL_READY_DURATION" => {
+            duration(P::DownstreamReceiveBegin, P::UpstreamSendBegin)
+        }
+        "PATH" => Ok(Operator::RequestHeader(original_path(), Some(Field::Path))),
+        "HOSTNAME" => Ok(Operator::Fixed(host_name())),
+        _ => Item::parse(name)
+            .map(Operator::Item)
+            .ok_or_else(|| format!("unknown operator {name}")),
+    }
+}
+
+fn with_arguments(name: &str, arguments: &str) -> Result<Operator, String> {
+    Ok(match name {
+        "REQ" => {
+            let (one, other) = alternatives(name, arguments, field)?;
+            Operator::RequestHeader(one, other)
+        }
+        "REQ_WITHOUT_QUERY" => {
+            let (one, other) = alternatives(name, arguments, field)?;
+            Operator::RequestPath(one, other)
+        }
+        "RESP" => {
+            let (one, other) = alternatives(name, arguments, header)?;
+            Operator::ResponseHeader(one, other)
+        }
+        "TRAILER" => {
+            let (one, other) = alternatives(name, arguments, header)?;
+            Operator::ResponseTrailer(one, other)
+        }
+        "QUERY_PARAM" => Operator::QueryParameter(arguments.into()),
+        "PATH" => path(arguments)?,
+        "START_TIME" => Operator::StartTime(TimeFormat::parse(arguments)?),
+        "EMIT_TIME" => Operator::EmitTime(TimeFormat::parse(arguments)?),
+        "DYNAMIC_METADATA" => metadata(name, MetadataSource::Dynamic, arguments)?,
+        "CLUSTER_METADATA" => metadata(name, MetadataSource::Cluster, arguments)?,
+        "UPSTREAM_METADATA" => metadata(name, MetadataSource::UpstreamHost, arguments)?,
+        "METADATA" => any_metadata(name, arguments)?,
+        "FILTER_STATE" | "PER_REQUEST_STATE" => {
+            let key = arguments.split(':').next().unwrap_or(arguments);
+            Operator::FilterState(key.into())
+        }
+        "COMMON_DURATION" => common_duration(arguments)?,
+        "ENVIRONMENT" => Operator::Fixed(std::env::var(arguments).ok().map(Name::from)),
+        "GRPC_STATUS" => Operator::Item(if arguments == "NUMBER" {
+            Item::GrpcStatusNumber
+        } else {
+            Item::GrpcStatus
+        }),
+        _ if Item::parse(name).is_some() || plain(name).is_ok() => {
+            return Err(format!("operator {name} takes no arguments"));
+        }
+        _ => return Err(format!("unknown operator {name}")),
+    })
+}
+
+fn alternatives<T>(
+    name: &str,
+    arguments: &str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<(T, Option<T>), String> {
+    let parse = |text: &str| parse(text).ok_or_else(|| format!("{name}: no header {text:?}"));
+    match arguments.split_once('?') {
+        Some((_, other)) if other.contains('?') => {
+            Err(format!("{name}: more than one alternative"))
+        }
+        Some((one, other)) => Ok((parse(one)?, Some(parse(other)?))),
+        None => Ok((parse(arguments)?, None)),
+    }
+}
+
+fn field(name: &str) -> Option<Field> {
+    Field::parse(name)
+}
+
+fn header(name: &str) -> Option<HeaderName> {
+    HeaderName::from_bytes(name.as_bytes()).ok()
+}
+
+fn original_path() -> Field {
+    Field::Header(HeaderName::from_static("x-envoy-original-path"))
+}
+
+/// `%PATH(WQ|NQ:ORIG|PATH|ORIG_OR_PATH)%`: with or without query, and which path.
+fn path(arguments: &str) -> Result<Operator, String> {
+    let (query, which) = arguments.split_once(':').unwrap_or((arguments, ""));
+    let (one, other) = match which {
+        "" | "ORIG_OR_PATH" => (original_path(), Some(Field::Path)),
+        "ORIG" => (original_path(), None),
+        "PATH" => (Field::Path, None),
+        _ => return Err(format!("PATH: unknown choice {which:?}")),
+    };
+    match query {
+        "" | "WQ" => Ok(Operator::RequestHeader(one, other)),
+        "NQ" => Ok(Operator::RequestPath(one, other)),
+        _ => Err(format!("PATH: unknown choice {query:?}")),
+    }
+}
+
+/// `NAMESPACE:KEY:…`, or the older `["NAMESPACE", "KEY", …]`.
+fn metadata(name: &str, source: MetadataSource, arguments: &str) -> Result<Operator, String> {
+    let words: Vec<Name> = match arguments.trim().strip_prefix('[') {
+        Some(list) => list
+            .strip_suffix(']')
+            .ok_or_else(|| format!("{name}: the list is not closed"))?
+            .split(',')
+            .map(|word| {
+                let word = word.trim();
+                let inner = word
+                    .strip_prefix('"')
+                    .and_then(|word| word.strip_suffix('"'));
+                inner
+                    .map(Name::from)
+                    .ok_or_else(|| format!("{name}: {word} is no quoted text"))
+            })
+            .collect::<Result<_, _>>()?,
+        None => arguments.split(':').map(Name::from).collect(),
+    };
+    match words.split_first() {
+        Some((namespace, path)) if !namespace.is_empty() => {
+            Ok(Operator::Metadata(source, namespace.clone(), path.to_vec()))
+        }
+        _ => Err(format!("{name}: the namespace is missing")),
+    }
+}
+
+/// `%METADATA(TYPE:NAMESPACE:KEY)%`.
+fn any_metadata(name: &str, arguments: &str) -> Result<Operator, String> {
+    let (kind, rest) = arguments.split_once(':').unwrap_or((arguments, ""));
+    let source = match kind {
+        "DYNAMIC" => MetadataSource::Dynamic,
+        "CLUSTER" => MetadataSource::Cluster,
+        "ROUTE" => MetadataSource::Route,
+        "VIRTUAL_HOST" => MetadataSource::VirtualHost,
+        "UPSTREAM_HOST" => MetadataSource::UpstreamHost,
+        "LISTENER" => MetadataSource::Listener,
+        _ => return Err(format!("{name}: unknown type {kind:?}")),
+    };
+    metadata(name, source, rest)
+}
+
+fn common_duration(arguments: &str) -> Result<Operator, String> {
+    let words: Vec<&str> = arguments.split(':').collect();
+    let [from, to, precision] = words[..] else {
+        return Err("COMMON_DURATION takes from, to and precision".to_owned());
+    };
+    let point = |name| TimePoint::parse(name).ok_or_else(|| format!("unknown time point {name:?}"));
+    let precision = match precision {
+        "ms" => Precision::Milliseconds,
+        "us" => Precision::Microseconds,
+        "ns" => Precision::Nanoseconds,
+        _ => return Err(format!("unknown precision {precision:?}")),
+    };
+    Ok(Operator::Duration(point(from)?, point(to)?, precision))
+}
+
+/// The machine's name, as the kernel or the environment tells it.
+fn host_name() -> Option<Name> {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .or_else(|| std::env::var("HOSTNAME").ok())
+        .map(|name| name.trim().into())
+        .filter(|name: &Name| !name.is_empty())
+}

@@ -1,0 +1,171 @@
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::*;
+use crate::model::{Format, JsonFormat};
+
+struct Fixed {
+    began: Instant,
+}
+
+impl FormatContext for Fixed {
+    fn request_header(&self, field: &Field) -> Option<Cow<'_, [u8]>> {
+        match field {
+            Field::Path => Some(b"/a?b=c%20d".into()),
+            Field::Header(name) if name == "x-a" => Some(b"value".into()),
+            _ => None,
+        }
+    }
+
+    fn item(&self, item: Item, out: &mut Vec<u8>) -> bool {
+        match item {
+            Item::ResponseCode => out.extend_from_slice(b"503"),
+            Item::Protocol => out.extend_from_slice(b"HTTP/1.1"),
+            _ => return false,
+        }
+        true
+    }
+
+    fn metadata(
+        &self,
+        _: MetadataSource,
+        namespace: &str,
+        path: &[Name],
+    ) -> Option<Cow<'_, Value>> {
+        (namespace == "ns" && path.len() == 1)
+            .then(|| Cow::Owned(Value::List(vec![Value::String(path[0].clone())])))
+    }
+
+    fn filter_state(&self, key: &str) -> Option<Cow<'_, [u8]>> {
+        (key == "state").then_some(b"s".into())
+    }
+
+    fn start_time(&self) -> Option<SystemTime> {
+        Some(UNIX_EPOCH + Duration::from_millis(1_709_210_096_789))
+    }
+
+    fn moment(&self, point: TimePoint) -> Option<Instant> {
+        match point {
+            TimePoint::DownstreamReceiveBegin => Some(self.began),
+            TimePoint::DownstreamSendEnd => Some(self.began + Duration::from_micros(12_345)),
+            _ => None,
+        }
+    }
+}
+
+fn render(text: &str) -> String {
+    let mut out = Vec::new();
+    let context = Fixed {
+        began: Instant::now(),
+    };
+    Formatter::parse(text)
+        .expect("a format")
+        .write(&context, b"-", &mut out);
+    String::from_utf8(out).expect("UTF-8")
+}
+
+#[test]
+fn operators_yield_what_the_context_knows() {
+    for (text, wanted) in [
+        ("plain %% text", "plain % text"),
+        ("%REQ(x-a)%", "value"),
+        ("%REQ(X-A):3%|", "val|"),
+        ("%REQ(x-b?x-a)%", "value"),
+        ("%REQ(x-b)%", "-"),
+        ("%REQ(:path)% %REQ_WITHOUT_QUERY(:path)%", "/a?b=c%20d /a"),
+        ("%PATH(NQ)%", "/a"),
+        ("%QUERY_PARAM(b)%", "c d"),
+        ("%PROTOCOL% %RESPONSE_CODE% %ROUTE_NAME%", "HTTP/1.1 503 -"),
+        ("%START_TIME%", "2024-02-29T12:34:56.789Z"),
+        (
+            "%START_TIME(%Y/%m/%dT%H:%M:%S%z %s.%6f %j)%",
+            "2024/02/29T12:34:56+0000 1709210096.789000 060",
+        ),
+        (
+            "%START_TIME(%E3S %3s %b %a)%",
+            "56.789 1709210096789 Feb Thu",
+        ),
+        ("%DURATION% %REQUEST_DURATION%", "12 -"),
+        ("%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%", "12345"),
+        ("%DYNAMIC_METADATA(ns:k)%", "[\"k\"]"),
+        ("%DYNAMIC_METADATA([\"ns\", \"k\"])%", "[\"k\"]"),
+        (
+            "%PER_REQUEST_STATE(state)%%FILTER_STATE(state:PLAIN)%",
+            "ss",
+        ),
+    ] {
+        assert_eq!(render(text), wanted, "{text}");
+    }
+}
+
+#[test]
+fn bad_formats_are_refused() {
+    for text in [
+        "100%",
+        "%",
+        "%REQ(x%",
+        "%REQ(x)",
+        "%NO_SUCH%",
+        "%NO_SUCH(x)%",
+        "%RESPONSE_CODE(x)%",
+        "%REQ(a?b?c)%",
+        "%REQ(a b)%",
+        "%START_TIME(%Q)%",
+        "%DYNAMIC_METADATA([x])%",
+        "%REQ(x):a%",
+        "%COMMON_DURATION(a:b:c)%",
+        "%METADATA(X:y)%",
+        "%a%",
+    ] {
+        assert!(Formatter::parse(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn json_keeps_types_and_escapes() {
+    let leaf = |text: &str| JsonFormat::Leaf(Format { text: text.into() });
+    let members = [
+        ("code".into(), leaf("%RESPONSE_CODE%")),
+        ("mixed".into(), leaf("\"%RESPONSE_CODE%\"\n%ROUTE_NAME%")),
+        ("none".into(), leaf("%ROUTE_NAME%")),
+        ("meta".into(), leaf("%DYNAMIC_METADATA(ns:k)%")),
+        (
+            "list".into(),
+            JsonFormat::List(vec![JsonFormat::Constant(Value::Bool(true))]),
+        ),
+    ];
+    let context = Fixed {
+        began: Instant::now(),
+    };
+    let render = |omit| {
+        let mut out = Vec::new();
+        JsonFormatter::new(&members, omit)
+            .expect("a template")
+            .write(&context, &mut out);
+        String::from_utf8(out).expect("UTF-8")
+    };
+    assert_eq!(
+        render(false),
+        r#"{"code":503,"mixed":"\"503\"\n-","none":null,"meta":["k"],"list":[true]}"#
+    );
+    assert_eq!(
+        render(true),
+        r#"{"code":503,"mixed":"\"503\"\n","meta":["k"],"list":[true]}"#
+    );
+}
+
+#[test]
+fn dates_are_right_around_leap_days() {
+    for (seconds, wanted) in [
+        (0, "1970-01-01 001"),
+        (68_169_599, "1972-02-28 059"),
+        (68_169_600, "1972-02-29 060"),
+        (68_256_000, "1972-03-01 061"),
+        (94_694_399, "1972-12-31 366"),
+        (4_107_542_400, "2100-03-01 060"),
+    ] {
+        let format = super::time::TimeFormat::parse("%F %j").expect("a format");
+        let mut out = Vec::new();
+        assert!(format.write(UNIX_EPOCH + Duration::from_secs(seconds), &mut out));
+        assert_eq!(String::from_utf8_lossy(&out), wanted);
+    }
+}

@@ -1,0 +1,542 @@
+//! Changes of headers, compiled, over heads of any kind.
+
+use std::borrow::Cow;
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Uri, header,
+    uri::{Authority, PathAndQuery},
+};
+
+use super::{
+    format::{FormatContext, FormatError, Formatter, Item, MetadataSource, TimePoint},
+    head::{Field, Head, Headers},
+};
+use crate::model::{AppendAction, HeaderAddition, Name, Value};
+
+/// Headers that can be changed.
+pub trait HeadersMut {
+    /// Whether `name` is there.
+    fn contains(&self, name: &HeaderName) -> bool;
+    /// Removes all values of `name`.
+    fn remove(&mut self, name: &HeaderName);
+    /// Adds a value.
+    fn append(&mut self, name: HeaderName, value: HeaderValue);
+    /// Replaces all values.
+    fn set(&mut self, name: HeaderName, value: HeaderValue);
+}
+
+impl HeadersMut for HeaderMap {
+    fn contains(&self, name: &HeaderName) -> bool {
+        self.contains_key(name)
+    }
+
+    fn remove(&mut self, name: &HeaderName) {
+        HeaderMap::remove(self, name);
+    }
+
+    fn append(&mut self, name: HeaderName, value: HeaderValue) {
+        HeaderMap::append(self, name, value);
+    }
+
+    fn set(&mut self, name: HeaderName, value: HeaderValue) {
+        self.insert(name, value);
+    }
+}
+
+/// A request head that can be changed on its way to the upstream.
+pub trait HeadMut: HeadersMut {
+    /// The value of a header or pseudo header; several values are joined by `,`.
+    fn field(&self, field: &Field) -> Option<Cow<'_, [u8]>>;
+    /// Sets path and query. What is no valid path is left as it was.
+    fn set_path(&mut self, path: &[u8]);
+    /// Sets the authority. What is no valid authority is left as it was.
+    fn set_authority(&mut self, authority: &[u8]);
+}
+
+/// The authority is the header `host`, and the URI's if it has one.
+impl<B> HeadersMut for Request<B> {
+    fn contains(&self, name: &HeaderName) -> bool {
+        self.headers().contains_key(name)
+    }
+
+    fn remove(&mut self, name: &HeaderName) {
+        self.headers_mut().remove(name);
+    }
+
+    fn append(&mut self, name: HeaderName, value: HeaderValue) {
+        self.headers_mut().append(name, value);
+    }
+
+    fn set(&mut self, name: HeaderName, value: HeaderValue) {
+        self.headers_mut().insert(name, value);
+    }
+}
+
+impl<B> HeadMut for Request<B> {
+    fn field(&self, field: &Field) -> Option<Cow<'_, [u8]>> {
+        Head::of(self).field(field)
+    }
+
+    fn set_path(&mut self, path: &[u8]) {
+        let Ok(path) = PathAndQuery::try_from(path) else {
+            return;
+        };
+        let mut parts = std::mem::take(self.uri_mut()).into_parts();
+        parts.path_and_query = Some(path);
+        // A URI with authority and path needs a scheme; a request that came without one is sent on over HTTP.
+        if parts.authority.is_some() && parts.scheme.is_none() {
+            parts.scheme = Some(http::uri::Scheme::HTTP);
+        }
+        *self.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+    }
+
+    fn set_authority(&mut self, authority: &[u8]) {
+        let value = HeaderValue::from_bytes(authority);
+        let (Ok(authority), Ok(value)) = (Authority::try_from(authority), value) else {
+            return;
+        };
+        let in_uri = self.uri().authority().is_some();
+        if in_uri {
+            let mut parts = std::mem::take(self.uri_mut()).into_parts();
+            parts.authority = Some(authority);
+            *self.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+        }
+        if !in_uri || self.headers().contains_key(header::HOST) {
+            self.headers_mut().insert(header::HOST, value);
+        }
+    }
+}
+
+/// An owned head, for tests and for proxies that have no type of their own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeadBuf {
+    /// `GET`, …
+    pub method: Vec<u8>,
+    /// `http` or `https`.
+    pub scheme: Vec<u8>,
+    /// Host and port.
+    pub authority: Vec<u8>,
+    /// Path with query.
+    pub path: Vec<u8>,
+    /// The other headers.
+    pub headers: HeaderMap,
+}
+
+impl HeadBuf {
+    /// The head, borrowed.
+    pub fn head(&self) -> Head<'_, HeaderMap> {
+        Head::new(
+            &self.method,
+            &self.scheme,
+            &self.authority,
+            &self.path,
+            &self.headers,
+        )
+    }
+}
+
+impl HeadersMut for HeadBuf {
+    fn contains(&self, name: &HeaderName) -> bool {
+        self.headers.contains_key(name)
+    }
+
+    fn remove(&mut self, name: &HeaderName) {
+        self.headers.remove(name);
+    }
+
+    fn append(&mut self, name: HeaderName, value: HeaderValue) {
+        self.headers.append(name, value);
+    }
+
+    fn set(&mut self, name: HeaderName, value: HeaderValue) {
+        self.headers.insert(name, value);
+    }
+}
+
+impl HeadMut for HeadBuf {
+    fn field(&self, field: &Field) -> Option<Cow<'_, [u8]>> {
+        self.head().field(field)
+    }
+
+    fn set_path(&mut self, path: &[u8]) {
+        self.path = path.to_vec();
+    }
+
+    fn set_authority(&mut self, authority: &[u8]) {
+        self.authority = authority.to_vec();
+    }
+}
+
+/// Compiled changes of several levels, in the order in which they apply.
+#[derive(Clone, Debug, Default)]
+pub struct Mutations {
+    levels: Box<[Level]>,
+}
+
+/// One level: the table, the virtual host, the route or the arm.
+#[derive(Clone, Debug, Default)]
+struct Level {
+    remove: Box<[HeaderName]>,
+    /// Those that replace come first, as in Envoy.
+    add: Box<[Addition]>,
+    /// All values are constant and nothing depends on what is there.
+    simple: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Addition {
+    name: HeaderName,
+    value: Text,
+    action: AppendAction,
+    keep_empty: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Text {
+    Constant(HeaderValue),
+    Format(Formatter),
+}
+
+/// Additions of one level whose values need no allocation of a list.
+const INLINE: usize = 8;
+
+impl Mutations {
+    /// Compiles levels of `(remove, add)`.
+    ///
+    /// # Errors
+    ///
+    /// Index of the level, index of the addition and what is wrong with it.
+    pub fn new(
+        levels: &[(&[HeaderName], &[HeaderAddition])],
+    ) -> Result<Self, (usize, usize, FormatError)> {
+        let mut compiled = Vec::new();
+        for (index, (remove, add)) in levels.iter().enumerate() {
+            if remove.is_empty() && add.is_empty() {
+                continue;
+            }
+            compiled.push(Level::new(remove, add).map_err(|(at, error)| (index, at, error))?);
+        }
+        Ok(Self {
+            levels: compiled.into(),
+        })
+    }
+
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.levels.is_empty()
+    }
+
+    /// Changes a request. `%REQ(…)%` reads `target`, the rest comes from `context`.
+    pub fn apply_request<T: HeadMut, C: FormatContext + ?Sized>(
+        &self,
+        target: &mut T,
+        context: &C,
+    ) {
+        for level in &self.levels {
+            level.apply(target, |target, format, out| {
+                let context = LiveRequest {
+                    head: target,
+                    rest: context,
+                };
+                format.write(&context, b"", out);
+            });
+        }
+    }
+
+    /// Changes the headers of a response. `%RESP(…)%` reads `target`, the rest comes from `context`.
+    pub fn apply_response<C: FormatContext + ?Sized>(&self, target: &mut HeaderMap, context: &C) {
+        for level in &self.levels {
+            level.apply(target, |target, format, out| {
+                let context = LiveResponse {
+                    headers: target,
+                    rest: context,
+                };
+                format.write(&context, b"", out);
+            });
+        }
+    }
+}
+
+impl Level {
+    fn new(remove: &[HeaderName], add: &[HeaderAddition]) -> Result<Self, (usize, FormatError)> {
+        let mut additions = Vec::with_capacity(add.len());
+        for (index, addition) in add.iter().enumerate() {
+            additions.push(Addition::new(addition).map_err(|error| (index, error))?);
+        }
+        let overwrites = |action| {
+            matches!(
+                action,
+                AppendAction::OverwriteIfExists | AppendAction::OverwriteIfExistsOrAdd
+            )
+        };
+        additions.sort_by_key(|addition| !overwrites(addition.action));
+        let simple = additions.iter().all(|addition| {
+            matches!(addition.value, Text::Constant(_))
+                && matches!(
+                    addition.action,
+                    AppendAction::AppendIfExistsOrAdd | AppendAction::OverwriteIfExistsOrAdd
+                )
+        });
+        Ok(Self {
+            remove: remove.into(),
+            add: additions.into(),
+            simple,
+        })
+    }
+
+    /// Removes, then makes all values from what is there, then replaces, then adds.
+    fn apply<T: HeadersMut>(&self, target: &mut T, render: impl Fn(&T, &Formatter, &mut Vec<u8>)) {
+        for name in &self.remove {
+            target.remove(name);
+        }
+        if self.simple {
+            for addition in &self.add {
+                if let Text::Constant(value) = &addition.value {
+                    addition.apply(target, value.clone());
+                }
+            }
+            return;
+        }
+        let mut buffer = Vec::new();
+        let value = |target: &T, addition: &Addition, buffer: &mut Vec<u8>| {
+            buffer.clear();
+            addition.value(target, |format, out| render(target, format, out), buffer)
+        };
+        let mut inline = [const { None }; INLINE];
+        let mut more = Vec::new();
+        for (index, addition) in self.add.iter().enumerate() {
+            let value = value(target, addition, &mut buffer);
+            match inline.get_mut(index) {
+                Some(slot) => *slot = value,
+                None => more.push(value),
+            }
+        }
+        for (addition, value) in self.add.iter().zip(inline.into_iter().chain(more)) {
+            if let Some(value) = value {
+                addition.apply(target, value);
+            }
+        }
+    }
+}
+
+impl Addition {
+    fn new(config: &HeaderAddition) -> Result<Self, FormatError> {
+        let format = Formatter::new(&config.value)?;
+        let value = match format.constant() {
+            Some(text) => {
+                Text::Constant(HeaderValue::from_bytes(text).map_err(|_| FormatError {
+                    text: config.value.text.to_string(),
+                    reason: "no header can have this value".to_owned(),
+                })?)
+            }
+            None => Text::Format(format),
+        };
+        Ok(Self {
+            name: config.name.clone(),
+            value,
+            action: config.action,
+            keep_empty: config.keep_empty,
+        })
+    }
+
+    /// The value, unless the addition does not apply or its value is empty.
+    fn value<T: HeadersMut>(
+        &self,
+        target: &T,
+        render: impl Fn(&Formatter, &mut Vec<u8>),
+        buffer: &mut Vec<u8>,
+    ) -> Option<HeaderValue> {
+        let applies = match self.action {
+            AppendAction::AddIfAbsent => !target.contains(&self.name),
+            AppendAction::OverwriteIfExists => target.contains(&self.name),
+            AppendAction::AppendIfExistsOrAdd | AppendAction::OverwriteIfExistsOrAdd => true,
+        };
+        if !applies {
+            return None;
+        }
+        let value = match &self.value {
+            Text::Constant(value) => value.clone(),
+            Text::Format(format) => {
+                render(format, buffer);
+                HeaderValue::from_bytes(buffer).ok()?
+            }
+        };
+        (self.keep_empty || !value.is_empty()).then_some(value)
+    }
+
+    fn apply<T: HeadersMut>(&self, target: &mut T, value: HeaderValue) {
+        if value.is_empty() && !self.keep_empty {
+            return;
+        }
+        match self.action {
+            AppendAction::AppendIfExistsOrAdd | AppendAction::AddIfAbsent => {
+                target.append(self.name.clone(), value);
+            }
+            AppendAction::OverwriteIfExistsOrAdd | AppendAction::OverwriteIfExists => {
+                target.set(self.name.clone(), value);
+            }
+        }
+    }
+}
+
+/// The request as it is changed right now, and a context for the rest.
+pub(super) struct LiveRequest<'a, T, C: ?Sized> {
+    pub(super) head: &'a T,
+    pub(super) rest: &'a C,
+}
+
+struct LiveResponse<'a, C: ?Sized> {
+    headers: &'a HeaderMap,
+    rest: &'a C,
+}
+
+/// Everything but the header that is live comes from `rest`.
+macro_rules! delegate {
+    () => {
+        fn response_trailer(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>> {
+            self.rest.response_trailer(name)
+        }
+        fn item(&self, item: Item, out: &mut Vec<u8>) -> bool {
+            self.rest.item(item, out)
+        }
+        fn metadata(
+            &self,
+            source: MetadataSource,
+            namespace: &str,
+            path: &[Name],
+        ) -> Option<Cow<'_, Value>> {
+            self.rest.metadata(source, namespace, path)
+        }
+        fn filter_state(&self, key: &str) -> Option<Cow<'_, [u8]>> {
+            self.rest.filter_state(key)
+        }
+        fn start_time(&self) -> Option<std::time::SystemTime> {
+            self.rest.start_time()
+        }
+        fn moment(&self, point: TimePoint) -> Option<std::time::Instant> {
+            self.rest.moment(point)
+        }
+    };
+}
+
+impl<T: HeadMut, C: FormatContext + ?Sized> FormatContext for LiveRequest<'_, T, C> {
+    fn request_header(&self, field: &Field) -> Option<Cow<'_, [u8]>> {
+        self.head.field(field)
+    }
+    fn response_header(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>> {
+        self.rest.response_header(name)
+    }
+    delegate!();
+}
+
+impl<C: FormatContext + ?Sized> FormatContext for LiveResponse<'_, C> {
+    fn request_header(&self, field: &Field) -> Option<Cow<'_, [u8]>> {
+        self.rest.request_header(field)
+    }
+    fn response_header(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>> {
+        self.headers.joined(name)
+    }
+    delegate!();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Format;
+
+    fn add(name: &'static str, value: &str, action: AppendAction) -> HeaderAddition {
+        HeaderAddition {
+            name: HeaderName::from_static(name),
+            value: Format { text: value.into() },
+            action,
+            keep_empty: false,
+        }
+    }
+
+    fn changed(remove: &[HeaderName], additions: &[HeaderAddition]) -> Vec<(String, String)> {
+        let mut head = HeadBuf {
+            path: b"/p".to_vec(),
+            ..HeadBuf::default()
+        };
+        head.headers.insert("x-a", HeaderValue::from_static("old"));
+        Mutations::new(&[(remove, additions)])
+            .expect("valid")
+            .apply_request(&mut head, &());
+        let text = |value: &HeaderValue| value.to_str().expect("text").to_owned();
+        let mut all: Vec<_> = head
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_string(), text(value)))
+            .collect();
+        all.sort();
+        all
+    }
+
+    fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
+        list.iter()
+            .map(|(a, b)| (a.to_string(), b.to_string()))
+            .collect()
+    }
+
+    #[test]
+    fn actions_do_what_their_names_say() {
+        use AppendAction::*;
+        for (action, present, absent) in [
+            (AppendIfExistsOrAdd, &["new", "old"][..], &["new"][..]),
+            (AddIfAbsent, &["old"], &["new"]),
+            (OverwriteIfExistsOrAdd, &["new"], &["new"]),
+            (OverwriteIfExists, &["new"], &[]),
+        ] {
+            let both = [add("x-a", "new", action), add("x-b", "new", action)];
+            let mut wanted: Vec<_> = present.iter().map(|value| ("x-a", *value)).collect();
+            wanted.extend(absent.iter().map(|value| ("x-b", *value)));
+            assert_eq!(changed(&[], &both), pairs(&wanted), "{action:?}");
+        }
+    }
+
+    #[test]
+    fn formats_read_the_headers_of_before() {
+        let additions = [
+            add(
+                "x-a",
+                "%REQ(x-a)%+%REQ(:path)%",
+                AppendAction::OverwriteIfExistsOrAdd,
+            ),
+            add("x-b", "%REQ(x-a)%", AppendAction::AppendIfExistsOrAdd),
+            add("x-c", "%REQ(x-none)%", AppendAction::AppendIfExistsOrAdd),
+        ];
+        assert_eq!(
+            changed(&[], &additions),
+            pairs(&[("x-a", "old+/p"), ("x-b", "old")])
+        );
+    }
+
+    #[test]
+    fn removal_comes_before_addition() {
+        let additions = [add("x-a", "new", AppendAction::AppendIfExistsOrAdd)];
+        let removed = [HeaderName::from_static("x-a")];
+        assert_eq!(changed(&removed, &additions), pairs(&[("x-a", "new")]));
+    }
+
+    #[test]
+    fn path_and_authority_of_a_request_change_in_place() {
+        let mut request = Request::builder()
+            .uri("/a?b")
+            .header("host", "x")
+            .body(())
+            .expect("a request");
+        request.set_path(b"/c");
+        request.set_authority(b"y:1");
+        assert_eq!(request.uri(), "/c");
+        assert_eq!(request.headers()["host"], "y:1");
+        let mut request = Request::builder()
+            .uri("http://x/a")
+            .body(())
+            .expect("a request");
+        request.set_authority(b"y");
+        request.set_path(b"/b?c");
+        request.set_path(b"no path");
+        assert_eq!(request.uri(), "http://y/b?c");
+        assert!(!request.headers().contains_key("host"));
+    }
+}
