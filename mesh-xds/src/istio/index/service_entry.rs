@@ -149,9 +149,12 @@ fn instances(
         }
     }
     for pod in pods {
+        let Some(address) = pod.addresses.first() else {
+            continue;
+        };
         if *pod.namespace == *object.namespace && selects(&selector.labels, &pod.labels) {
             let endpoint = WorkloadEntry {
-                address: pod.addresses.first().cloned().unwrap_or_default(),
+                address: address.clone(),
                 ..WorkloadEntry::default()
             };
             found.extend(of_endpoint(entry, &endpoint, pod));

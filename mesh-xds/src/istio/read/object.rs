@@ -99,13 +99,18 @@ impl ObjectSeed<'_> {
                 .map(|(k, v)| (k, v.unwrap_or_default()))
                 .collect()
         };
+        let mut labels: BTreeMap<String, String> = texts(metadata.labels);
+        if self.kind.kind == "Endpoints" {
+            // As the slice that Kubernetes mirrors it to.
+            labels.insert("kubernetes.io/service-name".to_owned(), name.clone());
+        }
         Ok(Object {
             group: group.into(),
             version: version.into(),
             kind: self.kind.kind.into(),
             name: name.into(),
             namespace,
-            labels: texts(metadata.labels),
+            labels,
             annotations: texts(metadata.annotations),
             creation_timestamp: timestamp(metadata.creation_timestamp.as_deref())
                 .map_err(E::custom)?,
