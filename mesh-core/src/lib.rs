@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod config;
+mod decide;
 mod error;
 pub mod model;
 #[cfg(feature = "client")]

@@ -7,16 +7,25 @@ use envoy_types::pb::{
     google::protobuf::{Struct, Value, value::Kind},
 };
 use http::HeaderValue;
-use mesh_core::model::{BodyFormat, Format, FormatKind, JsonFormat, Name};
+use mesh_core::{
+    model::{BodyFormat, Format, FormatKind, JsonFormat, Name},
+    route::format::Formatter,
+};
 
 use super::{Context, common::json_value};
 
 /// The most bytes that a file named in the configuration may have.
 const MAX_FILE: u64 = 1 << 20;
 
-/// A text with operators.
-pub(crate) fn text(_cx: &mut Context, _field: &str, text: &str) -> Option<Format> {
-    Some(Format { text: text.into() })
+/// A text with operators; refuses what does not parse.
+pub(crate) fn text(cx: &mut Context, field: &str, text: &str) -> Option<Format> {
+    match Formatter::parse(text) {
+        Ok(_) => Some(Format { text: text.into() }),
+        Err(error) => {
+            cx.reject(field, error);
+            None
+        }
+    }
 }
 
 /// A format and how it is used.

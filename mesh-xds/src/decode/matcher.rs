@@ -1,21 +1,24 @@
 //! Matchers of text, headers, query parameters, metadata and filter state (`type.matcher.v3`).
 
-use envoy_types::pb::envoy::{
-    config::route::v3::{
-        HeaderMatcher, QueryParameterMatcher, header_matcher::HeaderMatchSpecifier,
-        query_parameter_matcher::QueryParameterMatchSpecifier,
+use envoy_types::pb::{
+    envoy::{
+        config::route::v3::{
+            HeaderMatcher, QueryParameterMatcher, header_matcher::HeaderMatchSpecifier,
+            query_parameter_matcher::QueryParameterMatchSpecifier,
+        },
+        r#type::matcher::v3::{
+            self as proto, RegexMatcher, double_matcher, filter_state_matcher, list_matcher,
+            metadata_matcher::path_segment::Segment, string_matcher::MatchPattern, value_matcher,
+        },
     },
-    r#type::matcher::v3::{
-        self as proto, RegexMatcher, double_matcher, filter_state_matcher, list_matcher,
-        metadata_matcher::path_segment::Segment, string_matcher::MatchPattern, value_matcher,
-    },
+    xds::core::v3::CidrRange,
 };
 use mesh_core::model::{
     self, HeaderValueMatcher, MetadataMatcher, Name, QueryMatcher, Regex, StringMatcher,
     StringPattern, ValueMatcher,
 };
 
-use super::Context;
+use super::{Context, common};
 
 /// A predicate over text.
 pub(crate) fn string(cx: &mut Context, value: &proto::StringMatcher) -> Option<StringMatcher> {
@@ -87,6 +90,10 @@ pub(crate) fn header(cx: &mut Context, value: &HeaderMatcher) -> Option<model::H
     let value = match header_match_specifier {
         None => HeaderValueMatcher::Present(true),
         Some(HeaderMatchSpecifier::PresentMatch(present)) => HeaderValueMatcher::Present(*present),
+        // An empty text in this older form means any value.
+        Some(HeaderMatchSpecifier::ExactMatch(text)) if text.is_empty() => {
+            HeaderValueMatcher::Present(true)
+        }
         Some(HeaderMatchSpecifier::ExactMatch(text)) => {
             plain(StringPattern::Exact(text.as_str().into()))
         }
@@ -169,6 +176,16 @@ pub(crate) fn metadata(
     })
 }
 
+/// A block of addresses in xDS' own message.
+fn block(cx: &mut Context, value: &CidrRange) -> Option<model::Cidr> {
+    let bits = value.prefix_len.as_ref().map_or(0, |bits| bits.value);
+    let range = envoy_types::pb::envoy::config::core::v3::CidrRange {
+        address_prefix: value.address_prefix.clone(),
+        prefix_len: Some(envoy_types::pb::google::protobuf::UInt32Value { value: bits }),
+    };
+    common::cidr(cx, &range)
+}
+
 /// A predicate over filter state: its text.
 pub(crate) fn filter_state(
     cx: &mut Context,
@@ -179,10 +196,12 @@ pub(crate) fn filter_state(
         Some(filter_state_matcher::Matcher::StringMatch(text)) => {
             ValueMatcher::String(cx.field("string_match", |cx| string(cx, text))?)
         }
-        Some(filter_state_matcher::Matcher::AddressMatch(_)) => {
-            cx.reject("address_match", "not supported");
-            return None;
-        }
+        Some(filter_state_matcher::Matcher::AddressMatch(address)) => ValueMatcher::Address(
+            cx.field("address_match", |cx| {
+                cx.each("ranges", &address.ranges, block)
+            }),
+            address.invert_match,
+        ),
         None => {
             cx.reject("", "one of string_match, address_match must be set");
             return None;

@@ -12,5 +12,9 @@ pub(crate) mod filter;
 pub(crate) mod format;
 pub(crate) mod header;
 pub(crate) mod matcher;
+pub(crate) mod route;
 
-pub use self::context::{Context, Findings};
+pub use self::{
+    context::{Context, Findings},
+    route::route_configuration,
+};

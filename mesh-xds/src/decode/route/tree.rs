@@ -1,0 +1,304 @@
+//! Matcher trees whose leaves are routes or lists of routes (`xds.type.matcher.v3.Matcher`).
+
+use envoy_types::pb::{
+    envoy::{
+        config::route::v3::{Route as ProtoRoute, RouteList},
+        r#type::matcher::v3::{HttpRequestHeaderMatchInput, HttpRequestQueryParamMatchInput},
+    },
+    xds::{
+        core::v3::TypedExtensionConfig,
+        r#type::matcher::v3::{
+            Matcher, RegexMatcher, StringMatcher as ProtoString,
+            matcher::{
+                MatcherType, OnMatch as ProtoOnMatch,
+                matcher_list::{
+                    Predicate,
+                    predicate::{MatchType, SinglePredicate, single_predicate},
+                },
+                matcher_tree::{MatchMap, TreeType},
+                on_match,
+            },
+            string_matcher::MatchPattern,
+        },
+    },
+};
+use mesh_core::model::{
+    MatchInput, MatchNode, MatchPredicate, MatchTree, Name, OnMatch, Regex, StringMatcher,
+    StringPattern,
+};
+
+use super::route;
+use crate::decode::{Context, context::Typed};
+
+const ROUTE: &str = "envoy.config.route.v3.Route";
+const ROUTE_LIST: &str = "envoy.config.route.v3.RouteList";
+const HEADER: &str = "envoy.type.matcher.v3.HttpRequestHeaderMatchInput";
+const QUERY: &str = "envoy.type.matcher.v3.HttpRequestQueryParamMatchInput";
+const NETWORK: &str = "envoy.extensions.matching.common_inputs.network.v3.";
+
+/// Deeper trees are refused.
+const MAX_DEPTH: usize = 32;
+
+pub(super) fn tree(cx: &mut Context, value: &Matcher, max_body: u32) -> Option<MatchTree> {
+    Decoder { max_body, depth: 0 }.tree(cx, value)
+}
+
+struct Decoder {
+    max_body: u32,
+    depth: usize,
+}
+
+impl Decoder {
+    fn tree(&mut self, cx: &mut Context, value: &Matcher) -> Option<MatchTree> {
+        let Matcher {
+            on_no_match,
+            matcher_type,
+        } = value;
+        if self.depth == MAX_DEPTH {
+            cx.reject("", format_args!("deeper than {MAX_DEPTH} matchers"));
+            return None;
+        }
+        self.depth += 1;
+        let node = self.node(cx, matcher_type.as_ref());
+        let on_no_match = match on_no_match {
+            Some(on) => Some(cx.field("on_no_match", |cx| self.on_match(cx, on))?),
+            None => None,
+        };
+        self.depth -= 1;
+        Some(MatchTree {
+            node: node?,
+            on_no_match,
+        })
+    }
+
+    fn node(&mut self, cx: &mut Context, value: Option<&MatcherType>) -> Option<MatchNode> {
+        match value {
+            Some(MatcherType::MatcherList(list)) => cx.field("matcher_list", |cx| {
+                let list = cx.each("matchers", &list.matchers, |cx, value| {
+                    let (Some(predicate), Some(on)) = (&value.predicate, &value.on_match) else {
+                        cx.reject("", "predicate and on_match must be set");
+                        return None;
+                    };
+                    let predicate = cx.field("predicate", |cx| self::predicate(cx, predicate));
+                    let on = cx.field("on_match", |cx| self.on_match(cx, on));
+                    Some((predicate?, on?))
+                });
+                Some(MatchNode::List(list))
+            }),
+            Some(MatcherType::MatcherTree(tree)) => cx.field("matcher_tree", |cx| {
+                let input = cx.field("input", |cx| input(cx, tree.input.as_ref()));
+                let node = match &tree.tree_type {
+                    Some(TreeType::ExactMatchMap(map)) => {
+                        let map = self.map(cx, "exact_match_map", map);
+                        MatchNode::Exact(input?, map)
+                    }
+                    Some(TreeType::PrefixMatchMap(map)) => {
+                        let map = self.map(cx, "prefix_match_map", map);
+                        MatchNode::Prefix(input?, map)
+                    }
+                    Some(TreeType::CustomMatch(custom)) => {
+                        cx.reject(
+                            "custom_match",
+                            format_args!("matcher {} is not supported", custom.name),
+                        );
+                        return None;
+                    }
+                    None => {
+                        cx.reject("", "one of exact_match_map, prefix_match_map must be set");
+                        return None;
+                    }
+                };
+                Some(node)
+            }),
+            None => {
+                cx.reject("", "one of matcher_list, matcher_tree must be set");
+                None
+            }
+        }
+    }
+
+    fn map(&mut self, cx: &mut Context, field: &str, value: &MatchMap) -> Vec<(Name, OnMatch)> {
+        let mut entries: Vec<_> = value.map.iter().collect();
+        entries.sort_by_key(|(key, _)| *key);
+        let mut out = Vec::with_capacity(entries.len());
+        for (key, on) in entries {
+            let on = cx.field(field, |cx| cx.entry("map", key, |cx| self.on_match(cx, on)));
+            out.extend(on.map(|on| (Name::from(key.as_str()), on)));
+        }
+        out
+    }
+
+    fn on_match(&mut self, cx: &mut Context, value: &ProtoOnMatch) -> Option<OnMatch> {
+        cx.unsupported("keep_matching", value.keep_matching);
+        match &value.on_match {
+            Some(on_match::OnMatch::Matcher(inner)) => cx
+                .field("matcher", |cx| self.tree(cx, inner))
+                .map(|tree| OnMatch::Tree(Box::new(tree))),
+            Some(on_match::OnMatch::Action(action)) => {
+                cx.field("action", |cx| self.action(cx, action))
+            }
+            None => {
+                cx.reject("", "one of matcher, action must be set");
+                None
+            }
+        }
+    }
+
+    fn action(&mut self, cx: &mut Context, value: &TypedExtensionConfig) -> Option<OnMatch> {
+        let typed = typed(cx, value)?;
+        let max_body = self.max_body;
+        cx.field("typed_config", |cx| match typed.name.as_str() {
+            ROUTE => {
+                let message: ProtoRoute = cx.message(&typed)?;
+                route(cx, &message, max_body).map(|route| OnMatch::Route(Box::new(route)))
+            }
+            ROUTE_LIST => {
+                let message: RouteList = cx.message(&typed)?;
+                Some(OnMatch::Routes(cx.each(
+                    "routes",
+                    &message.routes,
+                    |cx, value| route(cx, value, max_body),
+                )))
+            }
+            other => {
+                cx.reject(
+                    "",
+                    format_args!(
+                        "action {other:?} is not supported: {ROUTE} or {ROUTE_LIST} is allowed"
+                    ),
+                );
+                None
+            }
+        })
+    }
+}
+
+fn typed(cx: &mut Context, value: &TypedExtensionConfig) -> Option<Typed> {
+    cx.field("typed_config", |cx| {
+        cx.typed(value.typed_config.as_ref().unwrap_or(&Default::default()))
+    })
+}
+
+fn input(cx: &mut Context, value: Option<&TypedExtensionConfig>) -> Option<MatchInput> {
+    let Some(value) = value else {
+        cx.reject("", "must be set");
+        return None;
+    };
+    let typed = typed(cx, value)?;
+    match typed.name.as_str() {
+        HEADER => {
+            let message: HttpRequestHeaderMatchInput = cx.message(&typed)?;
+            Some(MatchInput::RequestHeader(
+                message.header_name.to_ascii_lowercase().into(),
+            ))
+        }
+        QUERY => {
+            let message: HttpRequestQueryParamMatchInput = cx.message(&typed)?;
+            Some(MatchInput::QueryParameter(message.query_param.into()))
+        }
+        name => match name.strip_prefix(NETWORK) {
+            Some("DestinationIPInput") => Some(MatchInput::DestinationIp),
+            Some("DestinationPortInput") => Some(MatchInput::DestinationPort),
+            Some("SourceIPInput") => Some(MatchInput::SourceIp),
+            Some("SourcePortInput") => Some(MatchInput::SourcePort),
+            Some("ServerNameInput") => Some(MatchInput::ServerName),
+            _ => {
+                cx.reject("", format_args!("input {name:?} is not supported"));
+                None
+            }
+        },
+    }
+}
+
+fn predicate(cx: &mut Context, value: &Predicate) -> Option<MatchPredicate> {
+    match &value.match_type {
+        Some(MatchType::SinglePredicate(single)) => {
+            cx.field("single_predicate", |cx| single_predicate(cx, single))
+        }
+        Some(MatchType::OrMatcher(list)) => cx.field("or_matcher", |cx| {
+            Some(MatchPredicate::Or(cx.each(
+                "predicate",
+                &list.predicate,
+                predicate,
+            )))
+        }),
+        Some(MatchType::AndMatcher(list)) => cx.field("and_matcher", |cx| {
+            Some(MatchPredicate::And(cx.each(
+                "predicate",
+                &list.predicate,
+                predicate,
+            )))
+        }),
+        Some(MatchType::NotMatcher(inner)) => cx
+            .field("not_matcher", |cx| predicate(cx, inner))
+            .map(|inner| MatchPredicate::Not(Box::new(inner))),
+        None => {
+            cx.reject(
+                "",
+                "one of single_predicate, or_matcher, and_matcher, not_matcher must be set",
+            );
+            None
+        }
+    }
+}
+
+fn single_predicate(cx: &mut Context, value: &SinglePredicate) -> Option<MatchPredicate> {
+    let SinglePredicate { input, matcher } = value;
+    let input = cx.field("input", |cx| self::input(cx, input.as_ref()));
+    match matcher {
+        Some(single_predicate::Matcher::ValueMatch(text)) => {
+            let text = cx.field("value_match", |cx| string(cx, text));
+            Some(MatchPredicate::Single(input?, text?))
+        }
+        Some(single_predicate::Matcher::CustomMatch(custom)) => {
+            cx.reject(
+                "custom_match",
+                format_args!("matcher {} is not supported", custom.name),
+            );
+            None
+        }
+        None => {
+            cx.reject("", "value_match must be set");
+            None
+        }
+    }
+}
+
+/// The same as Envoy's own string matcher, in xDS' package.
+fn string(cx: &mut Context, value: &ProtoString) -> Option<StringMatcher> {
+    let ProtoString {
+        ignore_case,
+        match_pattern,
+    } = value;
+    let pattern = match match_pattern {
+        Some(MatchPattern::Exact(text)) => StringPattern::Exact(text.as_str().into()),
+        Some(MatchPattern::Prefix(text)) => StringPattern::Prefix(text.as_str().into()),
+        Some(MatchPattern::Suffix(text)) => StringPattern::Suffix(text.as_str().into()),
+        Some(MatchPattern::Contains(text)) => StringPattern::Contains(text.as_str().into()),
+        Some(MatchPattern::SafeRegex(RegexMatcher { regex, .. })) => match Regex::parse(regex) {
+            Ok(regex) => StringPattern::Regex(regex),
+            Err(error) => {
+                cx.reject("safe_regex.regex", error);
+                return None;
+            }
+        },
+        Some(MatchPattern::Custom(custom)) => {
+            cx.reject(
+                "custom",
+                format_args!("matcher {} is not supported", custom.name),
+            );
+            return None;
+        }
+        None => {
+            cx.reject(
+                "",
+                "one of exact, prefix, suffix, safe_regex, contains must be set",
+            );
+            return None;
+        }
+    };
+    Some(StringMatcher {
+        pattern,
+        ignore_case: *ignore_case,
+    })
+}
