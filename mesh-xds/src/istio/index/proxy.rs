@@ -48,9 +48,9 @@ pub struct Proxy {
     pub locality: String,
     /// How traffic comes to it.
     pub interception: Interception,
-    /// Address that outbound HTTP listeners bind without interception, in place of the loopback address: several
-    /// sidecars on one machine then each have their own.
-    pub outbound_bind: Option<String>,
+    /// Address that listeners bind for which nothing else is said: in place of the loopback address for outbound listeners
+    /// of a sidecar, so that several sidecars on one machine each have their own, and in place of `0.0.0.0` for a gateway.
+    pub bind: Option<String>,
     /// Address at which the application listens, in place of the loopback address (`127.0.0.1`).
     pub application_address: Option<String>,
 }

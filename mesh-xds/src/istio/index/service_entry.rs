@@ -136,8 +136,10 @@ fn instances(
     pods: &[Arc<Workload>],
 ) -> Vec<Instance> {
     let mut found = Vec::new();
-    for endpoint in &entry.endpoints {
-        let workload = Arc::new(workload(object, endpoint));
+    for (index, endpoint) in entry.endpoints.iter().enumerate() {
+        let mut workload = workload(object, endpoint);
+        workload.workload_name = format!("{}-{index}", object.name);
+        let workload = Arc::new(workload);
         found.extend(of_endpoint(entry, endpoint, &workload));
     }
     let Some(selector) = &entry.workload_selector else {
@@ -212,6 +214,8 @@ fn host_itself(object: &Object, entry: &ServiceEntry, host: &str) -> Vec<Instanc
         address: host.to_owned(),
         ..WorkloadEntry::default()
     };
-    let workload = Arc::new(workload(object, &endpoint));
+    let mut workload = workload(object, &endpoint);
+    workload.workload_name = object.name.to_string();
+    let workload = Arc::new(workload);
     of_endpoint(entry, &endpoint, &workload)
 }

@@ -1,1 +1,415 @@
+use std::sync::Arc;
 
+use super::*;
+use crate::istio::read;
+
+/// The index of a text; every object has to be right.
+fn context(yaml: &str) -> Context {
+    let parsed = read::parse(&Arc::from("test.yaml"), yaml, &read::TextOptions::default());
+    assert_eq!(parsed.refused, [], "{:?}", parsed.findings);
+    Context::new(&parsed.objects, "cluster.local")
+}
+
+fn sidecar(namespace: &str) -> Proxy {
+    Proxy {
+        namespace: namespace.to_owned(),
+        dns_domain: format!("{namespace}.svc.cluster.local"),
+        ..Proxy::default()
+    }
+}
+
+fn hosts(context: &Context, namespace: &str) -> Vec<String> {
+    let scope = SidecarScope::new(context, &sidecar(namespace));
+    let mut hosts: Vec<_> = scope
+        .services
+        .iter()
+        .map(|service| service.hostname.clone())
+        .collect();
+    hosts.sort();
+    hosts
+}
+
+fn service(name: &str, namespace: &str, annotation: &str) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {namespace}, annotations: {{{annotation}}}}}\n\
+         spec: {{ports: [{{port: 80, name: http}}], clusterIP: 10.0.0.1}}\n"
+    )
+}
+
+#[test]
+fn export_to_decides_who_sees_a_service() {
+    let text = service("all", "a", "")
+        + &service("own", "a", "networking.istio.io/exportTo: .")
+        + &service("none", "a", "networking.istio.io/exportTo: \"~\"")
+        + &service("some", "a", "networking.istio.io/exportTo: \"b,c\"");
+    let context = context(&text);
+    assert_eq!(
+        hosts(&context, "a"),
+        ["all.a.svc.cluster.local", "own.a.svc.cluster.local"]
+    );
+    assert_eq!(
+        hosts(&context, "b"),
+        ["all.a.svc.cluster.local", "some.a.svc.cluster.local"]
+    );
+    assert_eq!(hosts(&context, "d"), ["all.a.svc.cluster.local"]);
+}
+
+#[test]
+fn sidecar_hosts_decide_what_is_imported() {
+    let text = service("x", "a", "")
+        + &service("y", "a", "")
+        + &service("x", "b", "")
+        + "---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: default, namespace: a}
+spec: {egress: [{hosts: ['./x.a.svc.cluster.local', 'b/*']}]}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: default, namespace: none}
+spec: {egress: [{hosts: ['~/*']}]}
+";
+    let context = context(&text);
+    assert_eq!(
+        hosts(&context, "a"),
+        ["x.a.svc.cluster.local", "x.b.svc.cluster.local"]
+    );
+    assert_eq!(hosts(&context, "none"), Vec::<String>::new());
+    assert_eq!(hosts(&context, "other").len(), 3);
+}
+
+#[test]
+fn sidecar_of_the_root_namespace_is_the_default() {
+    let text = service("x", "a", "")
+        + &service("x", "b", "")
+        + "---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: default, namespace: istio-system}
+spec: {egress: [{hosts: ['./*']}]}
+";
+    assert_eq!(hosts(&context(&text), "a"), ["x.a.svc.cluster.local"]);
+}
+
+#[test]
+fn sidecar_with_a_selector_comes_first() {
+    let text = service("x", "a", "")
+        + "---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: all, namespace: a, creationTimestamp: '2020-01-01T00:00:00Z'}
+spec: {egress: [{hosts: ['./*']}]}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: some, namespace: a, creationTimestamp: '2021-01-01T00:00:00Z'}
+spec: {workloadSelector: {labels: {app: it}}, egress: [{hosts: ['~/*']}]}
+";
+    let context = context(&text);
+    let mut proxy = sidecar("a");
+    proxy.labels.insert("app".to_owned(), "it".to_owned());
+    assert_eq!(SidecarScope::new(&context, &proxy).services.len(), 0);
+    assert_eq!(hosts(&context, "a").len(), 1);
+}
+
+#[test]
+fn destinations_of_rules_are_imported_with_their_ports() {
+    let text = service("x", "a", "")
+        + &service("target", "b", "")
+        + "---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: default, namespace: a}
+spec: {egress: [{hosts: ['./*']}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: x, namespace: a}
+spec: {hosts: [x], http: [{route: [{destination: {host: target.b.svc.cluster.local}}]}]}
+";
+    assert_eq!(
+        hosts(&context(&text), "a"),
+        ["target.b.svc.cluster.local", "x.a.svc.cluster.local"]
+    );
+}
+
+const DELEGATION: &str = "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: root, namespace: a}
+spec:
+  hosts: [site.example.com]
+  http:
+  - name: api
+    match: [{uri: {prefix: /api}}]
+    timeout: 3s
+    delegate: {name: api, namespace: b}
+  - route: [{destination: {host: rest}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: api, namespace: b}
+spec:
+  EXPORT
+  http:
+  - name: v1
+    match: [{uri: {prefix: /api/v1}}]
+    route: [{destination: {host: v1}}]
+  - match: [{uri: {prefix: /other}}]
+    route: [{destination: {host: lost}}]
+  - route: [{destination: {host: v2}}]
+    timeout: 1s
+";
+
+#[test]
+fn delegates_are_merged_as_subsets_of_the_root() {
+    let context = context(&DELEGATION.replace("EXPORT", "exportTo: ['*']"));
+    assert_eq!(
+        context.virtual_services.len(),
+        1,
+        "a delegate is no rule of its own"
+    );
+    let http = &context.virtual_services[0].spec.http;
+    let names: Vec<_> = http.iter().map(|rule| rule.name.as_str()).collect();
+    assert_eq!(names, ["api-v1", "api", ""]);
+    // A field that the delegate leaves out is the root's; its own stays.
+    assert_eq!(http[0].timeout, Some(std::time::Duration::from_secs(3)));
+    assert_eq!(http[1].timeout, Some(std::time::Duration::from_secs(1)));
+    // Short names belong to the namespace of the rule that has them.
+    let target = http[0].route[0]
+        .destination
+        .as_ref()
+        .map(|to| to.host.as_str());
+    assert_eq!(target, Some("v1.b.svc.cluster.local"));
+    let target = http[2].route[0]
+        .destination
+        .as_ref()
+        .map(|to| to.host.as_str());
+    assert_eq!(target, Some("rest.a.svc.cluster.local"));
+    // The rule that is no subset is named.
+    assert!(
+        context.problems[0].text.contains("no subset"),
+        "{:?}",
+        context.problems
+    );
+}
+
+#[test]
+fn delegates_have_to_be_exported_to_the_root() {
+    let context = context(&DELEGATION.replace("EXPORT", "exportTo: ['.']"));
+    assert_eq!(context.virtual_services[0].spec.http.len(), 1);
+    assert!(
+        context.problems[0].text.contains("not exported"),
+        "{:?}",
+        context.problems
+    );
+}
+
+fn rules_for(text: &str, namespace: &str) -> Vec<String> {
+    let context = context(text);
+    let rules = context.virtual_services_for(namespace, MESH_GATEWAY);
+    rules.iter().map(|rule| rule.meta.name.clone()).collect()
+}
+
+#[test]
+fn rules_without_gateways_are_for_sidecars_and_older_ones_come_first() {
+    let text = "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: young, namespace: a, creationTimestamp: '2022-01-01T00:00:00Z'}
+spec: {hosts: [x.com], http: [{route: [{destination: {host: x.com}}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: old, namespace: b, creationTimestamp: '2020-01-01T00:00:00Z'}
+spec: {hosts: [x.com], http: [{route: [{destination: {host: x.com}}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: edge, namespace: a}
+spec: {hosts: [x.com], gateways: [gw], http: [{route: [{destination: {host: x.com}}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: private, namespace: a, creationTimestamp: '2023-01-01T00:00:00Z'}
+spec: {hosts: [x.com], exportTo: ['.'], http: [{route: [{destination: {host: x.com}}]}]}
+";
+    assert_eq!(rules_for(text, "a"), ["private", "old", "young"]);
+    assert_eq!(rules_for(text, "c"), ["old", "young"]);
+}
+
+fn destination_rule(name: &str, namespace: &str, host: &str, extra: &str) -> String {
+    format!(
+        "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
+         spec: {{host: {host}{extra}}}\n"
+    )
+}
+
+fn found(context: &Context, namespace: &str) -> Vec<String> {
+    let service = context
+        .services
+        .iter()
+        .find(|service| service.name == "x")
+        .expect("the service is there");
+    context
+        .destination_rules
+        .find(namespace, service)
+        .iter()
+        .map(|rule| rule.meta.name.clone())
+        .collect()
+}
+
+#[test]
+fn destination_rules_are_looked_up_from_the_caller_outwards() {
+    let text = service("x", "a", "")
+        + &destination_rule("caller", "c", "x.a.svc.cluster.local", "")
+        + &destination_rule("service", "a", "x", "")
+        + &destination_rule("mesh", "istio-system", "'*.local'", "");
+    assert_eq!(found(&context(&text), "c"), ["caller"]);
+    assert_eq!(found(&context(&text), "d"), ["service"]);
+    let text = service("x", "a", "")
+        + &destination_rule("service", "a", "x", ", exportTo: ['.']")
+        + &destination_rule("mesh", "istio-system", "'*.local'", "");
+    assert_eq!(found(&context(&text), "a"), ["service"]);
+    assert_eq!(found(&context(&text), "d"), ["mesh"]);
+}
+
+#[test]
+fn destination_rules_of_one_host_are_merged() {
+    let policy = ", trafficPolicy: {loadBalancer: {simple: RANDOM}}";
+    let text = service("x", "a", "")
+        + &destination_rule("d1", "a", "x", ", subsets: [{name: v1, labels: {v: a}}]")
+        + &destination_rule(
+            "d2",
+            "a",
+            "x",
+            &format!(
+                ", subsets: [{{name: v1, labels: {{v: b}}}}, {{name: v2, labels: {{v: c}}}}]{policy}"
+            ),
+        );
+    let context = context(&text);
+    let service = &context.services[0];
+    let rules = context.destination_rules.find("a", service);
+    assert_eq!(rules.len(), 1);
+    let subsets: Vec<_> = rules[0]
+        .spec
+        .subsets
+        .iter()
+        .map(|subset| (subset.name.as_str(), subset.labels["v"].as_str()))
+        .collect();
+    assert_eq!(subsets, [("v1", "a"), ("v2", "c")]);
+    assert!(
+        rules[0].spec.traffic_policy.is_some(),
+        "the first policy counts, wherever it stands"
+    );
+}
+
+#[test]
+fn external_names_lead_to_the_service_that_they_name() {
+    let text = service("x", "a", "")
+        + "---
+apiVersion: v1
+kind: Service
+metadata: {name: alias, namespace: b}
+spec: {type: ExternalName, externalName: x.a.svc.cluster.local}
+";
+    let context = context(&text);
+    let concrete = context
+        .services
+        .iter()
+        .find(|service| service.name == "x")
+        .expect("the service is there");
+    assert_eq!(concrete.aliases, ["alias.b.svc.cluster.local"]);
+}
+
+#[test]
+fn service_entries_find_their_endpoints() {
+    let text = "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: listed, namespace: a}
+spec:
+  hosts: [listed.com]
+  ports: [{number: 80, name: http, protocol: HTTP, targetPort: 8080}, {number: 90, name: tcp, protocol: TCP}]
+  resolution: STATIC
+  endpoints: [{address: 10.0.0.1, ports: {tcp: 9090}}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: named, namespace: a}
+spec: {hosts: [named.com], ports: [{number: 80, name: http, protocol: HTTP}], resolution: DNS}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: selecting, namespace: a}
+spec:
+  hosts: [selecting.com]
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  resolution: STATIC
+  location: MESH_INTERNAL
+  workloadSelector: {labels: {app: vm}}
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: vm, namespace: a}
+spec: {address: 10.0.0.9, labels: {app: vm}, weight: 5}
+";
+    let context = context(text);
+    let endpoints = |host: &str| -> Vec<(String, u32, u32)> {
+        let service = context
+            .services
+            .iter()
+            .find(|service| service.hostname == host)
+            .expect("the service is there");
+        context
+            .instances_of(service)
+            .iter()
+            .map(|i| (i.address.clone(), i.port, i.weight))
+            .collect()
+    };
+    assert_eq!(
+        endpoints("listed.com"),
+        [
+            ("10.0.0.1".to_owned(), 8080, 0),
+            ("10.0.0.1".to_owned(), 9090, 0)
+        ]
+    );
+    assert_eq!(endpoints("named.com"), [("named.com".to_owned(), 80, 0)]);
+    assert_eq!(endpoints("selecting.com"), [("10.0.0.9".to_owned(), 80, 5)]);
+}
+
+#[test]
+fn services_without_slices_have_the_pods_that_they_select() {
+    let text = "
+apiVersion: v1
+kind: Service
+metadata: {name: x, namespace: a}
+spec: {selector: {app: x}, ports: [{port: 80, name: http, targetPort: web}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: x-1, namespace: a, labels: {app: x}}
+spec: {containers: [{name: x, ports: [{name: web, containerPort: 8080}]}]}
+status: {podIP: 10.0.0.1}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: x-2, namespace: a, labels: {app: x}}
+spec: {containers: [{name: x, ports: [{name: web, containerPort: 8081}]}]}
+status: {podIP: 10.0.0.2, conditions: [{type: Ready, status: 'False'}]}
+";
+    let context = context(text);
+    let found: Vec<_> = context
+        .instances_of(&context.services[0])
+        .iter()
+        .map(|i| (i.address.as_str(), i.port, i.health))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("10.0.0.1", 8080, Health::Healthy),
+            ("10.0.0.2", 8081, Health::Unhealthy)
+        ]
+    );
+}

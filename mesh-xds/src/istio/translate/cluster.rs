@@ -125,8 +125,10 @@ impl Env<'_> {
             set_dns(&mut draft.cluster, self.context.mesh.dns_refresh_rate);
             draft.cluster.load_assignment = Some(assignment.clone());
         }
-        traffic_policy::set_upstream_protocol(&mut draft, port.protocol);
-        draft.cluster.metadata = Some(outbound_metadata(service));
+        if self.proxy.kind == ProxyKind::Sidecar || port.protocol.is_http() {
+            traffic_policy::set_upstream_protocol(&mut draft, port.protocol);
+        }
+        draft.cluster.metadata = Some(outbound_metadata(service, target.subset));
         traffic_policy::apply(
             &mut draft,
             target.policy.as_ref(),
@@ -150,12 +152,14 @@ impl Env<'_> {
     /// How a service's addresses are found. Where nothing intercepts traffic there is no original destination, so the
     /// endpoints of a headless Service are listed.
     fn discovery_type(&self, service: &Service) -> DiscoveryType {
-        let intercepted =
-            self.proxy.kind == ProxyKind::Sidecar && self.proxy.interception != Interception::None;
+        let sidecar = self.proxy.kind == ProxyKind::Sidecar;
+        let intercepted = sidecar && self.proxy.interception != Interception::None;
         match service.resolution {
             Resolution::DnsLb => DiscoveryType::StrictDns,
             Resolution::DnsRoundRobinLb => DiscoveryType::LogicalDns,
-            Resolution::Passthrough if intercepted || service.registry == Registry::External => {
+            Resolution::Passthrough
+                if intercepted || (sidecar && service.registry == Registry::External) =>
+            {
                 DiscoveryType::OriginalDst
             }
             Resolution::DynamicDns => DiscoveryType::OriginalDst,
@@ -290,8 +294,11 @@ pub(super) fn ads() -> core::ConfigSource {
     }
 }
 
-fn outbound_metadata(service: &Service) -> core::Metadata {
+fn outbound_metadata(service: &Service, subset: &str) -> core::Metadata {
     let mut fields = vec![services_field(&[service])];
+    if !subset.is_empty() {
+        fields.push(("subset".to_owned(), pb::text_value(subset)));
+    }
     if service.mesh_external {
         let value = google::Value {
             kind: Some(google::value::Kind::BoolValue(true)),
@@ -304,8 +311,12 @@ fn outbound_metadata(service: &Service) -> core::Metadata {
 /// The services that a cluster stands for, by which requests are counted.
 fn services_field(services: &[&Service]) -> (String, google::Value) {
     let entry = |service: &&Service| {
+        let name = match service.registry {
+            Registry::Kubernetes => &service.name,
+            Registry::External => &service.hostname,
+        };
         let fields = HashMap::from([
-            ("name".to_owned(), pb::text_value(service.name.clone())),
+            ("name".to_owned(), pb::text_value(name.clone())),
             (
                 "namespace".to_owned(),
                 pb::text_value(service.namespace.clone()),

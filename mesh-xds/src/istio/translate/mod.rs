@@ -10,7 +10,9 @@ use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use super::api::destination_rule::{ConsistentHashLb, TrafficPolicy};
 use super::api::virtual_service::Destination;
 use super::api::{Origin, Spec};
-use super::index::{Context, Interception, MergedRule, Meta, Proxy, ProxyKind, SidecarScope};
+use super::index::{
+    Context, Interception, MergedRule, Meta, Proxy, ProxyKind, Resolution, SidecarScope,
+};
 
 mod access_log;
 mod base64;
@@ -214,6 +216,21 @@ impl Env<'_> {
                 format!("sidecar {}/{}", self.proxy.namespace, self.proxy.name),
                 "interception is not served yet: listeners are made as for interceptionMode NONE"
                     .to_owned(),
+            ));
+        }
+        for service in self
+            .scope
+            .services
+            .iter()
+            .filter(|service| service.resolution == Resolution::DynamicDns)
+        {
+            notes.push(Note::ignored(
+                &service.origin,
+                format!("ServiceEntry {}/{}", service.namespace, service.name),
+                format!(
+                    "resolution DYNAMIC_DNS does not act yet: requests for {} are answered 503",
+                    service.hostname
+                ),
             ));
         }
         let mut seen = BTreeSet::new();

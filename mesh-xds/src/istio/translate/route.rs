@@ -275,6 +275,7 @@ fn set_mirrors(action: &mut route::RouteAction, http: &HttpRoute, options: &Rout
                 cluster: destination_cluster(to, (options.service)(&to.host), options.port),
                 runtime_fraction: Some(pb::runtime(share)),
                 trace_sampled: Some(pb::boolean(false)),
+                disable_shadow_host_suffix_append: true,
                 ..Default::default()
             });
     };

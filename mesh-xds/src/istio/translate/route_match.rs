@@ -51,7 +51,13 @@ pub(super) fn translate(
 }
 
 fn add_headers(out: &mut route::RouteMatch, condition: &HttpMatchRequest) {
-    let wanted = condition.headers.iter().map(|entry| (entry, false));
+    // The API says that these names are ignored here: each has a field of its own.
+    let own_field = |name: &str| matches!(name, "uri" | "scheme" | "method" | "authority");
+    let headers = condition
+        .headers
+        .iter()
+        .filter(|(name, _)| !own_field(name));
+    let wanted = headers.map(|entry| (entry, false));
     let unwanted = condition.without_headers.iter().map(|entry| (entry, true));
     for ((name, value), invert) in wanted.chain(unwanted) {
         if let Some(mut claim) = claim(name, value) {

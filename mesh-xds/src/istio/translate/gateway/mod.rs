@@ -129,10 +129,10 @@ impl<'a> Env<'a> {
             routes: route_name(server, meta, resolved),
         };
         let bind = Bind {
-            address: if server.bind.is_empty() {
-                WILDCARD.to_owned()
-            } else {
-                server.bind.clone()
+            address: match (server.bind.as_str(), &self.proxy.bind) {
+                ("", None) => WILDCARD.to_owned(),
+                ("", Some(own)) => own.clone(),
+                (address, _) => address.to_owned(),
             },
             port: resolved,
         };

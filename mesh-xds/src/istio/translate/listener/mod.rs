@@ -19,7 +19,7 @@ use tcp::tcp_proxy::{ClusterSpecifier, WeightedCluster, weighted_cluster::Cluste
 use super::{Env, access_log, cluster, pb};
 use crate::istio::api::mesh_config::NormalizationType;
 use crate::istio::api::virtual_service::RouteDestination;
-use crate::istio::index::Meta;
+use crate::istio::index::{Meta, ProxyKind};
 
 mod inbound;
 mod outbound;
@@ -164,6 +164,8 @@ impl Env<'_> {
         } else {
             default = general.next().map(Chain::build);
         }
+        // A gateway keeps Envoy's own rule: a client that stays silent is cut off.
+        let sidecar = self.proxy.kind == ProxyKind::Sidecar;
         let timeout = self
             .context
             .mesh
@@ -175,8 +177,8 @@ impl Env<'_> {
             filter_chains: special.into_iter().map(Chain::build).collect(),
             default_filter_chain: default,
             listener_filters: inspectors,
-            listener_filters_timeout: Some(pb::duration(timeout)),
-            continue_on_listener_filters_timeout: true,
+            listener_filters_timeout: sidecar.then(|| pb::duration(timeout)),
+            continue_on_listener_filters_timeout: sidecar,
             traffic_direction: direction.into(),
             ..listener::Listener::default()
         }

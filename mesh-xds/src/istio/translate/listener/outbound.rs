@@ -71,7 +71,7 @@ impl Env<'_> {
     }
 
     fn bind(&self, egress: &EgressListener, port: u32) -> Bind {
-        let address = match (egress.spec.bind.as_str(), &self.proxy.outbound_bind) {
+        let address = match (egress.spec.bind.as_str(), &self.proxy.bind) {
             ("", Some(own)) => own.clone(),
             ("", None) => LOOPBACK.to_owned(),
             (address, _) => address.to_owned(),
@@ -109,9 +109,12 @@ impl Env<'_> {
             entries.insert(bind, entry);
             return;
         };
-        for chain in chains {
-            if known.protocol.is_http() || known.chains.iter().any(|own| own.conflicts_with(&chain))
-            {
+        for mut chain in chains {
+            let clashes = |chain: &Chain| known.chains.iter().any(|own| own.conflicts_with(chain));
+            if port.protocol.is_tls() && chain.sni.is_empty() && clashes(&chain) {
+                chain.sni = vec![service.hostname.clone()];
+            }
+            if known.protocol.is_http() || clashes(&chain) {
                 notes.push(Note::ignored(
                     &service.origin,
                     format!("service {}", service.hostname),
@@ -187,11 +190,13 @@ impl Env<'_> {
         };
         let cluster = pb::subset_key("outbound", "", &service.hostname, number);
         // Without interception the destination address says nothing, so that only the server name tells services apart.
-        let by_name = port.protocol.is_tls()
-            && service
-                .addresses
-                .iter()
-                .any(|address| address.contains('/'));
+        let network = service
+            .addresses
+            .iter()
+            .any(|address| address.contains('/'));
+        let dynamic =
+            host::is_wildcard(&service.hostname) && service.resolution == Resolution::DynamicDns;
+        let by_name = port.protocol.is_tls() && (network || dynamic);
         Chain {
             sni: if by_name {
                 vec![service.hostname.clone()]
@@ -300,7 +305,7 @@ impl Env<'_> {
         let bind = Bind {
             address: self
                 .proxy
-                .outbound_bind
+                .bind
                 .clone()
                 .unwrap_or_else(|| LOOPBACK.to_owned()),
             port,
