@@ -244,15 +244,9 @@ impl Pool2 {
     }
 
     async fn checkout(&self) -> Result<client2::SendRequest<Incoming>, Failure> {
-        let mut connections = self.connections.borrow_mut();
-        if connections.len() >= H2_CONNECTIONS
-            && let Some(sender) = connections.pop_front()
-            && !sender.is_closed()
-        {
-            connections.push_back(sender.clone());
+        if let Some(sender) = self.next() {
             return Ok(sender);
         }
-        drop(connections);
         let socket = TcpStream::connect(self.upstream).await?;
         socket.set_nodelay(true)?;
         let mut builder = client2::Builder::new(Local);
@@ -263,6 +257,19 @@ impl Pool2 {
         spawn_local(connection);
         self.connections.borrow_mut().push_back(sender.clone());
         Ok(sender)
+    }
+
+    /// The next open connection, once there are enough.
+    fn next(&self) -> Option<client2::SendRequest<Incoming>> {
+        let mut connections = self.connections.borrow_mut();
+        if connections.len() < H2_CONNECTIONS {
+            return None;
+        }
+        let sender = connections
+            .pop_front()
+            .filter(|sender| !sender.is_closed())?;
+        connections.push_back(sender.clone());
+        Some(sender)
     }
 }
 
