@@ -112,3 +112,6 @@ impl<C, B, X> fmt::Debug for Pool<C, B, X> {
         f.debug_struct("Pool").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

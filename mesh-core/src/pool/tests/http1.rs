@@ -1,0 +1,231 @@
+use super::*;
+use crate::{Kind, pool::lost};
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_serves_request_after_request() {
+    let mut fixture = fixture(|_| {});
+    let first = fixture.get("/1");
+    let mut upstream = fixture.accept().await;
+    assert!(
+        upstream
+            .serve()
+            .await
+            .starts_with("GET /1 HTTP/1.1\r\nhost: h\r\n")
+    );
+    assert_eq!(text(first).await, "ok");
+    for turn in 2..5 {
+        let next = fixture.get("/n");
+        upstream.serve().await;
+        assert_eq!(text(next).await, "ok", "{turn}");
+    }
+    let stats = fixture.cluster.stats();
+    assert_eq!(
+        (
+            stats.upstream_cx_total.get(),
+            stats.upstream_cx_http1_total.get(),
+            stats.upstream_cx_active.get()
+        ),
+        (1, 1, 1)
+    );
+    assert!(
+        stats.upstream_cx_rx_bytes_total.get() > 100
+            && stats.upstream_cx_tx_bytes_total.get() > 100
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_requests_at_one_time_use_two_connections_and_both_are_kept() {
+    let mut fixture = fixture(|_| {});
+    let (a, b) = (fixture.get("/a"), fixture.get("/b"));
+    let (mut first, mut second) = (fixture.accept().await, fixture.accept().await);
+    first.serve().await;
+    second.serve().await;
+    text(a).await;
+    text(b).await;
+    let (c, d) = (fixture.get("/c"), fixture.get("/d"));
+    first.serve().await;
+    second.serve().await;
+    text(c).await;
+    text(d).await;
+    assert_eq!(fixture.cluster.stats().upstream_cx_total.get(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_a_body_early_closes_the_connection() {
+    let mut fixture = fixture(|_| {});
+    let answer = fixture.get("/");
+    let mut upstream = fixture.accept().await;
+    upstream.head().await;
+    upstream
+        .write("HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\npart")
+        .await;
+    drop(answer.await.expect("the task ends").expect("a response"));
+    upstream.closed().await;
+    let again = fixture.get("/");
+    fixture.accept().await.serve().await;
+    assert_eq!(text(again).await, "ok");
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_a_request_closes_the_connection_and_frees_its_places() {
+    let mut fixture = fixture(|_| {});
+    let answer = fixture.get("/");
+    let mut upstream = fixture.accept().await;
+    upstream.head().await;
+    answer.abort();
+    upstream.closed().await;
+    settle().await;
+    assert_eq!(fixture.cluster.stats().upstream_cx_active.get(), 0);
+    assert_eq!(
+        fixture
+            .cluster
+            .limits(Priority::Default)
+            .1
+            .connections
+            .get(),
+        0
+    );
+    assert_eq!(fixture.cluster.limits(Priority::Default).1.pending.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kept_connection_that_the_upstream_closed_is_not_used() {
+    let mut fixture = fixture(|_| {});
+    let first = fixture.get("/");
+    let mut upstream = fixture.accept().await;
+    upstream.serve().await;
+    text(first).await;
+    drop(upstream);
+    settle().await;
+    let second = fixture.get("/");
+    fixture.accept().await.serve().await;
+    assert_eq!(text(second).await, "ok");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_meets_the_close_of_a_kept_connection_goes_to_a_new_one_or_says_so() {
+    let mut fixture = fixture(|_| {});
+    let first = fixture.get("/");
+    let mut upstream = fixture.accept().await;
+    upstream.serve().await;
+    text(first).await;
+    // The close is not seen by the connection's task before the request is handed to it.
+    drop(upstream);
+    let second = fixture.get("/");
+    match tokio::time::timeout(Duration::from_secs(1), fixture.accept.recv()).await {
+        Ok(fresh) => {
+            Http1(fresh.expect("the pool lives")).serve().await;
+            assert_eq!(text(second).await, "ok");
+        }
+        Err(_) => {
+            let error = failure(second).await;
+            assert_eq!(error.kind(), Kind::ConnectionTermination);
+            assert!(lost(&error).expect("told how far it got").reused);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reused_connection_that_dies_after_the_request_says_so() {
+    let mut fixture = fixture(|_| {});
+    let first = fixture.get("/");
+    let mut upstream = fixture.accept().await;
+    upstream.serve().await;
+    text(first).await;
+    let second = fixture.get("/");
+    upstream.head().await;
+    drop(upstream);
+    let error = failure(second).await;
+    assert_eq!(error.kind(), Kind::ConnectionTermination);
+    let lost = lost(&error).expect("told how far it got");
+    assert!(lost.sent && lost.reused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_way_to_fail_has_its_kind() {
+    for (bytes, kind) in [
+        ("", Kind::ConnectionTermination),
+        ("HTTP/1.1 200 OK\r\ncontent-le", Kind::ConnectionTermination),
+        ("SSH-2.0-x\r\n", Kind::UpstreamProtocol),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n",
+            Kind::UpstreamProtocol,
+        ),
+    ] {
+        let mut fixture = fixture(|_| {});
+        let answer = fixture.get("/");
+        let mut upstream = fixture.accept().await;
+        upstream.head().await;
+        upstream.write(bytes).await;
+        drop(upstream);
+        assert_eq!(failure(answer).await.kind(), kind, "{bytes:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_dies_in_the_body_fails_the_body() {
+    let mut fixture = fixture(|_| {});
+    let answer = fixture.get("/");
+    let mut upstream = fixture.accept().await;
+    upstream.head().await;
+    upstream
+        .write("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\npart")
+        .await;
+    drop(upstream);
+    let response = answer.await.expect("the task ends").expect("a response");
+    let error = response
+        .into_body()
+        .collect()
+        .await
+        .expect_err("a broken body");
+    assert_eq!(error.kind(), Kind::ConnectionTermination);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_with_connection_close_is_the_last() {
+    let mut fixture = fixture(|_| {});
+    let answer = fixture.get("/");
+    let mut upstream = fixture.accept().await;
+    upstream.head().await;
+    upstream
+        .write("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+        .await;
+    text(answer).await;
+    upstream.closed().await;
+    let next = fixture.get("/");
+    fixture.accept().await.serve().await;
+    text(next).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_hands_over_both_ends() {
+    let mut fixture = fixture(|_| {});
+    let request = Request::get("/ws")
+        .header("host", "h")
+        .header("connection", "upgrade")
+        .header("upgrade", "websocket")
+        .body(Body::default())
+        .expect("a request");
+    let answer = fixture.send(request);
+    let mut upstream = fixture.accept().await;
+    assert!(upstream.head().await.contains("upgrade: websocket"));
+    upstream.write("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhello").await;
+    let response = answer.await.expect("the task ends").expect("a response");
+    assert_eq!(response.status(), 101);
+    let upgraded = hyper::upgrade::on(response).await.expect("an upgrade");
+    let mut io = hyper_util::rt::TokioIo::new(upgraded);
+    let mut hello = [0; 5];
+    io.read_exact(&mut hello).await.expect("read");
+    assert_eq!(&hello, b"hello");
+    io.write_all(b"again").await.expect("written");
+    upstream.0.read_exact(&mut hello).await.expect("read");
+    assert_eq!(&hello, b"again");
+    assert_eq!(
+        fixture.cluster.stats().upstream_cx_active.get(),
+        1,
+        "the socket still lives"
+    );
+    drop(io);
+    upstream.closed().await;
+    assert_eq!(fixture.cluster.stats().upstream_cx_active.get(), 0);
+}

@@ -1,0 +1,224 @@
+use super::*;
+use crate::Kind;
+
+fn one_connection(config: &mut model::Cluster) {
+    config.limits[0].max_connections = 1;
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_the_limit_of_connections_requests_wait_in_turn() {
+    let mut fixture = fixture(one_connection);
+    let answers: Vec<_> = ["/1", "/2", "/3"].map(|path| fixture.get(path)).into();
+    let mut upstream = fixture.accept().await;
+    for (answer, path) in answers.into_iter().zip(["/1", "/2", "/3"]) {
+        assert!(upstream.serve().await.starts_with(&format!("GET {path} ")));
+        text(answer).await;
+    }
+    let stats = fixture.cluster.stats();
+    assert_eq!(
+        (
+            stats.upstream_cx_total.get(),
+            stats.upstream_cx_overflow.get(),
+            stats.upstream_rq_pending_total.get()
+        ),
+        (1, 2, 3)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_the_limit_of_waiting_requests_they_are_refused_at_once() {
+    let mut fixture = fixture(|config| {
+        one_connection(config);
+        config.limits[0].max_pending_requests = 1;
+    });
+    let first = fixture.get("/1");
+    let mut upstream = fixture.accept().await;
+    upstream.head().await;
+    let second = fixture.get("/2");
+    settle().await;
+    assert_eq!(failure(fixture.get("/3")).await.kind(), Kind::Overflow);
+    upstream
+        .write("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        .await;
+    text(first).await;
+    upstream.serve().await;
+    text(second).await;
+    assert_eq!(
+        fixture.cluster.stats().upstream_rq_pending_overflow.get(),
+        1
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_request_connects_itself_when_the_connection_dies() {
+    let mut fixture = fixture(one_connection);
+    let first = fixture.get("/1");
+    let mut upstream = fixture.accept().await;
+    upstream.head().await;
+    let second = fixture.get("/2");
+    settle().await;
+    drop(upstream);
+    assert_eq!(failure(first).await.kind(), Kind::ConnectionTermination);
+    fixture.accept().await.serve().await;
+    text(second).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_given_to_one_who_left_goes_to_the_next() {
+    let mut fixture = fixture(one_connection);
+    let first = fixture.get("/1");
+    let mut upstream = fixture.accept().await;
+    upstream.head().await;
+    let (second, third) = (fixture.get("/2"), fixture.get("/3"));
+    settle().await;
+    second.abort();
+    settle().await;
+    upstream
+        .write("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        .await;
+    text(first).await;
+    assert!(upstream.serve().await.starts_with("GET /3 "));
+    text(third).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_closes_after_its_number_of_requests() {
+    let mut fixture = fixture(|config| config.max_requests_per_connection = Some(2));
+    let first = fixture.get("/");
+    let mut upstream = fixture.accept().await;
+    upstream.serve().await;
+    text(first).await;
+    let second = fixture.get("/");
+    upstream.serve().await;
+    text(second).await;
+    upstream.closed().await;
+    let third = fixture.get("/");
+    fixture.accept().await.serve().await;
+    text(third).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_closes_and_a_used_one_does_not() {
+    let mut fixture = fixture(|config| config.idle_timeout = Some(Duration::from_secs(8)));
+    let first = fixture.get("/");
+    let mut upstream = fixture.accept().await;
+    upstream.serve().await;
+    text(first).await;
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        let next = fixture.get("/");
+        upstream.serve().await;
+        text(next).await;
+    }
+    let begun = tokio::time::Instant::now();
+    upstream.closed().await;
+    let idle = begun.elapsed().as_secs_f64();
+    assert!((8.0..=10.1).contains(&idle), "{idle}");
+    assert_eq!(fixture.cluster.stats().upstream_cx_idle_timeout.get(), 1);
+    assert_eq!(
+        fixture
+            .cluster
+            .limits(Priority::Default)
+            .1
+            .connections
+            .get(),
+        0
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_exchange_outlives_the_idle_time() {
+    let mut fixture = fixture(|config| config.idle_timeout = Some(Duration::from_secs(8)));
+    let answer = fixture.get("/");
+    let mut upstream = fixture.accept().await;
+    upstream.head().await;
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    upstream
+        .write("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        .await;
+    assert_eq!(text(answer).await, "ok");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_ends_after_its_longest_life_but_not_within_an_exchange() {
+    let mut fixture =
+        fixture(|config| config.max_connection_duration = Some(Duration::from_secs(4)));
+    let answer = fixture.get("/");
+    let mut upstream = fixture.accept().await;
+    upstream.head().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    upstream
+        .write("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        .await;
+    assert_eq!(text(answer).await, "ok");
+    upstream.closed().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_to_a_removed_endpoint_close() {
+    let mut fixture = fixture(|_| {});
+    let answer = fixture.get("/");
+    let mut upstream = fixture.accept().await;
+    upstream.serve().await;
+    text(answer).await;
+    fixture.cluster.set_endpoints(&Default::default());
+    let begun = tokio::time::Instant::now();
+    upstream.closed().await;
+    assert!(begun.elapsed() < Duration::from_secs(6));
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_pool_closes_idle_connections() {
+    let mut fixture = fixture(|_| {});
+    let answer = fixture.get("/");
+    let mut upstream = fixture.accept().await;
+    upstream.serve().await;
+    text(answer).await;
+    drop(fixture.pool);
+    let begun = tokio::time::Instant::now();
+    upstream.closed().await;
+    assert!(begun.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn connecting_fails_in_time_and_by_name() {
+    let refused = fixture(|_| {});
+    drop(refused.accept);
+    let mut service = refused.pool.service();
+    let request = Request::get("/").body(Body::default()).expect("a request");
+    let error = service
+        .call(outgoing(&refused.cluster, request))
+        .await
+        .expect_err("no connection");
+    assert_eq!(error.kind(), Kind::ConnectFailure);
+    assert_eq!(
+        refused
+            .cluster
+            .limits(Priority::Default)
+            .1
+            .connections
+            .get(),
+        0
+    );
+    assert_eq!(refused.cluster.stats().upstream_cx_connect_fail.get(), 1);
+
+    /// Never connects.
+    struct Never;
+    impl Connector for Never {
+        type Io = DuplexStream;
+        type Future = std::future::Pending<Result<DuplexStream, ConnectError>>;
+        fn connect(&self, _: &Target) -> Self::Future {
+            std::future::pending()
+        }
+    }
+    let begun = tokio::time::Instant::now();
+    let request = Request::get("/").body(Body::default()).expect("a request");
+    let error = Pool::new(Never)
+        .service()
+        .call(outgoing(&refused.cluster, request))
+        .await
+        .expect_err("no connection");
+    assert_eq!(error.kind(), Kind::ConnectTimeout);
+    assert_eq!(begun.elapsed(), Duration::from_secs(5));
+    assert_eq!(refused.cluster.stats().upstream_cx_connect_timeout.get(), 1);
+}
