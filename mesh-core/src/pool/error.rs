@@ -69,9 +69,8 @@ fn kind(error: &hyper::Error) -> Kind {
     } else if error.is_user() {
         // The request's own body failed: its sender went away.
         Kind::DownstreamTermination
-    } else if error.is_timeout() {
-        Kind::ConnectionTermination
-    } else if error.is_incomplete_message()
+    } else if error.is_timeout()
+        || error.is_incomplete_message()
         || error.is_canceled()
         || error.is_closed()
         || find_io(error)
