@@ -86,7 +86,7 @@ pub(crate) fn address(cx: &mut Context, value: &core::Address) -> Option<Address
     }
 }
 
-fn socket_address(cx: &mut Context, value: &core::SocketAddress) -> Option<Address> {
+pub(crate) fn socket_address(cx: &mut Context, value: &core::SocketAddress) -> Option<Address> {
     let core::SocketAddress {
         protocol,
         address,

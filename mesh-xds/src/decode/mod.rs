@@ -6,13 +6,20 @@
 //! whole is not used. What would protect traffic and cannot act is kept as data and fails closed.
 
 pub(crate) mod access_log;
+pub(crate) mod cluster;
+mod cluster_http;
 pub(crate) mod common;
 mod context;
+pub(crate) mod endpoint;
 pub(crate) mod filter;
 pub(crate) mod format;
 pub(crate) mod header;
+mod lb;
 pub(crate) mod matcher;
+mod protocol;
 pub(crate) mod route;
+pub(crate) mod set;
+pub(crate) mod transport;
 
 pub use self::{
     context::{Context, Findings},

@@ -1,0 +1,260 @@
+//! How a cluster chooses an endpoint: `lb_policy` with its settings, and `load_balancing_policy`.
+
+use envoy_types::pb::envoy::{
+    config::cluster::v3::{Cluster, LoadBalancingPolicy, cluster},
+    extensions::load_balancing_policies::{
+        common::v3::LocalityLbConfig, least_request::v3::LeastRequest, maglev::v3::Maglev,
+        random::v3::Random, ring_hash::v3::RingHash, round_robin::v3::RoundRobin,
+        wrr_locality::v3::WrrLocality,
+    },
+};
+use mesh_core::model::LbPolicy;
+
+use super::{
+    Context, common,
+    context::Typed,
+    set::{ignored, unsupported},
+};
+
+/// Envoy's default sizes.
+const RING: (u64, u64) = (1024, 8 << 20);
+const MAGLEV: u64 = 65_537;
+
+/// The policy of the cluster: `load_balancing_policy` where it is set, else `lb_policy`.
+pub(super) fn policy(cx: &mut Context, value: &Cluster) -> LbPolicy {
+    let policy = match &value.load_balancing_policy {
+        Some(policies) => cx.field("load_balancing_policy", |cx| extension(cx, policies)),
+        None => classic(cx, value),
+    };
+    let policy = policy.unwrap_or(LbPolicy::RoundRobin);
+    if matches!(policy, LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. }) {
+        let field = match &value.load_balancing_policy {
+            Some(_) => "load_balancing_policy",
+            None => "lb_policy",
+        };
+        cx.note(
+            field,
+            "hashing policies do not act yet: requests are spread round robin",
+        );
+    }
+    policy
+}
+
+fn classic(cx: &mut Context, value: &Cluster) -> Option<LbPolicy> {
+    use cluster::{LbConfig, LbPolicy as Proto};
+    let config = value.lb_config.as_ref();
+    Some(match value.lb_policy() {
+        Proto::RoundRobin => {
+            if let Some(LbConfig::RoundRobinLbConfig(config)) = config {
+                cx.ignored(
+                    "round_robin_lb_config.slow_start_config",
+                    config.slow_start_config.is_some(),
+                );
+            }
+            LbPolicy::RoundRobin
+        }
+        Proto::LeastRequest => {
+            let mut choices = 2;
+            if let Some(LbConfig::LeastRequestLbConfig(config)) = config {
+                cx.field("least_request_lb_config", |cx| {
+                    let cluster::LeastRequestLbConfig {
+                        choice_count,
+                        active_request_bias,
+                        slow_start_config,
+                    } = config;
+                    ignored!(cx; active_request_bias, slow_start_config);
+                    choices = common::u32_of(choice_count.as_ref()).unwrap_or(2);
+                });
+            }
+            LbPolicy::LeastRequest { choices }
+        }
+        Proto::Random => LbPolicy::Random,
+        Proto::ClusterProvided => LbPolicy::ClusterProvided,
+        Proto::RingHash => {
+            let (mut min_size, mut max_size) = RING;
+            if let Some(LbConfig::RingHashLbConfig(config)) = config {
+                cx.ignored(
+                    "ring_hash_lb_config.hash_function",
+                    config.hash_function != 0,
+                );
+                min_size = config
+                    .minimum_ring_size
+                    .as_ref()
+                    .map_or(min_size, |size| size.value);
+                max_size = config
+                    .maximum_ring_size
+                    .as_ref()
+                    .map_or(max_size, |size| size.value);
+            }
+            LbPolicy::RingHash { min_size, max_size }
+        }
+        Proto::Maglev => {
+            let mut table_size = MAGLEV;
+            if let Some(LbConfig::MaglevLbConfig(config)) = config {
+                table_size = config
+                    .table_size
+                    .as_ref()
+                    .map_or(table_size, |size| size.value);
+            }
+            LbPolicy::Maglev { table_size }
+        }
+        Proto::LoadBalancingPolicyConfig => {
+            cx.reject("load_balancing_policy", "must be set");
+            return None;
+        }
+    })
+}
+
+/// The first policy of the list that is known, as Envoy chooses.
+fn extension(cx: &mut Context, value: &LoadBalancingPolicy) -> Option<LbPolicy> {
+    let mut unknown = Vec::new();
+    for (index, policy) in value.policies.iter().enumerate() {
+        let Some(config) = &policy.typed_extension_config else {
+            cx.item("policies", index, |cx| {
+                cx.reject("typed_extension_config", "must be set")
+            });
+            return None;
+        };
+        let Some(any) = &config.typed_config else {
+            cx.item("policies", index, |cx| {
+                cx.reject("typed_extension_config.typed_config", "must be set");
+            });
+            return None;
+        };
+        let found = cx.item("policies", index, |cx| {
+            cx.field("typed_extension_config.typed_config", |cx| {
+                let typed = cx.typed(any)?;
+                one(cx, &typed).or_else(|| {
+                    unknown.push(typed.name);
+                    None
+                })
+            })
+        });
+        if found.is_some() || cx.is_rejected() {
+            return found;
+        }
+    }
+    cx.reject(
+        "policies",
+        format_args!("none is supported: {}", unknown.join(", ")),
+    );
+    None
+}
+
+fn one(cx: &mut Context, typed: &Typed) -> Option<LbPolicy> {
+    let kind = typed
+        .name
+        .strip_prefix("envoy.extensions.load_balancing_policies.")?;
+    Some(match kind {
+        "round_robin.v3.RoundRobin" => {
+            let RoundRobin {
+                slow_start_config,
+                locality_lb_config,
+            } = &cx.message(typed)?;
+            ignored!(cx; slow_start_config);
+            locality(cx, locality_lb_config.as_ref());
+            LbPolicy::RoundRobin
+        }
+        "least_request.v3.LeastRequest" => {
+            let LeastRequest {
+                choice_count,
+                active_request_bias,
+                slow_start_config,
+                locality_lb_config,
+                enable_full_scan,
+                selection_method,
+            } = &cx.message(typed)?;
+            ignored!(cx; active_request_bias, slow_start_config, enable_full_scan, selection_method);
+            locality(cx, locality_lb_config.as_ref());
+            LbPolicy::LeastRequest {
+                choices: common::u32_of(choice_count.as_ref()).unwrap_or(2),
+            }
+        }
+        "random.v3.Random" => {
+            let Random { locality_lb_config } = &cx.message(typed)?;
+            locality(cx, locality_lb_config.as_ref());
+            LbPolicy::Random
+        }
+        "cluster_provided.v3.ClusterProvided" => LbPolicy::ClusterProvided,
+        "ring_hash.v3.RingHash" => {
+            let message = cx.message(typed)?;
+            ring_hash(cx, &message)
+        }
+        "maglev.v3.Maglev" => {
+            let Maglev {
+                table_size,
+                consistent_hashing_lb_config,
+                locality_weighted_lb_config,
+            } = &cx.message(typed)?;
+            ignored!(cx; consistent_hashing_lb_config, locality_weighted_lb_config);
+            LbPolicy::Maglev {
+                table_size: table_size.as_ref().map_or(MAGLEV, |size| size.value),
+            }
+        }
+        "wrr_locality.v3.WrrLocality" => {
+            let WrrLocality {
+                endpoint_picking_policy,
+            } = cx.message(typed)?;
+            cx.note("", "ignored: localities are not weighted");
+            let policies = endpoint_picking_policy.unwrap_or_default();
+            cx.field("endpoint_picking_policy", |cx| extension(cx, &policies))?
+        }
+        _ => return None,
+    })
+}
+
+#[expect(deprecated, reason = "the older places of two settings are noted")]
+fn ring_hash(cx: &mut Context, value: &RingHash) -> LbPolicy {
+    let RingHash {
+        hash_function,
+        minimum_ring_size,
+        maximum_ring_size,
+        use_hostname_for_hashing,
+        hash_balance_factor,
+        consistent_hashing_lb_config,
+        locality_weighted_lb_config,
+    } = value;
+    ignored!(cx; hash_function, use_hostname_for_hashing, hash_balance_factor, consistent_hashing_lb_config,
+        locality_weighted_lb_config);
+    LbPolicy::RingHash {
+        min_size: minimum_ring_size.as_ref().map_or(RING.0, |size| size.value),
+        max_size: maximum_ring_size.as_ref().map_or(RING.1, |size| size.value),
+    }
+}
+
+fn locality(cx: &mut Context, value: Option<&LocalityLbConfig>) {
+    let set = value.is_some_and(|config| config.locality_config_specifier.is_some());
+    cx.ignored("locality_lb_config", set);
+}
+
+/// Settings of all policies (`common_lb_config`). Returns the panic threshold, per cent.
+pub(super) fn common(cx: &mut Context, value: &cluster::CommonLbConfig) -> Option<u32> {
+    let cluster::CommonLbConfig {
+        healthy_panic_threshold,
+        update_merge_window,
+        ignore_new_hosts_until_first_hc,
+        close_connections_on_host_set_change,
+        consistent_hashing_lb_config,
+        override_host_status,
+        locality_config_specifier,
+    } = value;
+    ignored!(cx; update_merge_window, ignore_new_hosts_until_first_hc, close_connections_on_host_set_change,
+        consistent_hashing_lb_config, override_host_status);
+    match locality_config_specifier {
+        None => {}
+        Some(cluster::common_lb_config::LocalityConfigSpecifier::ZoneAwareLbConfig(_)) => {
+            cx.ignored("zone_aware_lb_config", true);
+        }
+        Some(cluster::common_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => {
+            cx.ignored("locality_weighted_lb_config", true);
+        }
+    }
+    let threshold = healthy_panic_threshold.as_ref()?;
+    common::basis_points(cx, "healthy_panic_threshold", threshold).map(|points| points / 100)
+}
+
+/// Subsets send requests to fewer endpoints than there are: leaving them out would send them elsewhere.
+pub(super) fn subsets(cx: &mut Context, value: &Cluster) {
+    let lb_subset_config = &value.lb_subset_config;
+    unsupported!(cx; lb_subset_config);
+}

@@ -1,0 +1,141 @@
+//! HTTP codec settings that listeners and clusters share.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3::{
+    Http1ProtocolOptions, Http2ProtocolOptions, KeepaliveSettings,
+    http1_protocol_options::header_key_format::HeaderFormat,
+};
+use mesh_core::model::{Http1Options, Http2Options};
+
+use super::{
+    Context, common,
+    set::{ignored, unsupported},
+};
+
+/// HTTP/1 settings, and whether a malformed message ends only its stream.
+pub(crate) fn http1(
+    cx: &mut Context,
+    value: &Http1ProtocolOptions,
+) -> (Http1Options, Option<bool>) {
+    let Http1ProtocolOptions {
+        allow_absolute_url,
+        accept_http_10,
+        default_host_for_http_10,
+        header_key_format,
+        enable_trailers,
+        allow_chunked_length,
+        override_stream_error_on_invalid_http_message,
+        send_fully_qualified_url,
+        use_balsa_parser,
+        allow_custom_methods,
+        ignore_http_11_upgrade,
+    } = value;
+    ignored!(cx; use_balsa_parser, allow_custom_methods, ignore_http_11_upgrade);
+    unsupported!(cx; send_fully_qualified_url);
+    let mut preserve_case = false;
+    match header_key_format
+        .as_ref()
+        .and_then(|format| format.header_format.as_ref())
+    {
+        None => {}
+        Some(HeaderFormat::ProperCaseWords(_)) => {
+            cx.note(
+                "header_key_format.proper_case_words",
+                "ignored: it has no effect here",
+            );
+        }
+        Some(HeaderFormat::StatefulFormatter(formatter)) => {
+            let url = formatter
+                .typed_config
+                .as_ref()
+                .map_or("", |any| &any.type_url);
+            if url.ends_with("header_formatters.preserve_case.v3.PreserveCaseFormatterConfig") {
+                preserve_case = true;
+            } else {
+                cx.reject(
+                    "header_key_format.stateful_formatter",
+                    format_args!("{url} is not supported"),
+                );
+            }
+        }
+    }
+    let options = Http1Options {
+        accept_http_10: *accept_http_10,
+        default_host: default_host_for_http_10.as_str().into(),
+        allow_absolute_url: allow_absolute_url.as_ref().map(|value| value.value),
+        enable_trailers: *enable_trailers,
+        preserve_case,
+        allow_chunked_length: *allow_chunked_length,
+    };
+    let stream_error = override_stream_error_on_invalid_http_message.as_ref();
+    (options, stream_error.map(|value| value.value))
+}
+
+/// HTTP/2 settings, and whether a malformed message ends only its stream.
+#[expect(
+    deprecated,
+    reason = "stream_error_on_invalid_http_messaging is still read, as Envoy does"
+)]
+pub(crate) fn http2(
+    cx: &mut Context,
+    value: &Http2ProtocolOptions,
+) -> (Http2Options, Option<bool>) {
+    let Http2ProtocolOptions {
+        hpack_table_size,
+        max_concurrent_streams,
+        initial_stream_window_size,
+        initial_connection_window_size,
+        allow_connect,
+        allow_metadata,
+        max_outbound_frames,
+        max_outbound_control_frames,
+        max_consecutive_inbound_frames_with_empty_payload,
+        max_inbound_priority_frames_per_stream,
+        max_inbound_window_update_frames_per_data_frame_sent,
+        stream_error_on_invalid_http_messaging,
+        override_stream_error_on_invalid_http_message,
+        custom_settings_parameters,
+        connection_keepalive,
+        use_oghttp2_codec,
+        max_metadata_size,
+        enable_huffman_encoding,
+        max_header_field_size_kb,
+        disallow_obs_text,
+        stream_reset_burst,
+        stream_reset_rate,
+    } = value;
+    ignored!(cx; hpack_table_size, allow_metadata, max_outbound_frames, max_outbound_control_frames,
+        max_consecutive_inbound_frames_with_empty_payload, max_inbound_priority_frames_per_stream,
+        max_inbound_window_update_frames_per_data_frame_sent, custom_settings_parameters, use_oghttp2_codec,
+        max_metadata_size, enable_huffman_encoding, max_header_field_size_kb, disallow_obs_text,
+        stream_reset_burst, stream_reset_rate);
+    let keepalive = connection_keepalive.as_ref().and_then(|keepalive| {
+        cx.field("connection_keepalive", |cx| self::keepalive(cx, keepalive))
+    });
+    let options = Http2Options {
+        max_concurrent_streams: common::u32_of(max_concurrent_streams.as_ref()),
+        initial_stream_window_size: common::u32_of(initial_stream_window_size.as_ref()),
+        initial_connection_window_size: common::u32_of(initial_connection_window_size.as_ref()),
+        allow_connect: *allow_connect,
+        keepalive,
+    };
+    let stream_error = override_stream_error_on_invalid_http_message
+        .as_ref()
+        .map(|value| value.value)
+        .or(stream_error_on_invalid_http_messaging.then_some(true));
+    (options, stream_error)
+}
+
+fn keepalive(cx: &mut Context, value: &KeepaliveSettings) -> Option<(Duration, Duration)> {
+    let KeepaliveSettings {
+        interval,
+        timeout,
+        interval_jitter,
+        connection_idle_interval,
+    } = value;
+    ignored!(cx; interval_jitter, connection_idle_interval);
+    let interval = common::some_duration(cx, "interval", interval.as_ref())?;
+    let timeout = common::some_duration(cx, "timeout", timeout.as_ref())?;
+    Some((interval, timeout))
+}
