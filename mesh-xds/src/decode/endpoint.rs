@@ -103,7 +103,7 @@ fn locality(
     }
 }
 
-fn place(value: &core::Locality) -> Locality {
+pub(crate) fn place(value: &core::Locality) -> Locality {
     Locality {
         region: value.region.as_str().into(),
         zone: value.zone.as_str().into(),

@@ -14,14 +14,89 @@ pub(crate) mod endpoint;
 pub(crate) mod filter;
 pub(crate) mod format;
 pub(crate) mod header;
+pub(crate) mod http;
 mod lb;
+pub(crate) mod listener;
 pub(crate) mod matcher;
 mod protocol;
 pub(crate) mod route;
 pub(crate) mod set;
+mod tcp;
 pub(crate) mod transport;
+
+use envoy_types::pb::envoy::config::{
+    cluster::v3 as cluster_proto, endpoint::v3 as endpoint_proto, listener::v3 as listener_proto,
+    route::v3 as route_proto,
+};
+use mesh_core::model;
+use prost::{Message, Name};
 
 pub use self::{
     context::{Context, Findings},
     route::route_configuration,
 };
+use crate::json;
+
+/// A decoded resource.
+#[derive(Clone, Debug)]
+pub struct Decoded<T> {
+    /// Its name, also of a refused one if it could be read.
+    pub name: model::Name,
+    /// The model; `None` if the resource was refused.
+    pub value: Option<T>,
+    /// Notes, and the reasons of a refusal.
+    pub findings: Findings,
+}
+
+/// Decodes the wire bytes of an `envoy.config.listener.v3.Listener`.
+pub fn listener(wire: &[u8]) -> Decoded<model::Listener> {
+    let name = |value: &listener_proto::Listener| value.name.clone();
+    decode("listener", wire, name, listener::listener)
+}
+
+/// Decodes the wire bytes of an `envoy.config.route.v3.RouteConfiguration`.
+pub fn routes(wire: &[u8]) -> Decoded<model::RouteConfiguration> {
+    let name = |value: &route_proto::RouteConfiguration| value.name.clone();
+    decode("route configuration", wire, name, |cx, value| {
+        Some(route::table(cx, value))
+    })
+}
+
+/// Decodes the wire bytes of an `envoy.config.cluster.v3.Cluster`.
+pub fn cluster(wire: &[u8]) -> Decoded<model::Cluster> {
+    let name = |value: &cluster_proto::Cluster| value.name.clone();
+    decode("cluster", wire, name, |cx, value| {
+        Some(cluster::cluster(cx, value))
+    })
+}
+
+/// Decodes the wire bytes of an `envoy.config.endpoint.v3.ClusterLoadAssignment`.
+pub fn endpoints(wire: &[u8]) -> Decoded<model::ClusterLoadAssignment> {
+    let name = |value: &endpoint_proto::ClusterLoadAssignment| value.cluster_name.clone();
+    decode("endpoints", wire, name, |cx, value| {
+        Some(endpoint::assignment(cx, value))
+    })
+}
+
+fn decode<P: Message + Name + Default, T>(
+    kind: &str,
+    wire: &[u8],
+    name: impl Fn(&P) -> String,
+    decoder: impl FnOnce(&mut Context, &P) -> Option<T>,
+) -> Decoded<T> {
+    let proto = P::decode(wire);
+    let name = proto.as_ref().map(name).unwrap_or_default();
+    let mut cx = Context::new(format!("{kind} {name}"));
+    let mut value = None;
+    match (json::check(&P::full_name(), wire), proto) {
+        (Err(violation), _) => cx.reject(&violation.path, &violation.reason),
+        (Ok(()), Err(error)) => cx.reject("", error),
+        (Ok(()), Ok(proto)) => value = decoder(&mut cx, &proto),
+    }
+    let findings = cx.finish();
+    Decoded {
+        name: name.into(),
+        value: value.filter(|_| findings.rejections.is_empty()),
+        findings,
+    }
+}

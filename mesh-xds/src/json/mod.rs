@@ -227,3 +227,14 @@ pub fn wire_to_value(full_name: &str, bytes: &[u8]) -> Result<serde_json::Value,
 pub fn parse_str<M: Message + Name + Default>(text: &str) -> Result<M, Error<serde_json::Error>> {
     from_str(&M::full_name(), text)
 }
+
+/// A time as protobuf's JSON writes it.
+pub(crate) fn timestamp_text_of(time: std::time::SystemTime) -> String {
+    let since = time
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+    // Milliseconds, as Envoy writes them.
+    let nanos = i32::try_from(since.subsec_millis()).unwrap_or(0) * 1_000_000;
+    scalar::timestamp_text(seconds, nanos)
+}

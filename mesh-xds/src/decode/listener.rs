@@ -1,0 +1,416 @@
+//! Listeners and filter chains (`config.listener.v3`).
+
+use envoy_types::pb::envoy::{
+    config::{
+        core::v3::TrafficDirection,
+        listener::v3::{
+            AdditionalAddress, Filter, FilterChain as ProtoChain, FilterChainMatch as ProtoMatch,
+            Listener as Proto, ListenerFilter as ProtoListenerFilter, filter::ConfigType,
+            filter_chain_match::ConnectionSourceType, listener_filter,
+        },
+    },
+    extensions::filters::listener::{
+        proxy_protocol::v3::ProxyProtocol, tls_inspector::v3::TlsInspector,
+    },
+};
+use mesh_core::model::{
+    Address, Direction, FilterChain, FilterChainMatch, Listener, ListenerFilter, Name, Network,
+    SourceType,
+};
+
+use super::{
+    Context, access_log, common,
+    context::Typed,
+    filter, http,
+    set::{ignored, unsupported},
+    tcp, transport,
+};
+
+/// A listener. What was found decides whether it may be used.
+#[expect(deprecated, reason = "older fields are read or named, as Envoy does")]
+pub(crate) fn listener(cx: &mut Context, value: &Proto) -> Option<Listener> {
+    let Proto {
+        name,
+        address,
+        additional_addresses,
+        stat_prefix,
+        stats_matcher,
+        filter_chains,
+        fcds_config,
+        filter_chain_matcher,
+        use_original_dst,
+        default_filter_chain,
+        per_connection_buffer_limit_bytes,
+        per_connection_buffer_high_watermark_timeout,
+        metadata,
+        deprecated_v1,
+        drain_type,
+        listener_filters,
+        listener_filters_timeout,
+        continue_on_listener_filters_timeout,
+        transparent,
+        freebind,
+        socket_options,
+        tcp_fast_open_queue_length,
+        traffic_direction: _,
+        udp_listener_config,
+        api_listener,
+        connection_balance_config,
+        reuse_port,
+        enable_reuse_port,
+        access_log,
+        tcp_backlog_size,
+        max_connections_to_accept_per_socket_event,
+        bind_to_port,
+        enable_mptcp,
+        ignore_global_conn_limit,
+        bypass_overload_manager,
+        tcp_keepalive,
+        listener_specifier,
+    } = value;
+    ignored!(cx; stat_prefix, stats_matcher, per_connection_buffer_high_watermark_timeout, drain_type, freebind,
+        socket_options, tcp_fast_open_queue_length, connection_balance_config, reuse_port,
+        max_connections_to_accept_per_socket_event, enable_mptcp, ignore_global_conn_limit,
+        bypass_overload_manager);
+    unsupported!(cx; fcds_config, filter_chain_matcher, udp_listener_config, api_listener);
+    cx.unsupported("internal_listener", listener_specifier.is_some());
+    let Some(address) = address else {
+        cx.reject("address", "must be set");
+        return None;
+    };
+    let address = cx.field("address", |cx| bound(cx, address))?;
+    let mut out = match name.as_str() {
+        "" => Listener::new(address.to_string(), address),
+        name => Listener::new(name, address),
+    };
+    out.additional_addresses = cx.each("additional_addresses", additional_addresses, additional);
+    let old_bind = deprecated_v1
+        .as_ref()
+        .and_then(|old| old.bind_to_port.as_ref());
+    out.bind_to_port = common::bool_of(bind_to_port.as_ref().or(old_bind), true);
+    out.direction = match value.traffic_direction() {
+        TrafficDirection::Unspecified => Direction::Unspecified,
+        TrafficDirection::Inbound => Direction::Inbound,
+        TrafficDirection::Outbound => Direction::Outbound,
+    };
+    out.filter_chains = cx.each("filter_chains", filter_chains, chain);
+    distinct(cx, &out.filter_chains);
+    if let Some(value) = default_filter_chain {
+        out.default_filter_chain = cx.field("default_filter_chain", |cx| chain(cx, value));
+    }
+    if filter_chains.is_empty() && default_filter_chain.is_none() && !cx.is_rejected() {
+        cx.reject("filter_chains", "no filter chain is given");
+    }
+    out.listener_filters = inspectors(cx, listener_filters, filter_chains);
+    let field = "listener_filters_timeout";
+    let limit = common::some_duration(cx, field, listener_filters_timeout.as_ref());
+    out.listener_filters_timeout = limit.unwrap_or(out.listener_filters_timeout);
+    out.continue_on_listener_filters_timeout = *continue_on_listener_filters_timeout;
+    out.use_original_dst = common::bool_of(use_original_dst.as_ref(), false);
+    out.enable_reuse_port = common::bool_of(enable_reuse_port.as_ref(), true);
+    out.transparent = common::bool_of(transparent.as_ref(), false);
+    if let Some(bytes) = common::u32_of(per_connection_buffer_limit_bytes.as_ref()) {
+        out.per_connection_buffer_limit = bytes;
+    }
+    out.tcp_backlog = common::u32_of(tcp_backlog_size.as_ref());
+    out.tcp_keepalive = tcp_keepalive.as_ref().map(common::keepalive);
+    out.access_log = access_log::logs(cx, "access_log", access_log);
+    out.metadata = common::metadata(cx, metadata.as_ref());
+    out.origin = common::origin(&out.metadata);
+    Some(out)
+}
+
+/// An address that a socket can be bound to.
+fn bound(
+    cx: &mut Context,
+    value: &envoy_types::pb::envoy::config::core::v3::Address,
+) -> Option<Address> {
+    match common::address(cx, value)? {
+        Address::Host(host, _) => {
+            cx.reject(
+                "socket_address.address",
+                format_args!("{host:?} is no IP address"),
+            );
+            None
+        }
+        address => Some(address),
+    }
+}
+
+fn additional(cx: &mut Context, value: &AdditionalAddress) -> Option<Address> {
+    let AdditionalAddress {
+        address,
+        socket_options,
+        tcp_keepalive,
+    } = value;
+    ignored!(cx; socket_options, tcp_keepalive);
+    let Some(address) = address else {
+        cx.reject("address", "must be set");
+        return None;
+    };
+    cx.field("address", |cx| bound(cx, address))
+}
+
+/// Two chains with the same match could not be told apart.
+fn distinct(cx: &mut Context, chains: &[FilterChain]) {
+    for (index, chain) in chains.iter().enumerate() {
+        if let Some(other) = chains[..index]
+            .iter()
+            .position(|other| other.matches == chain.matches)
+        {
+            cx.reject(
+                &format!("filter_chains[{index}].filter_chain_match"),
+                format_args!("is the same as that of filter_chains[{other}]"),
+            );
+        }
+    }
+}
+
+#[expect(deprecated, reason = "use_proxy_proto is still read, as Envoy does")]
+fn chain(cx: &mut Context, value: &ProtoChain) -> Option<FilterChain> {
+    let ProtoChain {
+        filter_chain_match,
+        filters,
+        use_proxy_proto: _,
+        metadata,
+        transport_socket,
+        transport_socket_connect_timeout,
+        name,
+    } = value;
+    // Istio names objects and services here, for its own use.
+    let _ = metadata;
+    let matches = match filter_chain_match {
+        None => FilterChainMatch::default(),
+        Some(value) => cx.field("filter_chain_match", |cx| chain_match(cx, value)),
+    };
+    let transport = transport::socket(cx, "transport_socket", transport_socket.as_ref());
+    let field = "transport_socket_connect_timeout";
+    let limit = transport_socket_connect_timeout.as_ref();
+    let transport_connect_timeout = common::timeout(cx, field, limit, None);
+    let (network, refuse) = network(cx, filters)?;
+    Some(FilterChain {
+        name: name.as_str().into(),
+        matches,
+        transport,
+        transport_connect_timeout,
+        network,
+        refuse,
+    })
+}
+
+fn chain_match(cx: &mut Context, value: &ProtoMatch) -> FilterChainMatch {
+    let ProtoMatch {
+        destination_port,
+        prefix_ranges,
+        address_suffix,
+        suffix_len,
+        direct_source_prefix_ranges,
+        source_type: _,
+        source_prefix_ranges,
+        source_ports,
+        server_names,
+        transport_protocol,
+        application_protocols,
+    } = value;
+    unsupported!(cx; address_suffix, suffix_len);
+    let port = destination_port.as_ref();
+    FilterChainMatch {
+        destination_port: port.and_then(|port| common::port(cx, "destination_port", port.value)),
+        destination: cx.each("prefix_ranges", prefix_ranges, common::cidr),
+        server_names: cx.each("server_names", server_names, server_name),
+        transport_protocol: transport_protocol.as_str().into(),
+        application_protocols: names(application_protocols),
+        direct_source: cx.each(
+            "direct_source_prefix_ranges",
+            direct_source_prefix_ranges,
+            common::cidr,
+        ),
+        source_type: match value.source_type() {
+            ConnectionSourceType::Any => SourceType::Any,
+            ConnectionSourceType::SameIpOrLoopback => SourceType::SameIpOrLoopback,
+            ConnectionSourceType::External => SourceType::External,
+        },
+        source: cx.each("source_prefix_ranges", source_prefix_ranges, common::cidr),
+        source_ports: cx.each("source_ports", source_ports, |cx, port| {
+            common::port(cx, "", *port)
+        }),
+    }
+}
+
+fn names(values: &[String]) -> Vec<Name> {
+    values.iter().map(|value| value.as_str().into()).collect()
+}
+
+/// A server name: exact, or `*.` and a suffix. `*` alone matches all and says nothing.
+fn server_name(cx: &mut Context, name: &String) -> Option<Name> {
+    let suffix = name.strip_prefix("*.").unwrap_or(name);
+    if name == "*" {
+        return None;
+    }
+    if suffix.contains('*') {
+        cx.reject(
+            "",
+            format_args!("{name:?}: a wildcard may only be the first label"),
+        );
+        return None;
+    }
+    Some(name.to_ascii_lowercase().into())
+}
+
+/// The terminal network filter, and why the chain must refuse connections.
+fn network(cx: &mut Context, filters: &[Filter]) -> Option<(Network, Option<Name>)> {
+    let mut refuse = None;
+    let mut terminal = None;
+    for (index, value) in filters.iter().enumerate() {
+        let found = cx.item("filters", index, |cx| {
+            if terminal.is_some() {
+                cx.reject(
+                    "",
+                    format_args!("filter {} stands after a terminal filter", value.name),
+                );
+                return None;
+            }
+            network_filter(cx, value, &mut refuse)
+        });
+        terminal = terminal.or(found);
+    }
+    if terminal.is_none() && !cx.is_rejected() {
+        cx.reject(
+            "filters",
+            "the last filter must be an HTTP connection manager or a TCP proxy",
+        );
+    }
+    Some((terminal?, refuse))
+}
+
+fn network_filter(cx: &mut Context, value: &Filter, refuse: &mut Option<Name>) -> Option<Network> {
+    let Filter { name, config_type } = value;
+    let typed = match config_type {
+        Some(ConfigType::TypedConfig(any)) => cx.field("typed_config", |cx| cx.typed(any))?,
+        Some(ConfigType::ConfigDiscovery(_)) => {
+            cx.reject(
+                "config_discovery",
+                "filters from a control plane are not supported",
+            );
+            return None;
+        }
+        None => {
+            cx.reject(
+                "typed_config",
+                format_args!("filter {name} has no configuration"),
+            );
+            return None;
+        }
+    };
+    cx.field("typed_config", |cx| match typed.name.as_str() {
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" => {
+            let message = cx.message(&typed)?;
+            Some(Network::Http(Box::new(http::manager(cx, &message)?)))
+        }
+        "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" => {
+            let message = cx.message(&typed)?;
+            Some(Network::Tcp(Box::new(tcp::proxy(cx, &message)?)))
+        }
+        kind if filter::is_telemetry(kind) => None,
+        kind => {
+            let reason = format!("network filter {name} ({kind}) is not supported");
+            cx.note("", format_args!("{reason}: connections are closed"));
+            refuse.get_or_insert_with(|| reason.into());
+            None
+        }
+    })
+}
+
+#[expect(deprecated, reason = "use_proxy_proto is still read, as Envoy does")]
+fn inspectors(
+    cx: &mut Context,
+    values: &[ProtoListenerFilter],
+    chains: &[ProtoChain],
+) -> Vec<ListenerFilter> {
+    let mut out = cx.each("listener_filters", values, listener_filter);
+    let old = chains
+        .iter()
+        .any(|chain| common::bool_of(chain.use_proxy_proto.as_ref(), false));
+    let present = out
+        .iter()
+        .any(|filter| matches!(filter, ListenerFilter::ProxyProtocol { .. }));
+    if old && !present {
+        let allow_without = false;
+        out.insert(0, ListenerFilter::ProxyProtocol { allow_without });
+    }
+    out
+}
+
+fn listener_filter(cx: &mut Context, value: &ProtoListenerFilter) -> Option<ListenerFilter> {
+    let ProtoListenerFilter {
+        name,
+        filter_disabled,
+        config_type,
+    } = value;
+    ignored!(cx; filter_disabled);
+    let typed = match config_type {
+        Some(listener_filter::ConfigType::TypedConfig(any)) => {
+            cx.field("typed_config", |cx| cx.typed(any))?
+        }
+        Some(listener_filter::ConfigType::ConfigDiscovery(_)) => {
+            cx.reject(
+                "config_discovery",
+                "filters from a control plane are not supported",
+            );
+            return None;
+        }
+        None => {
+            cx.reject(
+                "typed_config",
+                format_args!("listener filter {name} has no configuration"),
+            );
+            return None;
+        }
+    };
+    cx.field("typed_config", |cx| inspector(cx, name, &typed))
+}
+
+fn inspector(cx: &mut Context, name: &str, typed: &Typed) -> Option<ListenerFilter> {
+    match typed.name.as_str() {
+        "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector" => {
+            let TlsInspector {
+                enable_ja3_fingerprinting,
+                enable_ja4_fingerprinting,
+                initial_read_buffer_size,
+                close_connection_on_client_hello_parsing_errors,
+                max_client_hello_size,
+            } = &cx.message(typed)?;
+            ignored!(cx; enable_ja3_fingerprinting, enable_ja4_fingerprinting, initial_read_buffer_size,
+                close_connection_on_client_hello_parsing_errors, max_client_hello_size);
+            Some(ListenerFilter::TlsInspector)
+        }
+        "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector" => {
+            Some(ListenerFilter::HttpInspector)
+        }
+        "envoy.extensions.filters.listener.original_dst.v3.OriginalDst" => {
+            Some(ListenerFilter::OriginalDst)
+        }
+        "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol" => {
+            let ProxyProtocol {
+                rules,
+                allow_requests_without_proxy_protocol,
+                pass_through_tlvs,
+                disallowed_versions,
+                stat_prefix,
+                tlv_location,
+            } = &cx.message(typed)?;
+            ignored!(cx; rules, pass_through_tlvs, stat_prefix, tlv_location);
+            unsupported!(cx; disallowed_versions);
+            Some(ListenerFilter::ProxyProtocol {
+                allow_without: *allow_requests_without_proxy_protocol,
+            })
+        }
+        kind => {
+            cx.reject(
+                "",
+                format_args!("listener filter {name} ({kind}) is not supported"),
+            );
+            None
+        }
+    }
+}
