@@ -46,7 +46,7 @@ mod tests {
         }
         let text = "a:\n- b: 1\n- m: {x.y: {c: 2}}\n";
         let found = |path| locate(text, path).map(|at| (at.line, at.column));
-        assert_eq!(found("a[1].m[\"x.y\"].c"), Some((3, 16)));
+        assert_eq!(found("a[1].m[\"x.y\"].c"), Some((3, 13)));
         assert_eq!(found("a[0].absent"), Some((2, 3)));
     }
 }

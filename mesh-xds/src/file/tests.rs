@@ -1,1 +1,273 @@
+use std::time::Duration;
 
+use mesh_core::{
+    config::{Change, ConfigSource},
+    model::{Action, ClusterChoice, Network, PathMatch, RouteRules, RouteSource, UpstreamProtocol},
+};
+
+use super::*;
+
+const HTTP: &str = r#"
+admin: {address: {socket_address: {address: 127.0.0.1, port_value: 9901}}}
+node: {id: sidecar~1, cluster: app}
+static_resources:
+  listeners:
+  - name: in
+    address: {socket_address: {address: 127.0.0.1, port_value: 8080}}
+    filter_chains:
+    - filters:
+      - name: hcm
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: in
+          route_config:
+            virtual_hosts:
+            - name: all
+              domains: ["*"]
+              routes:
+              - match: {prefix: "/"}
+                route: {cluster: app}
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
+  clusters:
+  - name: app
+    type: STATIC
+    connect_timeout: 5s
+    load_assignment:
+      cluster_name: app
+      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 9000}}}}]}]
+    circuit_breakers: {thresholds: [{max_connections: 8192}]}
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {http2_protocol_options: {max_concurrent_streams: 1000}}
+"#;
+
+fn open(text: &str) -> FileSource {
+    FileSource::parse("envoy.yaml", text).expect("a bootstrap")
+}
+
+fn names(update: &Update) -> Vec<String> {
+    let name = |change: &Change| match change {
+        Change::Cluster(cluster) => format!("+{}", cluster.name),
+        Change::Listener(listener) => format!("+{}", listener.name),
+        Change::RemoveCluster(name) | Change::RemoveListener(name) => format!("-{name}"),
+        other => format!("{other:?}"),
+    };
+    let mut names: Vec<_> = update.changes.iter().map(name).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_bootstrap_becomes_an_update() {
+    let source = open(HTTP);
+    assert_eq!(
+        source
+            .bootstrap()
+            .admin
+            .as_ref()
+            .map(ToString::to_string)
+            .as_deref(),
+        Some("127.0.0.1:9901")
+    );
+    assert_eq!(&*source.bootstrap().node.id, "sidecar~1");
+    let update = source.first().expect("not taken yet");
+    assert_eq!(update.rejections, []);
+    assert_eq!(update.notes, []);
+    assert_eq!(names(update), ["+app", "+in"]);
+    for change in &update.changes {
+        match change {
+            Change::Cluster(cluster) => {
+                assert_eq!(cluster.protocol, UpstreamProtocol::Http2);
+                assert_eq!(cluster.http2.max_concurrent_streams, Some(1000));
+                assert_eq!(cluster.limits[0].max_connections, 8192);
+                let endpoint = &cluster.load_assignment.localities[0].endpoints[0];
+                assert_eq!(endpoint.address.to_string(), "127.0.0.1:9000");
+            }
+            Change::Listener(listener) => {
+                let Network::Http(manager) = &listener.filter_chains[0].network else {
+                    panic!("{listener:?}")
+                };
+                let RouteSource::Inline(table) = &manager.routes else {
+                    panic!("{manager:?}")
+                };
+                let RouteRules::List(routes) = &table.virtual_hosts[0].routes else {
+                    panic!("{table:?}")
+                };
+                assert_eq!(routes[0].matches.path, PathMatch::Prefix("/".into()));
+                let Action::Forward(forward) = &routes[0].action else {
+                    panic!("{routes:?}")
+                };
+                assert_eq!(forward.cluster, ClusterChoice::Name("app".into()));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn json_is_read_as_well() {
+    let text = r#"{"static_resources": {"clusters": [{"name": "a", "connectTimeout": "1s"}]}}"#;
+    assert_eq!(names(open(text).first().expect("there")), ["+a"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_names_line_column_and_field() {
+    let text = HTTP.replace("stat_prefix", "stat_prefx");
+    let error = FileSource::parse("envoy.yaml", &text)
+        .expect_err("an unknown field")
+        .to_string();
+    assert!(
+        error.starts_with("envoy.yaml:13:11: static_resources.listeners[0].filter_chains[0]"),
+        "{error}"
+    );
+    assert!(error.contains("did you mean `stat_prefix`"), "{error}");
+    let text = HTTP.replace("node:", "dynamic_resources: {cds_config: {path: x}}\nnode:");
+    let error = FileSource::parse("envoy.yaml", &text)
+        .expect_err("dynamic")
+        .to_string();
+    assert_eq!(
+        error,
+        "envoy.yaml:3:21: dynamic_resources.cds_config: not supported"
+    );
+}
+
+#[test]
+fn a_wrong_resource_is_refused_with_its_place() {
+    for (from, to, expected) in [
+        (
+            "stat_prefix: in",
+            "stat_prefix: ''",
+            "envoy.yaml:13:11: listener in: filter_chains[0].filters[0].typed_config.stat_prefix: must not be empty",
+        ),
+        (
+            "connect_timeout: 5s",
+            "connect_timeout: -5s",
+            "envoy.yaml:27:5: cluster app: connect_timeout: must be greater than 0 ns",
+        ),
+        (
+            "address: 127.0.0.1, port_value: 9000",
+            "address: localhost, port_value: 9000",
+            "envoy.yaml:28:5: cluster app: load_assignment: \"localhost\" is no IP address; host names need type STRICT_DNS or LOGICAL_DNS",
+        ),
+        (
+            "{cluster: app}",
+            "{cluster: ap}",
+            "envoy.yaml:20:25: listener in: filter_chains[0].filters[0].typed_config.route_config.virtual_hosts[0].routes[0].route.cluster: unknown cluster \"ap\"",
+        ),
+        (
+            "envoy.filters.http.router\n            typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}",
+            "c\n            typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors}",
+            "envoy.yaml:21:11: listener in: filter_chains[0].filters[0].typed_config.http_filters: the last filter must be envoy.filters.http.router",
+        ),
+    ] {
+        let text = HTTP.replace(from, to);
+        assert_ne!(text, HTTP, "{from}");
+        let source = open(&text);
+        let update = source.first().expect("there");
+        let seen: Vec<_> = update.rejections.iter().map(ToString::to_string).collect();
+        assert_eq!(seen, [expected]);
+        assert_eq!(update.changes.len(), 1, "the other resource is used");
+    }
+}
+
+#[test]
+fn what_has_no_effect_is_listed() {
+    let text = HTTP
+        .replace("    connect_timeout: 5s", "    connect_timeout: 5s\n    health_checks: []\n    lrs_report_endpoint_metrics: []\n    track_timeout_budgets: true\n    outlier_detection: {consecutive_5xx: 5}")
+        .replace("static_resources:", "layered_runtime: {layers: []}\noverload_manager: {resource_monitors: [{name: x}]}\nstatic_resources:");
+    let source = open(&text);
+    let notes: Vec<_> = source
+        .first()
+        .expect("there")
+        .notes
+        .iter()
+        .map(|note| format!("{}: {}", note.resource, note.path))
+        .collect();
+    assert_eq!(
+        notes,
+        [
+            "bootstrap: layered_runtime",
+            "bootstrap: overload_manager",
+            "cluster app: track_timeout_budgets",
+            "cluster app: outlier_detection"
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_is_one_update_and_a_broken_one_changes_nothing() {
+    let dir = std::env::temp_dir().join(format!("mesh-xds-file-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("a folder");
+    let path = dir.join("envoy.yaml");
+    let write = |text: &str| {
+        let new = dir.join("new");
+        std::fs::write(&new, text).expect("written");
+        std::fs::rename(&new, &path).expect("moved");
+    };
+    write(HTTP);
+    let mut source = FileSource::open(&path).expect("a bootstrap").watched();
+    assert_eq!(names(&source.next().await.expect("first")), ["+app", "+in"]);
+    let none = tokio::time::timeout(Duration::from_secs(5), source.next()).await;
+    assert!(none.is_err(), "an unchanged file is no update");
+
+    write(
+        &HTTP
+            .replace("max_connections: 8192", "max_connections: 1")
+            .replace(
+                "- name: app",
+                "- {name: b, connect_timeout: 1s}\n  - name: app",
+            ),
+    );
+    let update = source.next().await.expect("an edit");
+    assert_eq!(names(&update), ["+app", "+b"]);
+
+    write(&HTTP.replace("clusters:", "clusers:"));
+    let update = source.next().await.expect("a broken edit");
+    assert_eq!(update.changes.len(), 0);
+    assert!(
+        update.rejections[0].location.ends_with("envoy.yaml:24:3"),
+        "{:?}",
+        update.rejections
+    );
+    assert_eq!(source.dump().resources(Kind::Cluster).len(), 2);
+
+    // A wrong resource keeps its last good version, a missing one is removed.
+    write(&HTTP.replace("stat_prefix: in", "stat_prefix: ''"));
+    let update = source.next().await.expect("an edit");
+    assert_eq!(names(&update), ["+app", "-b"]);
+    assert_eq!(update.rejections.len(), 1);
+    assert_eq!(source.dump().resources(Kind::Listener).len(), 1);
+    std::fs::remove_dir_all(&dir).expect("removed");
+}
+
+#[test]
+fn config_dump_has_envoys_sections() {
+    let source = open(HTTP);
+    let dump = source.dump().to_value(crate::graph::DumpOptions::default());
+    let section = |name: &str| {
+        let url = format!("type.googleapis.com/envoy.admin.v3.{name}");
+        let configs = dump["configs"].as_array().expect("a list");
+        configs
+            .iter()
+            .find(|config| config["@type"] == url.as_str())
+            .cloned()
+            .expect("the section")
+    };
+    assert_eq!(
+        section("BootstrapConfigDump")["bootstrap"]["node"]["id"],
+        "sidecar~1"
+    );
+    let cluster = &section("ClustersConfigDump")["static_clusters"][0]["cluster"];
+    assert_eq!(cluster["name"], "app");
+    assert_eq!(
+        cluster["@type"],
+        "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+    );
+    let listener = &section("ListenersConfigDump")["static_listeners"][0]["listener"];
+    assert_eq!(listener["address"]["socket_address"]["port_value"], 8080);
+    let routes = &section("RoutesConfigDump")["static_route_configs"][0]["route_config"];
+    assert_eq!(routes["virtual_hosts"][0]["name"], "all");
+}

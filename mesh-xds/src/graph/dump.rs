@@ -225,7 +225,7 @@ fn text(time: SystemTime) -> String {
 /// The route tables that stand in a listener, which Envoy lists as static.
 fn inline_tables(entry: &Entry<Listener>) -> Vec<(Value, SystemTime)> {
     let inline = super::references::managers(&entry.model)
-        .any(|manager| matches!(manager.routes, RouteSource::Inline(_)));
+        .any(|(_, manager)| matches!(manager.routes, RouteSource::Inline(_)));
     let Some(listener) = inline
         .then(|| protojson::wire_to_value(Kind::Listener.message(), &entry.wire).ok())
         .flatten()

@@ -6,8 +6,6 @@
 
 mod dump;
 mod references;
-#[cfg(test)]
-mod tests;
 
 use std::{
     collections::{BTreeMap, btree_map},
@@ -147,7 +145,8 @@ impl Graph {
             changes: Vec::new(),
             rejections: Vec::new(),
             notes: Vec::new(),
-            offered: Vec::new(),
+            refused: Vec::new(),
+            places: Vec::new(),
         }
     }
 }
@@ -167,8 +166,10 @@ pub struct Round<'g> {
     /// With the path of the resource in the source's text.
     rejections: Vec<(String, Rejection)>,
     notes: Vec<Note>,
-    /// Names of resources that this round holds, also refused ones.
-    offered: Vec<(Kind, Name)>,
+    /// Names of resources that were refused.
+    refused: Vec<(Kind, Name)>,
+    /// Where changed listeners stand in the source's text.
+    places: Vec<(Name, String)>,
 }
 
 impl Round<'_> {
@@ -219,7 +220,7 @@ impl Round<'_> {
             findings,
         } = decoder(wire);
         // A listener without a name is known by its address, so the decoded name counts.
-        let twice = self.offered.contains(&(kind, name.clone()));
+        let twice = self.refused.contains(&(kind, name.clone()));
         let entry = entries.entries.get_mut(&name);
         let seen = entry.as_ref().is_some_and(|entry| entry.seen);
         if seen || twice {
@@ -233,7 +234,7 @@ impl Round<'_> {
             let rejections = findings.rejections.into_iter();
             self.rejections
                 .extend(rejections.map(|rejection| (path.to_owned(), rejection)));
-            self.offered.push((kind, name));
+            self.refused.push((kind, name));
             return;
         };
         let (model, changed) = match entry {
@@ -242,6 +243,9 @@ impl Round<'_> {
         };
         if changed {
             self.changes.push(change(model.clone()));
+            if kind == Kind::Listener {
+                self.places.push((name.clone(), path.to_owned()));
+            }
         }
         let mut entry = Entry {
             wire: Bytes::copy_from_slice(wire),
@@ -319,37 +323,61 @@ impl Round<'_> {
     }
 
     /// An inline table that asks for it (`validate_clusters`) may name only clusters that exist; a listener that does
-    /// not is refused, and what was in force before it stays.
+    /// not is refused, and what was in force before it stays. A cluster that was refused itself counts as existing: one
+    /// mistake is one rejection.
     fn listeners_with_unknown_clusters(&mut self) {
         let clusters = &self.state.clusters.entries;
-        let exists = |name: &Name| clusters.get(name).is_some_and(|entry| entry.seen);
+        let exists = |name: &Name| {
+            clusters.get(name).is_some_and(|entry| entry.seen)
+                || self.refused.contains(&(Kind::Cluster, name.clone()))
+        };
         let mut refused = Vec::new();
         for change in &self.changes {
             let Change::Listener(listener) = change else {
                 continue;
             };
-            for manager in references::managers(listener) {
+            for (chain, manager) in references::managers(listener) {
                 let RouteSource::Inline(table) = &manager.routes else {
                     continue;
                 };
                 let missing = references::clusters(table).find(|(_, name)| !exists(name));
                 if let Some((path, name)) = missing.filter(|_| table.validate_clusters) {
-                    refused.push((listener.name.clone(), path, name.clone()));
+                    refused.push((listener.name.clone(), chain, path, name.clone()));
                 }
             }
         }
-        for (listener, path, cluster) in refused {
+        for (listener, chain, path, cluster) in refused {
             self.changes
                 .retain(|change| !matches!(change, Change::Listener(one) if one.name == listener));
+            let filter = self.state.listeners.last_filter(&listener, &chain);
             self.state.listeners.restore(&listener);
             let rejection = Rejection {
                 resource: format!("listener {listener}").into(),
-                path: path.into(),
+                path: format!("{chain}.filters[{filter}].typed_config.route_config.{path}").into(),
                 reason: format!("unknown cluster {cluster:?}").into(),
                 location: Name::from(""),
             };
-            self.rejections.push((String::new(), rejection));
+            let place = self.places.iter().find(|(name, _)| *name == listener);
+            let place = place.map_or_else(String::new, |(_, path)| path.clone());
+            self.rejections.push((place, rejection));
         }
+    }
+}
+
+impl Table<Listener> {
+    /// The index of the terminal filter, which the model does not keep.
+    fn last_filter(&self, listener: &Name, chain: &str) -> usize {
+        use envoy_types::pb::envoy::config::listener::v3::Listener as Proto;
+        let wire = self.entries.get(listener).map(|entry| entry.wire.clone());
+        let proto = Proto::decode(wire.unwrap_or_default()).unwrap_or_default();
+        let index = chain
+            .trim_start_matches("filter_chains[")
+            .trim_end_matches(']');
+        let chain = match index.parse::<usize>() {
+            Ok(index) => proto.filter_chains.get(index),
+            Err(_) => proto.default_filter_chain.as_ref(),
+        };
+        chain.map_or(0, |chain| chain.filters.len().saturating_sub(1))
     }
 }
 
@@ -435,7 +463,7 @@ impl State {
         for entry in self.listeners.entries.values() {
             notes.extend_from_slice(&entry.notes);
             let resource = format!("listener {}", entry.model.name);
-            for manager in references::managers(&entry.model) {
+            for (_, manager) in references::managers(&entry.model) {
                 match &manager.routes {
                     RouteSource::Inline(table) => self.missing_clusters(&resource, table, notes),
                     RouteSource::Named(name) if !self.routes.entries.contains_key(name) => {

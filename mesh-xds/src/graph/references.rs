@@ -5,16 +5,20 @@ use mesh_core::model::{
     OnMatch, Route, RouteConfiguration, RouteRules, VirtualHost,
 };
 
-/// The connection managers of a listener.
-pub(super) fn managers(listener: &Listener) -> impl Iterator<Item = &HttpConnectionManager> {
-    let chains = listener
-        .filter_chains
-        .iter()
-        .chain(&listener.default_filter_chain);
-    chains.filter_map(|chain| match &chain.network {
-        Network::Http(manager) => Some(&**manager),
-        _ => None,
-    })
+/// The connection managers of a listener, with the paths of their filter chains.
+pub(super) fn managers(
+    listener: &Listener,
+) -> impl Iterator<Item = (String, &HttpConnectionManager)> {
+    let chains = listener.filter_chains.iter().enumerate();
+    let chains = chains.map(|(index, chain)| (format!("filter_chains[{index}]"), chain));
+    let default = listener.default_filter_chain.iter();
+    let default = default.map(|chain| ("default_filter_chain".to_owned(), chain));
+    chains
+        .chain(default)
+        .filter_map(|(path, chain)| match &chain.network {
+            Network::Http(manager) => Some((path, &**manager)),
+            _ => None,
+        })
 }
 
 /// Paths and names of the clusters that TCP proxies of a listener send to.
