@@ -8,7 +8,11 @@ pub mod model;
 #[cfg(feature = "client")]
 pub mod pool;
 pub mod route;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod snapshot;
+#[cfg(feature = "server")]
+pub mod tcp;
 pub mod telemetry;
 pub mod transport;
 

@@ -19,6 +19,8 @@ pub struct Attempt {
 pub enum AttemptOutcome {
     /// A response with this status came.
     Response(u16),
+    /// A connection was made, and bytes without a status passed.
+    Connected,
     /// None came.
     Failed(Kind),
 }
@@ -86,6 +88,7 @@ impl Attempt {
                     endpoint.rq_success.add(1)
                 }
             }
+            AttemptOutcome::Connected => endpoint.rq_success.add(1),
             AttemptOutcome::Failed(kind) => {
                 endpoint.rq_error.add(1);
                 match kind {

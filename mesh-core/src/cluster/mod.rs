@@ -20,7 +20,7 @@ pub use self::{
     lb::{PickKey, Picker},
     limits::{Counter, LimitState, Permit},
     set::EndpointSet,
-    stats::ClusterStats,
+    stats::{ClusterStats, Count},
 };
 use crate::{
     Kind,

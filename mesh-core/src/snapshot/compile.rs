@@ -5,7 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use super::{Clusters, Listener, RouteCell, Snapshot, Status, StatusReport, routes::cluster_names};
+use super::{
+    ChainConflict, Clusters, FilterChains, Listener, RouteCell, Snapshot, Status, StatusReport,
+    routes::cluster_names,
+};
 use crate::{
     cluster::Cluster,
     config::{Change, Outcome, Rejection, Update},
@@ -226,6 +229,19 @@ impl Compiler {
             {
                 continue;
             }
+            let resource: Name = format!("listener {} filter_chains", config.name).into();
+            let filter_chains = match FilterChains::compile(
+                &config.filter_chains,
+                config.default_filter_chain.is_some(),
+            ) {
+                Ok(filter_chains) => filter_chains,
+                Err(conflict) => {
+                    let rejection = chain_rejection(&config.name, &conflict);
+                    self.refuse(resource, vec![rejection], round);
+                    continue;
+                }
+            };
+            self.refused.remove(&resource);
             let chains = config
                 .filter_chains
                 .iter()
@@ -241,6 +257,7 @@ impl Compiler {
                 Arc::new(Listener {
                     config: config.clone(),
                     routes,
+                    filter_chains,
                 }),
             );
         }
@@ -345,6 +362,15 @@ impl Compiler {
     fn refuse(&mut self, resource: Name, rejections: Vec<Rejection>, round: &mut Round) {
         round.refused.insert(resource.clone());
         self.refused.insert(resource, rejections);
+    }
+}
+
+fn chain_rejection(listener: &Name, conflict: &ChainConflict) -> Rejection {
+    Rejection {
+        resource: format!("listener {listener}").into(),
+        path: format!("filter_chains[{}].filter_chain_match", conflict.chain()).into(),
+        reason: conflict.to_string().into(),
+        location: "".into(),
     }
 }
 

@@ -11,6 +11,7 @@ mod compile;
 #[cfg(feature = "net")]
 mod dns;
 mod driver;
+mod listener;
 mod routes;
 mod status;
 
@@ -21,6 +22,7 @@ pub use self::{
     clusters::Clusters,
     compile::Compiler,
     driver::{Driver, Mesh, MeshBuilder, NotReady},
+    listener::{ChainConflict, ConnFacts, FilterChains},
     routes::RouteCell,
     status::{Status, StatusReport},
 };
@@ -63,12 +65,18 @@ pub struct Listener {
     config: Arc<model::Listener>,
     /// One a filter chain, the default chain last; `None` where the chain is not HTTP.
     routes: Vec<Option<Arc<RouteCell>>>,
+    filter_chains: FilterChains,
 }
 
 impl Listener {
     /// Its configuration.
     pub fn config(&self) -> &Arc<model::Listener> {
         &self.config
+    }
+
+    /// The filter chains, compiled for matching.
+    pub fn filter_chains(&self) -> &FilterChains {
+        &self.filter_chains
     }
 
     /// The filter chains in order, the default chain last, each with its route table if it is HTTP.

@@ -116,6 +116,12 @@ impl Flags {
     }
 }
 
+impl Extend<Flag> for Flags {
+    fn extend<T: IntoIterator<Item = Flag>>(&mut self, flags: T) {
+        flags.into_iter().for_each(|flag| self.insert(flag));
+    }
+}
+
 impl fmt::Display for Flags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {

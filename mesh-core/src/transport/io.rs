@@ -94,6 +94,20 @@ impl<I> Prefixed<I> {
         Self { prefix, io }
     }
 
+    /// The stream after `bytes`, and after what was left to read again.
+    #[cfg(feature = "server")]
+    pub(crate) fn prepend(self, bytes: Bytes) -> Self {
+        let prefix = if self.prefix.is_empty() {
+            bytes
+        } else {
+            [bytes, self.prefix].concat().into()
+        };
+        Self {
+            prefix,
+            io: self.io,
+        }
+    }
+
     /// The stream itself.
     pub fn get_ref(&self) -> &I {
         &self.io

@@ -15,6 +15,8 @@ mod socket;
 mod timer;
 
 pub use self::peer::{ConnInfo, Security};
+#[cfg(feature = "server")]
+pub(crate) use self::socket::{abstract_path, set_keepalive};
 #[cfg(feature = "net")]
 pub use self::{
     connect::{ConnectError, Connector, Target, TcpConnector},

@@ -1,0 +1,631 @@
+//! One HTTP connection: codec, deadlines and closing, driven by one task.
+
+use std::{
+    error::Error as _,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::Version;
+use hyper::{
+    rt::bounds::Http2ServerConnExec,
+    server::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{
+    Factory, ServedBody, ServedFuture,
+    io::{Back, Lent, Raw},
+    link::Command,
+    listener,
+    service::{Adapter, HttpConn},
+};
+use crate::{
+    Kind,
+    model::{CodecType, HttpConnectionManager},
+    transport::detect::H2_PREFACE,
+};
+
+/// Streams at one time unless configured; Envoy's default for listeners.
+const MAX_STREAMS: u32 = 1024;
+/// Envoy's default windows since 1.36.
+const STREAM_WINDOW: u32 = 16 << 20;
+const CONNECTION_WINDOW: u32 = 24 << 20;
+/// Streams that a peer may open and reset before they are looked at (rapid reset, CVE-2023-44487).
+const MAX_PENDING_RESETS: usize = 100;
+/// Response bytes that are buffered for one HTTP/2 stream.
+const MAX_STREAM_BUFFER: usize = 256 * 1024;
+/// What hyper allows without an allocation for each request.
+const USUAL_HEADERS: u32 = 100;
+/// The least that hyper takes as a buffer limit.
+const MIN_BUFFER: usize = 8192;
+
+type Socket = TokioIo<Lent>;
+
+/// What the task does with the socket after HTTP.
+#[derive(Debug)]
+pub(super) enum End {
+    /// Nothing: it is closed.
+    Closed,
+    /// The peer may still be sending; it is read from for a while, so that it gets to see the last response.
+    Linger(Raw, Duration),
+}
+
+pub(super) struct HttpTask<F: Factory, X> {
+    codec: Codec<F, X>,
+    conn: Arc<HttpConn>,
+    back: Option<Arc<Back>>,
+    waker: Option<Waker>,
+    /// Since when no request is in flight, and how many bytes had come by then; `None` while one is.
+    idle: Option<(Instant, u64)>,
+    /// Since when a request head is on its way.
+    head: Option<Instant>,
+    /// How many requests had begun when that was last looked at.
+    seen: u64,
+    /// When the connection has lived long enough.
+    expires: Option<Instant>,
+    /// When the peer is told to go.
+    tell: Option<Instant>,
+    /// When the connection closes as soon as it is idle.
+    close: Option<Instant>,
+    /// Orders were taken note of.
+    ordered: bool,
+    /// HTTP/2: GOAWAY was sent; HTTP/1: keep-alive is off.
+    shut: bool,
+    /// When a connection that was shut and is idle is no longer waited for.
+    give_up: Option<Instant>,
+}
+
+enum Codec<F: Factory, X> {
+    /// Not known yet.
+    Sniff {
+        io: Option<Raw>,
+        seen: Vec<u8>,
+        service: Option<F::Service>,
+        exec: X,
+    },
+    Http1(http1::UpgradeableConnection<Socket, Adapter<F::Service>>),
+    // Boxed, since it is far larger than the other, and pinned by nature.
+    Http2(Box<http2::Connection<Socket, Adapter<F::Service>, X>>),
+    /// Somebody else has the socket.
+    Upgraded,
+    Over,
+}
+
+impl<F, X> HttpTask<F, X>
+where
+    F: Factory,
+    X: Http2ServerConnExec<ServedFuture<F::Service, F::Body>, ServedBody<F::Body>> + Unpin,
+{
+    pub(super) fn new(io: Raw, conn: HttpConn, service: F::Service, exec: X) -> Self {
+        let now = listener::now();
+        conn.stats.downstream_cx_total.add(1);
+        conn.stats.downstream_cx_active.add(1);
+        let expires = conn.manager().max_connection_duration;
+        let codec = conn.manager().codec;
+        let mut this = Self {
+            codec: Codec::Over,
+            conn: Arc::new(conn),
+            back: None,
+            waker: None,
+            idle: Some((now, 0)),
+            head: None,
+            seen: 0,
+            expires: expires.map(|limit| now + limit),
+            tell: None,
+            close: None,
+            ordered: false,
+            shut: false,
+            give_up: None,
+        };
+        match codec {
+            CodecType::Auto => {
+                this.codec = Codec::Sniff {
+                    io: Some(io),
+                    seen: Vec::new(),
+                    service: Some(service),
+                    exec,
+                };
+            }
+            CodecType::Http1 => this.http1(io, service),
+            CodecType::Http2 => this.http2(io, service, exec),
+        }
+        this
+    }
+
+    fn lend(&mut self, io: Raw) -> Socket {
+        let (lent, back) = Lent::new(io, self.conn.link.clone());
+        self.back = Some(back);
+        TokioIo::new(lent)
+    }
+
+    fn http1(&mut self, io: Raw, service: F::Service) {
+        self.conn.stats.downstream_cx_http1_total.add(1);
+        self.conn.stats.downstream_cx_http1_active.add(1);
+        let io = self.lend(io);
+        let manager = self.conn.manager();
+        let head = manager.max_request_headers_bytes as usize;
+        let mut builder = http1::Builder::new();
+        builder
+            // The connection's own timer does it, without an allocation for each request.
+            .header_read_timeout(None)
+            .max_header_size(head)
+            .max_buf_size((2 * head).max(256 * 1024).max(MIN_BUFFER))
+            .preserve_header_case(manager.http1.preserve_case);
+        if manager.max_headers_count > USUAL_HEADERS {
+            builder.max_headers(manager.max_headers_count as usize);
+        }
+        let adapter = Adapter::new(service, self.conn.clone());
+        self.codec = Codec::Http1(builder.serve_connection(io, adapter).with_upgrades());
+    }
+
+    fn http2(&mut self, io: Raw, service: F::Service, exec: X) {
+        self.conn.stats.downstream_cx_http2_total.add(1);
+        self.conn.stats.downstream_cx_http2_active.add(1);
+        let io = self.lend(io);
+        let manager = self.conn.manager();
+        let options = &manager.http2;
+        let mut builder = http2::Builder::new(exec);
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(options.max_concurrent_streams.unwrap_or(MAX_STREAMS))
+            .initial_stream_window_size(options.initial_stream_window_size.unwrap_or(STREAM_WINDOW))
+            .initial_connection_window_size(
+                options
+                    .initial_connection_window_size
+                    .unwrap_or(CONNECTION_WINDOW),
+            )
+            .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+            .max_send_buf_size(MAX_STREAM_BUFFER)
+            .max_header_list_size(manager.max_request_headers_bytes);
+        if options.allow_connect {
+            builder.enable_connect_protocol();
+        }
+        if let Some((interval, timeout)) = options.keepalive {
+            builder
+                .keep_alive_interval(interval)
+                .keep_alive_timeout(timeout);
+        }
+        let adapter = Adapter::new(service, self.conn.clone());
+        self.codec = Codec::Http2(Box::new(builder.serve_connection(io, adapter)));
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        loop {
+            if self.orders(cx) == Command::Abort {
+                return Poll::Ready(self.abort());
+            }
+            if let Poll::Ready(end) = self.poll_codec(cx) {
+                return Poll::Ready(end);
+            }
+            self.track();
+            let deadline = self.next_deadline();
+            ready!(self.conn.accepted.conn.timer().poll_drive(cx, deadline));
+            if let Some(end) = self.expired(listener::now()) {
+                return Poll::Ready(end);
+            }
+        }
+    }
+
+    /// Takes note of what the listener wants.
+    fn orders(&mut self, cx: &mut Context<'_>) -> Command {
+        if !self
+            .waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
+            self.waker = Some(cx.waker().clone());
+            self.conn.link.register(cx.waker());
+        }
+        let command = self.conn.link.command();
+        if command == Command::Go
+            && let Some(plan) = self.conn.link.plan()
+        {
+            self.ordered = true;
+            self.tell = earliest(self.tell, Some(plan.tell));
+            self.close = earliest(self.close, Some(plan.close));
+            let now = listener::now();
+            if plan.tell <= now {
+                self.tell();
+            }
+            if plan.close <= now {
+                self.shut();
+            }
+        }
+        command
+    }
+
+    /// Tells the peer that the connection goes.
+    fn tell(&mut self) {
+        self.tell = None;
+        if let Codec::Http2(_) = &self.codec {
+            self.shut();
+        } else {
+            self.conn.link.close_soon();
+        }
+    }
+
+    /// Closes as soon as idle.
+    fn shut(&mut self) {
+        self.close = None;
+        if std::mem::replace(&mut self.shut, true) {
+            return;
+        }
+        self.conn.link.close_soon();
+        self.give_up = Some(listener::now() + self.conn.manager().drain_timeout);
+        match &mut self.codec {
+            Codec::Http1(codec) => Pin::new(codec).graceful_shutdown(),
+            Codec::Http2(codec) => Pin::new(&mut **codec).graceful_shutdown(),
+            Codec::Sniff { .. } => self.codec = Codec::Over,
+            Codec::Upgraded | Codec::Over => {}
+        }
+    }
+
+    fn poll_codec(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        loop {
+            let result = match &mut self.codec {
+                Codec::Sniff { .. } => {
+                    if let Some(end) = ready!(self.poll_sniff(cx)) {
+                        return Poll::Ready(end);
+                    }
+                    continue;
+                }
+                Codec::Http1(codec) => ready!(Pin::new(codec).poll(cx)),
+                Codec::Http2(codec) => ready!(Pin::new(&mut **codec).poll(cx)),
+                Codec::Upgraded => {
+                    let back = self.back.as_ref().expect("it was lent");
+                    if !back.is_returned() {
+                        return Poll::Pending;
+                    }
+                    self.conn.stats.downstream_cx_upgrades_active.sub(1);
+                    self.codec = Codec::Over;
+                    continue;
+                }
+                Codec::Over => return Poll::Ready(End::Closed),
+            };
+            if let Some(end) = self.ended(result) {
+                return Poll::Ready(end);
+            }
+        }
+    }
+
+    /// Reads the first bytes; `None`: the codec is known.
+    fn poll_sniff(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
+        let Codec::Sniff { io, seen, .. } = &mut self.codec else {
+            return Poll::Ready(None);
+        };
+        let mut buffer = [0; 4096];
+        let http2 = loop {
+            let same = seen.iter().zip(H2_PREFACE).all(|(a, b)| a == b);
+            if !same || seen.len() >= H2_PREFACE.len() {
+                break same;
+            }
+            let mut buf = ReadBuf::new(&mut buffer);
+            let io = io.as_mut().expect("it is there until the codec is known");
+            match ready!(Pin::new(io).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => seen.extend_from_slice(buf.filled()),
+                _ if seen.is_empty() => {
+                    self.conn.link.read(0);
+                    return Poll::Ready(Some(End::Closed));
+                }
+                // Too few bytes for the preface of HTTP/2: HTTP/1 finds the words for it.
+                _ => break false,
+            }
+        };
+        let Codec::Sniff {
+            io,
+            seen,
+            service,
+            exec,
+        } = std::mem::replace(&mut self.codec, Codec::Over)
+        else {
+            return Poll::Ready(None);
+        };
+        let (Some(io), Some(service)) = (io, service) else {
+            return Poll::Ready(Some(End::Closed));
+        };
+        let io = io.prepend(Bytes::from(seen));
+        if http2 {
+            self.http2(io, service, exec);
+        } else {
+            self.http1(io, service);
+        }
+        Poll::Ready(None)
+    }
+
+    /// Looks whether the connection is idle, or receives a request head.
+    fn track(&mut self) {
+        let link = &self.conn.link;
+        if link.is_closing() && !self.shut && matches!(self.codec, Codec::Http2(_)) {
+            self.shut();
+            return;
+        }
+        if link.active() > 0 {
+            self.idle = None;
+            self.head = None;
+            return;
+        }
+        let requests = link.requests();
+        let (_, received) = match self.idle {
+            Some(idle) if requests == self.seen => idle,
+            _ => {
+                self.seen = requests;
+                self.head = None;
+                *self.idle.insert((listener::now(), link.received()))
+            }
+        };
+        let begun = match &self.codec {
+            Codec::Http1(_) => link.received() > received,
+            Codec::Sniff { seen, .. } => !seen.is_empty(),
+            _ => false,
+        };
+        if begun && self.head.is_none() {
+            self.head = Some(listener::now());
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let manager = self.conn.manager();
+        let idle = match (self.head, self.idle) {
+            (Some(since), _) => head_limit(manager).map(|limit| since + limit),
+            (None, Some((since, _))) if !self.shut => {
+                manager.idle_timeout.map(|limit| since + limit)
+            }
+            (None, _) => None,
+        };
+        if matches!(self.codec, Codec::Upgraded) {
+            return None;
+        }
+        let orders = earliest(earliest(self.tell, self.close), self.give_up);
+        earliest(earliest(idle, self.expires), orders)
+    }
+
+    /// Acts on the deadlines that have passed.
+    fn expired(&mut self, now: Instant) -> Option<End> {
+        let passed = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let conn = self.conn.clone();
+        let manager = conn.manager();
+        if passed(self.expires) {
+            self.expires = None;
+            conn.stats.downstream_cx_max_duration_reached.add(1);
+            self.tell();
+            self.close = earliest(self.close, Some(now + manager.drain_timeout));
+        }
+        if passed(self.tell) {
+            self.tell();
+        }
+        if passed(self.close) {
+            self.shut();
+        }
+        if passed(self.give_up) {
+            self.give_up = None;
+            if conn.link.active() == 0 {
+                return Some(self.abort());
+            }
+            self.give_up = Some(now + manager.drain_timeout.max(Duration::from_secs(1)));
+        }
+        if let Some(since) = self.head {
+            if head_limit(manager).is_some_and(|limit| since + limit <= now) {
+                return Some(self.slow_head());
+            }
+        } else if let Some((since, _)) = self.idle
+            && manager
+                .idle_timeout
+                .is_some_and(|limit| since + limit <= now)
+            && !self.shut
+        {
+            conn.stats.downstream_cx_idle_timeout.add(1);
+            self.shut();
+        }
+        None
+    }
+
+    /// The request head took too long. No codec answers half a request, so it is done here.
+    fn slow_head(&mut self) -> End {
+        let stats = &self.conn.stats;
+        stats.downstream_rq_header_timeout.add(1);
+        let reply = Kind::HeaderTimeout.reply();
+        self.conn.reject(
+            Kind::HeaderTimeout,
+            reply.http,
+            Version::HTTP_11,
+            None,
+            reply.details,
+        );
+        let Some(mut io) = self.take_io() else {
+            return End::Closed;
+        };
+        let server = self.conn.manager().server_name.clone();
+        let answer = [
+            b"HTTP/1.1 408 Request Timeout\r\nserver: ",
+            server.as_bytes(),
+            b"\r\ncontent-type: text/plain\r\ncontent-length: 22\r\nconnection: close\r\n\r\nrequest header timeout",
+        ]
+        .concat();
+        // Nothing else was written since the last response, so the socket's buffer has room, or the peer does not read.
+        let mut cx = Context::from_waker(Waker::noop());
+        if let Poll::Ready(Ok(count)) = Pin::new(&mut io).poll_write(&mut cx, &answer) {
+            self.conn.link.wrote(count);
+        }
+        let _ = Pin::new(&mut io).poll_shutdown(&mut cx);
+        self.linger(io)
+    }
+
+    /// The socket, with the codec gone.
+    fn take_io(&mut self) -> Option<Raw> {
+        match std::mem::replace(&mut self.codec, Codec::Over) {
+            Codec::Sniff { io, .. } => io,
+            codec => {
+                let http1 = matches!(codec, Codec::Http1(_));
+                let http2 = matches!(codec, Codec::Http2(_));
+                if http1 {
+                    self.conn.stats.downstream_cx_http1_active.sub(1);
+                }
+                if http2 {
+                    self.conn.stats.downstream_cx_http2_active.sub(1);
+                }
+                drop(codec);
+                self.back.as_ref().and_then(|back| back.take())
+            }
+        }
+    }
+
+    fn abort(&mut self) -> End {
+        if let (Codec::Upgraded, Some(back)) = (&self.codec, &self.back) {
+            back.abort();
+            self.conn.stats.downstream_cx_upgrades_active.sub(1);
+        }
+        self.active_requests(false);
+        self.take_io();
+        End::Closed
+    }
+
+    /// The codec is done; `None`: the connection goes on without it.
+    fn ended(&mut self, result: hyper::Result<()>) -> Option<End> {
+        let http1 = matches!(self.codec, Codec::Http1(_));
+        let remote = self.conn.link.is_eof();
+        self.active_requests(remote || result.is_err());
+        let broken = match &result {
+            Ok(()) => false,
+            Err(error) => self.broke(error, http1),
+        };
+        let io = self.take_io();
+        if io.is_none() && http1 && result.is_ok() {
+            let back = self.back.as_ref()?;
+            back.upgrade();
+            self.codec = Codec::Upgraded;
+            self.conn.stats.downstream_cx_upgrades_total.add(1);
+            self.conn.stats.downstream_cx_upgrades_active.add(1);
+            return None;
+        }
+        let local = !remote && (result.is_ok() || broken);
+        let by = if local {
+            &self.conn.stats.downstream_cx_destroy_local
+        } else {
+            &self.conn.stats.downstream_cx_destroy_remote
+        };
+        by.add(1);
+        if self.ordered && local {
+            self.conn.stats.downstream_cx_drain_close.add(1);
+        }
+        Some(match io {
+            Some(io) if local => self.linger(io),
+            _ => End::Closed,
+        })
+    }
+
+    fn linger(&self, io: Raw) -> End {
+        match self.conn.manager().delayed_close_timeout {
+            Duration::ZERO => End::Closed,
+            limit => End::Linger(io, limit),
+        }
+    }
+
+    fn active_requests(&self, remote: bool) {
+        if self.conn.link.active() == 0 {
+            return;
+        }
+        let stats = &self.conn.stats;
+        stats.downstream_cx_destroy_active_rq.add(1);
+        if remote {
+            stats.downstream_cx_destroy_remote_active_rq.add(1);
+        } else {
+            stats.downstream_cx_destroy_local_active_rq.add(1);
+        }
+    }
+
+    /// Reports why the codec gave up; whether the peer broke the protocol.
+    fn broke(&self, error: &hyper::Error, http1: bool) -> bool {
+        let version = if http1 {
+            Version::HTTP_11
+        } else {
+            Version::HTTP_2
+        };
+        let reason = || match error.source() {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        };
+        let (kind, status) = if error.is_parse_too_large() {
+            self.conn.stats.downstream_rq_too_large.add(1);
+            (Kind::HeadersTooLarge, Kind::HeadersTooLarge.reply().http)
+        } else if error.is_parse_version_h2() {
+            (Kind::DownstreamProtocol, 0)
+        } else if error.is_parse() {
+            (
+                Kind::DownstreamProtocol,
+                Kind::DownstreamProtocol.reply().http,
+            )
+        } else if is_protocol(error) {
+            (Kind::DownstreamProtocol, 0)
+        } else {
+            // In the middle of a request its service sees it end; in the middle of a head nobody does.
+            if error.is_incomplete_message() && self.conn.link.active() == 0 {
+                let kind = Kind::DownstreamTermination;
+                self.conn.reject(kind, 0, version, None, reason());
+            }
+            return false;
+        };
+        self.conn.stats.downstream_cx_protocol_error.add(1);
+        self.conn.reject(kind, status, version, None, reason());
+        true
+    }
+}
+
+impl<F: Factory, X> Drop for HttpTask<F, X> {
+    fn drop(&mut self) {
+        let stats = &self.conn.stats;
+        match &self.codec {
+            Codec::Http1(_) => stats.downstream_cx_http1_active.sub(1),
+            Codec::Http2(_) => stats.downstream_cx_http2_active.sub(1),
+            Codec::Upgraded => stats.downstream_cx_upgrades_active.sub(1),
+            Codec::Sniff { .. } | Codec::Over => {}
+        }
+        let lived = listener::now().saturating_duration_since(self.conn.accepted.conn.started);
+        stats.downstream_cx_active.sub(1);
+        stats.downstream_cx_destroy.add(1);
+        stats
+            .downstream_cx_length_ms_sum
+            .add(lived.as_millis() as u64);
+        stats
+            .downstream_cx_rx_bytes_total
+            .add(self.conn.link.received());
+        stats
+            .downstream_cx_tx_bytes_total
+            .add(self.conn.link.sent());
+    }
+}
+
+/// Whether an HTTP/2 connection ended since the peer broke the protocol, rather than for its socket.
+fn is_protocol(error: &hyper::Error) -> bool {
+    let h2 = error
+        .source()
+        .and_then(|source| source.downcast_ref::<h2::Error>());
+    h2.is_some_and(|error| {
+        !error.is_io() && error.is_library() && error.reason() != Some(h2::Reason::NO_ERROR)
+    })
+}
+
+/// Limit for a request head that has begun. Without a limit of its own the stream's applies, as in Envoy.
+fn head_limit(manager: &HttpConnectionManager) -> Option<Duration> {
+    let limits = [
+        manager.request_headers_timeout,
+        manager.request_timeout,
+        manager.stream_idle_timeout,
+    ];
+    limits
+        .into_iter()
+        .flatten()
+        .filter(|limit| !limit.is_zero())
+        .min()
+}
+
+fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

@@ -1,0 +1,161 @@
+//! The socket under a codec: counted, and handed back when the codec is done with it.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::link::{Command, Link};
+use crate::transport::{Io, Prefixed, Stream};
+
+/// A socket, maybe with bytes that were read already.
+pub(super) type Raw = Prefixed<Stream>;
+
+/// The socket as a codec or an upgraded stream has it.
+#[derive(Debug)]
+pub(super) struct Lent {
+    /// Taken on drop only.
+    io: Option<Raw>,
+    link: Arc<Link>,
+    back: Arc<Back>,
+}
+
+/// Where a lent socket comes back to.
+#[derive(Debug, Default)]
+pub(super) struct Back {
+    io: Mutex<Option<Raw>>,
+    returned: AtomicBool,
+    /// The codec gave the socket away to somebody who upgraded the connection.
+    upgraded: AtomicBool,
+    /// Who waits for bytes of an upgraded connection, to be woken by an abort.
+    reader: Mutex<Option<Waker>>,
+}
+
+impl Back {
+    /// The socket, if it was given back.
+    pub(super) fn take(&self) -> Option<Raw> {
+        lock(&self.io).take()
+    }
+
+    pub(super) fn is_returned(&self) -> bool {
+        self.returned.load(Ordering::Acquire)
+    }
+
+    pub(super) fn upgrade(&self) {
+        self.upgraded.store(true, Ordering::Release);
+    }
+
+    /// Lets whoever reads from an upgraded connection see that it was aborted.
+    pub(super) fn abort(&self) {
+        if let Some(waker) = lock(&self.reader).take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Lent {
+    pub(super) fn new(io: Raw, link: Arc<Link>) -> (Self, Arc<Back>) {
+        let back = Arc::new(Back::default());
+        let lent = Self {
+            io: Some(io),
+            link,
+            back: back.clone(),
+        };
+        (lent, back)
+    }
+
+    fn io(&mut self) -> Pin<&mut Raw> {
+        Pin::new(self.io.as_mut().expect("it is taken on drop only"))
+    }
+
+    fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(count)) = &result {
+            self.link.wrote(*count);
+        }
+        result
+    }
+
+    /// An upgraded connection has no task that could end it, so its reads do.
+    fn check_abort(&self, cx: &Context<'_>) -> io::Result<()> {
+        *lock(&self.back.reader) = Some(cx.waker().clone());
+        match self.link.command() {
+            Command::Abort => Err(io::ErrorKind::ConnectionAborted.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        *lock(&self.back.io) = self.io.take();
+        self.back.returned.store(true, Ordering::Release);
+        if self.back.upgraded.load(Ordering::Acquire) {
+            self.link.wake();
+        }
+    }
+}
+
+impl Io for Lent {}
+
+impl AsyncRead for Lent {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.back.upgraded.load(Ordering::Relaxed) {
+            this.check_abort(cx)?;
+        }
+        let before = buf.filled().len();
+        ready!(this.io().poll_read(cx, buf))?;
+        this.link.read(buf.filled().len() - before);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Lent {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = this.io().poll_write(cx, buf);
+        this.wrote(result)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = this.io().poll_write_vectored(cx, bufs);
+        this.wrote(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().io().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().io().poll_shutdown(cx)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each critical section is one assignment, so what a panic leaves behind is whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

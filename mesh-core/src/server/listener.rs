@@ -1,0 +1,361 @@
+//! A listener while it runs: its newest version, its connections, and how they go.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Notify;
+
+use super::{
+    ConnObserver, HttpStats, ListenerStats, ServerStats, TcpStats,
+    link::{Link, Plan},
+};
+use crate::{
+    model::{FilterChain, Name, Network},
+    snapshot::{self, ConnFacts},
+};
+
+/// A listener while it runs, shared by its accept loops and connections on all workers. Cloning shares.
+#[derive(Clone)]
+pub struct ListenerHandle(Arc<Shared>);
+
+struct Shared {
+    name: Name,
+    stats: Arc<ListenerStats>,
+    registry: Arc<ServerStats>,
+    observer: Arc<dyn ConnObserver>,
+    state: Mutex<State>,
+    closed: AtomicBool,
+    /// Connections open or being opened.
+    open: AtomicU32,
+    /// Accept loops that run.
+    loops: AtomicU32,
+    changed: Notify,
+}
+
+struct State {
+    version: Arc<Version>,
+    links: HashMap<u64, Arc<Link>>,
+    drain: Option<Drain>,
+}
+
+/// A version of a listener with what its connections need of it.
+pub(super) struct Version {
+    pub(super) listener: Arc<snapshot::Listener>,
+    chains: Vec<Chain>,
+}
+
+/// What is counted of a filter chain.
+#[derive(Clone)]
+pub(super) enum Chain {
+    Http(Arc<HttpStats>),
+    Tcp(Arc<TcpStats>),
+}
+
+/// How connections are let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drain {
+    /// Over a span of time: each connection is told at a moment of its own, by `connection: close` with its next response or
+    /// by GOAWAY, so that clients do not all come back at once. At the end of the span connections close when idle.
+    Gradual(Duration),
+    /// Now: idle connections close at once, others when their requests are done.
+    Now,
+}
+
+impl ListenerHandle {
+    /// A listener that serves `listener`. Its counters are those of its address in `stats`.
+    pub fn new(
+        listener: Arc<snapshot::Listener>,
+        stats: Arc<ServerStats>,
+        observer: Arc<dyn ConnObserver>,
+    ) -> Self {
+        let address: Name = listener.config().address.to_string().into();
+        Self(Arc::new(Shared {
+            name: listener.config().name.clone(),
+            stats: stats.listener(&address),
+            state: Mutex::new(State {
+                version: Arc::new(Version::new(listener, &stats)),
+                links: HashMap::new(),
+                drain: None,
+            }),
+            registry: stats,
+            observer,
+            closed: AtomicBool::new(false),
+            open: AtomicU32::new(0),
+            loops: AtomicU32::new(0),
+            changed: Notify::new(),
+        }))
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &Name {
+        &self.0.name
+    }
+
+    /// The version that new connections get.
+    pub fn current(&self) -> Arc<snapshot::Listener> {
+        self.lock().version.listener.clone()
+    }
+
+    /// What is counted of it.
+    pub fn stats(&self) -> &Arc<ListenerStats> {
+        &self.0.stats
+    }
+
+    /// Connections that are open now.
+    pub fn connections(&self) -> u32 {
+        self.0.open.load(Ordering::Relaxed)
+    }
+
+    /// Serves `listener` from now on. Connections on a filter chain that stays as it is live on; the others are told to go
+    /// (`connection: close` with the next response, GOAWAY), and close when idle after the chain's drain timeout. TCP
+    /// connections live on to their end. The socket stays open.
+    pub fn replace(&self, listener: Arc<snapshot::Listener>) {
+        let mut state = self.lock();
+        if Arc::ptr_eq(&state.version.listener, &listener) {
+            return;
+        }
+        state.version = Arc::new(Version::new(listener.clone(), &self.0.registry));
+        let now = now();
+        let mut kept = HashMap::new();
+        for link in state.links.values() {
+            let Some((old, chain)) = link.assigned() else {
+                continue;
+            };
+            let (stays, timeout) = *kept.entry((Arc::as_ptr(&old), chain)).or_insert_with(|| {
+                (
+                    same_chain(&old, &listener, chain),
+                    drain_timeout(&old, chain),
+                )
+            });
+            if !stays {
+                link.go(Plan {
+                    tell: now,
+                    close: now + timeout,
+                });
+            }
+        }
+    }
+
+    /// Stops accepting. Connections that wait in the accept queues are accepted first, then the sockets are closed.
+    /// Open connections live on; see [`ListenerHandle::drain`].
+    pub fn close(&self) {
+        self.0.closed.store(true, Ordering::Release);
+        self.0.changed.notify_waiters();
+    }
+
+    /// Lets all connections go, and those that are accepted from now on.
+    pub fn drain(&self, drain: Drain) {
+        let mut state = self.lock();
+        state.drain = Some(drain);
+        for link in state.links.values() {
+            link.go(drain.plan());
+        }
+    }
+
+    /// Ends all connections in the middle of whatever they do.
+    pub fn abort(&self) {
+        for link in self.lock().links.values() {
+            link.abort();
+        }
+    }
+
+    /// Waits until all accept loops have ended, after [`ListenerHandle::close`].
+    pub async fn closed(&self) {
+        self.wait(|shared| shared.loops.load(Ordering::Acquire) == 0)
+            .await;
+    }
+
+    /// Waits until no connection is open.
+    pub async fn idle(&self) {
+        self.wait(|shared| shared.open.load(Ordering::Acquire) == 0)
+            .await;
+    }
+
+    async fn wait(&self, done: impl Fn(&Shared) -> bool) {
+        loop {
+            let changed = self.0.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if done(&self.0) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    pub(super) async fn closing(&self) {
+        self.wait(|shared| shared.closed.load(Ordering::Acquire))
+            .await;
+    }
+
+    pub(crate) fn observer(&self) -> &dyn ConnObserver {
+        &*self.0.observer
+    }
+
+    pub(super) fn version(&self) -> Arc<Version> {
+        self.lock().version.clone()
+    }
+
+    pub(super) fn loop_begins(&self) -> LoopGuard {
+        self.0.loops.fetch_add(1, Ordering::AcqRel);
+        LoopGuard(self.clone())
+    }
+
+    /// Counts a connection in; `None` over the limit.
+    pub(super) fn open(&self, id: u64) -> Option<OpenGuard> {
+        let mut state = self.lock();
+        let limit = state.version.listener.config().connection_limit;
+        if limit.is_some_and(|limit| self.connections() >= limit) {
+            self.0.stats.downstream_cx_overflow.add(1);
+            return None;
+        }
+        self.0.open.fetch_add(1, Ordering::AcqRel);
+        self.0.stats.downstream_cx_total.add(1);
+        self.0.stats.downstream_cx_active.add(1);
+        let link = Arc::new(Link::default());
+        if let Some(drain) = state.drain {
+            link.go(drain.plan());
+        }
+        state.links.insert(id, link.clone());
+        Some(OpenGuard {
+            handle: self.clone(),
+            link,
+            id,
+            since: now(),
+        })
+    }
+
+    /// Chooses the filter chain of a connection, in the newest version.
+    pub(super) fn assign(
+        &self,
+        link: &Link,
+        facts: &ConnFacts<'_>,
+    ) -> (Arc<Version>, Option<usize>) {
+        // Under the lock, so that a replacement sees either the assignment or none and the newest version is taken.
+        let state = self.lock();
+        let version = state.version.clone();
+        let chain = version.listener.filter_chains().find(facts);
+        if let Some(chain) = chain {
+            link.assign(version.listener.clone(), chain);
+        }
+        (version, chain)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for ListenerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ListenerHandle")
+            .field("name", &self.0.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drain {
+    fn plan(self) -> Plan {
+        let now = now();
+        match self {
+            Self::Now => Plan {
+                tell: now,
+                close: now,
+            },
+            Self::Gradual(span) => Plan {
+                tell: now + span.mul_f64(rand::random::<f64>()),
+                close: now + span,
+            },
+        }
+    }
+}
+
+impl Version {
+    fn new(listener: Arc<snapshot::Listener>, registry: &ServerStats) -> Self {
+        let chains = listener.chains().map(|(chain, _)| match &chain.network {
+            Network::Http(manager) => Chain::Http(registry.http(&manager.stat_prefix)),
+            Network::Tcp(proxy) => Chain::Tcp(registry.tcp(&proxy.stat_prefix)),
+        });
+        Self {
+            chains: chains.collect(),
+            listener,
+        }
+    }
+
+    pub(super) fn chain(&self, index: usize) -> &Chain {
+        &self.chains[index]
+    }
+}
+
+/// Whether connections on the chain `index` of `old` may live on under `new`.
+fn same_chain(old: &snapshot::Listener, new: &snapshot::Listener, index: usize) -> bool {
+    match (old.chains().nth(index), new.chains().nth(index)) {
+        (Some((old, old_routes)), Some((new, new_routes))) => {
+            let same_routes = match (old_routes, new_routes) {
+                (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+                (old, new) => old.is_none() && new.is_none(),
+            };
+            same_routes && *old == *new
+        }
+        _ => false,
+    }
+}
+
+fn drain_timeout(listener: &snapshot::Listener, index: usize) -> Duration {
+    match listener.chains().nth(index) {
+        Some((
+            FilterChain {
+                network: Network::Http(manager),
+                ..
+            },
+            _,
+        )) => manager.drain_timeout,
+        _ => Duration::from_secs(5),
+    }
+}
+
+/// An accept loop that runs.
+pub(super) struct LoopGuard(ListenerHandle);
+
+impl Drop for LoopGuard {
+    fn drop(&mut self) {
+        self.0.0.loops.fetch_sub(1, Ordering::AcqRel);
+        self.0.0.changed.notify_waiters();
+    }
+}
+
+/// A connection that is open.
+pub(super) struct OpenGuard {
+    pub(super) handle: ListenerHandle,
+    pub(super) link: Arc<Link>,
+    id: u64,
+    since: Instant,
+}
+
+impl Drop for OpenGuard {
+    fn drop(&mut self) {
+        let shared = &self.handle.0;
+        self.handle.lock().links.remove(&self.id);
+        shared.stats.downstream_cx_active.sub(1);
+        shared.stats.downstream_cx_destroy.add(1);
+        shared
+            .stats
+            .downstream_cx_length_ms_sum
+            .add(now().saturating_duration_since(self.since).as_millis() as u64);
+        if shared.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            shared.changed.notify_waiters();
+        }
+    }
+}
+
+/// The clock of connections: tokio's, so that tests can stop it.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,36 @@
+//! Listeners: sockets, filter chains, connection tasks and drain.
+//!
+//! A program opens sockets with [`bind`], makes one [`ListenerHandle`] a listener, and runs [`serve`] for each worker and
+//! socket. A reload is [`ListenerHandle::replace`]: the socket stays, new connections get the newest version, and only
+//! connections whose filter chain changed are told to go.
+//!
+//! Each connection is one task: it reads what the listener filters want to see, chooses the filter chain, and drives the
+//! codec (or the TCP proxy) together with one timer for all of its deadlines.
+
+mod accept;
+mod bind;
+mod factory;
+mod http;
+mod io;
+mod link;
+mod listener;
+mod observer;
+mod open;
+mod service;
+mod stats;
+mod task;
+
+pub use self::{
+    accept::{StreamExec, serve},
+    bind::{BindOptions, Socket, bind},
+    factory::{Accepted, Factory},
+    listener::{Drain, ListenerHandle},
+    observer::{ConnEvent, ConnObserver, Rejected, Unobserved, Unserved},
+    service::{ServedBody, ServedFuture},
+    stats::{HttpStats, ListenerStats, ServerStats, TcpStats},
+    task::ConnTask,
+};
+pub(crate) use self::{
+    link::{Command, Link},
+    listener::now,
+};

@@ -1,0 +1,206 @@
+//! The listener filters: what is read of a connection before its filter chain is chosen.
+
+use std::{net::SocketAddr, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncReadExt;
+
+use super::{ListenerStats, Unserved};
+use crate::{
+    model::{self, Address, ListenerFilter, Name},
+    transport::{
+        ConnInfo, Stream,
+        detect::{self, Verdict},
+        proxy_protocol::{self, Parsed},
+    },
+};
+
+/// Why a connection ends in the listener filters.
+pub(super) enum Stop {
+    /// The peer closed it.
+    Remote,
+    /// Something is wrong with it.
+    Unserved(Unserved),
+}
+
+/// A connection after the listener filters.
+pub(super) struct Opened {
+    pub(super) stream: Stream,
+    pub(super) conn: ConnInfo,
+    /// Bytes that were read and are not used up.
+    pub(super) bytes: Bytes,
+}
+
+/// Runs the listener filters in order, within their time.
+pub(super) async fn open(
+    stream: Stream,
+    conn: ConnInfo,
+    config: &model::Listener,
+    stats: &ListenerStats,
+) -> Result<Opened, Stop> {
+    let mut run = Run {
+        stream,
+        conn,
+        buffer: BytesMut::new(),
+        eof: false,
+    };
+    stats.downstream_pre_cx_active.add(1);
+    let result = run
+        .within(config, config.listener_filters_timeout, stats)
+        .await;
+    stats.downstream_pre_cx_active.sub(1);
+    match &result {
+        Err(Stop::Remote) => stats.downstream_listener_filter_remote_close.add(1),
+        Err(Stop::Unserved(Unserved::ListenerFilter(_))) => {
+            stats.downstream_listener_filter_error.add(1);
+        }
+        _ => {}
+    }
+    result.map(|()| Opened {
+        stream: run.stream,
+        conn: run.conn,
+        bytes: run.buffer.freeze(),
+    })
+}
+
+struct Run {
+    stream: Stream,
+    conn: ConnInfo,
+    buffer: BytesMut,
+    eof: bool,
+}
+
+impl Run {
+    async fn within(
+        &mut self,
+        config: &model::Listener,
+        limit: Duration,
+        stats: &ListenerStats,
+    ) -> Result<(), Stop> {
+        if limit.is_zero() {
+            return self.filters(&config.listener_filters).await;
+        }
+        match tokio::time::timeout(limit, self.filters(&config.listener_filters)).await {
+            Ok(result) => result,
+            Err(_) => {
+                stats.downstream_pre_cx_timeout.add(1);
+                if config.continue_on_listener_filters_timeout {
+                    Ok(())
+                } else {
+                    Err(Stop::Unserved(Unserved::Timeout))
+                }
+            }
+        }
+    }
+
+    async fn filters(&mut self, filters: &[ListenerFilter]) -> Result<(), Stop> {
+        for filter in filters {
+            match filter {
+                ListenerFilter::OriginalDst => self.original_dst(),
+                ListenerFilter::ProxyProtocol { allow_without } => {
+                    self.proxy_protocol(*allow_without).await?;
+                }
+                ListenerFilter::TlsInspector => self.tls().await?,
+                ListenerFilter::HttpInspector => self.http().await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads more; an error if the peer has nothing more to say.
+    async fn more(&mut self) -> Result<(), Stop> {
+        match self.stream.read_buf(&mut self.buffer).await {
+            Ok(0) | Err(_) => {
+                self.eof = true;
+                Err(Stop::Remote)
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// The destination before the kernel redirected the connection; as it is if it was not.
+    fn original_dst(&mut self) {
+        let Some(addr) = original_dst(&self.stream, &self.conn.local) else {
+            return;
+        };
+        self.conn.original_dst = Some(addr);
+        self.conn.local = Address::Socket(addr);
+    }
+
+    async fn proxy_protocol(&mut self, allow_without: bool) -> Result<(), Stop> {
+        loop {
+            match proxy_protocol::parse(&self.buffer) {
+                Parsed::Partial => self.more().await?,
+                Parsed::Header(header) => {
+                    let _ = self.buffer.split_to(header.len);
+                    if let Some((source, destination)) = header.addresses {
+                        self.conn.peer = Address::Socket(source);
+                        self.conn.local = Address::Socket(destination);
+                    }
+                    return Ok(());
+                }
+                Parsed::Absent if allow_without => return Ok(()),
+                Parsed::Absent | Parsed::Invalid => {
+                    return Err(refused("proxy protocol: the header is absent or malformed"));
+                }
+            }
+        }
+    }
+
+    async fn tls(&mut self) -> Result<(), Stop> {
+        if self.conn.security.tls {
+            return Ok(());
+        }
+        loop {
+            match detect::tls(&self.buffer) {
+                Verdict::More => self.more().await?,
+                Verdict::Is(hello) => {
+                    self.conn.security.tls = true;
+                    self.conn.security.server_name = hello.server_name;
+                    self.conn.security.application_protocols = hello.alpn;
+                    return Ok(());
+                }
+                Verdict::Other => return Ok(()),
+            }
+        }
+    }
+
+    /// Plain connections only: what is inside TLS is not to be seen.
+    async fn http(&mut self) -> Result<(), Stop> {
+        if self.conn.security.tls {
+            return Ok(());
+        }
+        loop {
+            match detect::http(&self.buffer) {
+                Verdict::More => self.more().await?,
+                Verdict::Is(version) => {
+                    self.conn.security.application_protocols = vec![version.as_str().into()];
+                    return Ok(());
+                }
+                Verdict::Other => return Ok(()),
+            }
+        }
+    }
+}
+
+fn refused(why: &str) -> Stop {
+    Stop::Unserved(Unserved::ListenerFilter(Name::from(why)))
+}
+
+#[cfg(target_os = "linux")]
+fn original_dst(stream: &Stream, local: &Address) -> Option<SocketAddr> {
+    let Stream::Tcp(tcp) = stream else {
+        return None;
+    };
+    let socket = socket2::SockRef::from(tcp);
+    let addr = match local.socket()? {
+        SocketAddr::V4(_) => socket.original_dst_v4(),
+        SocketAddr::V6(_) => socket.original_dst_v6(),
+    };
+    addr.ok()?.as_socket()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn original_dst(_stream: &Stream, _local: &Address) -> Option<SocketAddr> {
+    None
+}

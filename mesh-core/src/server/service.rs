@@ -1,0 +1,353 @@
+//! Between the codec and a connection's service: what the codec lets pass although it must not, counting, and closing.
+
+use std::{
+    cell::RefCell,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Request, Response, StatusCode, Version,
+    header::{self, HOST},
+};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::{Accepted, ConnEvent, HttpStats, ListenerHandle, Rejected, link::Link, listener};
+use crate::{
+    BoxError, Kind,
+    model::{HttpConnectionManager, Name, Network},
+};
+
+/// What the task, the service and the bodies of one HTTP connection share.
+pub(super) struct HttpConn {
+    pub(super) link: Arc<Link>,
+    pub(super) stats: Arc<HttpStats>,
+    pub(super) accepted: Accepted,
+    pub(super) handle: ListenerHandle,
+}
+
+impl HttpConn {
+    pub(super) fn manager(&self) -> &HttpConnectionManager {
+        match &self.accepted.filter_chain().network {
+            Network::Http(manager) => manager,
+            Network::Tcp(_) => unreachable!("only HTTP chains make HTTP connections"),
+        }
+    }
+
+    /// Tells the observer of a request that no service sees.
+    pub(super) fn reject(
+        &self,
+        kind: Kind,
+        status: u16,
+        version: Version,
+        head: Option<(http::Method, http::Uri)>,
+        reason: impl Into<Name>,
+    ) {
+        self.stats.downstream_rq_rejected_via_connection.add(1);
+        let rejected = Rejected {
+            kind,
+            status,
+            head,
+            version,
+            reason: reason.into(),
+        };
+        self.handle.observer().rejected(&self.event(), &rejected);
+    }
+
+    pub(super) fn event(&self) -> ConnEvent<'_> {
+        ConnEvent {
+            listener: &self.accepted.listener,
+            chain: Some(self.accepted.chain),
+            conn: &self.accepted.conn,
+            bytes_received: self.link.received(),
+            bytes_sent: self.link.sent(),
+            duration: listener::now().saturating_duration_since(self.accepted.conn.started),
+        }
+    }
+
+    fn begin(self: &Arc<Self>, version: Version) -> InFlight {
+        self.stats.downstream_rq_total.add(1);
+        self.stats.downstream_rq_active.add(1);
+        let per_version = if version == Version::HTTP_2 {
+            &self.stats.downstream_rq_http2_total
+        } else {
+            &self.stats.downstream_rq_http1_total
+        };
+        per_version.add(1);
+        let begun = self.link.begin();
+        if let Some(max) = self.manager().max_requests_per_connection
+            && begun >= u64::from(max)
+            && !self.link.is_closing()
+        {
+            self.stats.downstream_cx_max_requests_reached.add(1);
+            self.link.close_soon();
+        }
+        InFlight {
+            conn: self.clone(),
+            http2: version == Version::HTTP_2,
+        }
+    }
+}
+
+/// A request in flight; ends on drop.
+struct InFlight {
+    conn: Arc<HttpConn>,
+    http2: bool,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.conn.stats.downstream_rq_active.sub(1);
+        // The streams of HTTP/2 end in tasks of their own, and the connection's task has to notice that it is idle.
+        if self.conn.link.end() && self.http2 {
+            self.conn.link.wake();
+        }
+    }
+}
+
+/// A tower service as hyper wants it.
+pub(super) struct Adapter<S> {
+    service: RefCell<S>,
+    conn: Arc<HttpConn>,
+}
+
+impl<S> Adapter<S> {
+    pub(super) fn new(service: S, conn: Arc<HttpConn>) -> Self {
+        Self {
+            service: RefCell::new(service),
+            conn,
+        }
+    }
+
+    /// What is wrong with a request that the codec let pass. RFC 9112 section 3.2 asks for exactly one `host`.
+    fn check(&self, request: &mut Request<Incoming>) -> Option<Kind> {
+        let manager = self.conn.manager();
+        if request.headers().len() > manager.max_headers_count as usize {
+            return Some(Kind::HeadersTooLarge);
+        }
+        if request.version() == Version::HTTP_2 {
+            return None;
+        }
+        let mut hosts = request.headers().get_all(HOST).iter();
+        let (host, second) = (hosts.next(), hosts.next());
+        if second.is_some() {
+            return Some(Kind::DownstreamProtocol);
+        }
+        let anonymous = host.is_none() && request.uri().authority().is_none();
+        if request.version() < Version::HTTP_11 {
+            if !manager.http1.accept_http_10 {
+                return Some(Kind::UpgradeRequired);
+            }
+            if anonymous && let Ok(host) = HeaderValue::from_str(&manager.http1.default_host) {
+                if host.is_empty() {
+                    return Some(Kind::MissingHost);
+                }
+                request.headers_mut().insert(HOST, host);
+            }
+            return None;
+        }
+        anonymous.then_some(Kind::MissingHost)
+    }
+
+    fn refuse<B>(&self, kind: Kind, request: &Request<Incoming>) -> Response<ServedBody<B>> {
+        let reply = kind.reply();
+        let head = (request.method().clone(), request.uri().clone());
+        self.conn.reject(
+            kind,
+            reply.http,
+            request.version(),
+            Some(head),
+            reply.details,
+        );
+        if kind == Kind::HeadersTooLarge {
+            self.conn.stats.downstream_rq_too_large.add(1);
+        }
+        let mut response = Response::new(ServedBody {
+            body: Content::Own {
+                text: Bytes::from_static(reply.body.as_bytes()),
+            },
+            _in_flight: None,
+        });
+        *response.status_mut() =
+            StatusCode::from_u16(reply.http).expect("the table holds valid statuses");
+        let headers = response.headers_mut();
+        headers.insert(header::SERVER, self.conn.manager().server_name.clone());
+        if !reply.body.is_empty() {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        }
+        if request.version() != Version::HTTP_2 {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+impl<S, B> hyper::service::Service<Request<Incoming>> for Adapter<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>> + Clone,
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    type Response = Response<ServedBody<B>>;
+    type Error = BoxError;
+    type Future = ServedFuture<S, B>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        if let Some(kind) = self.check(&mut request) {
+            return ServedFuture {
+                state: Served::Refused {
+                    response: Some(self.refuse(kind, &request)),
+                },
+                in_flight: None,
+            };
+        }
+        let in_flight = Some(self.conn.begin(request.version()));
+        let mut service = self.service.borrow_mut();
+        let mut cx = Context::from_waker(Waker::noop());
+        let state = match service.poll_ready(&mut cx) {
+            Poll::Ready(Ok(())) => Served::Running {
+                future: service.call(request),
+            },
+            Poll::Ready(Err(error)) => Served::Failed {
+                error: Some(error.into()),
+            },
+            Poll::Pending => Served::Waiting {
+                call: Box::new((service.clone(), Some(request))),
+            },
+        };
+        ServedFuture { state, in_flight }
+    }
+}
+
+pin_project! {
+    /// The future of one exchange.
+    pub struct ServedFuture<S, B>
+    where
+        S: Service<Request<Incoming>>,
+    {
+        #[pin]
+        state: Served<S, S::Future, B>,
+        in_flight: Option<InFlight>,
+    }
+}
+
+pin_project! {
+    #[project = ServedProjection]
+    enum Served<S, F, B> {
+        Running { #[pin] future: F },
+        // Only for services that are not always ready.
+        Waiting { call: Box<(S, Option<Request<Incoming>>)> },
+        Refused { response: Option<Response<ServedBody<B>>> },
+        Failed { error: Option<BoxError> },
+    }
+}
+
+impl<S, B> Future for ServedFuture<S, B>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>>,
+{
+    type Output = Result<Response<ServedBody<B>>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            match this.state.as_mut().project() {
+                ServedProjection::Running { future } => {
+                    let response = match ready!(future.poll(cx)) {
+                        Ok(response) => response,
+                        Err(error) => return Poll::Ready(Err(error.into())),
+                    };
+                    return Poll::Ready(Ok(served(response, this.in_flight.take())));
+                }
+                ServedProjection::Waiting { call } => {
+                    let (service, request) = &mut **call;
+                    if let Err(error) = ready!(service.poll_ready(cx)) {
+                        return Poll::Ready(Err(error.into()));
+                    }
+                    let request = request.take().expect("called once, then replaced");
+                    let future = service.call(request);
+                    this.state.set(Served::Running { future });
+                }
+                ServedProjection::Refused { response } => {
+                    return Poll::Ready(Ok(response.take().expect("polled until ready only")));
+                }
+                ServedProjection::Failed { error } => {
+                    return Poll::Ready(Err(error.take().expect("polled until ready only")));
+                }
+            }
+        }
+    }
+}
+
+fn served<B>(mut response: Response<B>, in_flight: Option<InFlight>) -> Response<ServedBody<B>> {
+    if let Some(in_flight) = &in_flight
+        && !in_flight.http2
+        && in_flight.conn.link.is_closing()
+        && response.status() != StatusCode::SWITCHING_PROTOCOLS
+    {
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response.map(|body| ServedBody {
+        body: Content::Service { body },
+        _in_flight: in_flight,
+    })
+}
+
+pin_project! {
+    /// The body of a response. The request counts as in flight until it is dropped.
+    pub struct ServedBody<B> {
+        #[pin]
+        body: Content<B>,
+        _in_flight: Option<InFlight>,
+    }
+}
+
+pin_project! {
+    #[project = ContentProjection]
+    enum Content<B> {
+        Service { #[pin] body: B },
+        Own { text: Bytes },
+    }
+}
+
+impl<B> Body for ServedBody<B>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.project().body.project() {
+            ContentProjection::Service { body } => body.poll_frame(cx).map_err(Into::into),
+            ContentProjection::Own { text } if text.is_empty() => Poll::Ready(None),
+            ContentProjection::Own { text } => {
+                Poll::Ready(Some(Ok(Frame::data(std::mem::take(text)))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.body {
+            Content::Service { body } => body.is_end_stream(),
+            Content::Own { text } => text.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.body {
+            Content::Service { body } => body.size_hint(),
+            Content::Own { text } => SizeHint::with_exact(text.len() as u64),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Copying bytes one way. Idle connections hold no buffer: bytes are read into one that the thread's connections share.
+
+use std::{
+    cell::RefCell,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// How much is read at once.
+const CHUNK: usize = 64 * 1024;
+/// How often one way may read before the other way gets its turn.
+const ROUNDS: u32 = 8;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; CHUNK].into_boxed_slice());
+}
+
+/// One way of a proxied connection.
+#[derive(Debug, Default)]
+pub(super) struct OneWay {
+    /// What was read and could not be written yet; the first `written` bytes are gone.
+    left: Vec<u8>,
+    written: usize,
+    eof: bool,
+    done: bool,
+    /// Bytes written so far.
+    pub(super) bytes: u64,
+}
+
+impl OneWay {
+    /// Whether the end has been passed on.
+    pub(super) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Copies as long as it goes. Ready when the end of `from` has been passed on to `to` as the end of its writing.
+    pub(super) fn poll<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+        to: &mut W,
+    ) -> Poll<io::Result<()>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        if self.done {
+            return Poll::Ready(Ok(()));
+        }
+        for _ in 0..ROUNDS {
+            ready!(self.poll_left(cx, to))?;
+            if self.eof {
+                ready!(Pin::new(&mut *to).poll_shutdown(cx)).or_else(gone)?;
+                self.done = true;
+                return Poll::Ready(Ok(()));
+            }
+            ready!(SCRATCH.with_borrow_mut(|scratch| self.poll_chunk(cx, from, to, scratch)))?;
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_left<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut W,
+    ) -> Poll<io::Result<()>> {
+        while self.written < self.left.len() {
+            let count = ready!(Pin::new(&mut *to).poll_write(cx, &self.left[self.written..]))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += count;
+            self.bytes += count as u64;
+        }
+        if !self.left.is_empty() {
+            self.left = Vec::new();
+            self.written = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads once and writes what came; what cannot be written is kept.
+    fn poll_chunk<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+        to: &mut W,
+        scratch: &mut [u8],
+    ) -> Poll<io::Result<()>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let mut buf = ReadBuf::new(scratch);
+        ready!(Pin::new(from).poll_read(cx, &mut buf))?;
+        let mut rest = buf.filled();
+        self.eof = rest.is_empty();
+        while !rest.is_empty() {
+            match Pin::new(&mut *to).poll_write(cx, rest) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(count)) => {
+                    self.bytes += count as u64;
+                    rest = &rest[count..];
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.left = rest.to_vec();
+                    self.written = 0;
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A peer that is gone already needs no end of writing.
+fn gone(error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::NotConnected | io::ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn bytes_and_the_end_pass_through_small_buffers() {
+        let (mut client, mut from) = duplex(100);
+        let (mut to, mut server) = duplex(7);
+        let sent: Vec<u8> = (0..10_000u32).map(|n| n as u8).collect();
+        let copy = async move {
+            let mut way = OneWay::default();
+            poll_fn(|cx| way.poll(cx, &mut from, &mut to))
+                .await
+                .expect("copied");
+            way.bytes
+        };
+        let write = async {
+            client.write_all(&sent).await.expect("written");
+            client.shutdown().await.expect("ended");
+        };
+        let mut got = Vec::new();
+        let (bytes, (), read) = tokio::join!(copy, write, server.read_to_end(&mut got));
+        read.expect("read to the end");
+        assert_eq!(bytes, 10_000);
+        assert!(got == sent);
+    }
+}

@@ -1,0 +1,369 @@
+//! One proxied connection.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+    time::{Duration, Instant},
+};
+
+use super::{TcpEnd, copy::OneWay};
+use crate::{
+    Kind,
+    cluster::{Attempt, AttemptOutcome, Cluster, Permit, PickKey},
+    model::{ClusterChoice, Name, Network, Priority, TcpProxy},
+    server::{Accepted, Command, ConnEvent, Link, ListenerHandle, TcpStats, now},
+    snapshot::Clusters,
+    telemetry::flags::Flag,
+    transport::{ConnectError, Connector, Deadline, Prefixed, Stream, Target},
+};
+
+/// What the task of a TCP connection knows from its listener.
+pub(crate) struct TcpConn {
+    pub(crate) link: Arc<Link>,
+    pub(crate) stats: Arc<TcpStats>,
+    pub(crate) accepted: Accepted,
+    pub(crate) handle: ListenerHandle,
+}
+
+impl TcpConn {
+    fn proxy(&self) -> &TcpProxy {
+        match &self.accepted.filter_chain().network {
+            Network::Tcp(proxy) => proxy,
+            Network::Http(_) => unreachable!("only TCP chains make TCP connections"),
+        }
+    }
+}
+
+/// Drives one proxied connection.
+pub(crate) struct TcpTask<C: Connector> {
+    downstream: Prefixed<Stream>,
+    conn: TcpConn,
+    clusters: Clusters,
+    connector: C,
+    state: State<C>,
+    end: TcpEnd,
+    up: OneWay,
+    down: OneWay,
+    waker: Option<Waker>,
+    /// When something moved last.
+    moved: Instant,
+    expires: Option<Instant>,
+}
+
+enum State<C: Connector> {
+    Begin,
+    Connecting(Box<Connecting<C::Future>>),
+    Open(C::Io, Held),
+    Over,
+}
+
+struct Connecting<F> {
+    future: Pin<Box<F>>,
+    limit: Deadline,
+    held: Held,
+}
+
+/// What an upstream connection holds of its cluster's limits.
+struct Held {
+    attempt: Attempt,
+    _connection: Permit,
+    /// Counted as open.
+    open: bool,
+}
+
+impl<C: Connector> TcpTask<C> {
+    pub(crate) fn new(
+        downstream: Prefixed<Stream>,
+        conn: TcpConn,
+        clusters: Clusters,
+        connector: C,
+    ) -> Self {
+        let now = now();
+        conn.stats.downstream_cx_total.add(1);
+        conn.stats.downstream_cx_active.add(1);
+        let expires = conn.proxy().max_downstream_connection_duration;
+        Self {
+            downstream,
+            clusters,
+            connector,
+            state: State::Begin,
+            end: TcpEnd::default(),
+            up: OneWay::default(),
+            down: OneWay::default(),
+            waker: None,
+            moved: now,
+            expires: expires.map(|limit| now + limit),
+            conn,
+        }
+    }
+
+    /// Ready when both sides are closed.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let known = self.waker.as_ref();
+        if !known.is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.waker = Some(cx.waker().clone());
+            self.conn.link.register(cx.waker());
+        }
+        loop {
+            if self.conn.link.command() == Command::Abort {
+                self.state = State::Over;
+            }
+            let progress = match &mut self.state {
+                State::Begin => self.begin(),
+                State::Connecting(_) => self.poll_connect(cx),
+                State::Open(..) => self.poll_copy(cx),
+                State::Over => return Poll::Ready(()),
+            };
+            if progress.is_ready() {
+                continue;
+            }
+            let own = self.next_deadline();
+            ready!(self.conn.accepted.conn.timer().poll_drive(cx, own));
+            self.expired();
+        }
+    }
+
+    /// Chooses cluster and endpoint, and begins to connect.
+    fn begin(&mut self) -> Poll<()> {
+        self.end.attempts += 1;
+        self.state = match self.choose() {
+            Ok(connecting) => State::Connecting(Box::new(connecting)),
+            Err(kind) => {
+                self.fail(kind, None);
+                State::Over
+            }
+        };
+        Poll::Ready(())
+    }
+
+    fn choose(&mut self) -> Result<Connecting<C::Future>, Kind> {
+        let conn = &self.conn.accepted.conn;
+        let cluster = self.cluster()?;
+        self.end.cluster = Some(cluster.clone());
+        let Some(connection) = Permit::connection(&cluster, Priority::Default) else {
+            cluster.stats().upstream_cx_overflow.add(1);
+            return Err(Kind::Overflow);
+        };
+        let key = PickKey {
+            random: rand::random(),
+            original_dst: conn.original_dst.or_else(|| conn.local.socket()),
+            ..PickKey::default()
+        };
+        let attempt = cluster.attempt(Priority::Default, &key)?;
+        let endpoint = attempt.endpoint().clone();
+        self.end.endpoint = Some(endpoint.clone());
+        let mut target = Target::new(cluster, endpoint);
+        target.downstream = Some(conn.clone());
+        Ok(Connecting {
+            future: Box::pin(self.connector.connect(&target)),
+            limit: conn.timer().deadline(now() + target.timeout()),
+            held: Held {
+                attempt,
+                _connection: connection,
+                open: false,
+            },
+        })
+    }
+
+    fn cluster(&self) -> Result<Arc<Cluster>, Kind> {
+        let name = cluster_name(&self.conn.proxy().cluster, rand::random());
+        name.and_then(|name| self.clusters.get(name))
+            .ok_or(Kind::NoCluster)
+    }
+
+    fn poll_connect(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let State::Connecting(connecting) = &mut self.state else {
+            return Poll::Ready(());
+        };
+        let result = match connecting.future.as_mut().poll(cx) {
+            Poll::Ready(result) => result,
+            Poll::Pending => {
+                ready!(Pin::new(&mut connecting.limit).poll(cx));
+                let attempt = &connecting.held.attempt;
+                Err(ConnectError::Timeout {
+                    address: attempt.endpoint().address().clone(),
+                    limit: attempt.cluster().config().connect_timeout,
+                })
+            }
+        };
+        let State::Connecting(connecting) = std::mem::replace(&mut self.state, State::Over) else {
+            return Poll::Ready(());
+        };
+        match result {
+            Ok(io) => self.connected(io, connecting.held),
+            Err(error) => self.not_connected(&error, connecting.held),
+        }
+        Poll::Ready(())
+    }
+
+    fn connected(&mut self, io: C::Io, mut held: Held) {
+        held.opened();
+        self.moved = now();
+        let started = self.conn.accepted.conn.started;
+        self.end.connected = Some(self.moved.saturating_duration_since(started));
+        self.state = State::Open(io, held);
+    }
+
+    fn not_connected(&mut self, error: &ConnectError, held: Held) {
+        let kind = error.kind();
+        let stats = held.attempt.cluster().stats();
+        stats.upstream_cx_connect_fail.add(1);
+        if kind == Kind::ConnectTimeout {
+            stats.upstream_cx_connect_timeout.add(1);
+        }
+        held.attempt.endpoint().stats().cx_connect_fail.add(1);
+        held.finish(AttemptOutcome::Failed(kind));
+        let more = self.end.attempts < self.conn.proxy().max_connect_attempts.max(1);
+        if more && kind != Kind::FailClosed {
+            self.state = State::Begin;
+        } else {
+            self.fail(kind, Some(error.to_string().into()));
+        }
+    }
+
+    fn poll_copy(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let State::Open(upstream, _) = &mut self.state else {
+            return Poll::Ready(());
+        };
+        let before = self.up.bytes + self.down.bytes;
+        let up = self.up.poll(cx, &mut self.downstream, upstream);
+        let down = self.down.poll(cx, upstream, &mut self.downstream);
+        if self.up.bytes + self.down.bytes != before {
+            self.moved = now();
+        }
+        match (up, down) {
+            // Either side reset the connection; what is left cannot be delivered.
+            (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => {
+                self.end.failure = Some(Kind::ConnectionTermination);
+            }
+            _ if self.up.is_done() && self.down.is_done() => {}
+            _ => return Poll::Pending,
+        }
+        self.finish();
+        Poll::Ready(())
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let idle = match self.state {
+            State::Open(..) => self.conn.proxy().idle_timeout,
+            _ => None,
+        };
+        let idle = idle.filter(|limit| *limit > Duration::ZERO);
+        let idle = idle.map(|limit| self.moved + limit);
+        match (idle, self.expires) {
+            (Some(idle), Some(expires)) => Some(idle.min(expires)),
+            (idle, expires) => idle.or(expires),
+        }
+    }
+
+    fn expired(&mut self) {
+        let now = now();
+        let stats = &self.conn.stats;
+        if self.expires.is_some_and(|at| at <= now) {
+            stats.max_downstream_connection_duration.add(1);
+            self.end.flags.insert(Flag::DurationTimeout);
+            self.finish();
+        } else if self.next_deadline().is_some_and(|at| at <= now) {
+            stats.idle_timeout.add(1);
+            self.end.flags.insert(Flag::StreamIdleTimeout);
+            self.finish();
+        }
+    }
+
+    /// Closes both sides.
+    fn finish(&mut self) {
+        self.expires = None;
+        if let State::Open(_, held) = std::mem::replace(&mut self.state, State::Over) {
+            held.finish(AttemptOutcome::Connected);
+        }
+    }
+
+    fn fail(&mut self, kind: Kind, reason: Option<Name>) {
+        if kind == Kind::NoCluster {
+            self.conn.stats.downstream_cx_no_route.add(1);
+        }
+        self.end.failure = Some(kind);
+        self.end.reason = reason;
+        self.end.flags.extend(kind.reply().flag);
+        // Envoy counts the first attempt too, so that with one attempt its failure has used up all of them.
+        if matches!(kind, Kind::ConnectFailure | Kind::ConnectTimeout) {
+            self.end.flags.insert(Flag::UpstreamRetryLimitExceeded);
+        }
+    }
+}
+
+impl<C: Connector> Drop for TcpTask<C> {
+    fn drop(&mut self) {
+        self.state = State::Over;
+        let (sent, received) = (self.up.bytes, self.down.bytes);
+        let stats = &self.conn.stats;
+        stats.downstream_cx_active.sub(1);
+        stats.downstream_cx_rx_bytes_total.add(sent);
+        stats.downstream_cx_tx_bytes_total.add(received);
+        if let Some(cluster) = &self.end.cluster {
+            cluster.stats().upstream_cx_tx_bytes_total.add(sent);
+            cluster.stats().upstream_cx_rx_bytes_total.add(received);
+        }
+        self.end.upstream_sent = sent;
+        self.end.upstream_received = received;
+        let conn = &self.conn.accepted.conn;
+        let event = ConnEvent {
+            listener: &self.conn.accepted.listener,
+            chain: Some(self.conn.accepted.chain),
+            conn,
+            bytes_received: sent,
+            bytes_sent: received,
+            duration: now().saturating_duration_since(conn.started),
+        };
+        self.conn.handle.observer().tcp(&event, &self.end);
+    }
+}
+
+impl Held {
+    fn opened(&mut self) {
+        self.open = true;
+        let (stats, endpoint) = (
+            self.attempt.cluster().stats(),
+            self.attempt.endpoint().stats(),
+        );
+        stats.upstream_cx_total.add(1);
+        stats.upstream_cx_active.add(1);
+        endpoint.cx_total.add(1);
+        endpoint.cx_active.add(1);
+    }
+
+    fn finish(mut self, outcome: AttemptOutcome) {
+        self.attempt.record(outcome);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.open {
+            let stats = self.attempt.cluster().stats();
+            stats.upstream_cx_active.sub(1);
+            stats.upstream_cx_destroy.add(1);
+            self.attempt.endpoint().stats().cx_active.sub(1);
+        }
+    }
+}
+
+/// The cluster that a choice means; `None` if a request would have to say it.
+fn cluster_name(choice: &ClusterChoice, random: u64) -> Option<&Name> {
+    match choice {
+        ClusterChoice::Name(name) => Some(name),
+        ClusterChoice::Weighted(weighted) if weighted.total > 0 => {
+            let mut left = random % u64::from(weighted.total);
+            let arm = weighted.arms.iter().find(|arm| {
+                let weight = u64::from(arm.weight);
+                let hit = left < weight;
+                left = left.saturating_sub(weight);
+                hit
+            });
+            arm.map(|arm| &arm.name)
+        }
+        _ => None,
+    }
+}
