@@ -5,7 +5,9 @@
 pub mod api;
 pub mod index;
 pub mod read;
+pub mod source;
 pub mod translate;
 pub mod validate;
 
 pub use api::{Object, Origin, Spec};
+pub use source::{IstioOptions, IstioSource, ProxySpec};

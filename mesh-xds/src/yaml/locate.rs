@@ -18,6 +18,50 @@ pub fn locate(text: &str, document: usize, path: &Path) -> Option<Location> {
     Some(found)
 }
 
+/// As [`locate`], for the document, or the item of a list of objects, that begins on `line`.
+pub fn locate_at_line(text: &str, line: u32, path: &Path) -> Option<Location> {
+    let mut reader = Reader::new(text, &Limits::default());
+    let mut document = 0;
+    while let Some(root) = reader.next_document().ok()? {
+        if root.line == line {
+            return locate(text, document, path);
+        }
+        let items = Path::root().key("items");
+        if let Some(item) = item_at(reader.events(), line).ok()? {
+            return locate(text, document, &path.below(&items.index(item)));
+        }
+        document += 1;
+    }
+    None
+}
+
+/// The index of the item of the present document's `items` that begins on `line`.
+fn item_at(events: &mut Events<'_>, line: u32) -> Result<Option<usize>, super::Error> {
+    let depth = events.depth();
+    events.next()?;
+    while events.depth() > depth {
+        match events.next()?.0 {
+            Token::Scalar { text, .. } if text == "items" && events.depth() == depth + 1 => break,
+            Token::Scalar { .. } => events.skip_node()?,
+            _ => {}
+        }
+    }
+    if events.depth() == depth || events.next()?.0 != Token::SequenceStart {
+        return Ok(None);
+    }
+    for index in 0.. {
+        let (token, location) = events.peek()?;
+        if *token == Token::SequenceEnd {
+            break;
+        }
+        if location.line == line {
+            return Ok(Some(index));
+        }
+        events.skip_node()?;
+    }
+    Ok(None)
+}
+
 fn descend(
     events: &mut Events<'_>,
     path: &[Segment],

@@ -41,7 +41,7 @@ use serde::de::{Deserialize, DeserializeSeed};
 pub(crate) use de::Node;
 pub use error::{Error, Location, Path, Segment, nearest};
 pub(crate) use events::{Events, Token};
-pub use locate::locate;
+pub use locate::{locate, locate_at_line};
 
 /// What a text may cost at most.
 #[derive(Clone, Debug, PartialEq, Eq)]

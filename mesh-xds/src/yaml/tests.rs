@@ -245,3 +245,19 @@ fn locate_finds_fields_again() {
     );
     assert_eq!(locate(text, 2, &path), None);
 }
+
+#[test]
+fn locate_by_the_line_of_an_object() {
+    let text =
+        "a: 1\n---\nkind: List\nitems:\n- x: 1\n- x: 2\n  y:\n    z: 3\n---\nx: {y: {z: 1}}\n";
+    let path = Path::root().key("y").key("z");
+    assert_eq!(locate_at_line(text, 6, &path).map(|l| l.line), Some(8));
+    assert_eq!(
+        locate_at_line(text, 10, &Path::root().key("x").key("y")),
+        Some(Location {
+            line: 10,
+            column: 5
+        })
+    );
+    assert_eq!(locate_at_line(text, 7, &path), None);
+}

@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::Reading;
@@ -22,8 +22,6 @@ const DRAIN: f64 = 5.0;
 const LOAD: &str = "100";
 /// Pages in a row that must agree until an edit counts as in force; the balancer has three versions to take turns on.
 const AGREE: usize = 12;
-/// Edits of the long run.
-const RELOADS: usize = 1000;
 const GATEWAY: ([u8; 4], u16) = ([127, 0, 0, 1], 8080);
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -38,19 +36,47 @@ spec:
 ";
 
 pub(super) fn measure() -> Fallible<Vec<Reading>> {
+    process::run(&mut workspace::cargo([
+        "build",
+        "--release",
+        "--locked",
+        "--quiet",
+        "-p",
+        "bookinfo",
+    ]))?;
     let mut readings = mode("demo", &[])?;
     readings.extend(mode("embedded demo", &["--embedded"])?);
     Ok(readings)
 }
 
 fn mode(name: &str, flags: &[&str]) -> Fallible<Vec<Reading>> {
-    let mut demo = Demo::start(flags)?;
+    let mesh = mesh_folder()?;
+    let mut command = Command::new(workspace::release_program("bookinfo"));
+    command
+        .arg("--mesh")
+        .arg(&mesh)
+        .args(["--load", LOAD])
+        .args(flags);
+    let start = Instant::now();
+    let mut demo = Background::start(&mut command, &workspace::target().join("xtask/demo.log"))?;
+    let first = demo
+        .poll(PATIENCE, || page().is_some().then(|| start.elapsed()))?
+        .ok_or("no page came")?;
     let mut slowest = Duration::ZERO;
     for version in ["v3", "v1", "v2", "v3"] {
-        slowest = slowest.max(edit(&mut demo.process, &demo.mesh, version, AGREE)?);
+        slowest = slowest.max(edit(&mut demo, &mesh, version)?);
     }
-    let first = demo.first_page;
-    let end = demo.end()?;
+    let end = Instant::now();
+    demo.signal("INT")?;
+    let status = demo.wait(PATIENCE)?;
+    let drain = end.elapsed();
+    let text = demo.log_text();
+    let report = text
+        .lines()
+        .rev()
+        .find(|line| line.starts_with("load: "))
+        .unwrap_or("no report of the load")
+        .to_owned();
     Ok(vec![
         Reading::at_most(
             format!("{name}, first page"),
@@ -64,115 +90,29 @@ fn mode(name: &str, flags: &[&str]) -> Fallible<Vec<Reading>> {
             EDIT,
             " s",
         ),
-        end.none_failed(format!("{name}, pages during the edits")),
+        Reading::holds(
+            format!("{name}, pages during the edits"),
+            &report,
+            "0 failed",
+            report.contains(", 0 failed,"),
+        ),
         Reading::at_most(
             format!("{name}, end after Ctrl-C"),
-            end.drain.as_secs_f64(),
+            drain.as_secs_f64(),
             DRAIN,
             " s",
         ),
         Reading::holds(
             format!("{name}, exit"),
-            end.status.to_string(),
+            status.to_string(),
             "0",
-            end.status.success(),
+            status.success(),
         ),
     ])
 }
 
-/// Edits the mesh of a loaded demo again and again; each edit is seen to act before the next one is made.
-pub(super) fn reloads() -> Fallible<Vec<Reading>> {
-    let mut demo = Demo::start(&[])?;
-    let start = Instant::now();
-    for n in 0..RELOADS {
-        edit(&mut demo.process, &demo.mesh, ["v1", "v2", "v3"][n % 3], 1)?;
-    }
-    println!(
-        "{RELOADS} reloads in {:.0} s",
-        start.elapsed().as_secs_f64()
-    );
-    Ok(vec![
-        demo.end()?
-            .none_failed(format!("pages during {RELOADS} reloads")),
-    ])
-}
-
-/// The demo, with a first page served.
-struct Demo {
-    process: Background,
-    mesh: PathBuf,
-    first_page: Duration,
-}
-
-/// How a demo ended.
-struct End {
-    drain: Duration,
-    status: ExitStatus,
-    report: String,
-}
-
-impl Demo {
-    fn start(flags: &[&str]) -> Fallible<Self> {
-        process::run(&mut workspace::cargo([
-            "build",
-            "--release",
-            "--locked",
-            "--quiet",
-            "-p",
-            "bookinfo",
-        ]))?;
-        let mesh = mesh_folder()?;
-        let mut command = Command::new(workspace::release_program("bookinfo"));
-        command
-            .arg("--mesh")
-            .arg(&mesh)
-            .args(["--load", LOAD])
-            .args(flags);
-        let start = Instant::now();
-        let mut process =
-            Background::start(&mut command, &workspace::target().join("xtask/demo.log"))?;
-        let first_page = process
-            .poll(PATIENCE, || page().is_some().then(|| start.elapsed()))?
-            .ok_or("no page came")?;
-        Ok(Self {
-            process,
-            mesh,
-            first_page,
-        })
-    }
-
-    fn end(mut self) -> Fallible<End> {
-        let start = Instant::now();
-        self.process.signal("INT")?;
-        let status = self.process.wait(PATIENCE)?;
-        let drain = start.elapsed();
-        let text = self.process.log_text();
-        let report = text
-            .lines()
-            .rev()
-            .find(|line| line.starts_with("load: "))
-            .unwrap_or("no report of the load");
-        Ok(End {
-            drain,
-            status,
-            report: report.to_owned(),
-        })
-    }
-}
-
-impl End {
-    fn none_failed(&self, name: String) -> Reading {
-        Reading::holds(
-            name,
-            &self.report,
-            "0 failed",
-            self.report.contains(", 0 failed,"),
-        )
-    }
-}
-
-/// Saves an edit and waits until it acts: the time until the first of `agree` pages in a row that follow it.
-fn edit(demo: &mut Background, mesh: &Path, version: &str, agree: usize) -> Fallible<Duration> {
+/// Saves an edit and waits until it acts: the time until the first of [`AGREE`] pages in a row that follow it.
+fn edit(demo: &mut Background, mesh: &Path, version: &str) -> Fallible<Duration> {
     fs::write(
         mesh.join("bars-reviews.yaml"),
         ONE_VERSION.replace("VERSION", version),
@@ -181,7 +121,7 @@ fn edit(demo: &mut Background, mesh: &Path, version: &str, agree: usize) -> Fall
     let mark = format!("reviews-{version}");
     let in_force = demo.poll(PATIENCE, || {
         let since = saved.elapsed();
-        (0..agree)
+        (0..AGREE)
             .all(|_| page().is_some_and(|page| page.contains(&mark)))
             .then_some(since)
     })?;

@@ -25,8 +25,6 @@ pub(crate) struct Options {
 enum Group {
     /// The bookinfo demo with sidecars, and embedded: ready, edit, drain
     Demo,
-    /// 1,000 edits of a loaded demo's mesh
-    Reloads,
     /// The conformance suites
     Suites,
     /// h2spec and gRPC's interop client and server
@@ -113,7 +111,6 @@ fn group_name(group: Group) -> String {
 fn measure(group: Group, rounds: u32) -> Fallible<Vec<Reading>> {
     match group {
         Group::Demo => demo::measure(),
-        Group::Reloads => demo::reloads(),
         Group::Suites => Ok(suites::judge(true)?
             .into_iter()
             .map(Reading::from)

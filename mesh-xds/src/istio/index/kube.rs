@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::service::{
-    Catalog, Health, Instance, Port, Protocol, Registry, Resolution, Service, ServiceKey, Workload,
+    Catalog, Health, Instance, Port, Protocol, Registry, Resolution, Service, Workload,
 };
 use super::service_entry::selects;
 use crate::istio::api::k8s::{self, IntOrString};

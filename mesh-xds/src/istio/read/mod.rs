@@ -10,6 +10,7 @@ mod heads;
 mod kinds;
 mod object;
 mod operator;
+mod place;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -17,5 +18,6 @@ mod watch;
 
 pub use finding::{Finding, Level, ObjectId};
 pub use folder::{Folder, FolderOptions, Scan};
+pub use place::Places;
 pub use text::{Parsed, TextOptions, parse};
 pub use watch::Watch;

@@ -182,8 +182,8 @@ impl Parser<'_> {
                 };
                 return seed.deserialize(Node(events)).map(Some);
             }
-            Role::Passive | Role::NotServed => Level::Inactive,
-            Role::Foreign => Level::Foreign,
+            Role::NotServed => Level::Inactive,
+            Role::Passive | Role::Foreign => Level::Foreign,
         };
         let message = match found.role {
             Role::NotServed => format!("{api_version} {kind} is not served yet"),

@@ -94,6 +94,14 @@ impl Check {
         self.push(Severity::Warning, at, message);
     }
 
+    /// Warns of a name that leads nowhere, with the nearest one that does not.
+    pub(super) fn warn_near(&mut self, at: &At<'_>, message: impl Display, nearest: Option<&str>) {
+        self.warn(at, message);
+        if let Some(problem) = self.problems.last_mut() {
+            problem.nearest = nearest.map(str::to_owned);
+        }
+    }
+
     /// Reports a rule's refusal of a value.
     pub(super) fn rule(&mut self, at: &At<'_>, result: Result<(), String>) {
         if let Err(message) = result {

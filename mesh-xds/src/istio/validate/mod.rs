@@ -1,7 +1,7 @@
 //! What Istio's own validation asks of each object, beyond its types.
 //!
 //! [`object`] checks one object alone. What needs other objects (a host or subset that does not exist) is no refusal in
-//! Istio; the source lists it as a warning.
+//! Istio; [`dangling`] lists it as warnings.
 
 mod check;
 mod destination_rule;
@@ -10,6 +10,7 @@ mod gateway;
 mod http;
 mod mesh;
 mod reach;
+mod reference;
 mod rules;
 mod security;
 mod selector;
@@ -21,6 +22,7 @@ mod tests;
 mod virtual_service;
 
 pub use check::{Problem, Severity};
+pub use reference::dangling;
 
 use crate::istio::api::security::Action;
 use crate::istio::{Object, Spec};

@@ -1,0 +1,466 @@
+//! A folder of Istio and Kubernetes YAML as a source of configuration for one proxy.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use envoy_types::pb::envoy::config::core::v3::Metadata;
+use mesh_core::config::{ConfigSource, Outcome, Rejection, SourceError, Update};
+use mesh_core::model::{Name, Note};
+use prost::Message;
+
+use super::index::{Context, Interception, Proxy, ProxyKind, Workload};
+use super::read::{Finding, Folder, FolderOptions, Level, ObjectId, Places, Scan, Watch};
+use super::translate::{self, NoteLevel, Resources};
+use super::validate;
+use crate::graph::{Dump, Graph, Kind};
+use crate::yaml;
+
+/// Which proxy the configuration is for.
+///
+/// Labels, addresses and service account are those of the workload of this namespace and name in the folder (a Pod, a
+/// WorkloadEntry, or a Deployment that no Pod shows), unless they are given here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProxySpec {
+    /// Sidecar or gateway.
+    pub kind: ProxyKind,
+    /// Namespace of the workload.
+    pub namespace: String,
+    /// Name of the workload.
+    pub name: String,
+    /// Labels, in place of the workload's.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Addresses, in place of the workload's; empty: the workload's.
+    pub addresses: Vec<String>,
+    /// Service account, in place of the workload's.
+    pub service_account: Option<String>,
+    /// How traffic comes to a sidecar. `None`: without interception.
+    pub interception: Option<Interception>,
+    /// See [`Proxy::bind`].
+    pub bind: Option<String>,
+    /// See [`Proxy::application_address`].
+    pub application_address: Option<String>,
+}
+
+/// How the folder is used.
+#[derive(Clone, Debug)]
+pub struct IstioOptions {
+    /// The folder.
+    pub folder: PathBuf,
+    /// The proxy.
+    pub proxy: ProxySpec,
+    /// DNS domain of the cluster. Default `cluster.local`.
+    pub domain: String,
+    /// Refuses kinds and fields without effect, instead of listing them.
+    pub strict: bool,
+    /// Kinds whose protection is not enforced, instead of refusing the traffic that they protect:
+    /// `AuthorizationPolicy`, `RequestAuthentication`, `PeerAuthentication`.
+    pub insecure_skip: BTreeSet<String>,
+    /// How files are read.
+    pub read: FolderOptions,
+}
+
+impl IstioOptions {
+    /// The folder for this proxy, everything else by default.
+    pub fn new(folder: impl Into<PathBuf>, proxy: ProxySpec) -> Self {
+        Self {
+            folder: folder.into(),
+            proxy,
+            domain: "cluster.local".to_owned(),
+            strict: false,
+            insecure_skip: BTreeSet::new(),
+            read: FolderOptions::default(),
+        }
+    }
+}
+
+/// Kinds that [`IstioOptions::insecure_skip`] may name.
+pub const SKIPPABLE: &[&str] = &[
+    "AuthorizationPolicy",
+    "RequestAuthentication",
+    "PeerAuthentication",
+];
+
+/// Reads the folder, watches it, and delivers what changed: the Envoy resources that istiod would send to this proxy, decoded.
+///
+/// A refused object or file keeps its last good version in force; the rejection names file, line, column, object, field and
+/// what is allowed. Reading and translating runs on tokio's blocking threads.
+#[derive(Debug)]
+pub struct IstioSource {
+    worker: Arc<Mutex<Worker>>,
+    watch: Watch,
+    dump: Dump,
+    started: bool,
+}
+
+impl IstioSource {
+    /// A source for the folder, which must exist.
+    ///
+    /// # Errors
+    /// The folder cannot be listed, or an option names something unknown.
+    pub fn new(options: IstioOptions) -> Result<Self, SourceError> {
+        let folder = options.folder.clone();
+        std::fs::read_dir(&folder).map_err(|e| SourceError {
+            reason: format!("folder {} cannot be read: {e}", folder.display()),
+            source: Some(Box::new(e)),
+        })?;
+        for kind in &options.insecure_skip {
+            if !SKIPPABLE.contains(&kind.as_str()) {
+                let near = yaml::nearest(kind, SKIPPABLE.iter().copied());
+                let near = near
+                    .map(|n| format!("; did you mean `{n}`?"))
+                    .unwrap_or_default();
+                return Err(ended(format!(
+                    "unknown kind `{kind}` to skip{near}; allowed: {}",
+                    SKIPPABLE.join(", ")
+                )));
+            }
+        }
+        let graph = Graph::new(true);
+        let dump = graph.dump();
+        let watch = Watch::new(&folder);
+        let worker = Worker {
+            folder: Folder::new(folder, options.read.clone()),
+            options,
+            graph,
+            workload: None,
+            generation: 0,
+            unsettled: false,
+            ready: None,
+        };
+        Ok(Self {
+            worker: Arc::new(Mutex::new(worker)),
+            watch,
+            dump,
+            started: false,
+        })
+    }
+
+    /// What is in force, as Envoy's `/config_dump` shows it.
+    pub fn dump(&self) -> Dump {
+        self.dump.clone()
+    }
+
+    async fn refresh(&mut self) -> Result<(), SourceError> {
+        let worker = Arc::clone(&self.worker);
+        let refreshed = tokio::task::spawn_blocking(move || lock(&worker).refresh()).await;
+        refreshed.map_err(|e| SourceError {
+            reason: "the reader of the folder failed".to_owned(),
+            source: Some(Box::new(e)),
+        })?
+    }
+}
+
+impl ConfigSource for IstioSource {
+    async fn next(&mut self) -> Result<Update, SourceError> {
+        loop {
+            let (ready, unsettled) = {
+                let mut worker = lock(&self.worker);
+                (worker.ready.take(), worker.unsettled)
+            };
+            if let Some(update) = ready {
+                self.started = true;
+                return Ok(update);
+            }
+            if unsettled {
+                self.watch.soon().await;
+            } else if self.started {
+                self.watch.due().await;
+            }
+            self.refresh().await?;
+        }
+    }
+
+    fn report(&mut self, outcome: &Outcome) {
+        for rejection in &outcome.rejections {
+            tracing::warn!(%rejection, version = &*outcome.version, "refused, the last good version stays in force");
+        }
+    }
+}
+
+/// Reads, indexes, translates and assembles; lives on a blocking thread while it works.
+struct Worker {
+    options: IstioOptions,
+    folder: Folder,
+    graph: Graph,
+    /// The proxy's workload as last seen: it stays if its object goes.
+    workload: Option<Workload>,
+    generation: u64,
+    unsettled: bool,
+    ready: Option<Update>,
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker")
+            .field("folder", &self.folder.root())
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    /// Looks at the folder; puts an update into `ready` if anything changed.
+    fn refresh(&mut self) -> Result<(), SourceError> {
+        let scan = self.folder.scan();
+        self.unsettled = scan.unsettled;
+        if !scan.changed && self.generation > 0 {
+            return Ok(());
+        }
+        let context = Context::new(&scan.objects, &self.options.domain);
+        let proxy = self.proxy(&context)?;
+        let options = translate::Options {
+            insecure_skip: self.options.insecure_skip.clone(),
+        };
+        let resources = translate::translate(&context, &proxy, &options);
+        let notes = notes(&scan, &context, &resources);
+        let refused_by_strict = if self.options.strict {
+            without_effect(&scan, &resources)
+        } else {
+            Vec::new()
+        };
+        self.generation += 1;
+        let version: Name = self.generation.to_string().into();
+        let mut rejections: Vec<Rejection> = scan
+            .findings
+            .iter()
+            .filter(|f| f.level == Level::Refused)
+            .map(rejection)
+            .collect();
+        if !refused_by_strict.is_empty() {
+            if self.generation == 1 {
+                let all: Vec<String> = refused_by_strict.iter().map(ToString::to_string).collect();
+                return Err(ended(format!("refused since strict: {}", all.join("; "))));
+            }
+            rejections.extend(refused_by_strict);
+            self.ready = Some(Update {
+                version,
+                changes: Vec::new(),
+                rejections,
+                notes,
+            });
+            return Ok(());
+        }
+        let mut update = self.assemble(version, &resources);
+        update.rejections.splice(0..0, rejections);
+        update.notes.splice(0..0, notes);
+        self.ready = Some(update);
+        Ok(())
+    }
+
+    fn assemble(&mut self, version: Name, resources: &Resources) -> Update {
+        let mut round = self.graph.round(version);
+        for cluster in &resources.clusters {
+            let config = config(cluster.metadata.as_ref());
+            round.wire(Kind::Cluster, &cluster.encode_to_vec(), &config);
+        }
+        for endpoints in &resources.endpoints {
+            round.message(Kind::Endpoints, endpoints);
+        }
+        for routes in &resources.routes {
+            round.message(Kind::Routes, routes);
+        }
+        for listener in &resources.listeners {
+            let config = config(listener.metadata.as_ref());
+            round.wire(Kind::Listener, &listener.encode_to_vec(), &config);
+        }
+        // The path of a resource begins with the name of the object that made it.
+        let locate = |path: &str| -> Name {
+            let made_by = |(config, _): &(&String, &super::Origin)| {
+                path.strip_prefix(config.as_str())
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
+            let found = resources
+                .origins
+                .iter()
+                .filter(made_by)
+                .max_by_key(|(config, _)| config.len());
+            found.map_or_else(|| Name::from(""), |(_, origin)| origin.to_string().into())
+        };
+        round.finish(&locate)
+    }
+
+    /// The proxy, by the workload that the folder shows and what the options say.
+    fn proxy(&mut self, context: &Context) -> Result<Proxy, SourceError> {
+        let spec = &self.options.proxy;
+        let shown = context
+            .workload(&spec.namespace, &spec.name)
+            .map(|w| (**w).clone());
+        let complete = spec.labels.is_some() || !spec.addresses.is_empty();
+        let mut workload = match shown.or_else(|| self.workload.clone()) {
+            Some(workload) => workload,
+            None if complete => Workload {
+                name: spec.name.clone(),
+                workload_name: spec.name.clone(),
+                namespace: spec.namespace.clone(),
+                ..Workload::default()
+            },
+            None => return Err(ended(no_workload(spec, context))),
+        };
+        self.workload = Some(workload.clone());
+        if let Some(labels) = &spec.labels {
+            workload.labels.clone_from(labels);
+        }
+        if !spec.addresses.is_empty() {
+            workload.addresses.clone_from(&spec.addresses);
+        }
+        if let Some(account) = &spec.service_account {
+            workload.service_account.clone_from(account);
+        }
+        let mut proxy = match spec.kind {
+            ProxyKind::Sidecar => Proxy::sidecar(&workload, context),
+            ProxyKind::Router => Proxy::router(&workload, context),
+        };
+        if let Some(interception) = spec.interception {
+            proxy.interception = interception;
+        }
+        proxy.bind.clone_from(&spec.bind);
+        proxy
+            .application_address
+            .clone_from(&spec.application_address);
+        Ok(proxy)
+    }
+}
+
+fn no_workload(spec: &ProxySpec, context: &Context) -> String {
+    let wanted = format!("{}/{}", spec.namespace, spec.name);
+    let known: Vec<String> = context
+        .workloads
+        .iter()
+        .map(|w| format!("{}/{}", w.namespace, w.name))
+        .collect();
+    let near = yaml::nearest(&wanted, known.iter().map(String::as_str));
+    let near = near
+        .map(|n| format!("; did you mean `{n}`?"))
+        .unwrap_or_default();
+    format!(
+        "no workload {wanted} in the folder{near}; known: {}",
+        known.join(", ")
+    )
+}
+
+/// The object that made a resource, as its metadata says.
+fn config(metadata: Option<&Metadata>) -> String {
+    use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
+    let istio = metadata.and_then(|m| m.filter_metadata.get("istio"));
+    match istio
+        .and_then(|s| s.fields.get("config"))
+        .and_then(|v| v.kind.as_ref())
+    {
+        Some(ValueKind::StringValue(config)) => config.clone(),
+        _ => String::new(),
+    }
+}
+
+/// What there is to know: what has no effect, what leads nowhere, what refuses traffic, what was passed over.
+fn notes(scan: &Scan, context: &Context, resources: &Resources) -> Vec<Note> {
+    let mut notes = Vec::new();
+    for finding in scan.findings.iter().filter(|f| f.level != Level::Refused) {
+        notes.push(note_of(finding));
+    }
+    let mut places = Places::default();
+    for (object, problem) in validate::dangling(&scan.objects, context) {
+        let finding = Finding {
+            level: Level::Warning,
+            file: Arc::clone(&object.origin.file),
+            location: places.of(&object, &problem.path),
+            resource: Some(ObjectId::of(&object)),
+            path: problem.path,
+            message: problem.message,
+            allowed: problem.allowed,
+            nearest: problem.nearest,
+        };
+        notes.push(note_of(&finding));
+    }
+    for note in &resources.notes {
+        let prefix = match note.level {
+            NoteLevel::Ignored => "does not act",
+            NoteLevel::Refusing => "REFUSES TRAFFIC",
+        };
+        notes.push(Note {
+            resource: note.object.as_str().into(),
+            path: Name::from(""),
+            reason: reason(prefix, &note.text, &place(&note.origin)),
+        });
+    }
+    notes
+}
+
+fn note_of(finding: &Finding) -> Note {
+    let prefix = match finding.level {
+        Level::Inactive => "does not act",
+        Level::Foreign => "passed over",
+        Level::Warning | Level::Refused => "warning",
+    };
+    let resource = finding
+        .resource
+        .as_ref()
+        .map_or_else(|| finding.file.to_string(), ToString::to_string);
+    Note {
+        resource: resource.into(),
+        path: finding.path.to_string().into(),
+        reason: reason(prefix, &finding.reason(), &finding.place()),
+    }
+}
+
+fn reason(prefix: &str, text: &str, place: &str) -> Name {
+    if place.is_empty() {
+        format!("{prefix}: {text}").into()
+    } else {
+        format!("{prefix}: {text} ({place})").into()
+    }
+}
+
+fn place(origin: &super::Origin) -> String {
+    if origin.line == 0 {
+        String::new()
+    } else {
+        origin.to_string()
+    }
+}
+
+/// What strictness refuses.
+fn without_effect(scan: &Scan, resources: &Resources) -> Vec<Rejection> {
+    let inactive = scan
+        .findings
+        .iter()
+        .filter(|f| f.level == Level::Inactive)
+        .map(rejection);
+    let ignored = resources
+        .notes
+        .iter()
+        .filter(|n| n.level == NoteLevel::Ignored)
+        .map(|note| Rejection {
+            resource: note.object.as_str().into(),
+            path: Name::from(""),
+            reason: note.text.as_str().into(),
+            location: place(&note.origin).into(),
+        });
+    inactive.chain(ignored).collect()
+}
+
+fn rejection(finding: &Finding) -> Rejection {
+    let resource = finding
+        .resource
+        .as_ref()
+        .map_or_else(|| "file".to_owned(), ToString::to_string);
+    Rejection {
+        resource: resource.into(),
+        path: finding.path.to_string().into(),
+        reason: finding.reason().into(),
+        location: finding.place().into(),
+    }
+}
+
+fn ended(reason: String) -> SourceError {
+    SourceError {
+        reason,
+        source: None,
+    }
+}
+
+/// A panic while the lock is held leaves a scan unfinished, which the next one repeats.
+fn lock(worker: &Mutex<Worker>) -> MutexGuard<'_, Worker> {
+    worker.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,309 @@
+//! References that lead nowhere. Istio accepts them, since the other object may come later; until then traffic to a missing
+//! host or subset answers 503, and a missing gateway serves nothing. Each is a warning.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::check::{At, Check};
+use super::{Problem, SPEC};
+use crate::istio::api::virtual_service::{Destination, VirtualService};
+use crate::istio::api::{DestinationRule, Gateway};
+use crate::istio::index::{Context, MESH_GATEWAY, Service, host, service_entry};
+use crate::istio::{Object, Spec};
+use crate::yaml::nearest;
+
+/// The references of all objects that lead nowhere, by object.
+pub fn dangling(objects: &[Arc<Object>], context: &Context) -> Vec<(Arc<Object>, Problem)> {
+    let references = References::new(objects, context);
+    let mut found = Vec::new();
+    for object in objects {
+        let mut check = Check::default();
+        match &object.spec {
+            Spec::VirtualService(spec) => references.virtual_service(&mut check, object, spec),
+            Spec::DestinationRule(spec) => references.destination_rule(&mut check, object, spec),
+            Spec::Gateway(spec) => references.gateway(&mut check, spec),
+            _ => {}
+        }
+        found.extend(
+            check
+                .into_problems()
+                .into_iter()
+                .map(|problem| (Arc::clone(object), problem)),
+        );
+    }
+    found
+}
+
+/// What can be referred to.
+struct References<'c> {
+    context: &'c Context,
+    hosts: BTreeSet<&'c str>,
+    /// `namespace/name`.
+    gateways: BTreeSet<String>,
+    /// Host of a rule (full) and names of its subsets.
+    subsets: BTreeSet<(String, &'c str)>,
+}
+
+impl<'c> References<'c> {
+    fn new(objects: &'c [Arc<Object>], context: &'c Context) -> Self {
+        let mut gateways = BTreeSet::new();
+        let mut subsets = BTreeSet::new();
+        for object in objects {
+            match &object.spec {
+                Spec::Gateway(_) => {
+                    gateways.insert(format!("{}/{}", object.namespace, object.name));
+                }
+                Spec::DestinationRule(rule) => {
+                    let full = host::resolve(&rule.host, &object.namespace, &context.domain);
+                    let names = rule.subsets.iter().map(|s| (full.clone(), s.name.as_str()));
+                    subsets.extend(names);
+                }
+                _ => {}
+            }
+        }
+        Self {
+            context,
+            hosts: context
+                .services
+                .iter()
+                .map(|s| s.hostname.as_str())
+                .collect(),
+            gateways,
+            subsets,
+        }
+    }
+
+    fn virtual_service(&self, c: &mut Check, object: &Object, spec: &VirtualService) {
+        for (i, name) in spec.gateways.iter().enumerate() {
+            let full = gateway_name(name, &object.namespace);
+            if name != MESH_GATEWAY && !self.gateways.contains(&full) {
+                let at = SPEC.key("gateways");
+                c.warn(&at.index(i), format_args!("there is no Gateway {full}"));
+            }
+        }
+        for (i, route) in spec.http.iter().enumerate() {
+            let at = SPEC.key("http");
+            let at = at.index(i);
+            for (j, arm) in route.route.iter().enumerate() {
+                let at = at.key("route");
+                self.destination(
+                    c,
+                    &at.index(j).key("destination"),
+                    object,
+                    arm.destination.as_ref(),
+                );
+            }
+            self.destination(c, &at.key("mirror"), object, route.mirror.as_ref());
+            for (j, mirror) in route.mirrors.iter().enumerate() {
+                let at = at.key("mirrors");
+                self.destination(
+                    c,
+                    &at.index(j).key("destination"),
+                    object,
+                    mirror.destination.as_ref(),
+                );
+            }
+        }
+        let tls = spec.tls.iter().map(|r| ("tls", &r.route)).enumerate();
+        let tcp = spec.tcp.iter().map(|r| ("tcp", &r.route)).enumerate();
+        for (i, (field, arms)) in tls.chain(tcp) {
+            for (j, arm) in arms.iter().enumerate() {
+                let at = SPEC.key(field);
+                let at = at.index(i);
+                let at = at.key("route");
+                self.destination(
+                    c,
+                    &at.index(j).key("destination"),
+                    object,
+                    arm.destination.as_ref(),
+                );
+            }
+        }
+    }
+
+    fn destination(&self, c: &mut Check, at: &At<'_>, object: &Object, to: Option<&Destination>) {
+        let Some(to) = to else {
+            return;
+        };
+        let full = host::resolve(&to.host, &object.namespace, &self.context.domain);
+        let Some(service) = self.service(&full) else {
+            self.no_host(c, at, &full);
+            return;
+        };
+        let port = to.port.as_ref().map(|p| p.number);
+        if let Some(number) = port.filter(|n| service.port(*n).is_none()) {
+            let known: Vec<String> = service.ports.iter().map(|p| p.port.to_string()).collect();
+            let message = format!(
+                "{full} has no port {number}, only {}: traffic to it answers 503",
+                known.join(", ")
+            );
+            c.warn(&at.key("port").key("number"), message);
+        }
+        let covered =
+            |(rule, subset): &(String, &str)| *subset == to.subset && host::subset_of(&full, rule);
+        if !to.subset.is_empty() && !self.subsets.iter().any(covered) {
+            let at = at.key("subset");
+            let message = format!(
+                "no DestinationRule for {full} has a subset `{}`: traffic to it answers 503",
+                to.subset
+            );
+            let known = self
+                .subsets
+                .iter()
+                .filter(|(rule, _)| host::subset_of(&full, rule));
+            c.warn_near(
+                &at,
+                message,
+                nearest(&to.subset, known.map(|(_, subset)| *subset)),
+            );
+        }
+    }
+
+    fn service(&self, full: &str) -> Option<&Service> {
+        let same = |s: &&Arc<Service>| s.hostname == full;
+        let covers = |s: &&Arc<Service>| host::subset_of(full, &s.hostname);
+        let services = &self.context.services;
+        services
+            .iter()
+            .find(same)
+            .or_else(|| services.iter().find(covers))
+            .map(|s| &**s)
+    }
+
+    fn no_host(&self, c: &mut Check, at: &At<'_>, full: &str) {
+        let message = format!("there is no service {full}: traffic to it answers 503");
+        c.warn_near(
+            &at.key("host"),
+            message,
+            nearest(full, self.hosts.iter().copied()),
+        );
+    }
+
+    fn destination_rule(&self, c: &mut Check, object: &Object, rule: &DestinationRule) {
+        let full = host::resolve(&rule.host, &object.namespace, &self.context.domain);
+        let concerned = |s: &&Arc<Service>| host::matches(&s.hostname, &full);
+        if !self.context.services.iter().any(|s| concerned(&s)) {
+            let message = format!("there is no service {full}, so the rule does not act");
+            c.warn_near(
+                &SPEC.key("host"),
+                message,
+                nearest(&full, self.hosts.iter().copied()),
+            );
+            return;
+        }
+        for (i, subset) in rule.subsets.iter().enumerate() {
+            let services = self.context.services.iter().filter(concerned);
+            let instances = services.flat_map(|s| self.context.instances_of(s));
+            let mut labels = instances.map(|i| &i.workload.labels).peekable();
+            // A service without any endpoint says nothing about labels.
+            let known = labels.peek().is_some();
+            if known && !labels.any(|labels| service_entry::selects(&subset.labels, labels)) {
+                let at = SPEC.key("subsets");
+                let message = format!(
+                    "no endpoint of {full} has the labels of subset `{}`: traffic to it answers 503",
+                    subset.name
+                );
+                c.warn(&at.index(i).key("labels"), message);
+            }
+        }
+    }
+
+    fn gateway(&self, c: &mut Check, gateway: &Gateway) {
+        let workloads = &self.context.workloads;
+        if !workloads
+            .iter()
+            .any(|w| service_entry::selects(&gateway.selector, &w.labels))
+        {
+            c.warn(
+                &SPEC.key("selector"),
+                "no workload has these labels, so no proxy serves the gateway",
+            );
+        }
+    }
+}
+
+/// `namespace/name`, out of one of the forms in which a gateway may be named.
+fn gateway_name(name: &str, namespace: &str) -> String {
+    if name.contains('/') {
+        return name.to_owned();
+    }
+    match name.split_once('.') {
+        Some((gateway, rest)) => {
+            format!("{}/{gateway}", rest.split('.').next().unwrap_or_default())
+        }
+        None => format!("{namespace}/{name}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::istio::read::{TextOptions, parse};
+
+    #[test]
+    fn what_leads_nowhere_is_named_with_the_nearest_name() {
+        let text = "
+apiVersion: v1
+kind: Service
+metadata: {name: reviews}
+spec: {selector: {app: reviews}, ports: [{port: 9080, name: http}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: r1, labels: {app: reviews, version: v1}}
+status: {podIP: 10.0.0.1}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews}
+spec:
+  host: reviews
+  subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews}
+spec:
+  hosts: [reviews]
+  gateways: [mesh, gw]
+  http:
+  - route:
+    - {destination: {host: reviews, subset: v1}}
+    - {destination: {host: reviews, subset: v11}, weight: 1}
+    - {destination: {host: reviewz}}
+    - {destination: {host: reviews, port: {number: 80}}}
+";
+        let parsed = parse(&"a.yaml".into(), text, &TextOptions::default());
+        assert!(parsed.refused.is_empty(), "{parsed:?}");
+        let context = Context::new(&parsed.objects, "cluster.local");
+        let found: Vec<String> = dangling(&parsed.objects, &context)
+            .into_iter()
+            .map(|(object, problem)| {
+                let near = problem.nearest.unwrap_or_default();
+                format!(
+                    "{} {}: {} [{near}]",
+                    object.kind, problem.path, problem.message
+                )
+            })
+            .collect();
+        let full = "reviews.default.svc.cluster.local";
+        assert_eq!(
+            found,
+            [
+                format!(
+                    "DestinationRule spec.subsets[1].labels: no endpoint of {full} has the labels of subset `v2`: traffic to it answers 503 []"
+                ),
+                "VirtualService spec.gateways[1]: there is no Gateway default/gw []".to_owned(),
+                format!(
+                    "VirtualService spec.http[0].route[1].destination.subset: no DestinationRule for {full} has a subset `v11`: traffic to it answers 503 [v1]"
+                ),
+                format!(
+                    "VirtualService spec.http[0].route[2].destination.host: there is no service reviewz.default.svc.cluster.local: traffic to it answers 503 [{full}]"
+                ),
+                format!(
+                    "VirtualService spec.http[0].route[3].destination.port.number: {full} has no port 80, only 9080: traffic to it answers 503 []"
+                ),
+            ]
+        );
+    }
+}

@@ -1,0 +1,313 @@
+//! A folder of Istio YAML as a live source: started, edited, broken, repaired.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use mesh_core::config::{Change, ConfigSource, Update};
+use mesh_xds::istio::index::ProxyKind;
+use mesh_xds::istio::{IstioOptions, IstioSource, ProxySpec};
+
+/// A folder of its own for each test, removed at its end.
+struct Temp(PathBuf);
+
+impl Temp {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("mesh-source-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).expect("temporary folder");
+        Self(path)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.0.join(name), text).expect("file written");
+    }
+
+    fn remove(&self, name: &str) {
+        fs::remove_file(self.0.join(name)).expect("file removed");
+    }
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+const SERVICES: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: reviews, labels: {app: reviews}}
+spec: {selector: {app: reviews}, clusterIP: 127.10.9.1, ports: [{port: 9080, name: http}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: reviews-v1, labels: {app: reviews, version: v1}}
+status: {podIP: 127.10.0.1}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: productpage-v1, labels: {app: productpage, version: v1}}
+status: {podIP: 127.10.0.2}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews}
+spec: {host: reviews, subsets: [{name: v1, labels: {version: v1}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: productpage}
+spec:
+  workloadSelector: {labels: {app: productpage}}
+  egress:
+  - port: {number: 9080, protocol: HTTP, name: http}
+    bind: 127.10.1.2
+    captureMode: NONE
+    hosts: ['*/*']
+";
+
+fn rule(subset: &str, timeout: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: reviews}}
+spec:
+  hosts: [reviews]
+  http:
+  - timeout: {timeout}
+    route:
+    - destination: {{host: reviews, subset: {subset}}}
+"
+    )
+}
+
+fn options(folder: &Path) -> IstioOptions {
+    let proxy = ProxySpec {
+        kind: ProxyKind::Sidecar,
+        namespace: "default".to_owned(),
+        name: "productpage-v1".to_owned(),
+        ..ProxySpec::default()
+    };
+    IstioOptions::new(folder, proxy)
+}
+
+async fn next(source: &mut IstioSource) -> Update {
+    tokio::time::timeout(Duration::from_secs(10), source.next())
+        .await
+        .expect("an update in time")
+        .expect("the source lives")
+}
+
+fn cluster_names(update: &Update) -> Vec<String> {
+    update
+        .changes
+        .iter()
+        .filter_map(|change| match change {
+            Change::Cluster(cluster) => Some(cluster.name.to_string()),
+            _ => None,
+        })
+        .collect()
+}
+
+fn changed_routes(update: &Update) -> usize {
+    update
+        .changes
+        .iter()
+        .filter(|c| matches!(c, Change::Routes(_)))
+        .count()
+}
+
+#[tokio::test]
+async fn starts_takes_edits_within_a_second_and_keeps_what_was_good() {
+    let temp = Temp::new("edits");
+    temp.write("services.yaml", SERVICES);
+    temp.write("reviews.yaml", &rule("v1", "5s"));
+    let mut source = IstioSource::new(options(&temp.0)).expect("a folder");
+    let update = next(&mut source).await;
+    assert!(update.rejections.is_empty(), "{:?}", update.rejections);
+    let clusters = cluster_names(&update);
+    assert!(
+        clusters
+            .iter()
+            .any(|c| c == "outbound|9080|v1|reviews.default.svc.cluster.local"),
+        "{clusters:?}"
+    );
+    assert_eq!(changed_routes(&update), 1, "{:?}", update.changes);
+    assert!(
+        update
+            .changes
+            .iter()
+            .any(|c| matches!(c, Change::Listener(_)))
+    );
+
+    let start = Instant::now();
+    temp.write("reviews.yaml", &rule("v1", "7s"));
+    let update = next(&mut source).await;
+    assert!(
+        start.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(
+        (changed_routes(&update), cluster_names(&update).len()),
+        (1, 0)
+    );
+
+    temp.write(
+        "reviews.yaml",
+        &rule("v1", "9s").replace("timeout", "timeuot"),
+    );
+    let update = next(&mut source).await;
+    assert!(update.changes.is_empty(), "{:?}", update.changes);
+    let rejection = update.rejections[0].to_string();
+    for part in [
+        "reviews.yaml:7:5: VirtualService default/reviews: spec.http[0].timeuot: ",
+        "did you mean `timeout`?",
+        "allowed: ",
+    ] {
+        assert!(rejection.contains(part), "{rejection}");
+    }
+
+    temp.write("reviews.yaml", &rule("v1", "7s"));
+    let update = next(&mut source).await;
+    assert!(
+        update.rejections.is_empty() && update.changes.is_empty(),
+        "{update:?}"
+    );
+
+    temp.remove("reviews.yaml");
+    let update = next(&mut source).await;
+    assert_eq!(changed_routes(&update), 1, "{update:?}");
+}
+
+#[tokio::test]
+async fn dangling_references_are_listed() {
+    let temp = Temp::new("dangling");
+    temp.write("services.yaml", SERVICES);
+    temp.write("reviews.yaml", &rule("v7", "5s"));
+    let mut source = IstioSource::new(options(&temp.0)).expect("a folder");
+    let update = next(&mut source).await;
+    let notes: Vec<String> = update
+        .notes
+        .iter()
+        .map(|n| format!("{} {} {}", n.resource, n.path, n.reason))
+        .collect();
+    let wanted = "has a subset `v7`: traffic to it answers 503";
+    let found = notes
+        .iter()
+        .find(|n| n.contains(wanted))
+        .unwrap_or_else(|| panic!("{notes:?}"));
+    assert!(found.contains("reviews.yaml:9:36)"), "{found}");
+}
+
+#[tokio::test]
+async fn protection_refuses_traffic_unless_skipped() {
+    let temp = Temp::new("protect");
+    temp.write("services.yaml", SERVICES);
+    let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: deny}\nspec: {}\n";
+    temp.write("policy.yaml", policy);
+    let mut source = IstioSource::new(options(&temp.0)).expect("a folder");
+    let update = next(&mut source).await;
+    let text = |update: &Update| format!("{:?}", update.notes);
+    assert!(
+        text(&update).contains("REFUSES TRAFFIC"),
+        "{}",
+        text(&update)
+    );
+    let mut skipping = options(&temp.0);
+    skipping
+        .insecure_skip
+        .insert("AuthorizationPolicy".to_owned());
+    let update = next(&mut IstioSource::new(skipping).expect("a folder")).await;
+    assert!(
+        !text(&update).contains("REFUSES TRAFFIC") && text(&update).contains("not enforced"),
+        "{}",
+        text(&update)
+    );
+    let mut wrong = options(&temp.0);
+    wrong.insecure_skip.insert("AuthorisationPolicy".to_owned());
+    let error = IstioSource::new(wrong)
+        .expect_err("unknown kind")
+        .to_string();
+    assert!(
+        error.contains("did you mean `AuthorizationPolicy`"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn strict_refuses_what_has_no_effect() {
+    let temp = Temp::new("strict");
+    temp.write("services.yaml", SERVICES);
+    let mut strict = options(&temp.0);
+    strict.strict = true;
+    let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\n";
+    let mut source = IstioSource::new(strict.clone()).expect("a folder");
+    next(&mut source).await;
+    temp.write("route.yaml", route);
+    let update = next(&mut source).await;
+    assert!(update.changes.is_empty());
+    assert!(
+        update.rejections[0]
+            .to_string()
+            .contains("HTTPRoute default/r"),
+        "{:?}",
+        update.rejections
+    );
+    let error = IstioSource::new(strict)
+        .expect("a folder")
+        .next()
+        .await
+        .expect_err("refused at start");
+    assert!(error.to_string().contains("HTTPRoute"), "{error}");
+}
+
+#[tokio::test]
+async fn a_proxy_without_workload_is_refused_by_name() {
+    let temp = Temp::new("workload");
+    temp.write("services.yaml", SERVICES);
+    let mut wrong = options(&temp.0);
+    wrong.proxy.name = "productpage-v2".to_owned();
+    let error = IstioSource::new(wrong)
+        .expect("a folder")
+        .next()
+        .await
+        .expect_err("no workload")
+        .to_string();
+    assert!(
+        error.contains("did you mean `default/productpage-v1`"),
+        "{error}"
+    );
+    assert!(IstioSource::new(options(Path::new("/nonexistent"))).is_err());
+}
+
+/// Every proxy of bookinfo's own folder, and with each of the files that readers are told to copy into it.
+#[tokio::test]
+async fn bookinfo_is_understood() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/bookinfo");
+    let mesh = root.join("mesh");
+    let gateway = ProxySpec {
+        kind: ProxyKind::Router,
+        namespace: "istio-system".to_owned(),
+        name: "istio-ingressgateway".to_owned(),
+        ..ProxySpec::default()
+    };
+    let mut proxies = vec![gateway];
+    for name in ["productpage-v1", "details-v1", "reviews-v1", "reviews-v2", "reviews-v3", "ratings-v1", "ratings-v2"] {
+        proxies.push(ProxySpec {
+            namespace: "default".to_owned(),
+            name: name.to_owned(),
+            ..ProxySpec::default()
+        });
+    }
+    for proxy in proxies {
+        let name = proxy.name.clone();
+        let mut source = IstioSource::new(IstioOptions::new(&mesh, proxy)).expect("a folder");
+        let update = next(&mut source).await;
+        assert!(update.rejections.is_empty(), "{name}: {:?}", update.rejections);
+        assert!(update.changes.iter().any(|c| matches!(c, Change::Listener(_))), "{name} has no listener");
+        let dangling: Vec<_> = update.notes.iter().filter(|n| n.reason.contains("503")).collect();
+        assert!(dangling.is_empty(), "{name}: {dangling:?}");
+    }
+}
