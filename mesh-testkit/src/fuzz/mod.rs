@@ -7,8 +7,10 @@ mod route;
 
 use mesh_core::model::{EscapedSlashes, Regex};
 use mesh_core::route::path as paths;
+use mesh_core::snapshot::Mesh;
 use mesh_core::transport::detect::{self, Verdict};
 use mesh_core::transport::proxy_protocol::{self, Parsed};
+use mesh_xds::file::FileSource;
 use mesh_xds::yaml::{self, Limits, Reader};
 use serde::de::IgnoredAny;
 
@@ -20,6 +22,7 @@ pub type Target = (&'static str, fn(&[u8]));
 /// Every target.
 pub const TARGETS: &[Target] = &[
     ("yaml", yaml),
+    ("envoy_json", envoy_json),
     ("regex", regex),
     ("host", host),
     ("path", path),
@@ -42,6 +45,24 @@ pub fn yaml(data: &[u8]) {
             return;
         }
     }
+}
+
+/// Reads bytes as Envoy's bootstrap (YAML, of which JSON is a part) and compiles what it holds.
+pub fn envoy_json(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let source = match FileSource::parse("envoy.json", text) {
+        Ok(source) => source,
+        Err(error) => {
+            assert!(!error.to_string().is_empty(), "a refusal says nothing");
+            return;
+        }
+    };
+    let update = source.first().cloned().unwrap_or_default();
+    let (mesh, mut driver) = Mesh::builder().source(source).build();
+    driver.apply(update);
+    assert!(mesh.snapshot().generation() > 0, "nothing was compiled");
 }
 
 /// Compiles bytes as a regular expression.
