@@ -35,6 +35,8 @@ pub(super) struct Conn<B> {
     draining: AtomicBool,
     /// The last request had a body of which we do not know that it was sent whole.
     doubtful: AtomicBool,
+    /// Given back, but not offered to those who wait before its task has seen the end of the request.
+    parked: AtomicBool,
 }
 
 pub(super) enum Sender<B> {
@@ -68,6 +70,7 @@ impl<B> Conn<B> {
             max_requests: limits.max_requests,
             draining: AtomicBool::new(false),
             doubtful: AtomicBool::new(false),
+            parked: AtomicBool::new(false),
         }
     }
 
@@ -135,6 +138,14 @@ impl<B> Conn<B> {
         }
     }
 
+    /// Offers a parked connection once it is ready. Called by its task.
+    pub(super) fn unpark(&self) {
+        if self.parked.load(Ordering::Relaxed) && self.is_ready() {
+            self.parked.store(false, Ordering::Relaxed);
+            self.host.offer(self.id);
+        }
+    }
+
     pub(super) fn is_doubtful(&self) -> bool {
         self.doubtful.load(Ordering::Relaxed)
     }
@@ -153,8 +164,11 @@ impl<B: Send + 'static> Release for Conn<B> {
             // An unclean connection is dropped here, and with its sender hyper closes it.
             Sender::Http1(_) if !clean || self.draining.load(Ordering::Relaxed) => {}
             Sender::Http1(_) => {
+                // A slow upload must not delay whoever waits. `unpark` follows, since an upload ends in the task.
+                let parked = self.is_doubtful() && !self.is_ready();
+                self.parked.store(parked, Ordering::Relaxed);
                 let host = self.host.clone();
-                host.put(self);
+                host.put(self, !parked);
             }
             Sender::Http2(_) => {
                 self.streams.fetch_sub(1, Ordering::Relaxed);

@@ -84,12 +84,15 @@ impl<B> Host<B> {
     }
 
     /// What to do without one. `permit` asks the cluster's limit.
-    pub(super) fn step(&self, permit: impl FnOnce() -> Option<Permit>) -> Step<B> {
+    ///
+    /// With `fresh`, kept HTTP/1 connections are left out: several were found dead.
+    pub(super) fn step(&self, fresh: bool, permit: impl FnOnce() -> Option<Permit>) -> Step<B> {
         let mut state = self.lock();
         if state.closed {
             return Step::Gone;
         }
-        if let Some(conn) = state.take(self.key.protocol) {
+        let fresh = fresh && self.key.protocol == Protocol::Http1;
+        if !fresh && let Some(conn) = state.take(self.key.protocol) {
             return Step::Use(conn);
         }
         // One HTTP/2 connection carries many streams, so everyone waits for the one on its way.
@@ -155,17 +158,28 @@ impl<B> Host<B> {
         self.lock().remove(id);
     }
 
-    /// Gives an HTTP/1 connection to the request that waits longest, else keeps it.
-    pub(super) fn put(&self, mut conn: Arc<Conn<B>>) {
+    /// Keeps an HTTP/1 connection; with `offer`, the request that waits longest gets it instead.
+    pub(super) fn put(&self, conn: Arc<Conn<B>>, offer: bool) {
         let mut state = self.lock();
-        while let Some(waiter) = state.waiting.pop_front() {
-            match waiter.send(Wake::Conn(conn)) {
-                Ok(()) => return,
-                Err(Wake::Conn(back)) => conn = back,
-                Err(_) => return,
-            }
+        let kept = if offer { state.give(conn) } else { Some(conn) };
+        if let Some(conn) = kept
+            && !state.closed
+        {
+            state.ready.push(conn);
         }
-        if !state.closed {
+    }
+
+    /// Gives a kept connection to the request that waits longest, if there is one.
+    pub(super) fn offer(&self, id: u64) {
+        let mut state = self.lock();
+        if state.waiting.is_empty() {
+            return;
+        }
+        let Some(index) = state.ready.iter().position(|conn| conn.id == id) else {
+            return;
+        };
+        let conn = state.ready.remove(index);
+        if let Some(conn) = state.give(conn) {
             state.ready.push(conn);
         }
     }
@@ -198,6 +212,17 @@ impl<B> State<B> {
         let settling = || self.ready.iter().rposition(|conn| !conn.is_doubtful());
         let index = ready.or_else(settling)?;
         Some(self.ready.remove(index))
+    }
+
+    /// Gives a connection to the request that waits longest; back if none does.
+    fn give(&mut self, mut conn: Arc<Conn<B>>) -> Option<Arc<Conn<B>>> {
+        while let Some(waiter) = self.waiting.pop_front() {
+            match waiter.send(Wake::Conn(conn)) {
+                Err(Wake::Conn(back)) => conn = back,
+                _ => return None,
+            }
+        }
+        Some(conn)
     }
 
     fn remove(&mut self, id: u64) -> bool {

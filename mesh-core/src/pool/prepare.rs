@@ -6,6 +6,8 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 
+use hyper::ext::Protocol as ConnectProtocol;
+
 use super::Protocol;
 use crate::{Error, Kind};
 
@@ -38,7 +40,10 @@ fn to_http1<B>(request: &mut Request<B>) -> Result<(), Error> {
 /// RFC 9113 section 8.3.1: scheme and authority in the URI, no `host`. Section 8.2.2: no header of the connection.
 fn to_http2<B>(request: &mut Request<B>) -> Result<(), Error> {
     *request.version_mut() = Version::HTTP_2;
-    if request.uri().scheme().is_none() && *request.method() != Method::CONNECT {
+    // CONNECT has an authority only, unless it names a protocol (RFC 8441 section 4).
+    let plain_connect = *request.method() == Method::CONNECT
+        && request.extensions().get::<ConnectProtocol>().is_none();
+    if request.uri().scheme().is_none() && !plain_connect {
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
         if parts.authority.is_none() {
             let host = request.headers().get(HOST).ok_or(Kind::MissingHost)?;
@@ -103,6 +108,15 @@ mod tests {
         prepare(&mut request, Protocol::Http2).expect("prepared");
         assert_eq!(request.uri(), "http://a/x");
         assert!(request.headers().is_empty());
+        let mut extended = Request::connect("/ws")
+            .header(HOST, "a")
+            .body(())
+            .expect("a request");
+        extended
+            .extensions_mut()
+            .insert(ConnectProtocol::from_static("websocket"));
+        prepare(&mut extended, Protocol::Http2).expect("prepared");
+        assert_eq!(extended.uri(), "http://a/ws");
         let mut hostless = Request::get("/x").body(()).expect("a request");
         assert_eq!(
             prepare(&mut hostless, Protocol::Http2)

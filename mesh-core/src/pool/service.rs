@@ -25,8 +25,8 @@ use super::{
 };
 use crate::{
     BoxError, Error, Kind,
-    cluster::Permit,
-    model::{TransportSocket, UpstreamProtocol},
+    cluster::{ClusterStats, Permit},
+    model::{Priority, TransportSocket, UpstreamProtocol},
     transport::{Connector, Exec, Target},
 };
 
@@ -53,7 +53,8 @@ where
 {
 }
 
-/// How often a request is sent again whose connection turned out to be gone before any of it was written.
+/// How often a request is sent again whose connection turned out to be gone before any of it was written; the last time on
+/// a new connection.
 const MAX_UNSENT: u32 = 3;
 
 impl<C, B, X> Pool<C, B, X>
@@ -123,9 +124,15 @@ where
         let connect = *request.method() == Method::CONNECT;
         let mut unsent = 0;
         loop {
-            let conn = match self.shared.hosts.take(&key) {
+            let fresh = unsent == MAX_UNSENT;
+            let kept = if fresh {
+                None
+            } else {
+                self.shared.hosts.take(&key)
+            };
+            let conn = match kept {
                 Some(conn) => conn,
-                None => Box::pin(self.acquire(&key, &target)).await?,
+                None => Box::pin(self.acquire(&key, &target, fresh)).await?,
             };
             // From here on a dropped future or an error gives the connection back as unclean.
             let lease = Lease::new(conn.clone());
@@ -150,22 +157,21 @@ where
     }
 
     /// A connection for a request that found none: a new one, or one that another request gives back.
-    async fn acquire(&self, key: &Key, target: &Target) -> Result<Arc<Conn<B>>, Error> {
+    async fn acquire(
+        &self,
+        key: &Key,
+        target: &Target,
+        fresh: bool,
+    ) -> Result<Arc<Conn<B>>, Error> {
         let (cluster, stats) = (&target.cluster, target.cluster.stats());
         let Some(_pending) = Permit::pending(cluster, key.priority) else {
             stats.upstream_rq_pending_overflow.add(1);
             return Err(Kind::Overflow.into());
         };
-        stats.upstream_rq_pending_total.add(1);
+        let _gauge = Pending::begin(stats);
         loop {
             let host = self.shared.hosts.get(key);
-            let step = host.step(|| {
-                let permit = Permit::connection(cluster, key.priority);
-                if permit.is_none() {
-                    stats.upstream_cx_overflow.add(1);
-                }
-                permit
-            });
+            let step = host.step(fresh, || permit(target, key.priority));
             match step {
                 Step::Use(conn) => return Ok(conn),
                 Step::Connect(permit) => {
@@ -182,6 +188,37 @@ where
                 },
             }
         }
+    }
+}
+
+/// A place for a connection in the limits of the cluster and of the endpoint.
+fn permit(target: &Target, priority: Priority) -> Option<Permit> {
+    let max = target.cluster.config().per_host_max_connections;
+    let open = target.endpoint.stats().cx_active.get();
+    let permit = match max {
+        Some(max) if open >= u64::from(max) => None,
+        _ => Permit::connection(&target.cluster, priority),
+    };
+    if permit.is_none() {
+        target.cluster.stats().upstream_cx_overflow.add(1);
+    }
+    permit
+}
+
+/// A request that waits for a connection, as statistics see it.
+struct Pending<'a>(&'a ClusterStats);
+
+impl<'a> Pending<'a> {
+    fn begin(stats: &'a ClusterStats) -> Self {
+        stats.upstream_rq_pending_total.add(1);
+        stats.upstream_rq_pending_active.add(1);
+        Self(stats)
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.upstream_rq_pending_active.sub(1);
     }
 }
 

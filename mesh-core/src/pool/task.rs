@@ -129,7 +129,7 @@ where
             let task = Driven {
                 connection: connection.with_upgrades(),
                 life,
-                after: |_: &_, _: &_| {},
+                after: |_: &_, conn: &Conn<B>| conn.unpark(),
             };
             shared.exec.start(Box::pin(task));
             Ok(conn)
@@ -168,11 +168,15 @@ fn http1_builder(config: &model::Cluster) -> http1::Builder {
 const STREAM_WINDOW: u32 = 16 << 20;
 const CONNECTION_WINDOW: u32 = 24 << 20;
 
+/// Envoy's default limit of response headers in bytes.
+const MAX_RESPONSE_HEADERS: u32 = 60 << 10;
+
 fn http2_builder<X: Clone>(config: &model::Cluster, exec: X) -> http2::Builder<X> {
     let options = &config.http2;
     let mut builder = http2::Builder::new(exec);
     builder
         .timer(TokioTimer::new())
+        .max_header_list_size(MAX_RESPONSE_HEADERS)
         .initial_stream_window_size(options.initial_stream_window_size.unwrap_or(STREAM_WINDOW))
         .initial_connection_window_size(
             options

@@ -222,3 +222,173 @@ async fn connecting_fails_in_time_and_by_name() {
     assert_eq!(begun.elapsed(), Duration::from_secs(5));
     assert_eq!(refused.cluster.stats().upstream_cx_connect_timeout.get(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_may_have_a_limit_of_its_own() {
+    let mut fixture = fixture(|config| config.per_host_max_connections = Some(1));
+    let first = fixture.get("/1");
+    let mut upstream = fixture.accept().await;
+    upstream.head().await;
+    let second = fixture.get("/2");
+    settle().await;
+    let stats = fixture.cluster.stats();
+    assert_eq!(
+        (
+            stats.upstream_cx_overflow.get(),
+            stats.upstream_rq_pending_active.get()
+        ),
+        (1, 1)
+    );
+    upstream
+        .write("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        .await;
+    text(first).await;
+    upstream.serve().await;
+    text(second).await;
+    let stats = fixture.cluster.stats();
+    assert_eq!(
+        (
+            stats.upstream_cx_total.get(),
+            stats.upstream_rq_pending_active.get()
+        ),
+        (1, 0)
+    );
+}
+
+/// A body whose frames come from the test.
+struct Frames(mpsc::UnboundedReceiver<Bytes>);
+
+impl http_body::Body for Frames {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        self.get_mut()
+            .0
+            .poll_recv(cx)
+            .map(|frame| frame.map(|data| Ok(http_body::Frame::data(data))))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_answered_early_serves_nobody_before_its_upload_ends() {
+    let (sender, mut accept) = mpsc::unbounded_channel();
+    let pool: Pool<Memory, Frames> = Pool::new(Memory(sender));
+    let cluster = cluster(Address::Socket(([127, 0, 0, 1], 1).into()), one_connection);
+    let send = |path: &str| {
+        let (frames, body) = mpsc::unbounded_channel();
+        let request = Request::post(path)
+            .header("host", "h")
+            .body(Frames(body))
+            .expect("a request");
+        let endpoint = cluster.pick(&PickKey::default()).expect("an endpoint");
+        let outgoing = Outgoing {
+            request,
+            cluster: cluster.clone(),
+            endpoint,
+            priority: Priority::Default,
+            downstream: None,
+        };
+        let mut service = pool.service();
+        (
+            frames,
+            tokio::spawn(async move { service.call(outgoing).await }),
+        )
+    };
+    let (upload, first) = send("/1");
+    let mut upstream = Http1(accept.recv().await.expect("a connection"));
+    upstream.serve().await;
+    assert_eq!(text(first).await, "ok");
+    let (next_upload, second) = send("/2");
+    drop(next_upload);
+    settle().await;
+    assert_eq!(
+        cluster.stats().upstream_rq_pending_active.get(),
+        1,
+        "it waits"
+    );
+    drop(upload);
+    let mut end = [0; 5];
+    upstream
+        .0
+        .read_exact(&mut end)
+        .await
+        .expect("the end of the upload");
+    assert_eq!(&end, b"0\r\n\r\n");
+    assert!(upstream.serve().await.starts_with("POST /2 "));
+    assert_eq!(text(second).await, "ok");
+}
+
+/// Many requests from several threads over real sockets, with connections closed by the upstream now and then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_is_lost_under_load_from_several_threads() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("bound");
+    let address = Address::Socket(listener.local_addr().expect("an address"));
+    let server = tokio::spawn(async move {
+        while let Ok((mut io, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                for turn in 0..7 {
+                    let mut head = Vec::new();
+                    while !head.ends_with(b"\r\n\r\n") {
+                        match io.read_u8().await {
+                            Ok(byte) => head.push(byte),
+                            Err(_) => return,
+                        }
+                    }
+                    let close = if turn == 6 {
+                        "connection: close\r\n"
+                    } else {
+                        ""
+                    };
+                    let answer = format!("HTTP/1.1 200 OK\r\n{close}content-length: 2\r\n\r\nok");
+                    if io.write_all(answer.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let cluster = cluster(address, |config| config.limits[0].max_connections = 10);
+    let pool: Pool<_, Body> = Pool::new(crate::transport::TcpConnector);
+    let clients: Vec<_> = (0..16)
+        .map(|_| {
+            let (mut service, cluster) = (pool.service(), cluster.clone());
+            tokio::spawn(async move {
+                for _ in 0..60 {
+                    let request = Request::get("/")
+                        .header("host", "h")
+                        .body(Body::default())
+                        .expect("a request");
+                    let response = service
+                        .call(outgoing(&cluster, request))
+                        .await
+                        .expect("a response");
+                    response.into_body().collect().await.expect("a body");
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.await.expect("no client failed");
+    }
+    drop(pool);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    let state = cluster.limits(Priority::Default).1;
+    while cluster.stats().upstream_cx_active.get() > 0 || state.connections.get() > 0 {
+        assert!(tokio::time::Instant::now() < deadline, "connections leak");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(
+        (
+            state.pending.get(),
+            cluster.stats().upstream_rq_pending_active.get()
+        ),
+        (0, 0)
+    );
+    server.abort();
+}
