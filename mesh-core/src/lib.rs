@@ -2,7 +2,7 @@
 
 pub mod cluster;
 pub mod config;
-mod decide;
+pub mod decide;
 mod error;
 pub mod model;
 #[cfg(feature = "client")]

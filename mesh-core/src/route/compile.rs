@@ -307,7 +307,7 @@ impl Compiler<'_> {
             }
             ClusterChoice::Header(header) => {
                 let arm = self.arm(host, route, &single(&"".into()), rewrites)?;
-                let choice = Choice::Header(header.clone(), self.clusters.clone());
+                let choice = Choice::Header(Field::of(header), self.clusters.clone());
                 Ok((choice, vec![arm]))
             }
             ClusterChoice::Weighted(weighted) => {
@@ -351,7 +351,7 @@ impl Compiler<'_> {
         Ok(Arm {
             name: config.name.clone(),
             cluster,
-            header: config.header.clone(),
+            header: config.header.as_ref().map(Field::of),
             weight: config.weight,
             request,
             response: self.mutations(vhost, own, Some(&config.headers), Side::Response)?,

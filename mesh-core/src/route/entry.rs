@@ -6,7 +6,7 @@ use http::HeaderValue;
 
 use super::{
     format::{BodyFormatter, FormatContext},
-    head::{Head, Headers},
+    head::{Field, Head, Headers},
     mutate::Mutations,
     rewrite::{HostChange, PathChange, RedirectTo},
     text::{HeaderTest, TextMatcher},
@@ -150,7 +150,7 @@ pub(super) enum Choice {
     /// The only arm.
     Single,
     /// The only arm, whose cluster a header names.
-    Header(http::HeaderName, Clusters),
+    Header(Field, Clusters),
     /// By weight.
     Weighted {
         total: u64,
@@ -202,7 +202,7 @@ impl ForwardEntry {
 pub struct Arm {
     pub(super) name: Name,
     pub(super) cluster: Option<Arc<Cluster>>,
-    pub(super) header: Option<http::HeaderName>,
+    pub(super) header: Option<Field>,
     pub(super) weight: u32,
     pub(super) request: Mutations,
     pub(super) response: Mutations,
@@ -300,7 +300,8 @@ impl MirrorEntry {
     pub fn cluster<H: Headers + ?Sized>(&self, head: &Head<'_, H>) -> Option<Arc<Cluster>> {
         match &self.config.cluster {
             model::ClusterChoice::Header(name) => {
-                let name = std::str::from_utf8(head.headers.first_value(name)?).ok()?;
+                let field = Field::of(name);
+                let name = std::str::from_utf8(head.first(&field)?).ok()?;
                 self.clusters.get(name)
             }
             _ => self.cluster.clone(),

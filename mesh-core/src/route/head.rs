@@ -102,11 +102,16 @@ impl Field {
             });
         }
         let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
-        Some(if name == header::HOST {
+        Some(Self::of(&name))
+    }
+
+    /// The field of an ordinary header; `host` is the authority.
+    pub fn of(name: &HeaderName) -> Self {
+        if *name == header::HOST {
             Self::Authority
         } else {
-            Self::Header(name)
-        })
+            Self::Header(name.clone())
+        }
     }
 }
 
@@ -244,6 +249,11 @@ impl<'a, H: Headers + ?Sized> Head<'a, H> {
     /// Whether this is CONNECT, plain or extended.
     pub fn is_connect(&self) -> bool {
         self.method == b"CONNECT"
+    }
+
+    /// Whether there is no path at all, which only a plain CONNECT may have.
+    pub fn is_pathless(&self) -> bool {
+        self.path.is_empty() && self.is_connect()
     }
 
     /// The path up to the query or the fragment.

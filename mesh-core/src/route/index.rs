@@ -112,7 +112,7 @@ impl Conditions {
             ScannedPath::Literal => true,
             ScannedPath::Connect => head.is_connect(),
             // Without a path only CONNECT matches.
-            _ if head.path.is_empty() => false,
+            _ if head.is_pathless() => false,
             ScannedPath::Regex(regex) => regex.is_match(path),
             ScannedPath::Template(template) => template.matches(head.path_only()),
         }
@@ -252,7 +252,7 @@ impl RuleSet {
         }
         let mut cursors = Cursors::default();
         cursors.push(&self.scanned);
-        if !head.path.is_empty() {
+        if !head.is_pathless() {
             self.literal.walk(path, false, &mut cursors);
             if let Some(folded) = &self.folded {
                 folded.walk(path, true, &mut cursors);

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{
     format::{FormatContext, Formatter},
-    head::{Head, Headers},
+    head::{Field, Head, Headers},
     host, path,
     regex::{Program, Substitution},
     template::{Template, TemplateRewrite},
@@ -97,7 +97,7 @@ impl PathChange {
 pub(crate) enum HostChange {
     Literal(Box<[u8]>),
     Format(Formatter),
-    Header(http::HeaderName),
+    Header(Field),
     PathRegex(Program, Substitution),
 }
 
@@ -109,7 +109,7 @@ impl HostChange {
             HostRewrite::Format(format) => {
                 Self::Format(Formatter::new(format).map_err(|error| error.to_string())?)
             }
-            HostRewrite::Header(name) => Self::Header(name.clone()),
+            HostRewrite::Header(name) => Self::Header(Field::of(name)),
             HostRewrite::PathRegex(regex, to) => {
                 Self::PathRegex(regex.program().clone(), Substitution::parse(to)?)
             }
@@ -119,7 +119,6 @@ impl HostChange {
 
     /// The new authority; `None` if it stays.
     pub(crate) fn apply<C: FormatContext + ?Sized>(&self, context: &C) -> Option<Vec<u8>> {
-        use super::head::Field;
         let host = match self {
             Self::Literal(text) => text.to_vec(),
             Self::Format(format) => {
@@ -127,9 +126,7 @@ impl HostChange {
                 format.write(context, b"", &mut out);
                 out
             }
-            Self::Header(name) => context
-                .request_header(&Field::Header(name.clone()))?
-                .into_owned(),
+            Self::Header(field) => context.request_header(field)?.into_owned(),
             Self::PathRegex(program, to) => {
                 let path = context.request_header(&Field::Path)?;
                 program

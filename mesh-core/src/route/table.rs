@@ -184,7 +184,7 @@ fn forward_to<H: Headers + ?Sized>(
         }
     };
     let named = header.map(|(name, clusters)| {
-        let value = head.headers.first_value(name).unwrap_or_default();
+        let value = head.first(name).unwrap_or_default();
         let name = String::from_utf8_lossy(value);
         let cluster = clusters.get(&name);
         Box::new((Name::from(name), cluster))

@@ -4,11 +4,21 @@
 
 use crate::conformance::Suite;
 
+pub mod envoy_route_config;
+pub mod envoy_router_check;
 pub mod istio_files;
 pub mod istio_translate;
 
 /// Every suite, in the order in which the runner plays them.
 pub const SUITES: &[Suite] = &[
+    Suite {
+        name: "envoy-router-check",
+        run: envoy_router_check::run,
+    },
+    Suite {
+        name: "envoy-route-config",
+        run: envoy_route_config::run,
+    },
     Suite {
         name: "istio-samples",
         run: istio_files::samples,

@@ -73,8 +73,8 @@ pub(crate) fn regex(cx: &mut Context, value: &RegexMatcher) -> Option<Regex> {
     }
 }
 
-/// A predicate over a request header.
-pub(crate) fn header(cx: &mut Context, value: &HeaderMatcher) -> Option<model::HeaderMatcher> {
+/// A predicate over a header.
+pub fn header(cx: &mut Context, value: &HeaderMatcher) -> Option<model::HeaderMatcher> {
     let HeaderMatcher {
         name,
         invert_match,

@@ -33,6 +33,7 @@ use prost::{Message, Name};
 
 pub use self::{
     context::{Context, Findings},
+    matcher::header as header_matcher,
     route::route_configuration,
 };
 use crate::json;

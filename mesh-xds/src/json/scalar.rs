@@ -68,6 +68,9 @@ pub(super) fn put(out: &mut Vec<u8>, kind: Kind, scalar: Scalar<'_>) -> Option<(
     match kind {
         Kind::Bool => match scalar {
             Scalar::Bool(value) => encode_varint(u64::from(value), out),
+            // As Envoy's parser reads it.
+            Scalar::Text("true") => encode_varint(1, out),
+            Scalar::Text("false") => encode_varint(0, out),
             _ => return None,
         },
         Kind::String => match scalar {

@@ -317,6 +317,8 @@ impl<'de> Visitor<'de> for Slot<'_, '_> {
                 structure(self.encoder, &mut map)?;
                 self.encoder.close(inner);
             }
+            // Envoy's parser takes a duration's fields too, and its users write them.
+            "google.protobuf.Duration" => fields(self.encoder, message, Vec::new(), map)?,
             name if scalar_form(name) => {
                 return Err(A::Error::custom(format_args!(
                     "an object is not {}",

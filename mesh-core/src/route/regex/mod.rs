@@ -1,5 +1,10 @@
 //! Regular expressions with RE2's meaning.
 
+#[cfg(feature = "regex")]
+mod class;
+#[cfg(feature = "regex")]
+mod translate;
+
 use std::borrow::Cow;
 
 use crate::model::RegexError;
@@ -87,28 +92,52 @@ mod engine {
     use std::sync::OnceLock;
 
     use super::*;
-    use regex_automata::{Input, meta::Regex, util::syntax};
+    use regex_automata::{
+        Input,
+        meta::{Config, Regex},
+    };
+    use regex_syntax::hir::{Hir, Look};
+
+    /// Most bytes of an automaton. RE2 with its own default refuses at about the same complexity.
+    const SIZE_LIMIT: usize = 10 << 20;
+    /// Deepest nesting of groups, as in RE2.
+    const DEPTH_LIMIT: u32 = 1000;
 
     #[derive(Debug)]
     pub(super) struct Inner {
-        pattern: String,
+        hir: Hir,
         whole: Regex,
         /// Only substitutions search.
         search: OnceLock<Option<Regex>>,
     }
 
-    fn build(pattern: &str) -> Result<Regex, String> {
+    fn build(hir: &Hir) -> Result<Regex, String> {
+        let config = Config::new().nfa_size_limit(Some(SIZE_LIMIT)).dfa(false);
         Regex::builder()
-            .syntax(syntax::Config::new().utf8(false))
-            .build(pattern)
-            .map_err(|error| error.to_string())
+            .configure(config)
+            .build_from_hir(hir)
+            .map_err(|error| match error.size_limit() {
+                Some(limit) => format!("pattern too large - compile failed (over {limit} bytes)"),
+                None => error.to_string(),
+            })
     }
 
     impl Inner {
         pub(super) fn compile(pattern: &str) -> Result<Self, String> {
+            let hir = regex_syntax::ParserBuilder::new()
+                .utf8(false)
+                .nest_limit(DEPTH_LIMIT)
+                .build()
+                .parse(&translate::translate(pattern)?)
+                .map_err(|error| reason(&error))?;
+            let whole = Hir::concat(vec![
+                Hir::look(Look::Start),
+                hir.clone(),
+                Hir::look(Look::End),
+            ]);
             Ok(Self {
-                pattern: pattern.to_owned(),
-                whole: build(&format!(r"\A(?:{pattern})\z"))?,
+                hir,
+                whole: build(&whole)?,
                 search: OnceLock::new(),
             })
         }
@@ -133,7 +162,7 @@ mod engine {
         }
 
         pub(super) fn replace_all<'t>(&self, text: &'t [u8], with: &Substitution) -> Cow<'t, [u8]> {
-            let Some(search) = self.search.get_or_init(|| build(&self.pattern).ok()) else {
+            let Some(search) = self.search.get_or_init(|| build(&self.hir).ok()) else {
                 return Cow::Borrowed(text);
             };
             if with.groups() > self.groups() {
@@ -159,6 +188,15 @@ mod engine {
             }
             out.extend_from_slice(&text[last..]);
             Cow::Owned(out)
+        }
+    }
+
+    /// The parser's error without the pattern, which was translated and would confuse.
+    fn reason(error: &regex_syntax::Error) -> String {
+        match error {
+            regex_syntax::Error::Parse(error) => error.kind().to_string(),
+            regex_syntax::Error::Translate(error) => error.kind().to_string(),
+            other => other.to_string(),
         }
     }
 }
@@ -235,3 +273,6 @@ impl Program {
         match self.never {}
     }
 }
+
+#[cfg(all(test, feature = "regex"))]
+mod tests;
