@@ -11,6 +11,10 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 #[derive(Debug)]
 pub struct Error {
     kind: Kind,
+    /// Gives its gRPC status in the place of the kind's.
+    grpc: Option<u8>,
+    /// Gives its HTTP status in the place of the kind's.
+    status: Option<std::num::NonZeroU16>,
     source: Option<Box<Source>>,
 }
 
@@ -23,29 +27,67 @@ struct Source {
 impl Error {
     /// An error of `kind` without a source.
     pub const fn new(kind: Kind) -> Self {
-        Self { kind, source: None }
+        Self {
+            kind,
+            grpc: None,
+            status: None,
+            source: None,
+        }
     }
 
     /// An error of `kind` that `source` caused.
     pub fn caused_by(kind: Kind, source: impl Into<BoxError>) -> Self {
         Self {
-            kind,
             source: Some(Box::new(Source {
                 detail: None,
                 source: Some(source.into()),
             })),
+            ..Self::new(kind)
         }
     }
 
     /// An error of `kind` with a sentence that names the resource at fault; it becomes the body of the reply.
     pub fn detailed(kind: Kind, detail: impl Into<crate::model::Name>) -> Self {
         Self {
-            kind,
             source: Some(Box::new(Source {
                 detail: Some(detail.into()),
                 source: None,
             })),
+            ..Self::new(kind)
         }
+    }
+
+    /// Answers with `status` in the place of the kind's own, for example that of an injected abort.
+    #[must_use]
+    pub fn with_status(mut self, status: http::StatusCode) -> Self {
+        self.status = std::num::NonZeroU16::new(status.as_u16());
+        self
+    }
+
+    /// Answers gRPC requests with `code` in the place of the kind's own.
+    #[must_use]
+    pub fn with_grpc(mut self, code: u8) -> Self {
+        self.grpc = Some(code);
+        self
+    }
+
+    /// The error itself if it is one of ours behind a box, else one of a connection that ended, with `error` as its source.
+    pub fn adopt(error: impl Into<BoxError>) -> Self {
+        match error.into().downcast::<Self>() {
+            Ok(own) => *own,
+            Err(foreign) => Self::caused_by(Kind::ConnectionTermination, foreign),
+        }
+    }
+
+    /// HTTP status of the local reply.
+    pub fn status(&self) -> u16 {
+        self.status
+            .map_or(self.kind.reply().http, std::num::NonZeroU16::get)
+    }
+
+    /// The gRPC status that was asked for, if it is not the kind's.
+    pub fn grpc_override(&self) -> Option<u8> {
+        self.grpc
     }
 
     /// What went wrong.

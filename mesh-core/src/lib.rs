@@ -1,9 +1,11 @@
 //! An embeddable service mesh: routing, resilience and telemetry as tower layers over one compiled snapshot.
 
+pub mod body;
 pub mod cluster;
 pub mod config;
 pub mod decide;
 mod error;
+pub mod layer;
 pub mod model;
 #[cfg(feature = "client")]
 pub mod pool;
@@ -11,6 +13,7 @@ pub mod route;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod snapshot;
+pub mod stack;
 #[cfg(feature = "server")]
 pub mod tcp;
 pub mod telemetry;

@@ -277,6 +277,7 @@ impl Compiler<'_> {
             path,
             host: host_change,
             retry: retry.map(retry_rules).transpose()?.map(Arc::new),
+            policies: std::sync::OnceLock::new(),
             mirrors: mirrors
                 .iter()
                 .map(|mirror| self.mirror(mirror))

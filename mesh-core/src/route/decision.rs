@@ -72,6 +72,13 @@ impl Forwarding {
         &self.route
     }
 
+    /// What the layers compile of the route.
+    pub fn policies(&self) -> &crate::layer::RoutePolicies {
+        self.forward()
+            .policies
+            .get_or_init(|| crate::layer::RoutePolicies::new(self))
+    }
+
     /// How the route sends requests on.
     pub fn forward(&self) -> &ForwardEntry {
         self.route
@@ -241,6 +248,11 @@ pub struct Redirection {
 }
 
 impl Redirection {
+    /// The route that redirects; `None` where the virtual host does (`require_tls`).
+    pub fn route(&self) -> Option<&Arc<RouteEntry>> {
+        self.route.as_ref()
+    }
+
     /// The status.
     pub fn status(&self) -> StatusCode {
         self.status

@@ -142,6 +142,8 @@ pub struct ForwardEntry {
     pub(super) host: Option<HostChange>,
     pub(super) retry: Option<Arc<RetryRules>>,
     pub(super) mirrors: Box<[MirrorEntry]>,
+    /// What the layers compile of it, made by the first request.
+    pub(super) policies: std::sync::OnceLock<crate::layer::RoutePolicies>,
 }
 
 /// How the cluster is chosen.

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    ChainConflict, Clusters, FilterChains, Listener, RouteCell, Snapshot, Status, StatusReport,
-    routes::cluster_names,
+    ChainConflict, Clusters, FilterChains, Http, Listener, RouteCell, Snapshot, Status,
+    StatusReport, routes::cluster_names,
 };
 use crate::{
     cluster::Cluster,
@@ -17,12 +17,14 @@ use crate::{
         RouteConfiguration, RouteSource,
     },
     route::RouteTable,
+    telemetry::metrics::Metrics,
 };
 
 /// Holds the configuration in force and makes the next snapshot of it. One a mesh, off the request path.
 #[derive(Debug, Default)]
 pub struct Compiler {
     generation: u64,
+    metrics: Metrics,
     clusters: Clusters,
     /// EDS service name to the clusters that use it.
     services: HashMap<Name, HashSet<Name>>,
@@ -53,6 +55,14 @@ struct Table {
 }
 
 impl Compiler {
+    /// A compiler without configuration, whose listeners count into `metrics`.
+    pub fn new(metrics: Metrics) -> Self {
+        Self {
+            metrics,
+            ..Self::default()
+        }
+    }
+
     /// Applies an update. What is refused keeps its last good version; all else takes effect.
     pub fn apply(&mut self, update: Update) -> (Snapshot, Outcome) {
         let before: HashMap<Name, usize> = self
@@ -242,21 +252,30 @@ impl Compiler {
                 }
             };
             self.refused.remove(&resource);
+            let resource: Name = format!("listener {}", config.name).into();
             let chains = config
                 .filter_chains
                 .iter()
                 .chain(&config.default_filter_chain);
-            let routes: Vec<_> = chains
+            let compiled: Result<Vec<_>, _> = chains
                 .enumerate()
-                .map(|(index, chain)| self.chain(&config.name, index, chain, round))
+                .map(|(index, chain)| self.chain(config, index, chain, round))
                 .collect();
-            let gone = routes.len()..;
+            let http = match compiled {
+                Ok(http) => http,
+                Err(rejections) => {
+                    self.refuse(resource, rejections, round);
+                    continue;
+                }
+            };
+            self.refused.remove(&resource);
+            let gone = http.len()..;
             self.tables.retain(|key, _| !matches!(key, TableKey::Inline(name, index) if *name == config.name && gone.contains(index)));
             self.listeners.insert(
                 config.name.clone(),
                 Arc::new(Listener {
                     config: config.clone(),
-                    routes,
+                    http,
                     filter_chains,
                 }),
             );
@@ -265,23 +284,45 @@ impl Compiler {
 
     fn chain(
         &mut self,
-        listener: &Name,
+        listener: &model::Listener,
         index: usize,
         chain: &model::FilterChain,
         round: &mut Round,
-    ) -> Option<Arc<RouteCell>> {
+    ) -> Result<Option<Arc<Http>>, Vec<Rejection>> {
         let Network::Http(manager) = &chain.network else {
-            return None;
+            return Ok(None);
         };
         let manager: &HttpConnectionManager = manager;
-        Some(match &manager.routes {
+        let routes = match &manager.routes {
             RouteSource::Inline(config) => self.set_table(
-                TableKey::Inline(listener.clone(), index),
+                TableKey::Inline(listener.name.clone(), index),
                 Arc::new((**config).clone()),
                 round,
             ),
             RouteSource::Named(name) => self.awaited(name),
-        })
+        };
+        let resource = format!("listener {} filter_chains[{index}]", listener.name).into();
+        // An unchanged manager is kept, so that its connections need not be drained.
+        let known = self
+            .listeners
+            .get(&listener.name)
+            .and_then(|known| known.http.get(index)?.clone());
+        if let Some(known) = known.filter(|known| {
+            **known.config() == *manager
+                && known.direction() == listener.direction
+                && Arc::ptr_eq(known.routes(), &routes)
+        }) {
+            return Ok(Some(known));
+        }
+        let manager = Arc::new(manager.clone());
+        Http::new(
+            manager,
+            routes,
+            listener.direction,
+            &self.metrics,
+            &resource,
+        )
+        .map(|http| Some(Arc::new(http)))
     }
 
     /// The cell of a named table, which may still be awaited.

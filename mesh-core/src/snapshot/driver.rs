@@ -3,7 +3,10 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use super::{Clusters, Compiler, Reader, Snapshot, SnapshotCell, Status, Watch};
-use crate::config::{ConfigSource, SourceError, Update};
+use crate::{
+    config::{ConfigSource, SourceError, Update},
+    telemetry::metrics::{Metrics, Workload},
+};
 
 /// A mesh: the handle that everything else is made from. Cloning shares.
 #[derive(Clone, Debug)]
@@ -11,12 +14,14 @@ pub struct Mesh {
     cell: SnapshotCell,
     status: Status,
     clusters: Clusters,
+    metrics: Metrics,
 }
 
 /// Builds a [`Mesh`] and the [`Driver`] that keeps it up to date.
 #[derive(Debug)]
 pub struct MeshBuilder<S> {
     source: S,
+    metrics: Metrics,
 }
 
 /// Keeps a [`Mesh`] up to date. Spawn [`Driver::run`] wherever you like; dropping it freezes the configuration.
@@ -38,7 +43,10 @@ pub struct NotReady {
 impl Mesh {
     /// A builder without a source.
     pub fn builder() -> MeshBuilder<()> {
-        MeshBuilder { source: () }
+        MeshBuilder {
+            source: (),
+            metrics: Metrics::default(),
+        }
     }
 
     /// A reader for the request path.
@@ -61,6 +69,11 @@ impl Mesh {
         &self.status
     }
 
+    /// Metrics of all requests.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// The directory of clusters.
     pub fn clusters(&self) -> &Clusters {
         &self.clusters
@@ -70,18 +83,31 @@ impl Mesh {
 impl MeshBuilder<()> {
     /// Takes the source of configuration.
     pub fn source<S: ConfigSource>(self, source: S) -> MeshBuilder<S> {
-        MeshBuilder { source }
+        MeshBuilder {
+            source,
+            metrics: self.metrics,
+        }
+    }
+}
+
+impl<S> MeshBuilder<S> {
+    /// Says which workload this process belongs to, for the labels of its metrics.
+    #[must_use]
+    pub fn workload(mut self, workload: Workload) -> Self {
+        self.metrics = Metrics::new(workload);
+        self
     }
 }
 
 impl<S: ConfigSource> MeshBuilder<S> {
     /// The mesh, and the driver that must run for it to receive anything.
     pub fn build(self) -> (Mesh, Driver<S>) {
-        let compiler = Compiler::default();
+        let compiler = Compiler::new(self.metrics.clone());
         let mesh = Mesh {
             cell: SnapshotCell::default(),
             status: Status::default(),
             clusters: compiler.directory().clone(),
+            metrics: self.metrics,
         };
         (
             mesh.clone(),

@@ -11,6 +11,7 @@ mod compile;
 #[cfg(feature = "net")]
 mod dns;
 mod driver;
+mod http;
 mod listener;
 mod routes;
 mod status;
@@ -22,6 +23,7 @@ pub use self::{
     clusters::Clusters,
     compile::Compiler,
     driver::{Driver, Mesh, MeshBuilder, NotReady},
+    http::Http,
     listener::{ChainConflict, ConnFacts, FilterChains},
     routes::RouteCell,
     status::{Status, StatusReport},
@@ -59,12 +61,12 @@ impl Snapshot {
     }
 }
 
-/// A listener with its route tables resolved. The same `Arc` as before if nothing in it changed.
+/// A listener with its connection managers compiled. The same `Arc` as before if nothing in it changed.
 #[derive(Debug)]
 pub struct Listener {
     config: Arc<model::Listener>,
     /// One a filter chain, the default chain last; `None` where the chain is not HTTP.
-    routes: Vec<Option<Arc<RouteCell>>>,
+    http: Vec<Option<Arc<Http>>>,
     filter_chains: FilterChains,
 }
 
@@ -79,14 +81,14 @@ impl Listener {
         &self.filter_chains
     }
 
-    /// The filter chains in order, the default chain last, each with its route table if it is HTTP.
-    pub fn chains(&self) -> impl Iterator<Item = (&model::FilterChain, Option<&Arc<RouteCell>>)> {
+    /// The filter chains in order, the default chain last, each with its connection manager if it is HTTP.
+    pub fn chains(&self) -> impl Iterator<Item = (&model::FilterChain, Option<&Arc<Http>>)> {
         let chains = self
             .config
             .filter_chains
             .iter()
             .chain(&self.config.default_filter_chain);
-        chains.zip(self.routes.iter().map(Option::as_ref))
+        chains.zip(self.http.iter().map(Option::as_ref))
     }
 }
 

@@ -113,7 +113,7 @@ fn unchanged_parts_are_shared_and_changed_clusters_reach_their_tables() {
         .next()
         .and_then(|(_, cell)| cell.cloned())
         .expect("HTTP");
-    let (listener, before) = (first.listeners()["in"].clone(), cell.load());
+    let (listener, before) = (first.listeners()["in"].clone(), cell.routes().load());
 
     driver.apply(update(vec![
         http_listener("in", inline),
@@ -126,7 +126,7 @@ fn unchanged_parts_are_shared_and_changed_clusters_reach_their_tables() {
         "an equal listener stays"
     );
     assert!(
-        Arc::ptr_eq(&before, &cell.load()),
+        Arc::ptr_eq(&before, &cell.routes().load()),
         "endpoints do not recompile routes"
     );
     assert_eq!(
@@ -140,7 +140,7 @@ fn unchanged_parts_are_shared_and_changed_clusters_reach_their_tables() {
     changed.limits[0].max_requests = 7;
     driver.apply(update(vec![Change::Cluster(Arc::new(changed))]));
     assert!(
-        !Arc::ptr_eq(&before, &cell.load()),
+        !Arc::ptr_eq(&before, &cell.routes().load()),
         "a changed cluster recompiles the tables that name it"
     );
     assert_eq!(

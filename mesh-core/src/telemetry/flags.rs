@@ -88,7 +88,7 @@ flags! {
 }
 
 /// A set of [`Flag`]s; written as `-` when empty, else short forms joined by `,`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Flags(u32);
 
 impl Flags {

@@ -1,0 +1,24 @@
+//! The two bodies of the stack: one type for requests, one for responses, each holding every guard that rides on it.
+
+mod replay;
+mod request;
+mod response;
+mod tee;
+
+use bytes::Bytes;
+
+pub use self::{
+    replay::{Replay, ReplayEnd},
+    request::RequestBody,
+    response::{Guard, ResponseBody},
+    tee::{Copied, Tee},
+};
+use crate::BoxError;
+
+/// What the stack asks of the bodies of its user: data as [`Bytes`], and no pinning.
+///
+/// Hyper's `Incoming`, axum's and tonic's `Body` and everything in `http-body-util` are such bodies; others become one by
+/// `http_body_util::combinators::BoxBody`.
+pub trait MeshBody: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Unpin {}
+
+impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Unpin> MeshBody for B {}

@@ -1,0 +1,190 @@
+//! A request body that can be sent again as long as it fits into its limit.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+
+use super::{MeshBody, RequestBody};
+use crate::BoxError;
+
+/// One reading of a body that is kept for further attempts.
+///
+/// Only the newest reading reads on from the client; an older one, which the connection of a failed attempt may still hold
+/// for a moment, sees an error.
+#[derive(Debug)]
+pub struct Replay<B> {
+    shared: Arc<Mutex<Shared<B>>>,
+    turn: u32,
+    position: usize,
+}
+
+/// Keeps the body between attempts.
+#[derive(Debug)]
+pub struct ReplayEnd<B> {
+    shared: Arc<Mutex<Shared<B>>>,
+}
+
+#[derive(Debug)]
+struct Shared<B> {
+    source: RequestBody<B>,
+    turn: u32,
+    chunks: Vec<Bytes>,
+    trailers: Option<HeaderMap>,
+    size: u64,
+    limit: u64,
+    /// The limit was passed: what was kept is gone.
+    overflow: bool,
+    ended: bool,
+    /// The reading that waits for the client, to be woken when a newer one takes over.
+    waiting: Option<Waker>,
+}
+
+impl<B: MeshBody> ReplayEnd<B> {
+    /// Keeps up to `limit` bytes of `source`.
+    pub(crate) fn new(source: RequestBody<B>, limit: u64) -> Self {
+        let ended = source.is_end_stream();
+        Self {
+            shared: Arc::new(Mutex::new(Shared {
+                source,
+                turn: 0,
+                chunks: Vec::new(),
+                trailers: None,
+                size: 0,
+                limit,
+                overflow: false,
+                ended,
+                waiting: None,
+            })),
+        }
+    }
+
+    /// A new reading from the start; `None` if the body did not fit.
+    pub(crate) fn read(&self) -> Option<Replay<B>> {
+        let mut shared = lock(&self.shared);
+        if shared.overflow {
+            return None;
+        }
+        shared.turn += 1;
+        if let Some(waker) = shared.waiting.take() {
+            waker.wake();
+        }
+        Some(Replay {
+            shared: self.shared.clone(),
+            turn: shared.turn,
+            position: 0,
+        })
+    }
+
+    /// Whether the body still can be sent again.
+    pub(crate) fn can_repeat(&self) -> bool {
+        !lock(&self.shared).overflow
+    }
+}
+
+impl<B: MeshBody> Replay<B> {
+    pub(super) fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let mut shared = lock(&self.shared);
+        let shared = &mut *shared;
+        if shared.turn != self.turn {
+            return Poll::Ready(Some(Err("the request is sent again elsewhere".into())));
+        }
+        if let Some(chunk) = shared
+            .chunks
+            .get(self.position)
+            .filter(|_| !shared.overflow)
+        {
+            self.position += 1;
+            return Poll::Ready(Some(Ok(Frame::data(chunk.clone()))));
+        }
+        if shared.ended {
+            // Trailers come after all chunks; `position` passes the end so that they come once.
+            let trailers = (self.position == shared.chunks.len())
+                .then(|| shared.trailers.clone())
+                .flatten();
+            self.position += 1;
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+        }
+        let frame = Pin::new(&mut shared.source).poll_frame(context);
+        match &frame {
+            Poll::Pending => shared.waiting = Some(context.waker().clone()),
+            Poll::Ready(None | Some(Err(_))) => shared.ended = true,
+            Poll::Ready(Some(Ok(frame))) => {
+                if shared.keep(frame) {
+                    self.position += 1;
+                }
+                shared.ended |= shared.source.is_end_stream();
+            }
+        }
+        frame
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        let shared = lock(&self.shared);
+        shared.turn == self.turn
+            && shared.ended
+            && (shared.overflow || self.position >= shared.chunks.len())
+            && (shared.trailers.is_none() || self.position > shared.chunks.len())
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        let shared = lock(&self.shared);
+        let mut hint = shared.source.size_hint();
+        if shared.overflow {
+            return hint;
+        }
+        let kept: usize = shared
+            .chunks
+            .get(self.position..)
+            .unwrap_or_default()
+            .iter()
+            .map(Bytes::len)
+            .sum();
+        let kept = kept as u64;
+        let upper = hint.upper().map(|upper| upper + kept);
+        hint.set_lower(0);
+        if let Some(upper) = upper {
+            hint.set_upper(upper);
+        }
+        hint.set_lower(shared.source.size_hint().lower() + kept);
+        hint
+    }
+}
+
+impl<B> Shared<B> {
+    /// Keeps a frame; whether a chunk was added.
+    fn keep(&mut self, frame: &Frame<Bytes>) -> bool {
+        if let Some(trailers) = frame.trailers_ref() {
+            self.trailers = Some(trailers.clone());
+            self.ended = true;
+            return true;
+        }
+        let Some(data) = frame.data_ref() else {
+            return false;
+        };
+        if self.overflow {
+            return false;
+        }
+        self.size += data.len() as u64;
+        if self.size > self.limit {
+            self.overflow = true;
+            self.chunks = Vec::new();
+            return false;
+        }
+        self.chunks.push(data.clone());
+        true
+    }
+}
+
+/// A panic while the lock is held leaves plain data behind, so the data is used on.
+fn lock<B>(shared: &Mutex<Shared<B>>) -> std::sync::MutexGuard<'_, Shared<B>> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,304 @@
+//! The response body on its way to the client.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+
+use super::MeshBody;
+use crate::{
+    BoxError, Error, Kind,
+    cluster::{Attempt, Permit},
+    telemetry::record::{Ending, Record, Sink},
+};
+
+/// A response body: the upstream's or our own, and every guard that must live until its last frame.
+#[derive(Debug)]
+pub struct ResponseBody<U> {
+    kind: Content<U>,
+    /// Place in the cluster's limits.
+    attempt: Option<Attempt>,
+    /// Longest life of the upstream stream.
+    #[cfg(feature = "net")]
+    life: Option<crate::transport::Deadline>,
+    /// Place among the cluster's retries.
+    retry: Option<Permit>,
+    /// Completes the record of the request.
+    guard: Option<Guard>,
+    #[cfg(feature = "net")]
+    limits: Option<crate::layer::timeout::Limits>,
+    /// Both ends of an upgrade, until the outermost layer takes them.
+    #[cfg(feature = "net")]
+    upgrade: Option<Box<crate::layer::route::Ends>>,
+}
+
+#[derive(Debug)]
+enum Content<U> {
+    Upstream(U),
+    Local(Bytes),
+    Done,
+}
+
+/// Completes the record of a request at the end of the response body, or when the body is dropped.
+#[derive(Debug)]
+pub struct Guard {
+    record: Option<Arc<Record>>,
+    sink: Arc<dyn Sink>,
+    /// What to assume if nobody says how it ended.
+    on_drop: Ending,
+}
+
+impl Guard {
+    /// Reports `record` to `sink` when it ends.
+    pub fn new(record: Arc<Record>, sink: Arc<dyn Sink>) -> Self {
+        Self {
+            record: Some(record),
+            sink,
+            on_drop: Ending::Dropped,
+        }
+    }
+
+    /// The record.
+    pub fn record(&self) -> Option<&Arc<Record>> {
+        self.record.as_ref()
+    }
+
+    /// Takes note of the response's head.
+    pub(crate) fn see_response<B>(&self, response: &http::Response<B>) {
+        if let Some(record) = &self.record {
+            record.see_response(response, self.sink.wants());
+        }
+    }
+
+    fn see_trailers(&self, trailers: &HeaderMap) {
+        if let Some(record) = &self.record {
+            record.response_trailers(trailers, self.sink.wants());
+        }
+    }
+
+    /// Dropping it from now on means that all went well.
+    pub fn complete_on_drop(&mut self) {
+        self.on_drop = Ending::Complete;
+    }
+
+    /// Reports how it ended. Only the first report counts.
+    pub fn finish(&mut self, ending: Ending) {
+        if let Some(record) = self.record.take() {
+            record.finish(ending, &*self.sink);
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.finish(self.on_drop);
+    }
+}
+
+impl<U: MeshBody> ResponseBody<U> {
+    /// The upstream's body.
+    pub fn upstream(body: U) -> Self {
+        Self::of(Content::Upstream(body))
+    }
+}
+
+impl<U> ResponseBody<U> {
+    /// A body of our own.
+    pub fn local(body: Bytes) -> Self {
+        Self::of(Content::Local(body))
+    }
+
+    /// No body.
+    pub fn empty() -> Self {
+        Self::local(Bytes::new())
+    }
+
+    fn of(kind: Content<U>) -> Self {
+        Self {
+            kind,
+            attempt: None,
+            #[cfg(feature = "net")]
+            life: None,
+            retry: None,
+            guard: None,
+            #[cfg(feature = "net")]
+            limits: None,
+            #[cfg(feature = "net")]
+            upgrade: None,
+        }
+    }
+
+    /// Whether the mesh made it.
+    pub fn is_local(&self) -> bool {
+        matches!(self.kind, Content::Local(_))
+    }
+
+    /// Keeps the attempt's place in the limits until the end, which comes at the end of `life` at the latest.
+    #[cfg(feature = "net")]
+    pub(crate) fn hold_attempt(
+        &mut self,
+        attempt: Attempt,
+        life: Option<crate::transport::Deadline>,
+    ) {
+        self.attempt = Some(attempt);
+        self.life = life;
+    }
+
+    /// Keeps the place among the retries until the end.
+    #[cfg(feature = "net")]
+    pub(crate) fn hold_retry(&mut self, permit: Option<Permit>) {
+        self.retry = permit;
+    }
+
+    /// Limits the time until the end.
+    #[cfg(feature = "net")]
+    pub(crate) fn limit(&mut self, limits: crate::layer::timeout::Limits) {
+        self.limits = Some(limits);
+    }
+
+    /// Completes `guard` at the end.
+    pub(crate) fn observe(&mut self, guard: Guard) {
+        self.guard = Some(guard);
+    }
+
+    /// Keeps both ends of an upgrade for the outermost layer.
+    #[cfg(feature = "net")]
+    pub(crate) fn upgrade(&mut self, ends: crate::layer::route::Ends) {
+        self.upgrade = Some(Box::new(ends));
+    }
+
+    /// Takes them.
+    #[cfg(feature = "net")]
+    pub(crate) fn take_upgrade(&mut self) -> Option<crate::layer::route::Ends> {
+        self.upgrade.take().map(|ends| *ends)
+    }
+
+    /// Takes the place in the limits out, for an exchange that goes on without this body.
+    #[cfg(feature = "net")]
+    pub(crate) fn take_attempt(&mut self) -> Option<Attempt> {
+        self.attempt.take()
+    }
+
+    fn finish(&mut self, ending: Ending) {
+        self.attempt = None;
+        self.retry = None;
+        #[cfg(feature = "net")]
+        {
+            self.limits = None;
+        }
+        if let Some(mut guard) = self.guard.take() {
+            guard.finish(ending);
+        }
+    }
+
+    fn saw_data(&self, length: usize) {
+        if let Some(record) = self.guard.as_ref().and_then(Guard::record) {
+            record.response_data(length);
+        }
+    }
+
+    fn saw_trailers(&self, trailers: &HeaderMap) {
+        if let Some(guard) = &self.guard {
+            guard.see_trailers(trailers);
+        }
+    }
+}
+
+impl<U: MeshBody> ResponseBody<U> {
+    fn poll_upstream(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = match &mut self.kind {
+            Content::Upstream(body) => Pin::new(body).poll_frame(context),
+            Content::Local(bytes) if !bytes.is_empty() => {
+                Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))))
+            }
+            Content::Local(_) | Content::Done => Poll::Ready(None),
+        };
+        if frame.is_pending() {
+            return self.poll_limits(context).map(|kind| Some(Err(kind.into())));
+        }
+        frame.map_err(Error::adopt)
+    }
+
+    #[cfg(feature = "net")]
+    fn poll_limits(&mut self, context: &mut Context<'_>) -> Poll<Kind> {
+        if let Some(life) = &mut self.life {
+            if Pin::new(life).poll(context).is_ready() {
+                return Poll::Ready(Kind::MaxDuration);
+            }
+        }
+        match &mut self.limits {
+            Some(limits) => limits.poll(context),
+            None => Poll::Pending,
+        }
+    }
+
+    #[cfg(not(feature = "net"))]
+    fn poll_limits(&mut self, _context: &mut Context<'_>) -> Poll<Kind> {
+        Poll::Pending
+    }
+}
+
+impl<U: MeshBody> Body for ResponseBody<U> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        let frame = std::task::ready!(this.poll_upstream(context));
+        #[cfg(feature = "net")]
+        if let Some(limits) = &mut this.limits {
+            limits.moved();
+        }
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    this.saw_data(data.len());
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    this.saw_trailers(trailers);
+                }
+                // Hyper does not ask again after the last sized frame.
+                if this.is_end_stream() {
+                    this.finish(Ending::Complete);
+                }
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => {
+                this.kind = Content::Done;
+                this.finish(Ending::Broken(error.kind()));
+                Some(Err(error.into()))
+            }
+            None => {
+                this.finish(Ending::Complete);
+                None
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Content::Upstream(body) => body.is_end_stream(),
+            Content::Local(bytes) => bytes.is_empty(),
+            Content::Done => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Content::Upstream(body) => body.size_hint(),
+            Content::Local(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Done => SizeHint::with_exact(0),
+        }
+    }
+}

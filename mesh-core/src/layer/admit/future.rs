@@ -1,0 +1,136 @@
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::Response;
+use pin_project_lite::pin_project;
+
+use crate::{
+    Error, Kind,
+    body::{MeshBody, ResponseBody},
+    cluster::{Attempt, AttemptOutcome},
+    telemetry::{clock, record::Record},
+    transport::Deadline,
+};
+
+pin_project! {
+    /// The future of [`Admit`](super::Admit). It records how the attempt began to be answered.
+    #[derive(Debug)]
+    pub struct ResponseFuture<F> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProject]
+    #[derive(Debug)]
+    enum State<F> {
+        Refused {
+            error: Option<Error>,
+        },
+        Sent {
+            #[pin]
+            inner: F,
+            attempt: Option<Attempt>,
+            record: Option<Arc<Record>>,
+            // Longest life of the upstream stream.
+            life: Option<Deadline>,
+        },
+    }
+}
+
+impl<F> ResponseFuture<F> {
+    pub(super) fn refused(error: Error) -> Self {
+        Self {
+            state: State::Refused { error: Some(error) },
+        }
+    }
+
+    pub(super) fn sent(
+        inner: F,
+        attempt: Attempt,
+        record: Option<Arc<Record>>,
+        life: Option<Duration>,
+    ) -> Self {
+        let life = life
+            .filter(|life| !life.is_zero())
+            .map(|life| Deadline::alone(clock::now() + life));
+        Self {
+            state: State::Sent {
+                inner,
+                attempt: Some(attempt),
+                record,
+                life,
+            },
+        }
+    }
+}
+
+impl<F, U> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<U>, Error>>,
+    U: MeshBody,
+{
+    type Output = Result<Response<ResponseBody<U>>, Error>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProject::Refused { error } => {
+                Poll::Ready(Err(error.take().unwrap_or(Kind::Internal.into())))
+            }
+            StateProject::Sent {
+                inner,
+                attempt,
+                record,
+                life,
+            } => {
+                let result = match (inner.poll(context), &mut *life) {
+                    (Poll::Ready(result), _) => result,
+                    (Poll::Pending, Some(life)) => {
+                        ready!(Pin::new(life).poll(context));
+                        Err(Kind::MaxDuration.into())
+                    }
+                    (Poll::Pending, None) => return Poll::Pending,
+                };
+                Poll::Ready(answered(result, attempt.take(), record.take(), life.take()))
+            }
+        }
+    }
+}
+
+/// Records the outcome; a response keeps the attempt, and what is left of its life, until its end.
+fn answered<U: MeshBody>(
+    result: Result<Response<U>, Error>,
+    attempt: Option<Attempt>,
+    record: Option<Arc<Record>>,
+    life: Option<Deadline>,
+) -> Result<Response<ResponseBody<U>>, Error> {
+    match result {
+        Ok(response) => {
+            let status = response.status().as_u16();
+            let mut response = response.map(ResponseBody::upstream);
+            if let Some(mut attempt) = attempt {
+                attempt.record(AttemptOutcome::Response(status));
+                response.body_mut().hold_attempt(attempt, life);
+            }
+            if let Some(record) = record {
+                record.response_begins();
+            }
+            Ok(response)
+        }
+        Err(error) => {
+            if let Some(attempt) = attempt {
+                attempt.finish(AttemptOutcome::Failed(error.kind()));
+            }
+            if let Some(record) = record {
+                record.attempt_failed(&error);
+            }
+            Err(error)
+        }
+    }
+}

@@ -1,0 +1,167 @@
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response};
+use tower_service::Service;
+
+use super::{ByShadow, FixedAdmit, ResponseFuture};
+use crate::{
+    Error, Kind,
+    body::{MeshBody, RequestBody},
+    cluster::{Attempt, Cluster, PickKey},
+    layer::{ByRoute, Routed, mirror::Shadow},
+    model::Priority,
+    pool::Outgoing,
+};
+
+/// Admits requests to clusters.
+#[derive(Clone, Debug)]
+pub struct Admit<S, P> {
+    inner: S,
+    policy: P,
+}
+
+impl<S, P> Admit<S, P> {
+    /// Sends through `inner`, a pool, to the cluster that `policy` says.
+    pub fn new(inner: S, policy: P) -> Self {
+        Self { inner, policy }
+    }
+}
+
+impl<S, B, U> Service<Routed<RequestBody<B>>> for Admit<S, ByRoute>
+where
+    S: Service<Outgoing<RequestBody<B>>, Response = Response<U>, Error = Error>,
+    B: MeshBody,
+    U: MeshBody,
+{
+    type Response = Response<crate::body::ResponseBody<U>>;
+    type Error = Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, routed: Routed<RequestBody<B>>) -> Self::Future {
+        let attempt = match attempt(&routed) {
+            Ok(attempt) => attempt,
+            Err(error) => return ResponseFuture::refused(error),
+        };
+        let Routed {
+            mut request,
+            record,
+            forwarding,
+            ..
+        } = routed;
+        if forwarding.forward().auto_host_rewrite() {
+            let hostname = attempt.endpoint().hostname();
+            forwarding.rewrite_host_for_endpoint(&mut request, hostname, true);
+        }
+        {
+            let mut late = record.late();
+            late.endpoint = Some(attempt.endpoint().clone());
+            late.attempts += 1;
+        }
+        let life = attempt.cluster().config().max_stream_duration;
+        let outgoing = Outgoing {
+            request,
+            cluster: attempt.cluster().clone(),
+            endpoint: attempt.endpoint().clone(),
+            priority: attempt.priority(),
+            downstream: record.connection().cloned(),
+        };
+        ResponseFuture::sent(self.inner.call(outgoing), attempt, Some(record), life)
+    }
+}
+
+fn attempt<B>(routed: &Routed<B>) -> Result<Attempt, Error> {
+    let connection = routed.record.connection();
+    let key = PickKey {
+        random: routed.random,
+        hash: None,
+        original_dst: connection
+            .and_then(|connection| connection.original_dst.or(connection.local.socket())),
+        exclude: &routed.tried,
+        host_attempts: routed.host_attempts,
+    };
+    let priority = routed.forwarding.forward().config().priority;
+    routed.cluster.attempt(priority, &key).map_err(|kind| {
+        match (kind, &routed.cluster.config().refuse) {
+            (Kind::FailClosed, Some(reason)) => {
+                Error::detailed(kind, format!("cluster {}: {reason}", routed.cluster.name()))
+            }
+            _ => kind.into(),
+        }
+    })
+}
+
+impl<S, B, U> Service<(Shadow, Request<B>)> for Admit<S, ByShadow>
+where
+    S: Service<Outgoing<B>, Response = Response<U>, Error = Error>,
+    U: MeshBody,
+{
+    type Response = Response<crate::body::ResponseBody<U>>;
+    type Error = Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, (shadow, request): (Shadow, Request<B>)) -> Self::Future {
+        match &shadow.cluster {
+            Some(cluster) => send(&mut self.inner, request, cluster, Priority::Default),
+            None => ResponseFuture::refused(Kind::NoCluster.into()),
+        }
+    }
+}
+
+/// Sends a request that has no route to `cluster`.
+fn send<S, B>(
+    inner: &mut S,
+    request: Request<B>,
+    cluster: &Arc<Cluster>,
+    priority: Priority,
+) -> ResponseFuture<S::Future>
+where
+    S: Service<Outgoing<B>>,
+{
+    let key = PickKey {
+        random: rand::random(),
+        ..PickKey::default()
+    };
+    let attempt = match cluster.attempt(priority, &key) {
+        Ok(attempt) => attempt,
+        Err(kind) => return ResponseFuture::refused(kind.into()),
+    };
+    let life = cluster.config().max_stream_duration;
+    let outgoing = Outgoing {
+        request,
+        cluster: cluster.clone(),
+        endpoint: attempt.endpoint().clone(),
+        priority,
+        downstream: None,
+    };
+    ResponseFuture::sent(inner.call(outgoing), attempt, None, life)
+}
+
+impl<S, B, U> Service<Request<B>> for Admit<S, FixedAdmit>
+where
+    S: Service<Outgoing<B>, Response = Response<U>, Error = Error>,
+    U: MeshBody,
+{
+    type Response = Response<crate::body::ResponseBody<U>>;
+    type Error = Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let FixedAdmit { cluster, priority } = &self.policy;
+        send(&mut self.inner, request, cluster, *priority)
+    }
+}

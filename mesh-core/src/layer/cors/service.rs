@@ -1,0 +1,64 @@
+use std::task::{Context, Poll};
+
+use http::Response;
+use tower_service::Service;
+
+use super::{
+    ResponseFuture,
+    policy::{Verdict, judge},
+};
+use crate::{
+    Error,
+    body::ResponseBody,
+    layer::{Carrier, PolicyOf},
+    route::CorsPolicy,
+};
+
+/// Answers preflights and marks responses.
+#[derive(Clone, Debug)]
+pub struct Cors<S, P> {
+    inner: S,
+    policy: P,
+    enabled: bool,
+}
+
+impl<S, P> Cors<S, P> {
+    /// CORS in front of `inner` as `policy` says, if `enabled`.
+    pub fn new(inner: S, policy: P, enabled: bool) -> Self {
+        Self {
+            inner,
+            policy,
+            enabled,
+        }
+    }
+}
+
+impl<S, P, R, U> Service<R> for Cors<S, P>
+where
+    S: Service<R, Response = Response<ResponseBody<U>>, Error = Error>,
+    R: Carrier,
+    P: PolicyOf<R, CorsPolicy>,
+{
+    type Response = S::Response;
+    type Error = Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        let policy = self.enabled.then(|| self.policy.policy(&request)).flatten();
+        let verdict = policy.map_or(Verdict::Pass, |policy| judge(policy, request.request()));
+        match verdict {
+            Verdict::Pass => ResponseFuture::pass(self.inner.call(request), None),
+            Verdict::Mark(marks) => ResponseFuture::pass(self.inner.call(request), Some(marks)),
+            Verdict::Preflight(headers) => {
+                if let Some(record) = request.record() {
+                    record.late().details = Some("cors_response".into());
+                }
+                ResponseFuture::preflight(headers)
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+use std::task::{Context, Poll};
+
+use http::Response;
+use tower_service::Service;
+
+use super::{
+    ActiveFaults, FaultOf, ResponseFuture,
+    policy::{Meeting, meet},
+};
+use crate::{
+    Error,
+    body::ResponseBody,
+    layer::Carrier,
+    telemetry::{clock, flags::Flag},
+    transport::Deadline,
+};
+
+/// Injects faults.
+#[derive(Clone, Debug)]
+pub struct Fault<S, P> {
+    inner: S,
+    policy: P,
+    active: ActiveFaults,
+}
+
+impl<S, P> Fault<S, P> {
+    /// Faults in front of `inner` as `policy` says; `active` counts those that act.
+    pub fn new(inner: S, policy: P, active: ActiveFaults) -> Self {
+        Self {
+            inner,
+            policy,
+            active,
+        }
+    }
+}
+
+impl<S, P, R, U> Service<R> for Fault<S, P>
+where
+    S: Service<R, Response = Response<ResponseBody<U>>, Error = Error> + Clone,
+    R: Carrier,
+    P: FaultOf<R>,
+{
+    type Response = S::Response;
+    type Error = Error;
+    type Future = ResponseFuture<S, R>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        let meeting = self.policy.rules(&request).and_then(|rules| {
+            let cluster = self.policy.cluster(&request);
+            meet(rules, request.request(), cluster, &self.active)
+        });
+        let Some(Meeting {
+            delay,
+            abort,
+            active,
+        }) = meeting
+        else {
+            return ResponseFuture::pass(self.inner.call(request));
+        };
+        let connection = request.record().and_then(|record| record.connection());
+        let until = delay.map(|delay| {
+            let at = clock::now() + delay;
+            connection.map_or_else(
+                || Deadline::alone(at),
+                |connection| connection.timer().deadline(at),
+            )
+        });
+        if let (Some(record), true) = (request.record(), delay.is_some()) {
+            record.flag(Flag::DelayInjected);
+        }
+        ResponseFuture::fault(self.inner.clone(), request, until, abort, active)
+    }
+}

@@ -1,0 +1,133 @@
+//! Which copies are made of a request.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderMap, Method, Request, Uri, Version};
+
+use crate::{
+    cluster::Cluster,
+    layer::{Carrier, Routed},
+    model::Fraction,
+    route::{Field, Head, HeadMut},
+    telemetry::context::RecordContext,
+};
+
+/// The head of a copy, and where it goes.
+#[derive(Clone, Debug)]
+pub struct Shadow {
+    /// The cluster; `None` outside a stack.
+    pub cluster: Option<Arc<Cluster>>,
+    /// The copy gives up after this.
+    pub timeout: Option<Duration>,
+    pub(super) head: Request<()>,
+}
+
+/// Says which copies are made.
+pub trait MirrorsOf<R> {
+    /// The copies; empty most often, and then without allocation.
+    fn shadows(&self, request: &R) -> Vec<Shadow>;
+}
+
+/// A share of all requests is copied once, unchanged but for `-shadow` after the host.
+#[derive(Clone, Copy, Debug)]
+pub struct FixedMirrors {
+    /// The share.
+    pub share: Fraction,
+    /// The copy gives up after this.
+    pub timeout: Option<Duration>,
+}
+
+impl<R: Carrier> MirrorsOf<R> for FixedMirrors {
+    fn shadows(&self, request: &R) -> Vec<Shadow> {
+        if !self.share.hit(rand::random()) {
+            return Vec::new();
+        }
+        let mut head = copy(request.request());
+        append_shadow(&mut head);
+        vec![Shadow {
+            cluster: None,
+            timeout: self.timeout,
+            head,
+        }]
+    }
+}
+
+/// The mirrors of the request's route.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RouteMirrors;
+
+impl<B> MirrorsOf<Routed<B>> for RouteMirrors {
+    fn shadows(&self, routed: &Routed<B>) -> Vec<Shadow> {
+        let forward = routed.forwarding.forward();
+        let mut shadows = Vec::new();
+        for mirror in forward.mirrors() {
+            let mut head = Head::of(&routed.request);
+            head.random = rand::random();
+            if !mirror.applies(&head) {
+                continue;
+            }
+            let Some(cluster) = mirror.cluster(&head) else {
+                continue;
+            };
+            // Each copy is what the upstream would see of the request, then what its own rule changes.
+            let mut copy = copy(&routed.request);
+            let late = routed.record.late();
+            let context = RecordContext::new(&routed.record, &late);
+            routed
+                .forwarding
+                .finalize_request(&mut copy, &context, true);
+            mirror
+                .request_mutations()
+                .apply_request(&mut copy, &context);
+            drop(late);
+            let config = mirror.config();
+            match &config.host_rewrite {
+                Some(host) => copy.set_authority(host.as_bytes()),
+                None if !config.keep_host => append_shadow(&mut copy),
+                None => {}
+            }
+            shadows.push(Shadow {
+                cluster: Some(cluster),
+                timeout: routed.forwarding.policies().timeouts().route,
+                head: copy,
+            });
+        }
+        shadows
+    }
+}
+
+fn copy<B>(request: &Request<B>) -> Request<()> {
+    let mut head = Request::new(());
+    *head.method_mut() = Method::clone(request.method());
+    *head.uri_mut() = Uri::clone(request.uri());
+    *head.version_mut() = Version::clone(&request.version());
+    *head.headers_mut() = HeaderMap::clone(request.headers());
+    head
+}
+
+/// `host:port` becomes `host-shadow:port`.
+fn append_shadow(head: &mut Request<()>) {
+    let Some(authority) = head.field(&Field::Authority) else {
+        return;
+    };
+    let at = crate::route::host::port_start(&authority).unwrap_or(authority.len());
+    let shadow = [&authority[..at], b"-shadow", &authority[at..]].concat();
+    head.set_authority(&shadow);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shadow_goes_between_host_and_port() {
+        for (host, wanted) in [("a", "a-shadow"), ("a:80", "a-shadow:80")] {
+            let mut head = Request::get("/")
+                .header("host", host)
+                .body(())
+                .expect("a request");
+            append_shadow(&mut head);
+            assert_eq!(head.headers()["host"], wanted);
+        }
+    }
+}

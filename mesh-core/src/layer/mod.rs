@@ -1,0 +1,41 @@
+//! The tower layers, one folder a mechanism; [`stack`](crate::stack) composes them.
+//!
+//! Each layer is always ready, adds no allocation to a plain request, and gets its policy by reference from the request
+//! ([`ByRoute`]) or from its constructor ([`Fixed`]), so that it works in any tower stack:
+//! `TimeoutLayer::fixed(policy)` and its like need no mesh configuration.
+
+mod adopt;
+mod policies;
+mod policy;
+mod request;
+
+#[cfg(feature = "client")]
+pub mod admit;
+pub mod cors;
+#[cfg(feature = "net")]
+pub mod fault;
+pub mod headers;
+#[cfg(feature = "net")]
+pub mod mirror;
+pub mod observe;
+pub mod respond;
+#[cfg(feature = "net")]
+pub mod retry;
+pub mod route;
+#[cfg(feature = "net")]
+pub mod timeout;
+
+pub use self::{
+    adopt::{Adopt, AdoptFuture, Enter, EnterFuture, Standalone},
+    policies::RoutePolicies,
+    policy::{ByRoute, Fixed, PolicyOf},
+    request::{Carrier, Exchange, Routed, RoutedRest},
+};
+
+/// Whether a request is gRPC, by its content type.
+pub(crate) fn is_grpc(headers: &http::HeaderMap) -> bool {
+    headers
+        .get(http::header::CONTENT_TYPE)
+        .and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"))
+        .is_some_and(|rest| rest.is_empty() || rest[0] == b'+' || rest[0] == b';')
+}

@@ -1,0 +1,70 @@
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http::Response;
+use http_body::Body;
+use pin_project_lite::pin_project;
+
+use crate::{
+    body::{Guard, MeshBody, ResponseBody},
+    telemetry::record::Ending,
+};
+
+pin_project! {
+    /// The future of [`Observe`](super::Observe). Dropping it completes the record as one of a client that went away.
+    #[derive(Debug)]
+    pub struct ResponseFuture<F> {
+        #[pin]
+        inner: F,
+        guard: Option<Guard>,
+    }
+}
+
+impl<F> ResponseFuture<F> {
+    pub(super) fn new(inner: F, guard: Guard) -> Self {
+        Self {
+            inner,
+            guard: Some(guard),
+        }
+    }
+}
+
+impl<F, U, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<ResponseBody<U>>, E>>,
+    U: MeshBody,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let mut response = match ready!(this.inner.poll(context)) {
+            Ok(response) => response,
+            Err(error) => {
+                if let Some(mut guard) = this.guard.take() {
+                    guard.finish(Ending::Broken(crate::Kind::Internal));
+                }
+                return Poll::Ready(Err(error));
+            }
+        };
+        let Some(mut guard) = this.guard.take() else {
+            return Poll::Ready(Ok(response));
+        };
+        guard.see_response(&response);
+        #[cfg(feature = "net")]
+        if let Some(ends) = response.body_mut().take_upgrade() {
+            let attempt = response.body_mut().take_attempt();
+            tokio::spawn(super::splice::run(ends, guard, attempt));
+            return Poll::Ready(Ok(response));
+        }
+        // Hyper drops a body that is over before it began without asking it anything.
+        if response.body().is_end_stream() {
+            guard.complete_on_drop();
+        }
+        response.body_mut().observe(guard);
+        Poll::Ready(Ok(response))
+    }
+}

@@ -1,0 +1,160 @@
+//! The request between the layers: with its record, and after routing with its route.
+
+use std::sync::Arc;
+
+use http::Request;
+
+#[cfg(feature = "net")]
+use crate::model::Priority;
+use crate::{
+    cluster::{Cluster, Endpoint},
+    route::Forwarding,
+    telemetry::record::Record,
+};
+
+/// A request that a layer can read and change, whatever travels beside it.
+pub trait Carrier {
+    /// Its body.
+    type Body;
+
+    /// The request.
+    fn request(&self) -> &Request<Self::Body>;
+
+    /// The request, to change it.
+    fn request_mut(&mut self) -> &mut Request<Self::Body>;
+
+    /// What is known of it; `None` outside a stack.
+    fn record(&self) -> Option<&Arc<Record>> {
+        None
+    }
+}
+
+impl<B> Carrier for Request<B> {
+    type Body = B;
+
+    fn request(&self) -> &Request<B> {
+        self
+    }
+
+    fn request_mut(&mut self) -> &mut Request<B> {
+        self
+    }
+}
+
+/// A request before it is routed, and its record.
+#[derive(Debug)]
+pub struct Exchange<B> {
+    /// The request.
+    pub request: Request<B>,
+    /// What is known of it.
+    pub record: Arc<Record>,
+}
+
+impl<B> Carrier for Exchange<B> {
+    type Body = B;
+
+    fn request(&self) -> &Request<B> {
+        &self.request
+    }
+
+    fn request_mut(&mut self) -> &mut Request<B> {
+        &mut self.request
+    }
+
+    fn record(&self) -> Option<&Arc<Record>> {
+        Some(&self.record)
+    }
+}
+
+/// A request with its route.
+#[derive(Debug)]
+pub struct Routed<B> {
+    /// The request.
+    pub request: Request<B>,
+    /// What is known of it.
+    pub record: Arc<Record>,
+    /// Route and arm.
+    pub forwarding: Forwarding,
+    /// The cluster that was found for it.
+    pub cluster: Arc<Cluster>,
+    /// The random value that decides shares and picks.
+    pub random: u64,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+    /// Endpoints to avoid.
+    pub tried: Vec<Arc<Endpoint>>,
+    /// How often another endpoint is looked for to avoid those.
+    pub host_attempts: u32,
+    /// It has `x-envoy-*` headers, which may ask for retries and times.
+    pub has_envoy_headers: bool,
+}
+
+impl<B> Carrier for Routed<B> {
+    type Body = B;
+
+    fn request(&self) -> &Request<B> {
+        &self.request
+    }
+
+    fn request_mut(&mut self) -> &mut Request<B> {
+        &mut self.request
+    }
+
+    fn record(&self) -> Option<&Arc<Record>> {
+        Some(&self.record)
+    }
+}
+
+/// What a [`Routed`] request has besides its `http` request.
+#[derive(Clone, Debug)]
+pub struct RoutedRest {
+    record: Arc<Record>,
+    forwarding: Forwarding,
+    cluster: Arc<Cluster>,
+}
+
+#[cfg(feature = "net")]
+impl<B> super::retry::Repeat for Routed<B> {
+    type Rest = RoutedRest;
+
+    fn rest(&self) -> RoutedRest {
+        RoutedRest {
+            record: self.record.clone(),
+            forwarding: self.forwarding.clone(),
+            cluster: self.cluster.clone(),
+        }
+    }
+
+    fn again(
+        rest: &RoutedRest,
+        request: Request<B>,
+        attempt: u32,
+        tried: &[Arc<Endpoint>],
+    ) -> Self {
+        let rest = rest.clone();
+        Self {
+            request,
+            record: rest.record,
+            forwarding: rest.forwarding,
+            cluster: rest.cluster,
+            random: rand::random(),
+            attempt,
+            tried: tried.to_vec(),
+            host_attempts: 0,
+            has_envoy_headers: false,
+        }
+    }
+
+    fn budget(rest: &RoutedRest) -> Option<(Arc<Cluster>, Priority)> {
+        let priority = rest.forwarding.forward().config().priority;
+        Some((rest.cluster.clone(), priority))
+    }
+
+    fn asks(&self) -> bool {
+        self.has_envoy_headers
+    }
+
+    fn avoid(&mut self, host_attempts: u32) {
+        self.host_attempts = host_attempts;
+    }
+}

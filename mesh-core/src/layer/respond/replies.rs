@@ -1,0 +1,301 @@
+//! What local replies look like, and what every response gets.
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, SERVER, TRANSFER_ENCODING, UPGRADE, VIA},
+};
+
+use crate::{
+    Error, Kind,
+    model::{LocalReply, Name, ReplyMapper, ServerHeader},
+    route::{
+        Mutations,
+        format::{BodyFormatter, FormatError},
+    },
+    telemetry::{
+        access_log::{FilterRules, grpc_from_http},
+        context::RecordContext,
+        record::{Late, Record, Wants},
+        small_number,
+    },
+};
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
+const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const TRUE: HeaderValue = HeaderValue::from_static("true");
+
+/// How responses leave.
+#[derive(Debug, Default)]
+pub struct Replies {
+    /// `server`, unless the upstream's passes.
+    server: Option<(HeaderValue, ServerHeader)>,
+    via: Option<HeaderValue>,
+    mappers: Vec<Mapper>,
+    body: Option<BodyFormatter>,
+    /// No `x-envoy-*` header is added.
+    quiet: bool,
+}
+
+#[derive(Debug)]
+struct Mapper {
+    filter: FilterRules,
+    status: Option<StatusCode>,
+    body: Option<Name>,
+    format: Option<BodyFormatter>,
+    headers: Mutations,
+}
+
+impl Replies {
+    /// Compiles `local_reply_config`.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError`] of the first format or header that does not parse.
+    pub fn new(config: &LocalReply) -> Result<Self, FormatError> {
+        Ok(Self {
+            mappers: config
+                .mappers
+                .iter()
+                .map(Mapper::new)
+                .collect::<Result<_, _>>()?,
+            body: config.body.as_ref().map(BodyFormatter::new).transpose()?,
+            ..Self::default()
+        })
+    }
+
+    /// Sets what happens to `server`.
+    #[must_use]
+    pub fn server(mut self, name: HeaderValue, mode: ServerHeader) -> Self {
+        self.server = (mode != ServerHeader::PassThrough).then_some((name, mode));
+        self
+    }
+
+    /// Appends `via`; empty for none.
+    #[must_use]
+    pub fn via(mut self, via: &str) -> Self {
+        self.via = HeaderValue::from_str(via)
+            .ok()
+            .filter(|via| !via.is_empty());
+        self
+    }
+
+    /// Adds no `x-envoy-*` header (`suppress_envoy_headers`).
+    #[must_use]
+    pub fn quiet(mut self, quiet: bool) -> Self {
+        self.quiet = quiet;
+        self
+    }
+
+    /// Adds what the mappers read of a request.
+    pub(crate) fn add_wants(&self, wants: &mut Wants) {
+        for mapper in &self.mappers {
+            mapper.filter.add_wants(wants);
+        }
+        // Formats of replies may read any request header; those of their operators are few.
+        if !self.mappers.is_empty() || self.body.is_some() {
+            wants.head = true;
+        }
+    }
+
+    /// The reply for an error, whose flag and details go into the record.
+    pub(super) fn reply(
+        &self,
+        error: &Error,
+        grpc: bool,
+        record: Option<&Record>,
+    ) -> Response<Bytes> {
+        let row = error.kind().reply();
+        let mut reply = Draft {
+            status: StatusCode::from_u16(error.status())
+                .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            body: Bytes::from_static(row.body.as_bytes()),
+            content_type: HeaderValue::from_static("text/plain"),
+            headers: HeaderMap::new(),
+        };
+        if let Some(detail) = error.detail() {
+            reply.body = Bytes::copy_from_slice(detail.as_bytes());
+        }
+        if !self.quiet {
+            match error.kind() {
+                Kind::Overflow => drop(reply.headers.insert(OVERLOADED, TRUE)),
+                Kind::RateLimited => drop(reply.headers.insert(RATE_LIMITED, TRUE)),
+                _ => {}
+            }
+        }
+        if let Some(record) = record {
+            let mut late = record.late();
+            late.flags.extend(row.flag);
+            late.details = Some(row.details.into());
+            late.status = reply.status.as_u16();
+            self.map(&mut reply, record, &late);
+        }
+        let mut response = if grpc {
+            let code = error.grpc_override().unwrap_or(match error.kind() {
+                // An injected or changed HTTP status says more than the kind.
+                _ if reply.status.as_u16() != row.http => grpc_from_http(reply.status.as_u16()),
+                _ => row.grpc,
+            });
+            reply.grpc(code)
+        } else {
+            reply.http()
+        };
+        if row.close {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
+        response
+    }
+
+    /// Applies the first mapper that matches, then the format.
+    fn map(&self, reply: &mut Draft, record: &Record, late: &Late) {
+        let context = RecordContext::new(record, late);
+        let mapper = self
+            .mappers
+            .iter()
+            .find(|mapper| mapper.filter.passes(&context, late));
+        let mut format = self.body.as_ref();
+        if let Some(mapper) = mapper {
+            mapper.headers.apply_response(&mut reply.headers, &context);
+            if let Some(status) = mapper.status {
+                reply.status = status;
+            }
+            if let Some(body) = &mapper.body {
+                reply.body = Bytes::copy_from_slice(body.as_bytes());
+            }
+            format = mapper.format.as_ref().or(format);
+        }
+        if let Some(format) = format {
+            let mut out = Vec::new();
+            format.write(&context.with_body(&reply.body), &mut out);
+            reply.body = out.into();
+            reply.content_type = format.content_type.clone();
+        }
+    }
+
+    /// What every response gets: `server`, `via`, and no headers of the upstream connection.
+    pub(super) fn finish<U>(&self, response: &mut Response<crate::body::ResponseBody<U>>) {
+        let local = response.body().is_local();
+        let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        if !local && !switching {
+            strip_connection(headers);
+        }
+        match &self.server {
+            Some((name, ServerHeader::Overwrite)) => {
+                headers.insert(SERVER, name.clone());
+            }
+            Some((name, _)) => {
+                headers.entry(SERVER).or_insert_with(|| name.clone());
+            }
+            None => {}
+        }
+        if let Some(via) = &self.via {
+            append(headers, VIA, via);
+        }
+    }
+}
+
+/// Removes the headers that speak of the connection to the upstream.
+fn strip_connection(headers: &mut HeaderMap) {
+    let any = headers.keys().any(|name| {
+        matches!(
+            name.as_str(),
+            "connection" | "transfer-encoding" | "upgrade" | "keep-alive" | "proxy-connection"
+        )
+    });
+    if any {
+        for name in [
+            CONNECTION,
+            TRANSFER_ENCODING,
+            UPGRADE,
+            KEEP_ALIVE,
+            PROXY_CONNECTION,
+        ] {
+            headers.remove(name);
+        }
+    }
+}
+
+/// Appends to a list header.
+pub(crate) fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
+    let joined = headers.get(&name).and_then(|old| {
+        HeaderValue::from_bytes(&[old.as_bytes(), b", ", value.as_bytes()].concat()).ok()
+    });
+    headers.insert(name, joined.unwrap_or_else(|| value.clone()));
+}
+
+impl Mapper {
+    fn new(config: &ReplyMapper) -> Result<Self, FormatError> {
+        let filter = FilterRules::new(&config.filter).map_err(|name| FormatError {
+            text: name.to_string(),
+            reason: "no header can have this name".to_owned(),
+        })?;
+        let headers = Mutations::new(&[(&[], &config.headers)]).map_err(|(_, _, error)| error)?;
+        Ok(Self {
+            filter,
+            status: config.status,
+            body: config.body.clone(),
+            format: config
+                .body_format
+                .as_ref()
+                .map(BodyFormatter::new)
+                .transpose()?,
+            headers,
+        })
+    }
+}
+
+/// A reply while it is made.
+struct Draft {
+    status: StatusCode,
+    body: Bytes,
+    content_type: HeaderValue,
+    headers: HeaderMap,
+}
+
+impl Draft {
+    fn http(self) -> Response<Bytes> {
+        let mut headers = self.headers;
+        if !self.body.is_empty() {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+            headers.insert(CONTENT_TYPE, self.content_type);
+        }
+        let mut response = Response::new(self.body);
+        *response.status_mut() = self.status;
+        *response.headers_mut() = headers;
+        response
+    }
+
+    /// A response that consists of trailers only.
+    fn grpc(self, code: u8) -> Response<Bytes> {
+        let mut headers = self.headers;
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(GRPC_STATUS, small_number(code.into()));
+        if let Ok(message) = HeaderValue::try_from(percent_encoded(&self.body)) {
+            if !message.is_empty() {
+                headers.insert(GRPC_MESSAGE, message);
+            }
+        }
+        let mut response = Response::new(Bytes::new());
+        *response.headers_mut() = headers;
+        response
+    }
+}
+
+/// gRPC's encoding of messages: all but printable ASCII, and `%`, is escaped.
+fn percent_encoded(message: &[u8]) -> String {
+    let mut out = String::with_capacity(message.len());
+    for &byte in message {
+        if (b' '..=b'~').contains(&byte) && byte != b'%' {
+            out.push(byte as char);
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}

@@ -1,0 +1,228 @@
+//! What is tried again: Envoy's `RetryStateImpl`, as a function of what came back.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::{HeaderMap, HeaderName, Response, StatusCode};
+
+use super::{Retries, policy::Compiled};
+use crate::{Error, Kind, model::RetryOn, route::Headers, telemetry::record::grpc_status};
+
+const RETRY_ON: HeaderName = HeaderName::from_static("x-envoy-retry-on");
+const RETRY_GRPC_ON: HeaderName = HeaderName::from_static("x-envoy-retry-grpc-on");
+const MAX_RETRIES: HeaderName = HeaderName::from_static("x-envoy-max-retries");
+const STATUS_CODES: HeaderName = HeaderName::from_static("x-envoy-retriable-status-codes");
+const HEADER_NAMES: HeaderName = HeaderName::from_static("x-envoy-retriable-header-names");
+const HEDGE: HeaderName = HeaderName::from_static("x-envoy-hedge-on-per-try-timeout");
+const PER_TRY_TIMEOUT: HeaderName =
+    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms");
+const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
+
+/// The conditions of one request: its policy, and what its headers add.
+#[derive(Debug)]
+pub(super) struct Conditions {
+    pub(super) policy: Retries,
+    on: RetryOn,
+    pub(super) left: u32,
+    pub(super) per_try: Option<Duration>,
+    more: Option<Box<More>>,
+}
+
+/// What few requests ask for.
+#[derive(Debug, Default)]
+struct More {
+    codes: Vec<StatusCode>,
+    headers: Vec<HeaderName>,
+}
+
+impl Conditions {
+    /// The conditions for a request, whose retry headers are taken out; `None` if nothing is ever tried again and no
+    /// attempt has a limit of its own.
+    pub(super) fn new(
+        policy: Option<&Retries>,
+        headers: &mut HeaderMap,
+        asks: bool,
+    ) -> Option<Self> {
+        let mut this = match policy {
+            Some(policy) if policy.is_active() || policy.0.per_try.is_some() || asks => Self {
+                on: policy.0.on,
+                left: policy.0.retries,
+                per_try: policy.0.per_try,
+                more: None,
+                policy: policy.clone(),
+            },
+            None if asks => Self {
+                on: RetryOn::default(),
+                left: super::policy::DEFAULT_RETRIES,
+                per_try: None,
+                more: None,
+                policy: Retries::asked(),
+            },
+            _ => return None,
+        };
+        if asks {
+            this.read(headers);
+        }
+        let tests = &this.policy.0.request_headers;
+        if !tests.is_empty() && !any(tests, headers) {
+            this.on = RetryOn::default();
+        }
+        (!this.on.is_empty() && this.left > 0 || this.per_try.is_some()).then_some(this)
+    }
+
+    /// Whether a further attempt is ever made.
+    pub(super) fn can_retry(&self) -> bool {
+        !self.on.is_empty() && self.left > 0
+    }
+
+    fn read(&mut self, headers: &mut HeaderMap) {
+        for name in [RETRY_ON, RETRY_GRPC_ON] {
+            if let Some(text) = headers
+                .remove(name)
+                .as_ref()
+                .and_then(|value| value.to_str().ok())
+            {
+                self.on = self.on.or(RetryOn::parse(text).0);
+            }
+        }
+        if let Some(max) = number(headers.remove(MAX_RETRIES)) {
+            self.left = max;
+        }
+        if let Some(millis) = number(headers.remove(PER_TRY_TIMEOUT)) {
+            self.per_try = (millis > 0).then(|| Duration::from_millis(millis.into()));
+        }
+        if let Some(list) = headers.remove(STATUS_CODES) {
+            let codes = words(list.to_str().unwrap_or_default())
+                .filter_map(|code| code.parse::<StatusCode>().ok());
+            self.more.get_or_insert_default().codes.extend(codes);
+        }
+        if let Some(list) = headers.remove(HEADER_NAMES) {
+            let names = words(list.to_str().unwrap_or_default())
+                .filter_map(|name| name.parse::<HeaderName>().ok());
+            self.more.get_or_insert_default().headers.extend(names);
+        }
+        headers.remove(HEDGE);
+    }
+
+    /// Whether a response is tried again.
+    pub(super) fn response<B>(&self, response: &Response<B>) -> bool {
+        if response.headers().contains_key(RATE_LIMITED) {
+            return self.on.any(RetryOn::ENVOY_RATELIMITED);
+        }
+        let status = response.status();
+        let code = status.as_u16();
+        let on = |condition| self.on.any(condition);
+        on(RetryOn::SERVER_ERROR) && status.is_server_error()
+            || on(RetryOn::GATEWAY_ERROR) && (502..=504).contains(&code)
+            || on(RetryOn::RETRIABLE_4XX) && code == 409
+            || on(RetryOn::RETRIABLE_STATUS_CODES) && self.has_code(status)
+            || on(RetryOn::RETRIABLE_HEADERS) && self.has_header(response.headers())
+            || self.grpc(response.headers())
+    }
+
+    fn has_code(&self, status: StatusCode) -> bool {
+        let more = self
+            .more
+            .as_ref()
+            .is_some_and(|more| more.codes.contains(&status));
+        more || self.policy.0.codes.contains(&status)
+    }
+
+    fn has_header(&self, headers: &HeaderMap) -> bool {
+        let more = self
+            .more
+            .as_ref()
+            .is_some_and(|more| more.headers.iter().any(|name| headers.contains_key(name)));
+        more || any(&self.policy.0.headers, headers)
+    }
+
+    /// gRPC conditions look at responses that consist of trailers only; later trailers come too late.
+    fn grpc(&self, headers: &HeaderMap) -> bool {
+        const ALL: RetryOn = RetryOn::GRPC_CANCELLED
+            .or(RetryOn::GRPC_DEADLINE_EXCEEDED)
+            .or(RetryOn::GRPC_INTERNAL)
+            .or(RetryOn::GRPC_RESOURCE_EXHAUSTED)
+            .or(RetryOn::GRPC_UNAVAILABLE);
+        if !self.on.any(ALL) {
+            return false;
+        }
+        let condition = match grpc_status(headers) {
+            Some(1) => RetryOn::GRPC_CANCELLED,
+            Some(4) => RetryOn::GRPC_DEADLINE_EXCEEDED,
+            Some(8) => RetryOn::GRPC_RESOURCE_EXHAUSTED,
+            Some(13) => RetryOn::GRPC_INTERNAL,
+            Some(14) => RetryOn::GRPC_UNAVAILABLE,
+            _ => return false,
+        };
+        self.on.any(condition)
+    }
+
+    /// Whether the lack of a response is tried again.
+    pub(super) fn failure(&self, error: &Error) -> bool {
+        let kind = error.kind();
+        let on = |condition| self.on.any(condition);
+        let connect = matches!(kind, Kind::ConnectFailure | Kind::ConnectTimeout);
+        let reset = connect
+            || matches!(
+                kind,
+                Kind::ConnectionTermination
+                    | Kind::RemoteReset
+                    | Kind::RefusedStream
+                    | Kind::UpstreamProtocol
+                    | Kind::LocalReset
+                    | Kind::PerTryTimeout
+            );
+        if !reset {
+            return false;
+        }
+        on(RetryOn::SERVER_ERROR)
+            || on(RetryOn::GATEWAY_ERROR)
+            || on(RetryOn::RESET)
+            || on(RetryOn::RESET_BEFORE_REQUEST) && (connect || unsent(error))
+            || on(RetryOn::CONNECT_FAILURE) && connect
+            || on(RetryOn::REFUSED_STREAM) && kind == Kind::RefusedStream
+    }
+}
+
+/// Whether nothing of the request reached the upstream.
+fn unsent(error: &Error) -> bool {
+    #[cfg(feature = "client")]
+    let lost = crate::pool::lost(error).is_some_and(|lost| !lost.sent);
+    #[cfg(not(feature = "client"))]
+    let lost = false;
+    lost || error.kind() == Kind::RefusedStream
+}
+
+impl Compiled {
+    /// How long the response asks to wait, if the policy listens to that.
+    pub(super) fn asked_back_off(&self, headers: &HeaderMap) -> Option<Duration> {
+        let policy = self.rate_limited.as_ref()?;
+        policy.reset_headers.iter().find_map(|(name, seconds)| {
+            let value: u64 = headers.get(name)?.to_str().ok()?.trim().parse().ok()?;
+            let wait = if *seconds {
+                Duration::from_secs(value)
+            } else {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+                Duration::from_secs(value).checked_sub(now)?
+            };
+            (wait <= policy.max_interval).then_some(wait)
+        })
+    }
+}
+
+/// Whether one of the tests holds.
+fn any(tests: &[crate::route::HeaderTest], headers: &HeaderMap) -> bool {
+    tests.iter().any(|test| match test.field() {
+        crate::route::Field::Header(name) => test.matches_value(headers.joined(name).as_deref()),
+        _ => test.matches_value(None),
+    })
+}
+
+fn words(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
+}
+
+fn number(value: Option<http::HeaderValue>) -> Option<u32> {
+    value?.to_str().ok()?.trim().parse().ok()
+}

@@ -1,0 +1,298 @@
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::Response;
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::{Repeat, conditions::Conditions, saved::SavedHead};
+use crate::{
+    Error, Kind,
+    body::{MeshBody, ReplayEnd, RequestBody, ResponseBody},
+    cluster::{Endpoint, Permit},
+    telemetry::{clock, flags::Flag, record::Record},
+    transport::Deadline,
+};
+
+/// What a further attempt is made of.
+#[derive(Debug)]
+pub(super) struct Again<S, X, B> {
+    pub(super) inner: S,
+    pub(super) rest: X,
+    pub(super) head: SavedHead,
+    pub(super) body: Kept<B>,
+}
+
+/// The request body between attempts.
+#[derive(Debug)]
+pub(super) enum Kept<B> {
+    Empty,
+    Body(ReplayEnd<B>),
+}
+
+pin_project! {
+    /// The future of [`Retry`](super::Retry).
+    pub struct ResponseFuture<S: Service<R>, R: Repeat, B> {
+        #[pin]
+        state: State<S::Future>,
+        turn: Option<Turn>,
+        again: Option<Again<S, R::Rest, B>>,
+    }
+}
+
+impl<S: Service<R>, R: Repeat, B> std::fmt::Debug for ResponseFuture<S, R, B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseFuture")
+            .field("turn", &self.turn)
+            .finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    #[project = StateProject]
+    enum State<F> {
+        Trying {
+            #[pin]
+            attempt: F,
+        },
+        Waiting {
+            until: Deadline,
+        },
+    }
+}
+
+/// Where the request stands among its attempts.
+#[derive(Debug)]
+struct Turn {
+    conditions: Conditions,
+    record: Option<Arc<Record>>,
+    /// Attempts so far.
+    attempts: u32,
+    /// Limit of the attempt that runs; made when the request has arrived.
+    per_try: Option<Deadline>,
+    permit: Option<Permit>,
+    tried: Vec<Arc<Endpoint>>,
+}
+
+impl<S: Service<R>, R: Repeat, B> ResponseFuture<S, R, B> {
+    /// A single attempt.
+    pub(super) fn once(attempt: S::Future) -> Self {
+        Self {
+            state: State::Trying { attempt },
+            turn: None,
+            again: None,
+        }
+    }
+
+    pub(super) fn new(
+        attempt: S::Future,
+        conditions: Conditions,
+        record: Option<Arc<Record>>,
+        again: Option<Again<S, R::Rest, B>>,
+    ) -> Self {
+        Self {
+            state: State::Trying { attempt },
+            turn: Some(Turn {
+                conditions,
+                record,
+                attempts: 1,
+                per_try: None,
+                permit: None,
+                tried: Vec::new(),
+            }),
+            again,
+        }
+    }
+}
+
+impl<S, R, B, U> Future for ResponseFuture<S, R, B>
+where
+    S: Service<R, Response = Response<ResponseBody<U>>, Error = Error>,
+    R: Repeat<Body = RequestBody<B>>,
+    B: MeshBody,
+    U: MeshBody,
+{
+    type Output = Result<Response<ResponseBody<U>>, Error>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let wait = match this.state.as_mut().project() {
+                StateProject::Trying { attempt } => {
+                    let result = match (attempt.poll(context), &mut *this.turn) {
+                        (Poll::Ready(result), None) => return Poll::Ready(result),
+                        (Poll::Ready(result), Some(_)) => result,
+                        (Poll::Pending, Some(turn)) => Err(ready!(turn.poll_per_try(context))),
+                        (Poll::Pending, None) => return Poll::Pending,
+                    };
+                    let Some(turn) = &mut *this.turn else {
+                        return Poll::Ready(result);
+                    };
+                    let repeatable = this.again.as_ref().is_some_and(Again::is_repeatable);
+                    let budget = this.again.as_ref().map(|again| R::budget(&again.rest));
+                    match turn.decide(&result, repeatable, budget.flatten()) {
+                        Some(wait) => wait,
+                        None => return Poll::Ready(turn.last(result)),
+                    }
+                }
+                StateProject::Waiting { until } => {
+                    ready!(Pin::new(until).poll(context));
+                    let (Some(turn), Some(again)) = (&mut *this.turn, &mut *this.again) else {
+                        return Poll::Ready(Err(Kind::Internal.into()));
+                    };
+                    match again.next::<R>(turn) {
+                        Some(request) => {
+                            let attempt = again.inner.call(request);
+                            this.state.set(State::Trying { attempt });
+                        }
+                        None => return Poll::Ready(Err(Kind::LocalReset.into())),
+                    }
+                    continue;
+                }
+            };
+            // The response or failure of the last attempt is dropped here, before the next one begins.
+            let until = this.turn.as_ref().map_or_else(
+                || Deadline::alone(clock::now() + wait),
+                |turn| turn.deadline(wait),
+            );
+            this.state.set(State::Waiting { until });
+        }
+    }
+}
+
+impl<S, X, B: MeshBody> Again<S, X, B> {
+    fn is_repeatable(&self) -> bool {
+        match &self.body {
+            Kept::Empty => true,
+            Kept::Body(body) => body.can_repeat(),
+        }
+    }
+
+    fn next<R>(&self, turn: &mut Turn) -> Option<R>
+    where
+        R: Repeat<Rest = X, Body = RequestBody<B>>,
+    {
+        let body = match &self.body {
+            Kept::Empty => RequestBody::empty(),
+            Kept::Body(kept) => RequestBody::replayed(kept.read()?),
+        };
+        turn.attempts += 1;
+        let request = self.head.request(body);
+        let mut request = R::again(&self.rest, request, turn.attempts, &turn.tried);
+        request.avoid(turn.conditions.policy.0.host_attempts);
+        Some(request)
+    }
+}
+
+impl Turn {
+    fn deadline(&self, after: Duration) -> Deadline {
+        let at = clock::now() + after;
+        match self.record.as_ref().and_then(|record| record.connection()) {
+            Some(connection) => connection.timer().deadline(at),
+            None => Deadline::alone(at),
+        }
+    }
+
+    /// Ready with an error when the attempt's own time is over.
+    fn poll_per_try(&mut self, context: &mut Context<'_>) -> Poll<Error> {
+        let Some(limit) = self.conditions.per_try else {
+            return Poll::Pending;
+        };
+        if self.per_try.is_none() {
+            if let Some(record) = &self.record {
+                ready!(record.poll_received(context));
+            }
+            self.per_try = Some(self.deadline(limit));
+        }
+        if let Some(deadline) = &mut self.per_try {
+            ready!(Pin::new(deadline).poll(context));
+        }
+        self.stats(|stats| stats.upstream_rq_per_try_timeout.add(1));
+        Poll::Ready(Kind::PerTryTimeout.into())
+    }
+
+    /// The back-off before the next attempt, or `None` if this was the last.
+    fn decide<U>(
+        &mut self,
+        result: &Result<Response<U>, Error>,
+        repeatable: bool,
+        budget: Option<(Arc<crate::cluster::Cluster>, crate::model::Priority)>,
+    ) -> Option<Duration> {
+        let wanted = match result {
+            Ok(response) => self.conditions.response(response),
+            Err(error) => self.conditions.failure(error),
+        };
+        if !wanted {
+            if self.attempts > 1 && result.is_ok() {
+                self.stats(|stats| stats.upstream_rq_retry_success.add(1));
+            }
+            return None;
+        }
+        if self.conditions.left == 0 {
+            self.stats(|stats| stats.upstream_rq_retry_limit_exceeded.add(1));
+            if let Some(record) = &self.record {
+                record.flag(Flag::UpstreamRetryLimitExceeded);
+            }
+            return None;
+        }
+        if !repeatable {
+            return None;
+        }
+        self.conditions.left -= 1;
+        self.permit = None;
+        if let Some((cluster, priority)) = budget {
+            self.permit = Permit::retry(&cluster, priority);
+            if self.permit.is_none() {
+                cluster.stats().upstream_rq_retry_overflow.add(1);
+                if let Some(record) = &self.record {
+                    record.flag(Flag::UpstreamOverflow);
+                }
+                return None;
+            }
+        }
+        self.stats(|stats| stats.upstream_rq_retry.add(1));
+        self.per_try = None;
+        self.remember();
+        let policy = &self.conditions.policy.0;
+        let asked = result
+            .as_ref()
+            .ok()
+            .and_then(|response| policy.asked_back_off(response.headers()));
+        Some(asked.unwrap_or_else(|| policy.back_off(self.attempts - 1, rand::random())))
+    }
+
+    /// Keeps the endpoint that was tried, so that it is avoided.
+    fn remember(&mut self) {
+        if !self.conditions.policy.0.avoid_previous {
+            return;
+        }
+        let endpoint = self
+            .record
+            .as_ref()
+            .and_then(|record| record.late().endpoint.clone());
+        self.tried.extend(endpoint);
+    }
+
+    fn stats(&self, count: impl FnOnce(&crate::cluster::ClusterStats)) {
+        if let Some(record) = &self.record {
+            if let Some(cluster) = &record.late().cluster {
+                count(cluster.stats());
+            }
+        }
+    }
+
+    fn last<U>(
+        &mut self,
+        result: Result<Response<ResponseBody<U>>, Error>,
+    ) -> Result<Response<ResponseBody<U>>, Error> {
+        result.map(|mut response| {
+            response.body_mut().hold_retry(self.permit.take());
+            response
+        })
+    }
+}

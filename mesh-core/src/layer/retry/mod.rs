@@ -1,0 +1,20 @@
+//! Tries a request again at another endpoint, under Envoy's conditions.
+//!
+//! An attempt is repeated if its answer, or the lack of one, is among the conditions; if attempts are left; if the cluster's
+//! limit or budget of retries allows; and if the request body still fits into what may be kept of it. Between two attempts
+//! lies a back-off with full jitter. `x-envoy-retry-on`, `-retry-grpc-on`, `-max-retries`, `-retriable-status-codes` and
+//! `-retriable-header-names` of the request add to the policy, and are not sent on.
+
+mod conditions;
+mod future;
+mod layer;
+mod policy;
+mod saved;
+mod service;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    future::ResponseFuture, layer::RetryLayer, policy::Retries, saved::Repeat, service::Retry,
+};

@@ -1,0 +1,156 @@
+//! A compiled retry policy.
+
+use std::{sync::Arc, time::Duration};
+
+use http::StatusCode;
+
+use crate::{
+    model::{self, Name, RateLimitedBackOff, RetryOn},
+    route::{HeaderTest, RetryRules, header_tests},
+};
+
+/// Envoy's default for the first back-off.
+const BASE_INTERVAL: Duration = Duration::from_millis(25);
+/// Envoy's default for `num_retries`.
+pub(super) const DEFAULT_RETRIES: u32 = 1;
+/// Bytes of a request body that are kept unless the policy says otherwise: Envoy's buffer limit.
+const BUFFER: u64 = 1 << 20;
+
+/// When and how a request is tried again, compiled from a [`model::RetryPolicy`]. Cloning shares.
+#[derive(Clone, Debug)]
+pub struct Retries(pub(super) Arc<Compiled>);
+
+#[derive(Debug)]
+pub(super) struct Compiled {
+    pub(super) on: RetryOn,
+    pub(super) retries: u32,
+    pub(super) codes: Vec<StatusCode>,
+    pub(super) headers: Box<[HeaderTest]>,
+    pub(super) request_headers: Box<[HeaderTest]>,
+    /// Limit of one attempt: its own, or that of idleness within it.
+    pub(super) per_try: Option<Duration>,
+    pub(super) base: Duration,
+    pub(super) max: Duration,
+    pub(super) rate_limited: Option<RateLimitedBackOff>,
+    pub(super) avoid_previous: bool,
+    pub(super) host_attempts: u32,
+    pub(super) buffer: u64,
+}
+
+impl Retries {
+    /// Compiles a policy. A request body is kept up to `buffer` bytes; `None`: 1 MiB.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with a header matcher.
+    pub fn new(policy: &model::RetryPolicy, buffer: Option<u64>) -> Result<Self, Name> {
+        Ok(Self::compile(
+            policy,
+            header_tests(&policy.headers)?,
+            header_tests(&policy.request_headers)?,
+            buffer,
+        ))
+    }
+
+    /// The retries of a route. A request body is kept up to `buffer` bytes; `None`: 1 MiB.
+    pub fn of(rules: &RetryRules, buffer: Option<u64>) -> Self {
+        let (headers, request_headers) = (rules.headers.clone(), rules.request_headers.clone());
+        Self::compile(&rules.config, headers, request_headers, buffer)
+    }
+
+    fn compile(
+        policy: &model::RetryPolicy,
+        headers: Box<[HeaderTest]>,
+        request_headers: Box<[HeaderTest]>,
+        buffer: Option<u64>,
+    ) -> Self {
+        let base = policy.base_interval.unwrap_or(BASE_INTERVAL);
+        let positive = |limit: Option<Duration>| limit.filter(|limit| !limit.is_zero());
+        let per_try = match (
+            positive(policy.per_try_timeout),
+            positive(policy.per_try_idle_timeout),
+        ) {
+            (Some(whole), Some(idle)) => Some(whole.min(idle)),
+            (whole, idle) => whole.or(idle),
+        };
+        Self(Arc::new(Compiled {
+            on: policy.on,
+            retries: policy.retries,
+            codes: policy.codes.clone(),
+            headers,
+            request_headers,
+            per_try,
+            base,
+            max: policy.max_interval.unwrap_or(base * 10).max(base),
+            rate_limited: policy.rate_limited.clone(),
+            avoid_previous: policy.avoid_previous_hosts,
+            host_attempts: policy.host_selection_attempts,
+            buffer: buffer.unwrap_or(BUFFER),
+        }))
+    }
+
+    /// A policy with Envoy's defaults: conditions and how often.
+    pub fn simple(on: RetryOn, retries: u32) -> Self {
+        Self(Arc::new(Compiled {
+            on,
+            retries,
+            codes: Vec::new(),
+            headers: Box::default(),
+            request_headers: Box::default(),
+            per_try: None,
+            base: BASE_INTERVAL,
+            max: BASE_INTERVAL * 10,
+            rate_limited: None,
+            avoid_previous: false,
+            host_attempts: 1,
+            buffer: BUFFER,
+        }))
+    }
+
+    /// What a request without a policy of its own uses when its headers ask for retries.
+    pub(super) fn asked() -> Self {
+        static ASKED: std::sync::OnceLock<Retries> = std::sync::OnceLock::new();
+        ASKED
+            .get_or_init(|| Self::simple(RetryOn::default(), DEFAULT_RETRIES))
+            .clone()
+    }
+
+    /// Whether it can ever act.
+    pub fn is_active(&self) -> bool {
+        !self.0.on.is_empty() && self.0.retries > 0
+    }
+}
+
+impl Compiled {
+    /// The back-off before retry number `retry` (from 0): a random part of `base · 2^retry`, at most of `max`.
+    pub(super) fn back_off(&self, retry: u32, random: u64) -> Duration {
+        let ceiling = self
+            .base
+            .checked_mul(1_u32.checked_shl(retry).unwrap_or(u32::MAX))
+            .map_or(self.max, |ceiling| ceiling.min(self.max));
+        let nanos = u64::try_from(ceiling.as_nanos()).unwrap_or(u64::MAX).max(1);
+        Duration::from_nanos(random % nanos)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn back_off_doubles_up_to_its_maximum() {
+        let policy = Retries::simple(RetryOn::SERVER_ERROR, 3);
+        for (retry, most) in [
+            (0, 25_u32),
+            (1, 50),
+            (2, 100),
+            (3, 200),
+            (4, 250),
+            (40, 250),
+        ] {
+            let longest = policy.0.back_off(retry, u64::from(most) * 1_000_000 - 1);
+            assert_eq!(longest.as_millis() + 1, u128::from(most), "retry {retry}");
+            assert_eq!(policy.0.back_off(retry, 0), Duration::ZERO);
+        }
+    }
+}

@@ -1,0 +1,82 @@
+use std::task::{Context, Poll};
+
+use http::Response;
+use http_body::Body;
+use tower_service::Service;
+
+use super::{
+    Repeat, ResponseFuture, Retries,
+    conditions::Conditions,
+    future::{Again, Kept},
+    saved::SavedHead,
+};
+use crate::{
+    Error,
+    body::{MeshBody, ReplayEnd, RequestBody, ResponseBody},
+    layer::PolicyOf,
+};
+
+/// Tries requests again.
+#[derive(Clone, Debug)]
+pub struct Retry<S, P> {
+    inner: S,
+    policy: P,
+}
+
+impl<S, P> Retry<S, P> {
+    /// Retries at `inner` as `policy` says. A clone of `inner` makes each further attempt and must be ready always.
+    pub fn new(inner: S, policy: P) -> Self {
+        Self { inner, policy }
+    }
+}
+
+impl<S, P, R, B, U> Service<R> for Retry<S, P>
+where
+    S: Service<R, Response = Response<ResponseBody<U>>, Error = Error> + Clone,
+    R: Repeat<Body = RequestBody<B>>,
+    P: PolicyOf<R, Retries>,
+    B: MeshBody,
+    U: MeshBody,
+{
+    type Response = S::Response;
+    type Error = Error;
+    type Future = ResponseFuture<S, R, B>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: R) -> Self::Future {
+        let asks = request.asks();
+        let (policy, http) = self.policy.split(&mut request);
+        let Some(conditions) = Conditions::new(policy, http.headers_mut(), asks) else {
+            return ResponseFuture::once(self.inner.call(request));
+        };
+        request.avoid(conditions.policy.0.host_attempts);
+        let again = conditions.can_retry().then(|| Again {
+            inner: self.inner.clone(),
+            rest: request.rest(),
+            head: SavedHead::of(request.request()),
+            body: keep_body(&mut request, conditions.policy.0.buffer),
+        });
+        let record = request.record().cloned();
+        ResponseFuture::new(self.inner.call(request), conditions, record, again)
+    }
+}
+
+/// Makes the request's body one that can be sent again, and returns what keeps it.
+fn keep_body<R, B>(request: &mut R, buffer: u64) -> Kept<B>
+where
+    R: Repeat<Body = RequestBody<B>>,
+    B: MeshBody,
+{
+    let body = request.request_mut().body_mut();
+    if body.is_end_stream() {
+        return Kept::Empty;
+    }
+    let kept = ReplayEnd::new(std::mem::replace(body, RequestBody::empty()), buffer);
+    if let Some(first) = kept.read() {
+        *body = RequestBody::replayed(first);
+    }
+    Kept::Body(kept)
+}

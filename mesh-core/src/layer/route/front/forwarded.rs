@@ -1,0 +1,267 @@
+//! `x-forwarded-*`, `x-envoy-*` and `x-request-id`: who the client is, and which headers it may have set.
+
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, SocketAddr},
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header::VIA};
+
+use super::{Front, Scan};
+use crate::{
+    layer::respond::append,
+    model::{Cidr, ForwardClientCert, HttpConnectionManager},
+    telemetry::{
+        record::Record,
+        request_id::{self, TraceReason, X_REQUEST_ID},
+        small_number,
+    },
+    transport::ConnInfo,
+};
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
+const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
+const FORCE_TRACE: HeaderName = HeaderName::from_static("x-envoy-force-trace");
+const CLIENT_TRACE: HeaderName = HeaderName::from_static("x-client-trace-id");
+
+/// Headers that an edge request may not set.
+const EDGE_ONLY: [HeaderName; 4] = [
+    HeaderName::from_static("x-envoy-decorator-operation"),
+    HeaderName::from_static("x-envoy-downstream-service-cluster"),
+    HeaderName::from_static("x-envoy-downstream-service-node"),
+    HeaderName::from_static("x-envoy-original-path"),
+];
+
+/// Headers that no request from outside may set.
+const INTERNAL_ONLY: [HeaderName; 14] = [
+    HeaderName::from_static("x-envoy-retriable-status-codes"),
+    HeaderName::from_static("x-envoy-retriable-header-names"),
+    HeaderName::from_static("x-envoy-retry-on"),
+    HeaderName::from_static("x-envoy-retry-grpc-on"),
+    HeaderName::from_static("x-envoy-max-retries"),
+    HeaderName::from_static("x-envoy-upstream-alt-stat-name"),
+    HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
+    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms"),
+    HeaderName::from_static("x-envoy-upstream-rq-timeout-alt-response"),
+    HeaderName::from_static("x-envoy-expected-rq-timeout-ms"),
+    HeaderName::from_static("x-envoy-force-trace"),
+    HeaderName::from_static("x-envoy-ip-tags"),
+    HeaderName::from_static("x-envoy-original-url"),
+    HeaderName::from_static("x-envoy-hedge-on-per-try-timeout"),
+];
+
+/// Treats the headers; the client's address if `x-forwarded-for` is trusted to tell it.
+pub(super) fn treat<B>(
+    front: &Front,
+    request: &mut Request<B>,
+    scan: Scan,
+    record: &Record,
+    internal_only: &[HeaderName],
+) -> Option<IpAddr> {
+    let config = &front.config;
+    let connection = record.connection().map(|connection| &**connection);
+    let headers = request.headers_mut();
+    if scan.has(Scan::CLIENT_CERT) {
+        client_cert(headers, config, connection);
+    }
+    let client = client(headers, config, connection);
+    proto(headers, config, connection);
+    let internal = client.single && client.ip.is_some_and(|ip| is_internal(config, ip));
+    let edge = !internal && config.use_remote_address;
+    if scan.has(Scan::ENVOY) {
+        headers.remove(INTERNAL);
+        if !internal {
+            clean(headers, edge);
+        }
+    }
+    if internal {
+        headers.insert(INTERNAL, HeaderValue::from_static("true"));
+    } else {
+        for name in internal_only {
+            headers.remove(name);
+        }
+        if let Some(ip) = client.ip.filter(|_| edge) {
+            if let Ok(value) = HeaderValue::try_from(ip.to_string()) {
+                headers.insert(EXTERNAL_ADDRESS, value);
+            }
+        }
+    }
+    request_id(headers, config, edge);
+    if let Some(via) = &front.via {
+        append(headers, VIA, via);
+    }
+    if let Some(scheme) = &config.scheme {
+        set_scheme(request, scheme);
+    }
+    if client.from_header {
+        record.late().remote = client.ip;
+        client.ip
+    } else {
+        None
+    }
+}
+
+/// Who the client is.
+struct Client {
+    ip: Option<IpAddr>,
+    /// `x-forwarded-for` names a single address.
+    single: bool,
+    from_header: bool,
+}
+
+fn client(
+    headers: &mut HeaderMap,
+    config: &HttpConnectionManager,
+    connection: Option<&ConnInfo>,
+) -> Client {
+    let peer = connection.and_then(|connection| connection.peer.socket());
+    let hops = config.xff_num_trusted_hops;
+    if !config.use_remote_address {
+        let (ip, single) = match headers.get(FORWARDED_FOR) {
+            Some(list) => from_right(list, hops),
+            None => (None, false),
+        };
+        return Client {
+            from_header: ip.is_some(),
+            // Without the header a request counts as external, whatever its peer.
+            single: single && ip.is_some(),
+            ip: ip.or(peer.map(|peer| peer.ip())),
+        };
+    }
+    let list = headers.get(FORWARDED_FOR);
+    let single = list.is_none();
+    let trusted = list
+        .filter(|_| hops > 0)
+        .and_then(|list| from_right(list, hops - 1).0);
+    if let (Some(peer), false) = (peer, config.skip_xff_append) {
+        // A client on this machine is told by the address that the listener itself has.
+        let local = connection.and_then(|connection| connection.local.socket());
+        let shown = local.filter(|_| peer.ip().is_loopback()).unwrap_or(peer);
+        append_address(headers, shown);
+    }
+    Client {
+        from_header: trusted.is_some(),
+        ip: trusted.or(peer.map(|peer| peer.ip())),
+        single,
+    }
+}
+
+fn append_address(headers: &mut HeaderMap, address: SocketAddr) {
+    let mut text = String::with_capacity(40);
+    if let Some(list) = headers
+        .get(FORWARDED_FOR)
+        .and_then(|list| list.to_str().ok())
+    {
+        text.push_str(list);
+        text.push(',');
+    }
+    // Writing to a string cannot fail.
+    let _ = write!(text, "{}", address.ip());
+    if let Ok(value) = HeaderValue::try_from(text) {
+        headers.insert(FORWARDED_FOR, value);
+    }
+}
+
+/// The address that stands `hops` places from the right, and whether it is the only one.
+fn from_right(list: &HeaderValue, hops: u32) -> (Option<IpAddr>, bool) {
+    let Ok(list) = list.to_str() else {
+        return (None, false);
+    };
+    let single = !list.contains(',');
+    let entry = list.rsplit(',').nth(hops as usize).map(str::trim);
+    let ip = entry.and_then(|entry| {
+        entry
+            .parse::<IpAddr>()
+            .ok()
+            .or_else(|| Some(entry.parse::<SocketAddr>().ok()?.ip()))
+            .or_else(|| entry.strip_prefix('[')?.strip_suffix(']')?.parse().ok())
+    });
+    (ip, single)
+}
+
+fn proto(headers: &mut HeaderMap, config: &HttpConnectionManager, connection: Option<&ConnInfo>) {
+    let overwrite = config.use_remote_address && config.xff_num_trusted_hops == 0;
+    if overwrite || !headers.contains_key(FORWARDED_PROTO) {
+        let tls = connection.is_some_and(|connection| connection.security.tls);
+        let proto = HeaderValue::from_static(if tls { "https" } else { "http" });
+        headers.insert(FORWARDED_PROTO, proto);
+    }
+    if config.append_x_forwarded_port && (overwrite || !headers.contains_key(FORWARDED_PORT)) {
+        let local = connection.and_then(|connection| connection.local.socket());
+        if let Some(local) = local {
+            headers.insert(FORWARDED_PORT, small_number(local.port().into()));
+        }
+    }
+}
+
+fn is_internal(config: &HttpConnectionManager, ip: IpAddr) -> bool {
+    match &config.internal_addresses {
+        Some(blocks) => blocks.iter().any(|block: &Cidr| block.contains(ip)),
+        None => match ip.to_canonical() {
+            IpAddr::V4(v4) => v4.is_private() || v4.is_loopback(),
+            IpAddr::V6(v6) => v6.is_unique_local() || v6.is_loopback(),
+        },
+    }
+}
+
+fn clean(headers: &mut HeaderMap, edge: bool) {
+    if edge {
+        for name in EDGE_ONLY {
+            headers.remove(name);
+        }
+    }
+    for name in INTERNAL_ONLY {
+        headers.remove(name);
+    }
+}
+
+/// What becomes of the client's certificate details. Without mutual TLS on this connection there is nothing to add.
+fn client_cert(
+    headers: &mut HeaderMap,
+    config: &HttpConnectionManager,
+    connection: Option<&ConnInfo>,
+) {
+    let mutual = connection.is_some_and(|connection| connection.security.peer_identity.is_some());
+    let keep = match config.forward_client_cert {
+        ForwardClientCert::AlwaysForwardOnly => true,
+        ForwardClientCert::ForwardOnly | ForwardClientCert::AppendForward => mutual,
+        ForwardClientCert::Sanitize | ForwardClientCert::SanitizeSet => false,
+    };
+    if !keep {
+        headers.remove(CLIENT_CERT);
+    }
+}
+
+fn request_id(headers: &mut HeaderMap, config: &HttpConnectionManager, edge: bool) {
+    if !config.generate_request_id {
+        return;
+    }
+    let forced = edge && !config.preserve_external_request_id;
+    if !forced && headers.contains_key(X_REQUEST_ID) {
+        return;
+    }
+    let reason = match &config.tracing {
+        Some(_) if !config.pack_trace_reason => TraceReason::None,
+        Some(_) if headers.contains_key(FORCE_TRACE) => TraceReason::Forced,
+        Some(_) if headers.contains_key(CLIENT_TRACE) => TraceReason::Client,
+        Some(tracing) if rand::random::<u32>() % 10_000 < tracing.random_sampling => {
+            TraceReason::Sampled
+        }
+        _ => TraceReason::None,
+    };
+    headers.insert(X_REQUEST_ID, request_id::generate(reason));
+}
+
+fn set_scheme<B>(request: &mut Request<B>, scheme: &str) {
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    if parts.authority.is_some() {
+        if let Ok(scheme) = scheme.parse() {
+            parts.scheme = Some(scheme);
+        }
+    }
+    *request.uri_mut() = http::Uri::from_parts(parts).unwrap_or_default();
+}

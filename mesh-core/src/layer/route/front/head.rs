@@ -1,0 +1,222 @@
+//! Checks and normal forms of host, path and headers of the connection.
+
+use std::borrow::Cow;
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Version,
+    header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+};
+
+use super::{Answer, Scan, redirect};
+use crate::{
+    Error, Kind,
+    model::{HttpConnectionManager, StripPort, UnderscoresAction},
+    route::{
+        HeadMut, host,
+        path::{self, Unescaped},
+    },
+    transport::ConnInfo,
+};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Names with `_`, which some servers read as `-`.
+pub(super) fn underscores<B>(
+    request: &mut Request<B>,
+    scan: Scan,
+    action: UnderscoresAction,
+) -> Result<(), Answer> {
+    if !scan.has(Scan::UNDERSCORE) {
+        return Ok(());
+    }
+    match action {
+        UnderscoresAction::Allow => Ok(()),
+        UnderscoresAction::RejectRequest => Err(Kind::DownstreamProtocol.into()),
+        UnderscoresAction::DropHeader => {
+            let headers = request.headers_mut();
+            let names: Vec<_> = headers
+                .keys()
+                .filter(|name| name.as_str().contains('_'))
+                .cloned()
+                .collect();
+            for name in names {
+                headers.remove(name);
+            }
+            Ok(())
+        }
+    }
+}
+
+/// There is one host, and it has the form that the listener wants.
+pub(super) fn host<B>(
+    request: &mut Request<B>,
+    connection: Option<&ConnInfo>,
+    config: &HttpConnectionManager,
+) -> Result<(), Answer> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let (first, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return Err(Kind::DownstreamProtocol.into());
+    }
+    let authority = request.uri().authority();
+    let missing = authority.is_none() && first.is_none_or(HeaderValue::is_empty);
+    // RFC 9112, 3.2.2: with an absolute form the header is to be ignored.
+    let ignored = authority.is_some()
+        && first.is_some_and(|host| {
+            authority.is_some_and(|own| own.as_str().as_bytes() != host.as_bytes())
+        });
+    if missing {
+        let default = HeaderValue::from_str(&config.http1.default_host).ok();
+        match default.filter(|host| request.version() == Version::HTTP_10 && !host.is_empty()) {
+            Some(default) => drop(request.headers_mut().insert(HOST, default)),
+            None => return Err(Kind::MissingHost.into()),
+        }
+    }
+    if ignored {
+        request.headers_mut().remove(HOST);
+    }
+    if config.strip_port != StripPort::No || config.strip_trailing_host_dot {
+        strip(request, connection, config);
+    }
+    Ok(())
+}
+
+fn strip<B>(
+    request: &mut Request<B>,
+    connection: Option<&ConnInfo>,
+    config: &HttpConnectionManager,
+) {
+    let Some(old) = request.field(&crate::route::Field::Authority) else {
+        return;
+    };
+    let port = connection
+        .and_then(|connection| connection.local.socket())
+        .map(|local| local.port());
+    let mut new = Cow::Borrowed(host::strip_port(&old, config.strip_port, port));
+    if config.strip_trailing_host_dot {
+        new = Cow::Owned(host::strip_trailing_dot(&new).into_owned());
+    }
+    if new != old {
+        let new = new.into_owned();
+        request.set_authority(&new);
+    }
+}
+
+/// The path begins with `/`, and has the form that the listener wants.
+pub(super) fn path<B>(
+    request: &mut Request<B>,
+    config: &HttpConnectionManager,
+) -> Result<(), Answer> {
+    let Some(old) = request.uri().path_and_query() else {
+        return if request.method() == Method::CONNECT {
+            Ok(())
+        } else {
+            Err(Kind::PathNormalization.into())
+        };
+    };
+    let old = old.as_str().as_bytes();
+    if old.first() != Some(&b'/') {
+        // `OPTIONS *` is for the server itself, and a proxy has no route for it.
+        return Err(Kind::NoRoute.into());
+    }
+    let mut new = match path::unescape_slashes(old, config.escaped_slashes) {
+        Unescaped::Forward(path) => path,
+        Unescaped::Redirect(path) => return Err(redirect(&path)),
+        Unescaped::Reject => return Err(Kind::PathNormalization.into()),
+    };
+    if config.normalize_path {
+        new = match path::normalize(&new) {
+            Some(Cow::Owned(path)) => Cow::Owned(path),
+            Some(Cow::Borrowed(_)) => new,
+            None => return Err(Kind::PathNormalization.into()),
+        };
+    }
+    if config.merge_slashes {
+        if let Cow::Owned(path) = path::merge_slashes(&new) {
+            new = Cow::Owned(path);
+        }
+    }
+    if let Cow::Owned(new) = new {
+        request.set_path(&new);
+    }
+    Ok(())
+}
+
+/// Headers that speak of the client's connection are not sent on; those of an upgrade are.
+pub(super) fn connection<B>(request: &mut Request<B>, scan: Scan) -> Result<(), Answer> {
+    if scan.has(Scan::TE) {
+        let trailers = request
+            .headers()
+            .get_all(TE)
+            .iter()
+            .any(|te| lists(te, "trailers"));
+        if trailers {
+            request
+                .headers_mut()
+                .insert(TE, HeaderValue::from_static("trailers"));
+        } else {
+            request.headers_mut().remove(TE);
+        }
+    }
+    if !scan.has(Scan::CONNECTION) {
+        return Ok(());
+    }
+    let upgrade = scan.has(Scan::UPGRADE) && is_upgrade(request);
+    let headers = request.headers_mut();
+    if let Some(list) = headers.get(CONNECTION).cloned() {
+        nominated(headers, &list)?;
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS] {
+        headers.remove(name);
+    }
+    if upgrade {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        // Without a length the upgrade would seem to have a body once its transfer coding is gone.
+        if headers.remove(TRANSFER_ENCODING).is_none() && !headers.contains_key(CONTENT_LENGTH) {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+    } else {
+        headers.remove(CONNECTION);
+        headers.remove(UPGRADE);
+        headers.remove(TRANSFER_ENCODING);
+    }
+    Ok(())
+}
+
+/// Whether the request asks for an upgrade over HTTP/1.1 that can be forwarded. `h2c` is never: Envoy drops it too.
+fn is_upgrade<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    let asked = headers
+        .get_all(CONNECTION)
+        .iter()
+        .any(|list| lists(list, "upgrade"));
+    asked
+        && request.version() == Version::HTTP_11
+        && headers
+            .get(UPGRADE)
+            .is_some_and(|kind| !kind.as_bytes().eq_ignore_ascii_case(b"h2c"))
+}
+
+fn lists(value: &HeaderValue, word: &str) -> bool {
+    value.to_str().is_ok_and(|list| {
+        list.split(',')
+            .any(|one| one.trim().eq_ignore_ascii_case(word))
+    })
+}
+
+/// RFC 9110, 7.6.1: what `connection` names is meant for us only. Names that the mesh itself relies on may not be named.
+fn nominated(headers: &mut HeaderMap, list: &HeaderValue) -> Result<(), Error> {
+    let list = list.to_str().map_err(|_| Kind::DownstreamProtocol)?;
+    for name in list.split(',').map(str::trim) {
+        let lower = name.to_ascii_lowercase();
+        match lower.as_str() {
+            "" | "close" | "keep-alive" | "upgrade" | "te" | "http2-settings" => {}
+            "host" | "content-length" | "x-forwarded-for" | "x-forwarded-host"
+            | "x-forwarded-proto" => return Err(Kind::DownstreamProtocol.into()),
+            other => drop(headers.remove(other)),
+        }
+    }
+    Ok(())
+}

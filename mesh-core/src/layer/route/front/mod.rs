@@ -1,0 +1,167 @@
+//! What a connection manager does with a request head before it is routed (`ConnectionManagerUtility`).
+
+mod forwarded;
+mod head;
+mod scan;
+
+#[cfg(test)]
+mod tests;
+
+use std::{net::IpAddr, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response, StatusCode, header::LOCATION};
+
+use self::scan::Scan;
+use crate::{
+    Error, Kind,
+    layer::Exchange,
+    model::{HttpConnectionManager, Name, Upgrade},
+    telemetry::record::Wants,
+};
+
+/// How requests are treated before they are routed.
+#[derive(Debug)]
+pub struct Front {
+    config: HttpConnectionManager,
+    wants: Arc<Wants>,
+    via: Option<HeaderValue>,
+    /// A proxy that faces clients or applications: it writes `x-forwarded-*` and `x-request-id`.
+    proxy: bool,
+    /// Path of health checks that are answered here.
+    health: Option<Name>,
+}
+
+/// An answer without a route.
+#[derive(Debug)]
+pub enum Answer {
+    /// An error, which becomes a local reply.
+    Error(Error),
+    /// A response.
+    Response(Box<Response<Bytes>>),
+}
+
+impl<E: Into<Error>> From<E> for Answer {
+    fn from(error: E) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+/// What is known of a request after it was treated.
+#[derive(Debug, Default)]
+pub(super) struct Treated {
+    /// The client's address, if `x-forwarded-for` is trusted to tell it.
+    pub(super) remote: Option<IpAddr>,
+    pub(super) has_envoy_headers: bool,
+}
+
+impl Front {
+    /// The treatment that `config` asks for. `wants`: what the record keeps of request heads.
+    pub fn new(config: &HttpConnectionManager, wants: Arc<Wants>) -> Self {
+        let mut own = config.clone();
+        // Tables, filters and logs are compiled elsewhere; their text need not be kept twice.
+        own.routes = crate::model::RouteSource::Named("".into());
+        own.filters = Vec::new();
+        own.access_log = Vec::new();
+        Self {
+            via: HeaderValue::from_str(&own.via)
+                .ok()
+                .filter(|via| !via.is_empty()),
+            config: own,
+            wants,
+            proxy: true,
+            health: None,
+        }
+    }
+
+    /// The treatment of calls that a program makes itself: they come over no connection, so nothing is forwarded.
+    pub fn embedded(wants: Arc<Wants>) -> Self {
+        Self {
+            config: HttpConnectionManager::default(),
+            wants,
+            via: None,
+            proxy: false,
+            health: None,
+        }
+    }
+
+    /// What the record keeps of request heads.
+    pub fn wants(&self) -> &Arc<Wants> {
+        &self.wants
+    }
+
+    /// Answers requests for this path with 200: the health check of whoever stands before the proxy.
+    pub(crate) fn answer_health(&mut self, path: Name) {
+        self.health = Some(path);
+    }
+
+    /// Refuses all requests, unless there is a reason already.
+    pub(crate) fn refuse(&mut self, reason: Name) {
+        self.config.refuse.get_or_insert(reason);
+    }
+
+    /// Upgrades that are allowed on all routes.
+    pub fn upgrades(&self) -> &[Upgrade] {
+        &self.config.upgrades
+    }
+
+    /// Checks and changes the head.
+    pub(super) fn treat<B>(
+        &self,
+        exchange: &mut Exchange<B>,
+        internal_only: &[HeaderName],
+    ) -> Result<Treated, Answer> {
+        if let Some(reason) = &self.config.refuse {
+            return Err(Error::detailed(Kind::FailClosedInbound, reason.clone()).into());
+        }
+        let Exchange { request, record } = exchange;
+        let result = self.head(request, record, internal_only);
+        record.see_request(request, &self.wants);
+        result
+    }
+
+    fn head<B>(
+        &self,
+        request: &mut http::Request<B>,
+        record: &crate::telemetry::record::Record,
+        internal_only: &[HeaderName],
+    ) -> Result<Treated, Answer> {
+        if self
+            .health
+            .as_deref()
+            .is_some_and(|path| path == request.uri().path())
+        {
+            return Err(Answer::Response(Box::default()));
+        }
+        let scan = Scan::of(request.headers());
+        if !self.proxy {
+            return Ok(Treated {
+                remote: None,
+                has_envoy_headers: scan.has(Scan::ENVOY),
+            });
+        }
+        head::underscores(request, scan, self.config.underscores)?;
+        head::host(
+            request,
+            record.connection().map(|connection| &**connection),
+            &self.config,
+        )?;
+        head::path(request, &self.config)?;
+        head::connection(request, scan)?;
+        let remote = forwarded::treat(self, request, scan, record, internal_only);
+        Ok(Treated {
+            remote,
+            has_envoy_headers: scan.has(Scan::ENVOY),
+        })
+    }
+}
+
+/// 307 to a path of the same host.
+fn redirect(path: &[u8]) -> Answer {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    if let Ok(location) = HeaderValue::from_bytes(path) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    Answer::Response(Box::new(response))
+}

@@ -1,0 +1,24 @@
+//! Finds the route of a request: [`Exchange`](super::Exchange) in, [`Routed`](super::Routed) out.
+//!
+//! Before that it does what Envoy's connection manager does with a request head ([`Front`]): host and path checks,
+//! normalisation, `x-forwarded-*`, `x-envoy-*`, `x-request-id`, headers of the connection, upgrades. Redirects and direct
+//! responses are answered here.
+
+mod front;
+mod future;
+mod service;
+mod table;
+#[cfg(feature = "net")]
+mod upgrade;
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(feature = "net")]
+pub use self::upgrade::{Ends, Upgrading};
+pub use self::{
+    front::{Answer, Front},
+    future::ResponseFuture,
+    service::Route,
+    table::{CellTable, TableOf},
+};

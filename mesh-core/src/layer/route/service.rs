@@ -1,0 +1,197 @@
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::Response;
+use tower_service::Service;
+
+use super::{Answer, CellTable, Front, ResponseFuture, TableOf};
+use crate::{
+    Error, Kind,
+    body::{RequestBody, ResponseBody},
+    layer::{Exchange, Routed},
+    route::{ConnectionFacts, Decision, Forwarding, Head},
+    telemetry::context::RecordContext,
+    transport::ConnInfo,
+};
+
+/// Routes requests by the newest table of a cell.
+#[derive(Clone, Debug)]
+pub struct Route<S, T = CellTable> {
+    inner: S,
+    front: Arc<Front>,
+    table: T,
+    facts: ConnectionFacts,
+}
+
+impl<S, T> Route<S, T> {
+    /// Routes requests to `inner` by `table`, after `front` has treated them. `connection`: the downstream
+    /// connection; `None` for calls of the program itself.
+    pub fn new(inner: S, front: Arc<Front>, table: T, connection: Option<&ConnInfo>) -> Self {
+        Self {
+            inner,
+            front,
+            table,
+            facts: connection.map_or_else(ConnectionFacts::default, facts),
+        }
+    }
+}
+
+/// What routes may ask of a connection.
+fn facts(connection: &ConnInfo) -> ConnectionFacts {
+    let security = &connection.security;
+    ConnectionFacts {
+        source: connection.peer.socket(),
+        direct_source: connection.direct_peer.socket(),
+        destination: connection.local.socket(),
+        tls: security.tls,
+        server_name: security.server_name.clone(),
+        peer_certificate_presented: security.peer_identity.is_some(),
+        peer_certificate_validated: security.peer_identity.is_some(),
+    }
+}
+
+impl<S, B, U, T> Service<Exchange<RequestBody<B>>> for Route<S, T>
+where
+    T: TableOf,
+    S: Service<Routed<RequestBody<B>>, Response = Response<ResponseBody<U>>, Error = Error>,
+{
+    type Response = Response<ResponseBody<U>>;
+    type Error = Error;
+    type Future = ResponseFuture<S::Future, U>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut exchange: Exchange<RequestBody<B>>) -> Self::Future {
+        let Self {
+            inner,
+            front,
+            table,
+            facts,
+        } = self;
+        let table = match table.table(&exchange.request) {
+            Ok(table) => table,
+            Err(kind) => {
+                exchange
+                    .record
+                    .see_request(&exchange.request, front.wants());
+                return ResponseFuture::answer(&exchange.record, kind.into());
+            }
+        };
+        let treated = match front.treat(&mut exchange, table.internal_only_headers()) {
+            Ok(treated) => treated,
+            Err(answer) => return ResponseFuture::answer(&exchange.record, answer),
+        };
+        let mut trusted;
+        let facts = match treated.remote {
+            Some(remote) => {
+                trusted = facts.clone();
+                trusted.source = Some(std::net::SocketAddr::new(remote, 0));
+                &trusted
+            }
+            None => &*facts,
+        };
+        let random = rand::random();
+        let mut head = Head::of(&exchange.request);
+        head.connection = facts;
+        head.random = random;
+        if facts.tls {
+            head.scheme = b"https";
+        }
+        #[cfg(feature = "net")]
+        let protocol = exchange.request.extensions().get::<hyper::ext::Protocol>();
+        #[cfg(feature = "net")]
+        {
+            head.protocol = protocol.map(|protocol| protocol.as_str().as_bytes());
+        }
+        match table.decide(&head) {
+            Decision::Forward(forwarding) => {
+                match forward(
+                    front,
+                    exchange,
+                    forwarding,
+                    random,
+                    treated.has_envoy_headers,
+                ) {
+                    #[cfg(feature = "net")]
+                    Ok((routed, upgrading)) => {
+                        ResponseFuture::routed(inner.call(routed), upgrading)
+                    }
+                    #[cfg(not(feature = "net"))]
+                    Ok(routed) => ResponseFuture::routed(inner.call(routed)),
+                    Err((record, error)) => ResponseFuture::answer(&record, error.into()),
+                }
+            }
+            Decision::Redirect(redirection) => {
+                let response = {
+                    let mut late = exchange.record.late();
+                    late.route = redirection.route().map(|route| route.name().clone());
+                    redirection.response(&RecordContext::new(&exchange.record, &late))
+                };
+                ResponseFuture::answer(&exchange.record, Answer::Response(Box::new(response)))
+            }
+            Decision::DirectResponse(route) => {
+                let response = {
+                    let mut late = exchange.record.late();
+                    late.route = Some(route.name().clone());
+                    route.direct_response(&RecordContext::new(&exchange.record, &late))
+                };
+                ResponseFuture::answer(&exchange.record, Answer::Response(Box::new(response)))
+            }
+            // There is no application behind a proxy's routes that it could go on to.
+            _ => ResponseFuture::answer(&exchange.record, Kind::NoRoute.into()),
+        }
+    }
+}
+
+#[cfg(feature = "net")]
+type Forwarded<B> = (Routed<B>, Option<super::Upgrading>);
+#[cfg(not(feature = "net"))]
+type Forwarded<B> = Routed<B>;
+
+/// The request on its way to its cluster; the record stays with the error otherwise.
+fn forward<B>(
+    front: &Front,
+    exchange: Exchange<B>,
+    forwarding: Forwarding,
+    random: u64,
+    has_envoy_headers: bool,
+) -> Result<Forwarded<B>, (Arc<crate::telemetry::record::Record>, Error)> {
+    let Exchange { request, record } = exchange;
+    {
+        let mut late = record.late();
+        late.route = Some(forwarding.route().name().clone());
+        late.cluster = forwarding.cluster().cloned();
+    }
+    let Some(cluster) = forwarding.cluster().cloned() else {
+        let status = forwarding.forward().config().cluster_not_found_status;
+        return Err((record, Error::new(Kind::NoCluster).with_status(status)));
+    };
+    #[cfg(feature = "net")]
+    let mut request = request;
+    #[cfg(feature = "net")]
+    let upgrading = match super::upgrade::begin(front, &mut request, &forwarding, &cluster) {
+        Ok(upgrading) => upgrading,
+        Err(kind) => return Err((record, kind.into())),
+    };
+    #[cfg(not(feature = "net"))]
+    let _ = front;
+    let routed = Routed {
+        request,
+        record,
+        forwarding,
+        cluster,
+        random,
+        attempt: 1,
+        tried: Vec::new(),
+        host_attempts: 0,
+        has_envoy_headers,
+    };
+    #[cfg(feature = "net")]
+    return Ok((routed, upgrading));
+    #[cfg(not(feature = "net"))]
+    Ok(routed)
+}

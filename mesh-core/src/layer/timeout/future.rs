@@ -1,0 +1,72 @@
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http::{Response, StatusCode};
+use http_body::Body;
+use pin_project_lite::pin_project;
+
+use super::Limits;
+use crate::{
+    Error, Kind,
+    body::{MeshBody, ResponseBody},
+};
+
+pin_project! {
+    /// The future of [`Timeout`](super::Timeout). It hands its limits on to the response body.
+    #[derive(Debug)]
+    pub struct ResponseFuture<F> {
+        #[pin]
+        inner: F,
+        limits: Option<Limits>,
+    }
+}
+
+impl<F> ResponseFuture<F> {
+    pub(super) fn new(inner: F, limits: Option<Limits>) -> Self {
+        Self { inner, limits }
+    }
+}
+
+impl<F, U> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<ResponseBody<U>>, Error>>,
+    U: MeshBody,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        if let Poll::Ready(result) = this.inner.poll(context) {
+            return Poll::Ready(result.map(|mut response| {
+                if let Some(mut limits) = this.limits.take() {
+                    if !response.body().is_end_stream() {
+                        limits.moved();
+                        response.body_mut().limit(limits);
+                    }
+                }
+                response
+            }));
+        }
+        let Some(limits) = this.limits else {
+            return Poll::Pending;
+        };
+        let kind = ready!(limits.poll(context));
+        limits.count(kind);
+        let error = Error::new(kind);
+        // The client has said all that it wanted to say, so the fault is not its.
+        let late_client = matches!(kind, Kind::StreamIdle | Kind::DownstreamMaxDuration);
+        let status = if limits.is_received() {
+            StatusCode::GATEWAY_TIMEOUT
+        } else {
+            StatusCode::REQUEST_TIMEOUT
+        };
+        Poll::Ready(Err(if late_client {
+            error.with_status(status)
+        } else {
+            error
+        }))
+    }
+}

@@ -1,0 +1,140 @@
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use super::policy::Resolved;
+use crate::{
+    Kind,
+    telemetry::{clock, record::Record},
+    transport::Deadline,
+};
+
+/// The limits of one request while it runs: first in the future, then in the response body. One deadline serves all.
+#[derive(Debug)]
+pub struct Limits {
+    record: Option<Arc<Record>>,
+    /// The route's timeout, as long as the request has not arrived.
+    waiting: Option<Duration>,
+    route: Option<Instant>,
+    max_stream: Option<Instant>,
+    idle: Option<Duration>,
+    /// When something moved last, where no record tells.
+    moved: Instant,
+    deadline: Option<Deadline>,
+}
+
+impl Limits {
+    /// `None` if there is no limit.
+    pub(super) fn new(resolved: Resolved, record: Option<&Arc<Record>>) -> Option<Self> {
+        if resolved == Resolved::default() {
+            return None;
+        }
+        let now = record.map_or_else(clock::now, |record| record.started());
+        let received = record.is_none_or(|record| record.is_received());
+        let waiting = resolved.route.filter(|_| !received);
+        Some(Self {
+            record: record.cloned(),
+            waiting,
+            route: resolved.route.filter(|_| received).map(|route| now + route),
+            max_stream: resolved.max_stream.map(|life| now + life),
+            idle: resolved.idle,
+            moved: now,
+            deadline: None,
+        })
+    }
+
+    /// Something moved.
+    pub(crate) fn moved(&mut self) {
+        if self.record.is_none() && self.idle.is_some() {
+            self.moved = clock::now();
+        }
+    }
+
+    /// Whether the request has arrived as a whole.
+    pub(super) fn is_received(&self) -> bool {
+        self.record
+            .as_ref()
+            .is_none_or(|record| record.is_received())
+    }
+
+    /// Counts a timeout against the cluster.
+    pub(super) fn count(&self, kind: Kind) {
+        if kind != Kind::UpstreamTimeout {
+            return;
+        }
+        if let Some(record) = &self.record {
+            let late = record.late();
+            if let Some(cluster) = &late.cluster {
+                cluster.stats().upstream_rq_timeout.add(1);
+            }
+            if let Some(endpoint) = &late.endpoint {
+                endpoint.stats().rq_timeout.add(1);
+            }
+        }
+    }
+
+    /// Ready with what has passed.
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Kind> {
+        if let (Some(route), Some(record)) = (self.waiting, &self.record) {
+            if record.poll_received(context).is_ready() {
+                self.waiting = None;
+                self.route = Some(clock::now() + route);
+            }
+        }
+        loop {
+            let Some(next) = self.next() else {
+                return Poll::Pending;
+            };
+            // A deadline that is too early is looked at when it fires; one that is too late is replaced.
+            let deadline = match &mut self.deadline {
+                Some(deadline) if deadline.at() <= next => deadline,
+                stale => stale.insert(
+                    self.record
+                        .as_ref()
+                        .and_then(|record| record.connection())
+                        .map_or_else(
+                            || Deadline::alone(next),
+                            |connection| connection.timer().deadline(next),
+                        ),
+                ),
+            };
+            ready!(Pin::new(deadline).poll(context));
+            self.deadline = None;
+            if let Some(kind) = self.passed(clock::now()) {
+                return Poll::Ready(kind);
+            }
+        }
+    }
+
+    fn idle_at(&self) -> Option<Instant> {
+        let moved = self
+            .record
+            .as_ref()
+            .map_or(self.moved, |record| record.last_moved());
+        self.idle.map(|idle| moved + idle)
+    }
+
+    fn next(&self) -> Option<Instant> {
+        [self.route, self.max_stream, self.idle_at()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn passed(&self, now: Instant) -> Option<Kind> {
+        let passed = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if passed(self.route) {
+            Some(Kind::UpstreamTimeout)
+        } else if passed(self.max_stream) {
+            Some(Kind::DownstreamMaxDuration)
+        } else if passed(self.idle_at()) {
+            Some(Kind::StreamIdle)
+        } else {
+            None
+        }
+    }
+}

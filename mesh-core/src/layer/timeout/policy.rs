@@ -1,0 +1,224 @@
+//! How long a request may take, by its route and by its own headers.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::{layer::is_grpc, model::Forward};
+
+const RQ_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-ms");
+const PER_TRY_TIMEOUT: HeaderName =
+    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms");
+const EXPECTED: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// Limits of a route (`config.route.v3.RouteAction`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the end of the request to the end of the response; `None`: no limit.
+    pub route: Option<Duration>,
+    /// A gRPC request's `grpc-timeout` replaces `route`, at most this long; zero: any (`max_grpc_timeout`).
+    pub max_grpc: Option<Duration>,
+    /// Taken off `grpc-timeout` (`grpc_timeout_offset`).
+    pub grpc_offset: Option<Duration>,
+    /// Longest life of the stream; then `route` has no effect, as in Envoy.
+    pub max_stream: Option<crate::model::MaxStreamDuration>,
+    /// Nothing moves for so long; `None`: the default of the stack, zero: no limit.
+    pub idle: Option<Duration>,
+    /// Time for one attempt, told to the upstream as what is expected of it.
+    pub per_try: Option<Duration>,
+    /// `x-envoy-expected-rq-timeout-ms` of a request that changes nothing, made once.
+    expected: Option<HeaderValue>,
+}
+
+/// Limits of every stream of a listener or client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamLimits {
+    /// Nothing moves for so long (`stream_idle_timeout`).
+    pub idle: Option<Duration>,
+    /// Longest life (`max_stream_duration`).
+    pub max_stream: Option<Duration>,
+}
+
+/// Limits of one request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Resolved {
+    pub(super) route: Option<Duration>,
+    pub(super) max_stream: Option<Duration>,
+    pub(super) idle: Option<Duration>,
+}
+
+/// Envoy's default for `RouteAction.timeout`.
+const DEFAULT_ROUTE: Duration = Duration::from_secs(15);
+
+fn some_time(duration: Duration) -> Option<Duration> {
+    (!duration.is_zero()).then_some(duration)
+}
+
+impl Timeouts {
+    /// The limits of a route, and of one attempt by its retries.
+    pub fn of(route: &Forward, per_try: Option<Duration>) -> Self {
+        let per_try = per_try.and_then(some_time);
+        let mut this = Self {
+            route: some_time(route.timeout.unwrap_or(DEFAULT_ROUTE)),
+            max_grpc: route.max_grpc_timeout,
+            grpc_offset: route.grpc_timeout_offset,
+            max_stream: route.max_stream_duration,
+            idle: route.idle_timeout,
+            per_try,
+            expected: None,
+        };
+        this.expected = this.expectation(this.base()).map(HeaderValue::from);
+        this
+    }
+
+    fn base(&self) -> Option<Duration> {
+        self.route.filter(|_| self.max_stream.is_none())
+    }
+
+    /// What the upstream is told, in milliseconds.
+    fn expectation(&self, route: Option<Duration>) -> Option<u64> {
+        let per_try = self
+            .per_try
+            .filter(|per_try| route.is_none_or(|route| *per_try < route));
+        per_try.or(route).map(millis)
+    }
+
+    /// The limits of a request, whose headers are read and, unless `quiet`, changed.
+    pub(super) fn resolve(
+        &self,
+        headers: &mut HeaderMap,
+        defaults: StreamLimits,
+        quiet: bool,
+    ) -> Resolved {
+        let grpc = headers.get(GRPC_TIMEOUT).map(parse_grpc_timeout);
+        let mut route = self.base();
+        let mut own = false;
+        if let Some(max) = self
+            .max_grpc
+            .filter(|_| self.max_stream.is_none() && is_grpc(headers))
+        {
+            route = self.grpc_route(grpc.flatten(), max);
+            own = true;
+        }
+        if let Some(wanted) = headers.get(RQ_TIMEOUT) {
+            if let Some(wanted) = parse_millis(wanted) {
+                route = some_time(wanted);
+                own = true;
+            }
+            headers.remove(RQ_TIMEOUT);
+        }
+        let max_stream = self.stream_life(headers, grpc.flatten(), defaults);
+        if !quiet {
+            self.tell(headers, route, own);
+        }
+        Resolved {
+            route,
+            max_stream,
+            idle: self.idle.or(defaults.idle).and_then(some_time),
+        }
+    }
+
+    fn grpc_route(&self, asked: Option<Duration>, max: Duration) -> Option<Duration> {
+        let mut timeout = asked.unwrap_or_default();
+        if let Some(offset) = self.grpc_offset.filter(|offset| *offset < timeout) {
+            timeout -= offset;
+        }
+        if !max.is_zero() && (timeout.is_zero() || timeout > max) {
+            timeout = max;
+        }
+        some_time(timeout)
+    }
+
+    fn stream_life(
+        &self,
+        headers: &mut HeaderMap,
+        asked: Option<Duration>,
+        defaults: StreamLimits,
+    ) -> Option<Duration> {
+        let Some(policy) = self.max_stream else {
+            return defaults.max_stream.and_then(some_time);
+        };
+        let (Some(asked), Some(most)) = (asked, policy.grpc_timeout_header_max) else {
+            return policy.max.or(defaults.max_stream).and_then(some_time);
+        };
+        let mut life = asked;
+        if !most.is_zero() && life > most {
+            life = most;
+        }
+        if let Some(offset) = policy.grpc_timeout_header_offset {
+            life = life.saturating_sub(offset);
+        }
+        headers.insert(GRPC_TIMEOUT, grpc_timeout(life));
+        // A deadline of zero is one that has passed.
+        Some(life)
+    }
+
+    /// Tells the upstream how long it has.
+    fn tell(&self, headers: &mut HeaderMap, route: Option<Duration>, own: bool) {
+        let per_try = headers.get(PER_TRY_TIMEOUT).and_then(parse_millis);
+        let expected = match (own, per_try) {
+            (false, None) => self.expected.clone(),
+            (_, Some(per_try)) => Self {
+                per_try: some_time(per_try),
+                ..Self::default()
+            }
+            .expectation(route)
+            .map(HeaderValue::from),
+            (true, None) => self.expectation(route).map(HeaderValue::from),
+        };
+        let Some(expected) = expected else {
+            return;
+        };
+        if self.max_grpc.is_some() && self.max_stream.is_none() && is_grpc(headers) {
+            if let Some(route) = route {
+                headers.insert(GRPC_TIMEOUT, grpc_timeout(route));
+            }
+        }
+        headers.insert(EXPECTED, expected);
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis())
+        .unwrap_or(u64::MAX)
+        .max(1)
+}
+
+/// A header that holds milliseconds.
+pub(crate) fn parse_millis(value: &HeaderValue) -> Option<Duration> {
+    let millis = value.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_millis(millis))
+}
+
+/// Parses `grpc-timeout`: at most eight digits and a unit; parts of a millisecond are rounded up.
+fn parse_grpc_timeout(value: &HeaderValue) -> Option<Duration> {
+    let (digits, unit) = value.to_str().ok()?.split_at_checked(value.len() - 1)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    Some(Duration::from_millis(match unit {
+        "H" => count * 3_600_000,
+        "M" => count * 60_000,
+        "S" => count * 1000,
+        "m" => count,
+        "u" => count.div_ceil(1000),
+        "n" => count.div_ceil(1_000_000),
+        _ => return None,
+    }))
+}
+
+/// Writes `grpc-timeout` in the smallest unit whose number has at most eight digits.
+fn grpc_timeout(duration: Duration) -> HeaderValue {
+    const MOST: u128 = 99_999_999;
+    let millis = duration.as_millis();
+    let text = if millis <= MOST {
+        format!("{millis}m")
+    } else if millis / 1000 <= MOST {
+        format!("{}S", millis / 1000)
+    } else {
+        format!("{}M", (millis / 60_000).min(MOST))
+    };
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("99999999m"))
+}

@@ -1,0 +1,180 @@
+//! A compiled connection manager: what the layers of its stack are made of.
+
+use std::sync::Arc;
+
+use super::RouteCell;
+#[cfg(feature = "net")]
+use crate::layer::{
+    fault::{ActiveFaults, RouteFaults},
+    timeout::StreamLimits,
+};
+use crate::{
+    config::Rejection,
+    layer::{respond::Replies, route::Front},
+    model::{Direction, HttpConnectionManager, HttpFilterKind, Name},
+    telemetry::{
+        access_log::AccessLog,
+        metrics::{Metrics, Reporter, RequestMetrics},
+        observer::Observer,
+        record::Wants,
+    },
+};
+
+/// A compiled [`HttpConnectionManager`]. Connections keep the one that they began with.
+#[derive(Debug)]
+pub struct Http {
+    config: Arc<HttpConnectionManager>,
+    routes: Arc<RouteCell>,
+    direction: Direction,
+    front: Arc<Front>,
+    replies: Arc<Replies>,
+    observer: Arc<Observer>,
+    cors: bool,
+    #[cfg(feature = "net")]
+    faults: RouteFaults,
+    #[cfg(feature = "net")]
+    active_faults: ActiveFaults,
+}
+
+impl Http {
+    /// Compiles `config`, whose table is in `routes`. `resource` names it in rejections.
+    ///
+    /// An HTTP filter that nothing here understands makes the manager refuse every request: it may be protection.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with a format, a header name or a filter.
+    pub fn new(
+        config: Arc<HttpConnectionManager>,
+        routes: Arc<RouteCell>,
+        direction: Direction,
+        metrics: &Metrics,
+        resource: &Name,
+    ) -> Result<Self, Vec<Rejection>> {
+        let rejected = |path: &str, reason: String| {
+            vec![Rejection {
+                resource: resource.clone(),
+                path: path.into(),
+                reason: reason.into(),
+                location: "".into(),
+            }]
+        };
+        let replies = Replies::new(&config.local_reply)
+            .map_err(|error| rejected("local_reply_config", error.to_string()))?
+            .server(config.server_name.clone(), config.server_header)
+            .via(&config.via)
+            .quiet(config.suppress_envoy_headers);
+        let mut logs = Vec::new();
+        for (index, log) in config.access_log.iter().enumerate() {
+            let path = format!("access_log[{index}]");
+            logs.push(AccessLog::new(log).map_err(|error| rejected(&path, error.to_string()))?);
+        }
+        let mut wants = Wants::default();
+        replies.add_wants(&mut wants);
+        let reporter = match direction {
+            Direction::Inbound => Reporter::Destination,
+            _ => Reporter::Source,
+        };
+        let observer = Observer::new()
+            .logs(logs, wants)
+            .metrics(RequestMetrics::new(metrics.clone(), reporter))
+            .stats(metrics.http(&config.stat_prefix));
+        let front = Front::new(&config, observer.shared_wants());
+        let mut this = Self {
+            front: Arc::new(front),
+            replies: Arc::new(replies),
+            observer: Arc::new(observer),
+            routes,
+            direction,
+            cors: false,
+            #[cfg(feature = "net")]
+            faults: RouteFaults::none(),
+            #[cfg(feature = "net")]
+            active_faults: ActiveFaults::default(),
+            config,
+        };
+        this.filters()
+            .map_err(|(index, reason)| rejected(&format!("http_filters[{index}]"), reason))?;
+        Ok(this)
+    }
+
+    fn filters(&mut self) -> Result<(), (usize, String)> {
+        let config = self.config.clone();
+        for (index, filter) in config.filters.iter().enumerate() {
+            match &filter.kind {
+                HttpFilterKind::Cors => self.cors = !filter.disabled,
+                #[cfg(feature = "net")]
+                HttpFilterKind::Fault(fault) => {
+                    let name = filter.name.clone();
+                    self.faults = RouteFaults::filter(name, (**fault).clone(), filter.disabled)
+                        .map_err(|name| (index, format!("{name} is no header name")))?;
+                }
+                #[cfg(not(feature = "net"))]
+                HttpFilterKind::Fault(_) => {
+                    return Err((index, "needs the feature `net` of mesh-core".to_owned()));
+                }
+                HttpFilterKind::HealthCheck(path) => self.front_mut().answer_health(path.clone()),
+                HttpFilterKind::Opaque(..) if !filter.disabled => {
+                    let reason = format!("HTTP filter {} cannot act here", filter.name);
+                    self.front_mut().refuse(reason.into());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn front_mut(&mut self) -> &mut Front {
+        Arc::get_mut(&mut self.front).expect("the front is shared only once it is complete")
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &Arc<HttpConnectionManager> {
+        &self.config
+    }
+
+    /// Direction of its listener.
+    pub fn direction(&self) -> Direction {
+        self.direction
+    }
+
+    /// The cell of its route table.
+    pub fn routes(&self) -> &Arc<RouteCell> {
+        &self.routes
+    }
+
+    /// The treatment of request heads.
+    pub fn front(&self) -> &Arc<Front> {
+        &self.front
+    }
+
+    /// Local replies.
+    pub fn replies(&self) -> &Arc<Replies> {
+        &self.replies
+    }
+
+    /// What is told of requests.
+    pub fn observer(&self) -> &Arc<Observer> {
+        &self.observer
+    }
+
+    /// Whether CORS policies act.
+    pub fn has_cors(&self) -> bool {
+        self.cors
+    }
+
+    /// Faults of the listener and its routes.
+    #[cfg(feature = "net")]
+    pub fn faults(&self) -> (&RouteFaults, &ActiveFaults) {
+        (&self.faults, &self.active_faults)
+    }
+
+    /// Limits of every stream.
+    #[cfg(feature = "net")]
+    pub fn stream_limits(&self) -> StreamLimits {
+        StreamLimits {
+            idle: self.config.stream_idle_timeout,
+            max_stream: self.config.max_stream_duration,
+        }
+    }
+}

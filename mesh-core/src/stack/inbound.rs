@@ -1,0 +1,148 @@
+//! In front of an application: identity, policy and telemetry of what it serves.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::{
+    BoxError, Error, Kind,
+    body::{MeshBody, RequestBody, ResponseBody},
+    layer::{
+        Exchange,
+        observe::{Observe, ObserveLayer},
+        respond::{Replies, Respond, RespondLayer},
+    },
+    model::Name,
+    telemetry::observer::Observer,
+};
+
+/// The stack around an application `A`.
+pub type Inbound<A> = Observe<Respond<Serve<A>>>;
+
+/// Wraps applications. Cloning shares.
+#[derive(Clone, Debug)]
+pub struct InboundLayer {
+    observer: Arc<Observer>,
+    replies: Arc<Replies>,
+    refuse: Option<Name>,
+}
+
+impl InboundLayer {
+    /// Tells `observer` of what is served. `refuse`: nothing passes, for this reason (protection that cannot act yet).
+    pub fn new(observer: Arc<Observer>, refuse: Option<Name>) -> Self {
+        Self {
+            observer,
+            replies: Arc::default(),
+            refuse,
+        }
+    }
+}
+
+impl<A> Layer<A> for InboundLayer {
+    type Service = Inbound<A>;
+
+    fn layer(&self, app: A) -> Inbound<A> {
+        let serve = Serve {
+            app,
+            observer: self.observer.clone(),
+            refuse: self.refuse.clone(),
+        };
+        let respond = RespondLayer::new(self.replies.clone()).layer(serve);
+        ObserveLayer::new(self.observer.clone(), None).layer(respond)
+    }
+}
+
+/// The innermost layer: hands requests to the application.
+#[derive(Clone, Debug)]
+pub struct Serve<A> {
+    app: A,
+    observer: Arc<Observer>,
+    refuse: Option<Name>,
+}
+
+impl<A, B, U> Service<Exchange<RequestBody<B>>> for Serve<A>
+where
+    A: Service<Request<RequestBody<B>>, Response = Response<U>>,
+    A::Error: Into<BoxError>,
+    U: MeshBody,
+{
+    type Response = Response<ResponseBody<U>>;
+    type Error = Error;
+    type Future = ServeFuture<A::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.app.poll_ready(context).map_err(broken)
+    }
+
+    fn call(&mut self, exchange: Exchange<RequestBody<B>>) -> Self::Future {
+        let Exchange { request, record } = exchange;
+        record.see_request(&request, &self.observer.shared_wants());
+        let state = match &self.refuse {
+            Some(reason) => State::Refused {
+                error: Some(Error::detailed(Kind::FailClosedInbound, reason.clone())),
+            },
+            None => State::Serving {
+                inner: self.app.call(request),
+            },
+        };
+        ServeFuture { state }
+    }
+}
+
+pin_project! {
+    /// The future of [`Serve`].
+    #[derive(Debug)]
+    pub struct ServeFuture<F> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProject]
+    #[derive(Debug)]
+    enum State<F> {
+        Refused {
+            error: Option<Error>,
+        },
+        Serving {
+            #[pin]
+            inner: F,
+        },
+    }
+}
+
+impl<F, U, E> Future for ServeFuture<F>
+where
+    F: Future<Output = Result<Response<U>, E>>,
+    E: Into<BoxError>,
+    U: MeshBody,
+{
+    type Output = Result<Response<ResponseBody<U>>, Error>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(match self.project().state.project() {
+            StateProject::Refused { error } => Err(error.take().unwrap_or(Kind::Internal.into())),
+            StateProject::Serving { inner } => match ready!(inner.poll(context)) {
+                Ok(response) => Ok(response.map(ResponseBody::upstream)),
+                Err(error) => Err(broken(error)),
+            },
+        })
+    }
+}
+
+/// An application that fails is our own fault, not that of a connection.
+fn broken(error: impl Into<BoxError>) -> Error {
+    match error.into().downcast::<Error>() {
+        Ok(own) => *own,
+        Err(foreign) => Error::caused_by(Kind::Internal, foreign),
+    }
+}

@@ -1,0 +1,209 @@
+//! Real requests through the whole stack: hyper server, pool, loopback.
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tower_service::Service;
+
+use super::OutboundParts;
+use crate::{
+    body::RequestBody,
+    model::{self, Address, ClusterLoadAssignment, Discovery, LbEndpoint, LocalityEndpoints},
+    pool::Pool,
+    route::RouteTable,
+    snapshot::{Clusters, Http, RouteCell},
+    telemetry::metrics::{Metrics, Workload},
+    transport::{ConnInfo, TcpConnector, TokioExec},
+};
+
+/// An upstream that answers with what it saw: `METHOD PATH`, the headers that are asked for, the body.
+async fn upstream() -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let service = service_fn(echo);
+            tokio::spawn(
+                hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(socket), service)
+                    .with_upgrades(),
+            );
+        }
+    });
+    address
+}
+
+async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (parts, body) = request.into_parts();
+    let status = parts
+        .headers
+        .get("x-status")
+        .and_then(|status| status.to_str().ok()?.parse().ok())
+        .unwrap_or(StatusCode::OK);
+    let mut text = format!("{} {}\n", parts.method, parts.uri);
+    for (name, value) in &parts.headers {
+        text += &format!("{name}: {}\n", value.to_str().unwrap_or("?"));
+    }
+    let body = body
+        .collect()
+        .await
+        .map(|body| body.to_bytes())
+        .unwrap_or_default();
+    text += &String::from_utf8_lossy(&body);
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert("x-from-upstream", "yes".parse().expect("a value"));
+    Ok(response)
+}
+
+fn cluster(name: &str, address: SocketAddr) -> Arc<crate::cluster::Cluster> {
+    let mut config = model::Cluster::new(name, Discovery::Static);
+    config.load_assignment = ClusterLoadAssignment {
+        cluster: name.into(),
+        localities: vec![LocalityEndpoints {
+            endpoints: vec![LbEndpoint {
+                address: Address::Socket(address),
+                hostname: "".into(),
+                weight: 1,
+                health: Default::default(),
+                metadata: Default::default(),
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    Arc::new(crate::cluster::Cluster::new(Arc::new(config), None))
+}
+
+fn forward(to: &str) -> model::Route {
+    model::Route {
+        name: "all".into(),
+        matches: model::RouteMatch {
+            path: model::PathMatch::Prefix("/".into()),
+            case_sensitive: true,
+            headers: Vec::new(),
+            query: Vec::new(),
+            grpc: false,
+            runtime_fraction: None,
+            metadata: Vec::new(),
+            filter_state: Vec::new(),
+            tls: None,
+        },
+        action: model::Action::Forward(Box::new(model::Forward::to(model::ClusterChoice::Name(
+            to.into(),
+        )))),
+        headers: Default::default(),
+        decorator: None,
+        filters: Vec::new(),
+        per_request_buffer_limit: None,
+        stat_prefix: None,
+        metadata: Default::default(),
+        origin: Default::default(),
+    }
+}
+
+fn parts(
+    route: model::Route,
+    clusters: Vec<Arc<crate::cluster::Cluster>>,
+    metrics: &Metrics,
+) -> Arc<Http> {
+    let clusters: Clusters = clusters.into_iter().collect();
+    let table = model::RouteConfiguration {
+        name: "table".into(),
+        virtual_hosts: vec![model::VirtualHost {
+            name: "all".into(),
+            domains: vec!["*".into()],
+            routes: model::RouteRules::List(vec![route]),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let table = RouteTable::compile(&table, &clusters).expect("a valid table");
+    let cell = Arc::new(RouteCell::new("table".into(), table));
+    let config = Arc::new(model::HttpConnectionManager::default());
+    let http = Http::new(
+        config,
+        cell,
+        model::Direction::Outbound,
+        metrics,
+        &"test".into(),
+    );
+    Arc::new(http.expect("a valid manager"))
+}
+
+fn get(path: &str) -> Request<Full<Bytes>> {
+    Request::get(path)
+        .header("host", "test")
+        .body(Full::default())
+        .expect("a request")
+}
+
+async fn text<B>(response: Response<B>) -> String
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: std::fmt::Debug,
+{
+    let body = response.into_body().collect().await.expect("a whole body");
+    String::from_utf8_lossy(&body.to_bytes()).into_owned()
+}
+
+#[tokio::test]
+async fn a_request_passes_all_layers_and_is_counted() {
+    let address = upstream().await;
+    let metrics = Metrics::new(Workload::default());
+    let http = parts(forward("echo"), vec![cluster("echo", address)], &metrics);
+    let pool: Pool<_, RequestBody<Full<Bytes>>> = Pool::new(TcpConnector);
+    let stacks = OutboundParts::new(http, pool.service(), TokioExec);
+    let conn = Arc::new(ConnInfo::new(
+        Address::Socket(([127, 0, 0, 1], 80).into()),
+        Address::Socket(([10, 0, 0, 9], 1234).into()),
+    ));
+    let mut stack = stacks.connection(Some(conn));
+    let response = stack.call(get("/hello?x")).await.expect("never fails");
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers()["server"], "envoy");
+    assert_eq!(response.headers()["x-from-upstream"], "yes");
+    assert!(
+        response
+            .headers()
+            .contains_key("x-envoy-upstream-service-time")
+    );
+    let seen = text(response).await;
+    assert!(seen.starts_with("GET /hello?x\n"), "{seen}");
+    for header in [
+        "x-request-id: ",
+        "x-forwarded-proto: http",
+        "x-envoy-expected-rq-timeout-ms: 15000",
+    ] {
+        assert!(seen.contains(header), "{header} is missing in {seen}");
+    }
+    let metrics = metrics.render();
+    assert!(metrics.contains("response_code=\"200\""), "{metrics}");
+}
+
+#[tokio::test]
+async fn no_route_is_404_with_its_flag() {
+    let metrics = Metrics::default();
+    let mut route = forward("echo");
+    route.matches.path = model::PathMatch::Prefix("/other".into());
+    let address = upstream().await;
+    let http = parts(route, vec![cluster("echo", address)], &metrics);
+    let pool: Pool<_, RequestBody<Full<Bytes>>> = Pool::new(TcpConnector);
+    let mut stack = OutboundParts::new(http, pool.service(), TokioExec).connection(None);
+    let response = stack.call(get("/")).await.expect("never fails");
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    assert_eq!(text(response).await, "");
+    assert!(
+        metrics.render().contains("response_flags=\"NR\""),
+        "{}",
+        metrics.render()
+    );
+}

@@ -1,0 +1,178 @@
+//! Lines go into a buffer, and a thread writes what has come together. A request never waits for the disk.
+
+use std::{
+    collections::HashMap,
+    fs::OpenOptions,
+    io::{self, Write},
+    sync::{
+        Arc, Condvar, Mutex, OnceLock, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::model::LogSink;
+
+/// Bytes that may wait; lines beyond are dropped and counted.
+const LIMIT: usize = 4 << 20;
+/// Bytes that wake the thread at once.
+const BATCH: usize = 16 << 10;
+/// The longest that a line waits.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Writes lines from all threads to one sink. Cloning shares; when the last clone is gone, what waits is written.
+#[derive(Clone, Debug)]
+pub struct LogWriter {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    queue: Arc<Queue>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    wake: Condvar,
+    dropped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    lines: Vec<u8>,
+    closed: bool,
+}
+
+impl LogWriter {
+    /// A writer to `out`. If no thread can be started, lines are dropped and counted.
+    pub fn new(out: impl Write + Send + 'static) -> Self {
+        Self::open(move || Ok(Box::new(out)))
+    }
+
+    /// The writer of a sink: one in the process for each.
+    pub fn shared(sink: &LogSink) -> Self {
+        static WRITERS: OnceLock<Mutex<HashMap<LogSink, Weak<Shared>>>> = OnceLock::new();
+        let mut writers = WRITERS
+            .get_or_init(Mutex::default)
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = writers.get(sink).and_then(Weak::upgrade) {
+            return Self { shared };
+        }
+        let kind = sink.clone();
+        let writer = Self::open(move || open(&kind));
+        writers.insert(sink.clone(), Arc::downgrade(&writer.shared));
+        writer
+    }
+
+    fn open(out: impl FnOnce() -> io::Result<Box<dyn Write + Send>> + Send + 'static) -> Self {
+        let queue = Arc::new(Queue::default());
+        let own = queue.clone();
+        let thread = std::thread::Builder::new()
+            .name("access-log".to_owned())
+            .spawn(move || match out() {
+                Ok(mut out) => own.run(&mut out),
+                Err(error) => {
+                    tracing::error!(%error, "Failed to open an access log");
+                    own.run(&mut io::sink());
+                }
+            });
+        if let Err(error) = &thread {
+            tracing::error!(%error, "Failed to start the thread of an access log");
+        }
+        Self {
+            shared: Arc::new(Shared {
+                queue,
+                thread: Mutex::new(thread.ok()),
+            }),
+        }
+    }
+
+    /// Queues a line, which ends with its own newline.
+    pub fn write(&self, line: &[u8]) {
+        let queue = &self.shared.queue;
+        let mut waiting = queue.lock();
+        if waiting.lines.len() + line.len() > LIMIT {
+            queue.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let before = waiting.lines.len();
+        waiting.lines.extend_from_slice(line);
+        // The first line starts the interval, a full batch ends it.
+        let wake = before == 0 || before < BATCH && waiting.lines.len() >= BATCH;
+        drop(waiting);
+        if wake {
+            queue.wake.notify_one();
+        }
+    }
+
+    /// Lines that were dropped because the sink was too slow.
+    pub fn dropped(&self) -> u64 {
+        self.shared.queue.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        // A panic while the lock is held leaves plain data behind, so the data is used on.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, out: &mut dyn Write) {
+        let mut batch = Vec::new();
+        loop {
+            let closed = {
+                let mut waiting = self.lock();
+                while waiting.lines.is_empty() && !waiting.closed {
+                    waiting = self
+                        .wake
+                        .wait(waiting)
+                        .unwrap_or_else(PoisonError::into_inner);
+                }
+                if waiting.lines.len() < BATCH && !waiting.closed {
+                    waiting = self
+                        .wake
+                        .wait_timeout(waiting, INTERVAL)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0;
+                }
+                std::mem::swap(&mut batch, &mut waiting.lines);
+                waiting.closed
+            };
+            if let Err(error) = out.write_all(&batch).and_then(|()| out.flush()) {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(%error, "Failed to write an access log");
+            }
+            batch.clear();
+            if closed && self.lock().lines.is_empty() {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.queue.lock().closed = true;
+        self.queue.wake.notify_one();
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread {
+            // It ends after the last write; a panic there has been told by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn open(sink: &LogSink) -> io::Result<Box<dyn Write + Send>> {
+    Ok(match sink {
+        LogSink::Stdout => Box::new(io::stdout()),
+        LogSink::Stderr => Box::new(io::stderr()),
+        LogSink::File(path) => Box::new(OpenOptions::new().append(true).create(true).open(path)?),
+    })
+}

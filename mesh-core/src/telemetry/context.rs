@@ -1,0 +1,285 @@
+//! A request's record as the context of formats: header values, local replies, access logs.
+
+use std::{
+    borrow::Cow,
+    io::Write as _,
+    net::SocketAddr,
+    time::{Instant, SystemTime},
+};
+
+use http::{HeaderName, HeaderValue, Version};
+
+use super::record::{Late, Record};
+use crate::{
+    model::{Address, Metadata, Name, Value},
+    route::{
+        Field,
+        format::{FormatContext, Item, MetadataSource, TimePoint},
+    },
+};
+
+/// What is known of a request, for operators of a format.
+#[derive(Debug)]
+pub struct RecordContext<'a> {
+    record: &'a Record,
+    late: &'a Late,
+    body: Option<&'a [u8]>,
+}
+
+impl<'a> RecordContext<'a> {
+    /// The context of a request.
+    pub fn new(record: &'a Record, late: &'a Late) -> Self {
+        Self {
+            record,
+            late,
+            body: None,
+        }
+    }
+
+    /// The same, with what `%LOCAL_REPLY_BODY%` stands for.
+    #[must_use]
+    pub fn with_body(mut self, body: &'a [u8]) -> Self {
+        self.body = Some(body);
+        self
+    }
+
+    fn connection_item(&self, item: Item, out: &mut Vec<u8>) -> Option<bool> {
+        let connection = self.record.connection()?;
+        let remote = match (self.late.remote, connection.peer.socket()) {
+            // An address from `x-forwarded-for` has no port.
+            (Some(ip), peer) if peer.is_none_or(|peer| peer.ip() != ip) => {
+                Some(SocketAddr::new(ip, 0))
+            }
+            (_, peer) => peer,
+        };
+        let (local, direct) = (connection.local.socket(), connection.direct_peer.socket());
+        Some(match item {
+            Item::DownstreamLocalAddress => address(&connection.local, out),
+            Item::DownstreamLocalAddressWithoutPort => ip(local, out),
+            Item::DownstreamLocalPort => port(local, out),
+            Item::DownstreamRemoteAddress => match remote {
+                Some(remote) => text(remote, out),
+                None => address(&connection.peer, out),
+            },
+            Item::DownstreamRemoteAddressWithoutPort => ip(remote, out),
+            Item::DownstreamRemotePort => port(remote, out),
+            Item::DownstreamDirectRemoteAddress => address(&connection.direct_peer, out),
+            Item::DownstreamDirectRemoteAddressWithoutPort => ip(direct, out),
+            Item::DownstreamDirectRemotePort => port(direct, out),
+            Item::ConnectionId => text(connection.id, out),
+            Item::RequestedServerName => name(connection.security.server_name.as_ref(), out),
+            Item::DownstreamPeerUriSan => name(connection.security.peer_identity.as_ref(), out),
+            _ => return None,
+        })
+    }
+
+    fn upstream_item(&self, item: Item, out: &mut Vec<u8>) -> Option<bool> {
+        let late = self.late;
+        let endpoint = late.endpoint.as_ref();
+        let socket = endpoint.and_then(|endpoint| endpoint.address().socket());
+        Some(match item {
+            Item::UpstreamHost => endpoint.is_some_and(|endpoint| address(endpoint.address(), out)),
+            Item::UpstreamRemoteAddressWithoutPort => ip(socket, out),
+            Item::UpstreamRemotePort => port(socket, out),
+            Item::UpstreamHostName | Item::UpstreamHostNameWithoutPort => {
+                name(endpoint.map(|endpoint| endpoint.hostname()), out)
+            }
+            Item::UpstreamCluster => {
+                let config = late.cluster.as_ref().map(|cluster| cluster.config());
+                name(
+                    config.map(|config| config.alt_stat_name.as_ref().unwrap_or(&config.name)),
+                    out,
+                )
+            }
+            Item::UpstreamClusterRaw => name(late.cluster.as_ref().map(|c| c.name()), out),
+            Item::UpstreamRequestAttemptCount => text(late.attempts, out),
+            Item::UpstreamTransportFailureReason => name(late.failure.as_ref(), out),
+            _ => return None,
+        })
+    }
+}
+
+impl FormatContext for RecordContext<'_> {
+    fn request_header(&self, field: &Field) -> Option<Cow<'_, [u8]>> {
+        let head = self.late.head.as_ref();
+        match field {
+            Field::Method => Some(head?.method.as_str().as_bytes().into()),
+            Field::Scheme => Some(
+                head?
+                    .scheme
+                    .as_ref()
+                    .map_or("http", |scheme| scheme.as_str())
+                    .as_bytes()
+                    .into(),
+            ),
+            Field::Path => Some(head?.path.as_ref()?.as_str().as_bytes().into()),
+            Field::Authority => Some(head?.authority.as_ref()?.as_bytes().into()),
+            Field::Header(name) => find(&self.late.request_headers, name),
+            _ => None,
+        }
+    }
+
+    fn response_header(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>> {
+        find(&self.late.response_headers, name)
+    }
+
+    fn response_trailer(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>> {
+        find(&self.late.trailers, name)
+    }
+
+    fn item(&self, item: Item, out: &mut Vec<u8>) -> bool {
+        if let Some(known) = self
+            .connection_item(item, out)
+            .or_else(|| self.upstream_item(item, out))
+        {
+            return known;
+        }
+        let late = self.late;
+        match item {
+            Item::Protocol => text(
+                match late.version {
+                    Version::HTTP_10 => "HTTP/1.0",
+                    Version::HTTP_2 => "HTTP/2",
+                    _ => "HTTP/1.1",
+                },
+                out,
+            ),
+            Item::ResponseCode => text(late.status, out),
+            Item::ResponseCodeDetails => match &late.details {
+                Some(details) => text(details, out),
+                None => late.status != 0 && text("via_upstream", out),
+            },
+            Item::ResponseFlags => text(late.flags, out),
+            Item::ResponseFlagsLong => {
+                let long: Vec<_> = late.flags.iter().map(|flag| flag.long()).collect();
+                !long.is_empty() && text(long.join(","), out)
+            }
+            Item::BytesReceived => text(self.record.request_bytes(), out),
+            Item::BytesSent => text(self.record.response_bytes(), out),
+            Item::RouteName => name(late.route.as_ref(), out),
+            Item::GrpcStatus => late
+                .grpc_status
+                .is_some_and(|status| text(grpc_status_name(status), out)),
+            Item::GrpcStatusNumber => late.grpc_status.is_some_and(|status| text(status, out)),
+            Item::LocalReplyBody => self.body.is_some_and(|body| {
+                out.extend_from_slice(body);
+                true
+            }),
+            Item::UniqueId => {
+                out.extend_from_slice(&super::request_id::uuid());
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn metadata(
+        &self,
+        source: MetadataSource,
+        namespace: &str,
+        path: &[Name],
+    ) -> Option<Cow<'_, Value>> {
+        let metadata: &Metadata = match source {
+            MetadataSource::Cluster => &self.late.cluster.as_ref()?.config().metadata,
+            MetadataSource::UpstreamHost => self.late.endpoint.as_ref()?.metadata(),
+            _ => return None,
+        };
+        metadata.get(namespace, path).map(Cow::Borrowed)
+    }
+
+    fn start_time(&self) -> Option<SystemTime> {
+        // The connection's wall clock and the time since, so that no request asks for the wall clock.
+        match self.record.connection() {
+            Some(connection) => {
+                let since = self
+                    .record
+                    .started()
+                    .saturating_duration_since(connection.started);
+                Some(connection.started_at + since)
+            }
+            None => Some(
+                SystemTime::now()
+                    - super::clock::now().saturating_duration_since(self.record.started()),
+            ),
+        }
+    }
+
+    fn moment(&self, point: TimePoint) -> Option<Instant> {
+        let started = self.record.started();
+        let late = self.late;
+        match point {
+            TimePoint::DownstreamReceiveBegin => Some(started),
+            TimePoint::DownstreamReceiveEnd => {
+                Some(started + late.request_received.unwrap_or_default())
+            }
+            TimePoint::UpstreamReceiveBegin | TimePoint::DownstreamSendBegin => {
+                late.response_began.map(|began| started + began)
+            }
+            TimePoint::UpstreamReceiveEnd if late.response_began.is_none() => None,
+            TimePoint::UpstreamReceiveEnd | TimePoint::DownstreamSendEnd => {
+                Some(started + late.duration)
+            }
+            _ => None,
+        }
+    }
+}
+
+fn find<'a>(headers: &'a [(HeaderName, HeaderValue)], name: &HeaderName) -> Option<Cow<'a, [u8]>> {
+    headers
+        .iter()
+        .find(|(known, _)| known == name)
+        .map(|(_, value)| value.as_bytes().into())
+}
+
+fn text(value: impl std::fmt::Display, out: &mut Vec<u8>) -> bool {
+    write!(out, "{value}").is_ok()
+}
+
+fn name(value: Option<&Name>, out: &mut Vec<u8>) -> bool {
+    match value {
+        Some(value) if !value.is_empty() => {
+            out.extend_from_slice(value.as_bytes());
+            true
+        }
+        _ => false,
+    }
+}
+
+fn address(value: &Address, out: &mut Vec<u8>) -> bool {
+    text(value, out)
+}
+
+fn ip(socket: Option<SocketAddr>, out: &mut Vec<u8>) -> bool {
+    socket.is_some_and(|socket| text(socket.ip(), out))
+}
+
+fn port(socket: Option<SocketAddr>, out: &mut Vec<u8>) -> bool {
+    socket.is_some_and(|socket| text(socket.port(), out))
+}
+
+/// The name of a gRPC status, as Envoy writes it.
+fn grpc_status_name(status: u32) -> Cow<'static, str> {
+    const NAMES: [&str; 17] = [
+        "OK",
+        "Canceled",
+        "Unknown",
+        "InvalidArgument",
+        "DeadlineExceeded",
+        "NotFound",
+        "AlreadyExists",
+        "PermissionDenied",
+        "ResourceExhausted",
+        "FailedPrecondition",
+        "Aborted",
+        "OutOfRange",
+        "Unimplemented",
+        "Internal",
+        "Unavailable",
+        "DataLoss",
+        "Unauthenticated",
+    ];
+    match NAMES.get(status as usize) {
+        Some(name) => (*name).into(),
+        None => status.to_string().into(),
+    }
+}

@@ -1,0 +1,63 @@
+use crate::cluster::Count;
+
+macro_rules! stats {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// What is counted of a connection manager; each field is a statistic `http.PREFIX.FIELD` of Envoy.
+        #[derive(Debug, Default)]
+        pub struct HttpStats { $($(#[$doc])* pub $name: Count,)* }
+
+        impl HttpStats {
+            /// Each statistic by name.
+            pub fn each(&self, mut f: impl FnMut(&'static str, u64)) {
+                $(f(stringify!($name), self.$name.get());)*
+            }
+        }
+    };
+}
+
+stats! {
+    /// Connections.
+    downstream_cx_total,
+    /// Connections open (gauge).
+    downstream_cx_active,
+    /// Requests.
+    downstream_rq_total,
+    /// Requests that were answered.
+    downstream_rq_completed,
+    /// Requests over HTTP/1.
+    downstream_rq_http1_total,
+    /// Requests over HTTP/2.
+    downstream_rq_http2_total,
+    /// Responses 1xx.
+    downstream_rq_1xx,
+    /// Responses 2xx.
+    downstream_rq_2xx,
+    /// Responses 3xx.
+    downstream_rq_3xx,
+    /// Responses 4xx.
+    downstream_rq_4xx,
+    /// Responses 5xx.
+    downstream_rq_5xx,
+    /// Streams that the client reset.
+    downstream_rq_rx_reset,
+    /// Requests over a limit of time.
+    downstream_rq_timeout,
+    /// Streams on which nothing moved.
+    downstream_rq_idle_timeout,
+    /// Streams that lived too long.
+    downstream_rq_max_duration_reached,
+}
+
+impl HttpStats {
+    /// Counts a response.
+    pub fn response(&self, status: u16) {
+        self.downstream_rq_completed.add(1);
+        match status / 100 {
+            1 => self.downstream_rq_1xx.add(1),
+            2 => self.downstream_rq_2xx.add(1),
+            3 => self.downstream_rq_3xx.add(1),
+            4 => self.downstream_rq_4xx.add(1),
+            _ => self.downstream_rq_5xx.add(1),
+        }
+    }
+}

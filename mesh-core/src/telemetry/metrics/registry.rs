@@ -1,0 +1,161 @@
+//! All series of a process.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::{Histogram, HttpStats, Labels, Workload};
+use crate::{cluster::Count, model::Name};
+
+/// The metrics of a mesh. Cloning shares.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    workload: Workload,
+    /// Locked when a series is used for the first time, and when all are rendered; never by a request otherwise.
+    requests: Mutex<BTreeMap<Labels, Arc<Series>>>,
+    tcp: Mutex<BTreeMap<Labels, Arc<TcpSeries>>>,
+    http: Mutex<BTreeMap<Name, Arc<HttpStats>>>,
+}
+
+/// Counters of requests that have all labels in common.
+#[derive(Debug, Default)]
+pub struct Series {
+    /// `istio_requests_total`.
+    pub requests: Count,
+    /// `istio_request_duration_milliseconds`.
+    pub duration: Histogram,
+    /// `istio_request_bytes`.
+    pub request_bytes: Histogram,
+    /// `istio_response_bytes`.
+    pub response_bytes: Histogram,
+}
+
+/// Counters of TCP connections that have all labels in common.
+#[derive(Debug, Default)]
+pub struct TcpSeries {
+    /// `istio_tcp_sent_bytes_total`.
+    pub sent: Count,
+    /// `istio_tcp_received_bytes_total`.
+    pub received: Count,
+    /// `istio_tcp_connections_opened_total`.
+    pub opened: Count,
+    /// `istio_tcp_connections_closed_total`.
+    pub closed: Count,
+}
+
+impl Metrics {
+    /// Metrics of the workload that this process belongs to.
+    pub fn new(workload: Workload) -> Self {
+        Self(Arc::new(Shared {
+            workload,
+            ..Shared::default()
+        }))
+    }
+
+    /// The workload that this process belongs to.
+    pub fn workload(&self) -> &Workload {
+        &self.0.workload
+    }
+
+    /// The statistics of connection managers with this prefix.
+    pub fn http(&self, prefix: &Name) -> Arc<HttpStats> {
+        lock(&self.0.http)
+            .entry(prefix.clone())
+            .or_default()
+            .clone()
+    }
+
+    /// Each connection manager's prefix and statistics.
+    pub fn each_http(&self, mut f: impl FnMut(&Name, &HttpStats)) {
+        for (prefix, stats) in lock(&self.0.http).iter() {
+            f(prefix, stats);
+        }
+    }
+
+    pub(super) fn requests(&self, labels: Labels) -> Arc<Series> {
+        lock(&self.0.requests).entry(labels).or_default().clone()
+    }
+
+    pub(super) fn tcp(&self, labels: Labels) -> Arc<TcpSeries> {
+        lock(&self.0.tcp).entry(labels).or_default().clone()
+    }
+
+    /// Each series of requests.
+    pub fn each(&self, mut f: impl FnMut(&Labels, &Series)) {
+        for (labels, series) in lock(&self.0.requests).iter() {
+            f(labels, series);
+        }
+    }
+
+    /// All Istio metrics in Prometheus' text format.
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        let series: Vec<_> = lock(&self.0.requests)
+            .iter()
+            .map(|(labels, series)| (labels.render(), series.clone()))
+            .collect();
+        if !series.is_empty() {
+            out.push_str("# TYPE istio_requests_total counter\n");
+            for (labels, series) in &series {
+                let _ = writeln!(
+                    out,
+                    "istio_requests_total{{{labels}}} {}",
+                    series.requests.get()
+                );
+            }
+            type Pick = fn(&Series) -> &Histogram;
+            let histograms: [(&str, Pick); 3] = [
+                ("istio_request_duration_milliseconds", |series| {
+                    &series.duration
+                }),
+                ("istio_request_bytes", |series| &series.request_bytes),
+                ("istio_response_bytes", |series| &series.response_bytes),
+            ];
+            for (name, pick) in histograms {
+                let _ = writeln!(out, "# TYPE {name} histogram");
+                for (labels, series) in &series {
+                    pick(series).render(name, labels, &mut out);
+                }
+            }
+        }
+        self.render_tcp(&mut out);
+        out
+    }
+
+    fn render_tcp(&self, out: &mut String) {
+        let series: Vec<_> = lock(&self.0.tcp)
+            .iter()
+            .map(|(labels, series)| (labels.render(), series.clone()))
+            .collect();
+        if series.is_empty() {
+            return;
+        }
+        type Pick = fn(&TcpSeries) -> &Count;
+        let counters: [(&str, Pick); 4] = [
+            ("istio_tcp_sent_bytes_total", |series| &series.sent),
+            ("istio_tcp_received_bytes_total", |series| &series.received),
+            ("istio_tcp_connections_opened_total", |series| {
+                &series.opened
+            }),
+            ("istio_tcp_connections_closed_total", |series| {
+                &series.closed
+            }),
+        ];
+        for (name, pick) in counters {
+            let _ = writeln!(out, "# TYPE {name} counter");
+            for (labels, series) in &series {
+                let _ = writeln!(out, "{name}{{{labels}}} {}", pick(series).get());
+            }
+        }
+    }
+}
+
+/// A panic while the lock is held leaves plain data behind, so the data is used on.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,162 @@
+//! Counts requests of one listener or client.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::{Labels, Metrics, Reporter, Series, Workload, labels::Service};
+use crate::{
+    cluster::{Cluster, Endpoint},
+    telemetry::{
+        flags::Flags,
+        record::{Late, Record},
+    },
+};
+
+/// Series that the cache of one listener holds; beyond it the cache is begun anew.
+const CACHED: usize = 512;
+
+/// Counts requests with Istio's labels.
+#[derive(Debug)]
+pub struct RequestMetrics {
+    metrics: Metrics,
+    reporter: Reporter,
+    /// Sorted by key.
+    cache: ArcSwap<Vec<(Key, Arc<Series>)>>,
+}
+
+/// What differs among the requests of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    /// Address of the cluster's handle: a new handle may have new metadata, and costs a look-up.
+    cluster: usize,
+    endpoint: u64,
+    status: u16,
+    grpc_status: Option<u32>,
+    grpc: bool,
+    flags: Flags,
+    mutual: bool,
+}
+
+impl RequestMetrics {
+    /// Counts into `metrics` as `reporter`.
+    pub fn new(metrics: Metrics, reporter: Reporter) -> Self {
+        Self {
+            metrics,
+            reporter,
+            cache: ArcSwap::default(),
+        }
+    }
+
+    /// Counts a finished request.
+    pub fn count(&self, record: &Record, late: &Late) {
+        let key = Key {
+            cluster: late
+                .cluster
+                .as_ref()
+                .map_or(0, |cluster| Arc::as_ptr(cluster) as usize),
+            endpoint: late.endpoint.as_ref().map_or(0, |endpoint| endpoint.id()),
+            status: late.status,
+            grpc_status: late.grpc_status,
+            grpc: late.grpc,
+            flags: late.flags,
+            mutual: self.is_mutual(record),
+        };
+        let cache = self.cache.load();
+        match cache.binary_search_by(|(known, _)| known.cmp(&key)) {
+            Ok(index) => add(&cache[index].1, record, late),
+            Err(_) => {
+                let series = self.find(&key, record, late);
+                add(&series, record, late);
+            }
+        }
+    }
+
+    fn is_mutual(&self, record: &Record) -> bool {
+        self.reporter == Reporter::Destination
+            && record
+                .connection()
+                .is_some_and(|connection| connection.security.peer_identity.is_some())
+    }
+
+    fn find(&self, key: &Key, record: &Record, late: &Late) -> Arc<Series> {
+        let series = self.metrics.requests(self.labels(key, record, late));
+        self.cache.rcu(|cache| {
+            let mut cache = if cache.len() < CACHED {
+                (**cache).clone()
+            } else {
+                Vec::new()
+            };
+            if let Err(at) = cache.binary_search_by(|(known, _)| known.cmp(key)) {
+                cache.insert(at, (*key, series.clone()));
+            }
+            cache
+        });
+        series
+    }
+
+    fn labels(&self, key: &Key, record: &Record, late: &Late) -> Labels {
+        let own = self.metrics.workload();
+        let cluster = late.cluster.as_deref();
+        let service = cluster.map_or_else(Service::default, Service::of);
+        let mut labels = match self.reporter {
+            Reporter::Source => {
+                let destination = destination(late.endpoint.as_deref());
+                Labels::ends(self.reporter, own, &destination, &service)
+            }
+            Reporter::Destination => {
+                let source = source(record);
+                Labels::ends(self.reporter, &source, own, &of_own(&service, own, cluster))
+            }
+        };
+        labels.push_raw("request_protocol", if key.grpc { "grpc" } else { "http" });
+        labels.push_raw("response_code", key.status.to_string());
+        let grpc_status = key.grpc_status.map(|status| status.to_string());
+        labels.push_raw("grpc_response_status", grpc_status.unwrap_or_default());
+        labels.push_raw("response_flags", key.flags.to_string());
+        labels.push_raw(
+            "connection_security_policy",
+            match (self.reporter, key.mutual) {
+                (Reporter::Source, _) => "unknown",
+                (Reporter::Destination, true) => "mutual_tls",
+                (Reporter::Destination, false) => "none",
+            },
+        );
+        labels
+    }
+}
+
+fn destination(endpoint: Option<&Endpoint>) -> Workload {
+    endpoint.map_or_else(Workload::default, Workload::of_endpoint)
+}
+
+fn source(record: &Record) -> Workload {
+    let identity = record
+        .connection()
+        .and_then(|connection| connection.security.peer_identity.clone());
+    Workload {
+        principal: identity.unwrap_or_default(),
+        ..Workload::default()
+    }
+}
+
+/// An inbound cluster without a service of its own serves the workload's canonical service.
+fn of_own(service: &Service, own: &Workload, cluster: Option<&Cluster>) -> Service {
+    let named = cluster.is_some_and(|cluster| !cluster.name().ends_with('|'));
+    if named && !service.host.is_empty() {
+        return service.clone();
+    }
+    Service {
+        host: own.canonical_service.clone(),
+        name: own.canonical_service.clone(),
+        namespace: own.namespace.clone(),
+    }
+}
+
+fn add(series: &Series, record: &Record, late: &Late) {
+    series.requests.add(1);
+    let micros = u64::try_from(late.duration.as_micros()).unwrap_or(u64::MAX);
+    series.duration.record_thousandths(micros);
+    series.request_bytes.record(record.request_bytes());
+    series.response_bytes.record(record.response_bytes());
+}

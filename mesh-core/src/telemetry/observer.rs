@@ -1,0 +1,105 @@
+//! The sink of a listener or client: metrics, statistics, access logs.
+
+use std::sync::Arc;
+
+use super::{
+    access_log::AccessLog,
+    flags::Flag,
+    metrics::{HttpStats, RequestMetrics},
+    record::{Late, Record, Sink, Wants},
+};
+
+/// Tells everything that is told of finished requests.
+#[derive(Debug, Default)]
+pub struct Observer {
+    wants: Arc<Wants>,
+    logs: Vec<AccessLog>,
+    metrics: Option<RequestMetrics>,
+    stats: Option<Arc<HttpStats>>,
+}
+
+impl Observer {
+    /// An observer that tells nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Counts requests.
+    #[must_use]
+    pub fn metrics(mut self, metrics: RequestMetrics) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
+    /// Counts under Envoy's names.
+    #[must_use]
+    pub fn stats(mut self, stats: Arc<HttpStats>) -> Self {
+        self.stats = Some(stats);
+        self
+    }
+
+    /// Writes logs; `also`: what others read of a request.
+    #[must_use]
+    pub fn logs(mut self, logs: Vec<AccessLog>, mut also: Wants) -> Self {
+        for log in &logs {
+            log.add_wants(&mut also);
+        }
+        self.logs = logs;
+        self.wants = Arc::new(also);
+        self
+    }
+
+    /// What is read of requests.
+    pub fn shared_wants(&self) -> Arc<Wants> {
+        self.wants.clone()
+    }
+
+    fn count(&self, stats: &HttpStats, late: &Late) {
+        stats.downstream_rq_total.add(1);
+        if late.version == http::Version::HTTP_2 {
+            stats.downstream_rq_http2_total.add(1);
+        } else {
+            stats.downstream_rq_http1_total.add(1);
+        }
+        if late.status != 0 {
+            stats.response(late.status);
+        }
+        if late.flags.is_empty() {
+            return;
+        }
+        for (flag, count) in [
+            (
+                Flag::DownstreamConnectionTermination,
+                &stats.downstream_rq_rx_reset,
+            ),
+            (Flag::StreamIdleTimeout, &stats.downstream_rq_idle_timeout),
+            (
+                Flag::DurationTimeout,
+                &stats.downstream_rq_max_duration_reached,
+            ),
+            (Flag::UpstreamRequestTimeout, &stats.downstream_rq_timeout),
+        ] {
+            if late.flags.contains(flag) {
+                count.add(1);
+            }
+        }
+    }
+}
+
+impl Sink for Observer {
+    fn wants(&self) -> &Wants {
+        &self.wants
+    }
+
+    fn finish(&self, record: &Record, late: &Late) {
+        if let Some(metrics) = &self.metrics {
+            metrics.count(record, late);
+        }
+        if let Some(stats) = &self.stats {
+            self.count(stats, late);
+        }
+        for log in &self.logs {
+            log.write(record, late);
+        }
+    }
+}

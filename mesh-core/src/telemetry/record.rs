@@ -1,0 +1,478 @@
+//! What is known of one request, from its head to the last frame of its response.
+//!
+//! The layers write into the record what they decide; the outcome guard, which travels with the response body, hands it to
+//! the [`Sink`]s once: metrics, access log, statistics. Records are pooled by thread, so that a request allocates none.
+
+use std::{
+    borrow::Cow,
+    cell::RefCell,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version, uri::PathAndQuery,
+};
+
+use super::{
+    clock,
+    flags::{Flag, Flags},
+};
+use crate::{
+    Kind,
+    cluster::{Cluster, Endpoint},
+    model::Name,
+    transport::ConnInfo,
+};
+
+/// Records that a thread keeps for further requests.
+const POOLED: usize = 256;
+
+thread_local! {
+    static POOL: RefCell<Vec<Arc<Record>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Where finished records go.
+pub trait Sink: fmt::Debug + Send + Sync {
+    /// Headers that it wants to see at the end; they are copied as references into the record.
+    fn wants(&self) -> &Wants {
+        const { &Wants::NONE }
+    }
+
+    /// Takes note of a finished request.
+    fn finish(&self, record: &Record, late: &Late);
+}
+
+/// What a [`Sink`] reads of a request's headers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wants {
+    /// Method, path and authority.
+    pub head: bool,
+    /// Request headers.
+    pub request: Vec<HeaderName>,
+    /// Response headers.
+    pub response: Vec<HeaderName>,
+    /// Response trailers.
+    pub trailers: Vec<HeaderName>,
+}
+
+impl Wants {
+    const NONE: Self = Self {
+        head: false,
+        request: Vec::new(),
+        response: Vec::new(),
+        trailers: Vec::new(),
+    };
+
+    /// Adds what `other` reads.
+    pub fn merge(&mut self, other: &Self) {
+        self.head |= other.head;
+        for (list, more) in [
+            (&mut self.request, &other.request),
+            (&mut self.response, &other.response),
+            (&mut self.trailers, &other.trailers),
+        ] {
+            for name in more {
+                if !list.contains(name) {
+                    list.push(name.clone());
+                }
+            }
+        }
+    }
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The response was sent to its end.
+    Complete,
+    /// The response broke off.
+    Broken(Kind),
+    /// The client went away.
+    Dropped,
+}
+
+/// One request.
+pub struct Record {
+    started: Instant,
+    connection: Option<Arc<ConnInfo>>,
+    request_bytes: AtomicU64,
+    response_bytes: AtomicU64,
+    /// Nanoseconds from the start to the last time that something moved.
+    moved: AtomicU64,
+    /// The request body is on its way.
+    receiving: AtomicBool,
+    late: Mutex<Late>,
+}
+
+/// What becomes known while the request is on its way.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Late {
+    /// Envoy's response flags.
+    pub flags: Flags,
+    /// `%RESPONSE_CODE_DETAILS%`; `None`: the response came from the upstream.
+    pub details: Option<Cow<'static, str>>,
+    /// Status of the response; 0: none was sent.
+    pub status: u16,
+    /// `grpc-status` of the response.
+    pub grpc_status: Option<u32>,
+    /// The request is gRPC.
+    pub grpc: bool,
+    /// HTTP version of the request.
+    pub version: Version,
+    /// Method, path and authority, if wanted.
+    pub head: Option<RecordedHead>,
+    /// Request headers, if wanted, in the order of the wants.
+    pub request_headers: Vec<(HeaderName, HeaderValue)>,
+    /// Response headers, if wanted.
+    pub response_headers: Vec<(HeaderName, HeaderValue)>,
+    /// Response trailers, if wanted.
+    pub trailers: Vec<(HeaderName, HeaderValue)>,
+    /// Name of the route.
+    pub route: Option<Name>,
+    /// The cluster.
+    pub cluster: Option<Arc<Cluster>>,
+    /// The endpoint of the newest attempt.
+    pub endpoint: Option<Arc<Endpoint>>,
+    /// Attempts at an endpoint.
+    pub attempts: u32,
+    /// Why the newest attempt gave no response.
+    pub failure: Option<Name>,
+    /// From the start to the end of the request body.
+    pub request_received: Option<Duration>,
+    /// From the start to the head of the upstream's response.
+    pub response_began: Option<Duration>,
+    /// From the start to the end.
+    pub duration: Duration,
+    /// The client's address as trusted: from `x-forwarded-for`, else the peer's.
+    pub remote: Option<std::net::IpAddr>,
+    /// What is noted of the request's head.
+    wanted: Option<Arc<Wants>>,
+    waiting: Option<Waker>,
+}
+
+/// Method, path and authority of a request.
+#[derive(Clone, Debug)]
+pub struct RecordedHead {
+    /// The method.
+    pub method: Method,
+    /// Path and query; `None` for a plain CONNECT.
+    pub path: Option<PathAndQuery>,
+    /// The authority.
+    pub authority: Option<HeaderValue>,
+    /// The scheme.
+    pub scheme: Option<http::uri::Scheme>,
+}
+
+impl RecordedHead {
+    fn of<B>(request: &Request<B>) -> Self {
+        let uri = request.uri();
+        Self {
+            method: request.method().clone(),
+            path: uri.path_and_query().cloned(),
+            authority: match uri.authority() {
+                Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
+                None => request.headers().get(http::header::HOST).cloned(),
+            },
+            scheme: uri.scheme().cloned(),
+        }
+    }
+}
+
+impl Record {
+    /// A record of a request that begins now.
+    pub fn begin(connection: Option<Arc<ConnInfo>>, version: Version, grpc: bool) -> Arc<Self> {
+        let pooled = POOL
+            .with_borrow_mut(Vec::pop)
+            .filter(|record| Arc::strong_count(record) == 1);
+        let mut record = pooled.unwrap_or_else(|| Arc::new(Self::new()));
+        if let Some(own) = Arc::get_mut(&mut record) {
+            own.reset(connection, version, grpc);
+        }
+        record
+    }
+
+    fn new() -> Self {
+        Self {
+            started: clock::now(),
+            connection: None,
+            request_bytes: AtomicU64::new(0),
+            response_bytes: AtomicU64::new(0),
+            moved: AtomicU64::new(0),
+            receiving: AtomicBool::new(false),
+            late: Mutex::default(),
+        }
+    }
+
+    fn reset(&mut self, connection: Option<Arc<ConnInfo>>, version: Version, grpc: bool) {
+        self.started = clock::now();
+        self.connection = connection;
+        *self.request_bytes.get_mut() = 0;
+        *self.response_bytes.get_mut() = 0;
+        *self.moved.get_mut() = 0;
+        *self.receiving.get_mut() = false;
+        let late = self.late.get_mut().unwrap_or_else(PoisonError::into_inner);
+        late.reset();
+        late.version = version;
+        late.grpc = grpc;
+    }
+
+    /// When the request began.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// The connection that it came over; `None` for a call of the program itself.
+    pub fn connection(&self) -> Option<&Arc<ConnInfo>> {
+        self.connection.as_ref()
+    }
+
+    /// Bytes of the request body so far.
+    pub fn request_bytes(&self) -> u64 {
+        self.request_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the response body so far.
+    pub fn response_bytes(&self) -> u64 {
+        self.response_bytes.load(Ordering::Relaxed)
+    }
+
+    /// When something moved last.
+    pub fn last_moved(&self) -> Instant {
+        self.started + Duration::from_nanos(self.moved.load(Ordering::Relaxed))
+    }
+
+    /// What becomes known on the way. The lock is held for a few writes only.
+    pub fn late(&self) -> MutexGuard<'_, Late> {
+        // A panic while the lock is held leaves plain data behind, so the data is used on.
+        self.late.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a flag.
+    pub fn flag(&self, flag: Flag) {
+        self.late().flags.insert(flag);
+    }
+
+    fn elapsed(&self) -> Duration {
+        clock::now().saturating_duration_since(self.started)
+    }
+
+    fn touch(&self) {
+        self.moved
+            .store(self.elapsed().as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn request_begins(&self) {
+        self.receiving.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn request_data(&self, length: usize) {
+        self.request_bytes
+            .fetch_add(length as u64, Ordering::Relaxed);
+        self.touch();
+    }
+
+    pub(crate) fn request_ends(&self) {
+        let elapsed = self.elapsed();
+        let waker = {
+            let mut late = self.late();
+            late.request_received = Some(elapsed);
+            self.receiving.store(false, Ordering::Release);
+            late.waiting.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Ready once the request body has come to its end, or was dropped.
+    #[cfg(feature = "net")]
+    pub(crate) fn poll_received(&self, context: &mut Context<'_>) -> Poll<()> {
+        if !self.receiving.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        let mut late = self.late();
+        // Looked at again under the lock, which `request_ends` holds while it takes the waker.
+        if !self.receiving.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        match &mut late.waiting {
+            Some(waker) => waker.clone_from(context.waker()),
+            waiting => *waiting = Some(context.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Whether the request body has come to its end.
+    pub fn is_received(&self) -> bool {
+        !self.receiving.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn response_data(&self, length: usize) {
+        self.response_bytes
+            .fetch_add(length as u64, Ordering::Relaxed);
+        self.touch();
+    }
+
+    pub(crate) fn response_trailers(&self, trailers: &HeaderMap, wants: &Wants) {
+        let mut late = self.late();
+        if let Some(status) = grpc_status(trailers) {
+            late.grpc_status = Some(status);
+        }
+        copy(trailers, &wants.trailers, &mut late.trailers);
+    }
+
+    /// Counts the bytes of an upgraded exchange.
+    #[cfg(feature = "net")]
+    pub(crate) fn spliced(&self, received: u64, sent: u64) {
+        self.request_bytes.fetch_add(received, Ordering::Relaxed);
+        self.response_bytes.fetch_add(sent, Ordering::Relaxed);
+    }
+
+    /// The head of the upstream's response is there.
+    pub(crate) fn response_begins(&self) {
+        let elapsed = self.elapsed();
+        self.moved
+            .store(elapsed.as_nanos() as u64, Ordering::Relaxed);
+        self.late().response_began = Some(elapsed);
+    }
+
+    /// An attempt gave no response.
+    pub(crate) fn attempt_failed(&self, error: &crate::Error) {
+        if let Some(source) = std::error::Error::source(error) {
+            self.late().failure = Some(source.to_string().into());
+        }
+    }
+
+    /// Takes note of a request's head again, after it was changed, if it was noted before.
+    pub(crate) fn see_request_again<B>(&self, request: &Request<B>) {
+        let mut late = self.late();
+        if let Some(head) = &mut late.head {
+            *head = RecordedHead::of(request);
+        }
+        if let Some(wanted) = late.wanted.clone() {
+            copy(
+                request.headers(),
+                &wanted.request,
+                &mut late.request_headers,
+            );
+        }
+    }
+
+    /// Takes note of a request's head as it is now.
+    pub(crate) fn see_request<B>(&self, request: &Request<B>, wants: &Arc<Wants>) {
+        if !wants.head && wants.request.is_empty() {
+            return;
+        }
+        let mut late = self.late();
+        late.head = wants.head.then(|| RecordedHead::of(request));
+        copy(request.headers(), &wants.request, &mut late.request_headers);
+        late.wanted = Some(wants.clone());
+    }
+
+    /// Takes note of a response's head.
+    pub(crate) fn see_response<B>(&self, response: &Response<B>, wants: &Wants) {
+        let mut late = self.late();
+        late.status = response.status().as_u16();
+        if late.grpc {
+            late.grpc_status = grpc_status(response.headers());
+        }
+        copy(
+            response.headers(),
+            &wants.response,
+            &mut late.response_headers,
+        );
+    }
+
+    pub(crate) fn finish(self: Arc<Self>, ending: Ending, sink: &dyn Sink) {
+        {
+            let duration = self.elapsed();
+            let mut late = self.late();
+            late.duration = duration;
+            match ending {
+                Ending::Complete => {}
+                Ending::Broken(kind) => late.broke(kind),
+                Ending::Dropped => late.broke(Kind::DownstreamTermination),
+            }
+            sink.finish(&self, &late);
+            late.release();
+        }
+        POOL.with_borrow_mut(|pool| {
+            if pool.len() < POOLED && Arc::strong_count(&self) == 1 {
+                pool.push(self);
+            }
+        });
+    }
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("started", &self.started)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Late {
+    /// Back to nothing known; lists keep their memory.
+    fn reset(&mut self) {
+        let mut request_headers = std::mem::take(&mut self.request_headers);
+        let mut response_headers = std::mem::take(&mut self.response_headers);
+        let mut trailers = std::mem::take(&mut self.trailers);
+        request_headers.clear();
+        response_headers.clear();
+        trailers.clear();
+        *self = Self {
+            request_headers,
+            response_headers,
+            trailers,
+            ..Self::default()
+        };
+    }
+
+    /// Lets go of what the rest of the mesh may want to free; the record itself waits in its pool.
+    fn release(&mut self) {
+        self.cluster = None;
+        self.endpoint = None;
+        self.route = None;
+    }
+
+    /// The response broke off, or the client went away.
+    fn broke(&mut self, kind: Kind) {
+        let reply = kind.reply();
+        if let Some(flag) = reply.flag {
+            self.flags.insert(flag);
+        }
+        let after = self.status != 0;
+        self.details = Some(match kind {
+            Kind::ConnectionTermination if after => {
+                "upstream_reset_after_response_started{connection_termination}".into()
+            }
+            Kind::RemoteReset if after => {
+                "upstream_reset_after_response_started{remote_reset}".into()
+            }
+            _ => reply.details.into(),
+        });
+    }
+}
+
+fn copy(from: &HeaderMap, wanted: &[HeaderName], to: &mut Vec<(HeaderName, HeaderValue)>) {
+    to.clear();
+    for name in wanted {
+        if let Some(value) = from.get(name) {
+            to.push((name.clone(), value.clone()));
+        }
+    }
+}
+
+/// The status of a gRPC response, in headers (trailers only) or trailers.
+pub(crate) fn grpc_status(headers: &HeaderMap) -> Option<u32> {
+    const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+    headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
+}
