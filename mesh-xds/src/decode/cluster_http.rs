@@ -3,7 +3,9 @@
 use envoy_types::pb::envoy::{
     config::{
         cluster::v3::{Cluster as Proto, cluster::ClusterProtocolSelection},
-        core::v3::HttpProtocolOptions as CommonOptions,
+        core::v3::{
+            Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as CommonOptions,
+        },
     },
     extensions::{
         filters::network::http_connection_manager::v3::{HttpFilter, http_filter::ConfigType},
@@ -15,7 +17,7 @@ use envoy_types::pb::envoy::{
         },
     },
 };
-use mesh_core::model::{Cluster, UpstreamProtocol};
+use mesh_core::model::{Cluster, Http1Options, Http2Options, UpstreamProtocol};
 
 use super::{Context, common, filter, protocol, set::ignored};
 
@@ -35,14 +37,10 @@ pub(super) fn options(cx: &mut Context, value: &Proto, out: &mut Cluster) {
         out.max_requests_per_connection = Some(limit.value).filter(|limit| *limit > 0);
     }
     if let Some(options) = &value.http_protocol_options {
-        out.http1 = cx
-            .field("http_protocol_options", |cx| protocol::http1(cx, options))
-            .0;
+        out.http1 = cx.field("http_protocol_options", |cx| codec1(cx, options));
     }
     if let Some(options) = &value.http2_protocol_options {
-        out.http2 = cx
-            .field("http2_protocol_options", |cx| protocol::http2(cx, options))
-            .0;
+        out.http2 = cx.field("http2_protocol_options", |cx| codec2(cx, options));
         out.protocol = UpstreamProtocol::Http2;
     }
     if value.protocol_selection() == ClusterProtocolSelection::UseDownstreamProtocol {
@@ -148,20 +146,30 @@ fn explicit(cx: &mut Context, value: Option<&ProtocolConfig>, out: &mut Cluster)
 
 fn versions(
     cx: &mut Context,
-    http1: Option<&envoy_types::pb::envoy::config::core::v3::Http1ProtocolOptions>,
-    http2: Option<&envoy_types::pb::envoy::config::core::v3::Http2ProtocolOptions>,
+    http1: Option<&Http1ProtocolOptions>,
+    http2: Option<&Http2ProtocolOptions>,
     out: &mut Cluster,
 ) {
     if let Some(options) = http1 {
-        out.http1 = cx
-            .field("http_protocol_options", |cx| protocol::http1(cx, options))
-            .0;
+        out.http1 = cx.field("http_protocol_options", |cx| codec1(cx, options));
     }
     if let Some(options) = http2 {
-        out.http2 = cx
-            .field("http2_protocol_options", |cx| protocol::http2(cx, options))
-            .0;
+        out.http2 = cx.field("http2_protocol_options", |cx| codec2(cx, options));
     }
+}
+
+fn codec1(cx: &mut Context, value: &Http1ProtocolOptions) -> Http1Options {
+    let (options, stream_error) = protocol::http1(cx, value);
+    let field = "override_stream_error_on_invalid_http_message";
+    cx.ignored(field, stream_error.is_some());
+    options
+}
+
+fn codec2(cx: &mut Context, value: &Http2ProtocolOptions) -> Http2Options {
+    let (options, stream_error) = protocol::http2(cx, value);
+    let field = "override_stream_error_on_invalid_http_message";
+    cx.ignored(field, stream_error.is_some());
+    options
 }
 
 fn common(cx: &mut Context, value: &CommonOptions, out: &mut Cluster) {

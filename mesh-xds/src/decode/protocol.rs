@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use envoy_types::pb::envoy::config::core::v3::{
-    Http1ProtocolOptions, Http2ProtocolOptions, KeepaliveSettings,
-    http1_protocol_options::header_key_format::HeaderFormat,
+use envoy_types::pb::envoy::{
+    config::core::v3::{
+        Http1ProtocolOptions, Http2ProtocolOptions, KeepaliveSettings, TypedExtensionConfig,
+        http1_protocol_options::header_key_format::HeaderFormat,
+    },
+    extensions::http::header_formatters::preserve_case::v3::PreserveCaseFormatterConfig,
 };
 use mesh_core::model::{Http1Options, Http2Options};
 
@@ -52,6 +55,8 @@ pub(crate) fn http1(
                 .map_or("", |any| &any.type_url);
             if url.ends_with("header_formatters.preserve_case.v3.PreserveCaseFormatterConfig") {
                 preserve_case = true;
+                let field = "header_key_format.stateful_formatter.typed_config";
+                cx.field(field, |cx| preserve_case_settings(cx, formatter));
             } else {
                 cx.reject(
                     "header_key_format.stateful_formatter",
@@ -70,6 +75,18 @@ pub(crate) fn http1(
     };
     let stream_error = override_stream_error_on_invalid_http_message.as_ref();
     (options, stream_error.map(|value| value.value))
+}
+
+fn preserve_case_settings(cx: &mut Context, value: &TypedExtensionConfig) {
+    let typed = value.typed_config.as_ref().and_then(|any| cx.typed(any));
+    let message = typed.and_then(|typed| cx.message(&typed));
+    if let Some(PreserveCaseFormatterConfig {
+        forward_reason_phrase,
+        formatter_type_on_envoy_headers,
+    }) = &message
+    {
+        ignored!(cx; forward_reason_phrase, formatter_type_on_envoy_headers);
+    }
 }
 
 /// HTTP/2 settings, and whether a malformed message ends only its stream.

@@ -9,7 +9,8 @@ use envoy_types::pb::envoy::{
         proxy_protocol::v3::ProxyProtocolUpstreamTransport,
         tls::v3::{
             CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig,
-            TlsCertificate, UpstreamTlsContext, common_tls_context::ValidationContextType,
+            SubjectAltNameMatcher, TlsCertificate, UpstreamTlsContext,
+            common_tls_context::{CombinedCertificateValidationContext, ValidationContextType},
         },
     },
 };
@@ -162,7 +163,10 @@ fn common_context(cx: &mut Context, value: &CommonTlsContext) -> TlsContext {
     ignored!(cx; tls_params, key_log);
     unsupported!(cx; tls_certificate_provider_instance, custom_tls_certificate_selector,
         tls_certificate_certificate_provider, tls_certificate_certificate_provider_instance, custom_handshaker);
-    let mut certificates: Vec<Name> = tls_certificates.iter().map(certificate).collect();
+    let field = "tls_certificates";
+    let mut certificates = cx.each(field, tls_certificates, |cx, value| {
+        Some(certificate(cx, value))
+    });
     let secrets = tls_certificate_sds_secret_configs.iter();
     certificates.extend(secrets.map(|secret| Name::from(secret.name.as_str())));
     let mut out = TlsContext {
@@ -182,14 +186,7 @@ fn common_context(cx: &mut Context, value: &CommonTlsContext) -> TlsContext {
             out.validation = Some(secret.name.as_str().into());
         }
         Some(ValidationContextType::CombinedValidationContext(both)) => {
-            if let Some(context) = &both.default_validation_context {
-                let field = "combined_validation_context.default_validation_context";
-                cx.field(field, |cx| validation(cx, context, &mut out));
-            }
-            let secret = both.validation_context_sds_secret_config.as_ref();
-            if let Some(SdsSecretConfig { name, .. }) = secret {
-                out.validation = Some(name.as_str().into());
-            }
+            combined(cx, both, &mut out);
         }
         Some(
             ValidationContextType::ValidationContextCertificateProvider(_)
@@ -199,9 +196,43 @@ fn common_context(cx: &mut Context, value: &CommonTlsContext) -> TlsContext {
     out
 }
 
+#[expect(deprecated, reason = "the fields are refused by name")]
+fn combined(cx: &mut Context, value: &CombinedCertificateValidationContext, out: &mut TlsContext) {
+    let CombinedCertificateValidationContext {
+        default_validation_context,
+        validation_context_sds_secret_config,
+        validation_context_certificate_provider,
+        validation_context_certificate_provider_instance,
+    } = value;
+    cx.field("combined_validation_context", |cx| {
+        unsupported!(cx; validation_context_certificate_provider, validation_context_certificate_provider_instance);
+        if let Some(context) = default_validation_context {
+            cx.field("default_validation_context", |cx| validation(cx, context, out));
+        }
+        if let Some(SdsSecretConfig { name, .. }) = validation_context_sds_secret_config {
+            // The secret holds the roots; those of the default context are not used.
+            cx.ignored("default_validation_context.trusted_ca", out.validation.is_some());
+            out.validation = Some(name.as_str().into());
+        }
+    });
+}
+
 /// The name by which a certificate in the configuration is known: its file, or `inline`.
-fn certificate(value: &TlsCertificate) -> Name {
-    source_name(value.certificate_chain.as_ref().or(value.pkcs12.as_ref()))
+fn certificate(cx: &mut Context, value: &TlsCertificate) -> Name {
+    let TlsCertificate {
+        certificate_chain,
+        private_key: _,
+        pkcs12,
+        watched_directory,
+        private_key_provider,
+        password,
+        ocsp_staple,
+        signed_certificate_timestamp,
+        tls_params,
+    } = value;
+    ignored!(cx; watched_directory, ocsp_staple, signed_certificate_timestamp, tls_params);
+    unsupported!(cx; private_key_provider, password);
+    source_name(certificate_chain.as_ref().or(pkcs12.as_ref()))
 }
 
 fn source_name(value: Option<&DataSource>) -> Name {
@@ -240,15 +271,24 @@ fn validation(cx: &mut Context, value: &CertificateValidationContext, out: &mut 
         trust_chain_verification, max_verify_depth);
     unsupported!(cx; ca_certificate_provider_instance, verify_certificate_spki, verify_certificate_hash,
         require_signed_certificate_timestamp, crl, custom_validator_config);
-    if system_root_certs.is_some() {
+    if let Some(source) = trusted_ca {
+        ignored!(cx; system_root_certs);
+        let watched = source.watched_directory.is_some();
+        cx.ignored("trusted_ca.watched_directory", watched);
+        out.validation = Some(source_name(Some(source)));
+    } else if system_root_certs.is_some() {
         out.validation = Some("system".into());
-    }
-    if trusted_ca.is_some() {
-        out.validation = Some(source_name(trusted_ca.as_ref()));
     }
     let field = "match_typed_subject_alt_names";
     out.subject_alt_names = cx.each(field, match_typed_subject_alt_names, |cx, san| {
-        let Some(text) = &san.matcher else {
+        let SubjectAltNameMatcher {
+            san_type,
+            matcher: text,
+            oid,
+        } = san;
+        // Every kind of name is compared: a kind that was not meant could match.
+        ignored!(cx; san_type, oid);
+        let Some(text) = text else {
             cx.reject("matcher", "must be set");
             return None;
         };

@@ -26,7 +26,9 @@ pub(super) fn health_check(cx: &mut Context, value: &HealthCheck) -> Option<Http
     if let [header] = headers.as_slice()
         && &*header.name == ":path"
         && !header.invert
+        && !header.missing_as_empty
         && let HeaderValueMatcher::String(matcher) = &header.value
+        && !matcher.ignore_case
         && let StringPattern::Exact(path) = &matcher.pattern
     {
         return Some(HttpFilterKind::HealthCheck(path.clone()));
