@@ -294,7 +294,15 @@ async fn bookinfo_is_understood() {
         ..ProxySpec::default()
     };
     let mut proxies = vec![gateway];
-    for name in ["productpage-v1", "details-v1", "reviews-v1", "reviews-v2", "reviews-v3", "ratings-v1", "ratings-v2"] {
+    for name in [
+        "productpage-v1",
+        "details-v1",
+        "reviews-v1",
+        "reviews-v2",
+        "reviews-v3",
+        "ratings-v1",
+        "ratings-v2",
+    ] {
         proxies.push(ProxySpec {
             namespace: "default".to_owned(),
             name: name.to_owned(),
@@ -305,9 +313,23 @@ async fn bookinfo_is_understood() {
         let name = proxy.name.clone();
         let mut source = IstioSource::new(IstioOptions::new(&mesh, proxy)).expect("a folder");
         let update = next(&mut source).await;
-        assert!(update.rejections.is_empty(), "{name}: {:?}", update.rejections);
-        assert!(update.changes.iter().any(|c| matches!(c, Change::Listener(_))), "{name} has no listener");
-        let dangling: Vec<_> = update.notes.iter().filter(|n| n.reason.contains("503")).collect();
+        assert!(
+            update.rejections.is_empty(),
+            "{name}: {:?}",
+            update.rejections
+        );
+        assert!(
+            update
+                .changes
+                .iter()
+                .any(|c| matches!(c, Change::Listener(_))),
+            "{name} has no listener"
+        );
+        let dangling: Vec<_> = update
+            .notes
+            .iter()
+            .filter(|n| n.reason.contains("503"))
+            .collect();
         assert!(dangling.is_empty(), "{name}: {dangling:?}");
     }
 }

@@ -74,11 +74,6 @@ impl<B> Conn<B> {
         }
     }
 
-    /// The exchange that runs is the last.
-    pub(super) fn last_exchange(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-    }
-
     /// Counts a request; returns whether there was one before.
     pub(super) fn begin(&self, whole: bool) -> bool {
         self.doubtful.store(!whole, Ordering::Relaxed);
@@ -169,9 +164,8 @@ impl<B: Send + 'static> Release for Conn<B> {
             // An unclean connection is dropped here, and with its sender hyper closes it.
             Sender::Http1(_) if !clean || self.draining.load(Ordering::Relaxed) => {}
             Sender::Http1(_) => {
-                // Whoever waits gets only what is ready: a slow upload must not delay it, nor a connection that is about to
-                // close fail it. `unpark` follows, since it is the task that sees either.
-                let parked = !self.is_ready();
+                // A slow upload must not delay whoever waits. `unpark` follows, since an upload ends in the task.
+                let parked = self.is_doubtful() && !self.is_ready();
                 self.parked.store(parked, Ordering::Relaxed);
                 let host = self.host.clone();
                 host.put(self, !parked);

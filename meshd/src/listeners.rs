@@ -1,0 +1,217 @@
+//! Sockets follow the snapshot: opened, kept over reloads, drained and closed.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use mesh_core::{
+    model::{Address, Direction},
+    server::{self, BindOptions, ListenerHandle, ServerStats, Unobserved},
+    snapshot::{Listener, Snapshot},
+};
+
+use crate::{Failure, admin::BoundListeners, lifecycle, worker::Workers};
+
+/// Opens, replaces and closes listeners as snapshots come.
+pub(crate) struct Manager {
+    stats: Arc<ServerStats>,
+    bound: BoundListeners,
+    running: BTreeMap<String, Running>,
+    drained: bool,
+}
+
+struct Running {
+    listener: Arc<Listener>,
+    handle: ListenerHandle,
+    /// What was asked for; a socket is kept as long as this stays.
+    wanted: (Vec<Address>, BindOptions),
+}
+
+impl Manager {
+    pub(crate) fn new(stats: Arc<ServerStats>, bound: BoundListeners) -> Self {
+        Self {
+            stats,
+            bound,
+            running: BTreeMap::new(),
+            drained: false,
+        }
+    }
+
+    /// Makes the sockets those of `snapshot`.
+    ///
+    /// # Errors
+    ///
+    /// The first socket that could not be opened. Unless `first`, all others are served all the same, and the listener's
+    /// old version, if it has one, goes on.
+    pub(crate) fn apply(
+        &mut self,
+        workers: &Workers,
+        snapshot: &Snapshot,
+        first: bool,
+    ) -> Result<(), Failure> {
+        if self.drained {
+            return Ok(());
+        }
+        self.close_gone(snapshot);
+        let mut outcome = Ok(());
+        for (name, listener) in snapshot.listeners() {
+            if !listener.config().bind_to_port {
+                continue;
+            }
+            if let Err(failure) = self.follow(workers, name, listener) {
+                if first {
+                    return Err(failure);
+                }
+                tracing::error!(%failure, listener = %name, "Listener not opened");
+                outcome = Err(failure);
+            }
+        }
+        outcome
+    }
+
+    fn close_gone(&mut self, snapshot: &Snapshot) {
+        let gone: Vec<String> = self
+            .running
+            .keys()
+            .filter(|name| {
+                !snapshot
+                    .listeners()
+                    .get(name.as_str())
+                    .is_some_and(|listener| listener.config().bind_to_port)
+            })
+            .cloned()
+            .collect();
+        for name in gone {
+            if let Some(running) = self.running.remove(&name) {
+                tracing::info!(listener = %name, "Listener removed");
+                running.handle.close();
+                running
+                    .handle
+                    .drain(server::Drain::Gradual(DRAIN_OF_REMOVED));
+                self.bound.remove(&name);
+            }
+        }
+    }
+
+    fn follow(
+        &mut self,
+        workers: &Workers,
+        name: &str,
+        listener: &Arc<Listener>,
+    ) -> Result<(), Failure> {
+        let config = listener.config();
+        let addresses: Vec<Address> = std::iter::once(&config.address)
+            .chain(&config.additional_addresses)
+            .cloned()
+            .collect();
+        let wanted = (addresses, BindOptions::from(&**config));
+        if let Some(running) = self.running.get_mut(name) {
+            if Arc::ptr_eq(&running.listener, listener) {
+                return Ok(());
+            }
+            if running.wanted == wanted {
+                running.listener = listener.clone();
+                running.handle.replace(listener.clone());
+                return Ok(());
+            }
+        }
+        self.open(workers, name, listener, wanted)
+    }
+
+    /// Opens a listener on all of its addresses, for all workers, before the old one is closed.
+    fn open(
+        &mut self,
+        workers: &Workers,
+        name: &str,
+        listener: &Arc<Listener>,
+        wanted: (Vec<Address>, BindOptions),
+    ) -> Result<(), Failure> {
+        let old = self.running.get(name);
+        let clash = old.is_some_and(|old| {
+            old.wanted
+                .0
+                .iter()
+                .any(|address| wanted.0.contains(address))
+        });
+        if clash {
+            // The same address with other options cannot be opened twice: the old socket goes first.
+            if let Some(old) = self.running.remove(name) {
+                old.handle.close();
+                old.handle.drain(server::Drain::Gradual(DRAIN_OF_REMOVED));
+            }
+        }
+        let bind = |address: &Address| {
+            server::bind(address, &wanted.1).map_err(|source| Failure::Bind {
+                what: format!("listener {name}"),
+                address: address.to_string(),
+                source,
+            })
+        };
+        let sockets = wanted.0.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+        let bound = sockets
+            .iter()
+            .map(|socket| socket.address().clone())
+            .collect();
+        let handle =
+            ListenerHandle::new(listener.clone(), self.stats.clone(), Arc::new(Unobserved));
+        for socket in sockets {
+            workers
+                .serve(socket, &handle)
+                .map_err(|source| Failure::Bind {
+                    what: format!("listener {name}"),
+                    address: "a worker's socket".to_owned(),
+                    source,
+                })?;
+        }
+        self.bound.set(name, bound);
+        let running = Running {
+            listener: listener.clone(),
+            handle,
+            wanted,
+        };
+        if let Some(old) = self.running.insert(name.to_owned(), running) {
+            old.handle.close();
+            old.handle.drain(server::Drain::Gradual(DRAIN_OF_REMOVED));
+        }
+        Ok(())
+    }
+
+    /// Lets connections go, and closes listeners, as asked.
+    pub(crate) fn drain(&mut self, drain: lifecycle::Drain, time: Duration) {
+        for (name, running) in &self.running {
+            if drain.inbound_only && running.listener.config().direction != Direction::Inbound {
+                continue;
+            }
+            if drain.connections {
+                let how = if drain.graceful {
+                    server::Drain::Gradual(time)
+                } else {
+                    server::Drain::Now
+                };
+                running.handle.drain(how);
+            }
+            if drain.close {
+                if drain.graceful {
+                    let handle = running.handle.clone();
+                    tokio::spawn(async move {
+                        tokio::time::sleep(time).await;
+                        handle.close();
+                    });
+                } else {
+                    running.handle.close();
+                }
+                self.bound.remove(name);
+            }
+        }
+        self.drained |= drain.close && !drain.inbound_only;
+    }
+
+    /// The listeners that run.
+    pub(crate) fn into_handles(self) -> Vec<ListenerHandle> {
+        self.running
+            .into_values()
+            .map(|running| running.handle)
+            .collect()
+    }
+}
+
+/// Time over which connections of a removed listener are let go.
+const DRAIN_OF_REMOVED: Duration = Duration::from_secs(30);

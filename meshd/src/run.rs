@@ -1,0 +1,258 @@
+//! Assembly: configuration and admin on this thread, traffic on workers of their own.
+
+use std::{sync::Arc, time::Duration};
+
+use mesh_core::{
+    config::{ConfigSource, SourceError},
+    server::ServerStats,
+    snapshot::Mesh,
+};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::{
+    Failure,
+    admin::{self, Admin, BoundListeners, Pages},
+    cli::{Mode, Options},
+    lifecycle::{Drain, Lifecycle, State},
+    listeners::Manager,
+    log::LogControl,
+    source::{Facts, Opened},
+    stats::{Scope, Stats, kind_of},
+    traffic,
+    worker::Workers,
+};
+
+/// Longest wait of a clean end for the control thread's own tasks.
+const CONTROL_GRACE: Duration = Duration::from_millis(200);
+
+/// Runs until told to end.
+pub(crate) fn run(options: Options) -> Result<(), Failure> {
+    let log = LogControl::install(&options).map_err(|source| Failure::Io {
+        what: "the log cannot be opened",
+        source,
+    })?;
+    for (flag, reason) in &options.ignored {
+        tracing::warn!(flag, reason, "Flag without effect");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Failure::Io {
+            what: "no runtime",
+            source,
+        })?;
+    let opened = Opened::open(&options)?;
+    let result = match opened {
+        Opened::File(source, facts) => runtime.block_on(serve(options, log, source, facts)),
+        Opened::Folder(source, facts) => runtime.block_on(serve(options, log, source, facts)),
+    };
+    runtime.shutdown_timeout(CONTROL_GRACE);
+    result
+}
+
+async fn serve<S>(options: Options, log: LogControl, source: S, facts: Facts) -> Result<(), Failure>
+where
+    S: ConfigSource + 'static,
+{
+    let mut signals = Signals::listen()?;
+    let options = Arc::new(options);
+    let (mesh, driver) = Mesh::builder()
+        .workload(facts.workload.clone())
+        .source(source)
+        .build();
+    let lifecycle = Lifecycle::new();
+    let mut driving = tokio::spawn(driver.run());
+    let mut watch = mesh.watch();
+
+    let first = tokio::select! {
+        snapshot = watch.changed() => snapshot,
+        ended = &mut driving => return Err(ended_early(ended)),
+        () = signals.end() => return Ok(()),
+    };
+    let report = mesh.status().load();
+    if facts.strict_start && !report.rejections.is_empty() {
+        return Err(Failure::Refused(report.rejections.clone()));
+    }
+    if options.mode == Mode::Validate {
+        println!(
+            "configuration '{}' OK",
+            options
+                .config_path
+                .as_deref()
+                .map(|p| p.display().to_string())
+                .unwrap_or_default()
+        );
+        return Ok(());
+    }
+    for note in &report.notes {
+        tracing::warn!(resource = %note.resource, path = %note.path, reason = %note.reason, "Configured, but without effect");
+    }
+
+    let bound = BoundListeners::default();
+    let clusters = mesh.clusters().clone();
+    let mut workers = Workers::start(options.concurrency, move || {
+        traffic::worker(clusters.clone())
+    })?;
+    let stats = Arc::new(ServerStats::default());
+    let admin = Admin {
+        mesh: mesh.clone(),
+        lifecycle: lifecycle.clone(),
+        options: options.clone(),
+        listeners: bound.clone(),
+        log,
+        collect: collector(&mesh, &stats),
+        istio_metrics: istio_metrics(&mesh),
+        dump: facts.dump,
+    };
+    serve_pages(&admin, &options, facts.admin)?;
+    let mut manager = Manager::new(stats, bound);
+    manager.apply(&workers, &first, true)?;
+    lifecycle.set(State::Live);
+    tracing::info!(
+        listeners = first.listeners().len(),
+        concurrency = options.concurrency,
+        "Serving"
+    );
+
+    let mut drains = lifecycle.drains();
+    let outcome = loop {
+        tokio::select! {
+            snapshot = watch.changed() => {
+                // A socket that cannot be had later leaves the others, and the old ones, as they are.
+                if let Err(failure) = manager.apply(&workers, &snapshot, false) {
+                    tracing::error!(%failure, "Listener not opened");
+                }
+                warn_of_new_notes(&mesh);
+            }
+            Ok(()) = drains.changed() => {
+                let drain = *drains.borrow_and_update();
+                manager.drain(drain, options.drain_time);
+            }
+            () = lifecycle.quitting() => break Ok(()),
+            () = signals.end() => break Ok(()),
+            name = workers.died() => break Err(Failure::Ended(name)),
+        }
+    };
+    lifecycle.set(State::Draining);
+    manager.drain(
+        Drain {
+            connections: true,
+            inbound_only: false,
+            close: true,
+            graceful: false,
+        },
+        options.drain_time,
+    );
+    workers
+        .finish(&manager.into_handles(), options.drain_time)
+        .await;
+    driving.abort();
+    outcome
+}
+
+/// Statistics of connections and requests.
+fn collector(mesh: &Mesh, server: &Arc<ServerStats>) -> Arc<dyn Fn(&mut Stats) + Send + Sync> {
+    let (metrics, server) = (mesh.metrics().clone(), server.clone());
+    Arc::new(move |stats| {
+        server.each(|name, value| stats.dotted(name, value));
+        metrics.each_http(|prefix, http| {
+            let scope = Scope {
+                prefix: "http",
+                label: "envoy_http_conn_manager_prefix",
+                value: prefix,
+            };
+            http.each(|field, value| stats.scoped(scope, field, kind_of(field), value));
+        });
+    })
+}
+
+/// Istio's standard metrics, which have Prometheus names of their own.
+fn istio_metrics(mesh: &Mesh) -> Arc<dyn Fn(&mut String) + Send + Sync> {
+    let metrics = mesh.metrics().clone();
+    Arc::new(move |out| out.push_str(&metrics.render()))
+}
+
+fn ended_early(ended: Result<Result<(), SourceError>, tokio::task::JoinError>) -> Failure {
+    match ended {
+        Ok(Err(error)) => Failure::Source(error.to_string()),
+        Ok(Ok(())) => Failure::Ended("the configuration source".into()),
+        Err(error) => Failure::Ended(format!("the configuration driver ({error})")),
+    }
+}
+
+/// Opens the admin server and its smaller siblings.
+fn serve_pages(
+    admin: &Admin,
+    options: &Options,
+    bootstrap: Option<std::net::SocketAddr>,
+) -> Result<(), Failure> {
+    let servers = [
+        (
+            "the admin server",
+            options.admin.or(bootstrap),
+            Pages::Admin,
+        ),
+        ("the readiness server", options.readiness, Pages::Readiness),
+        ("the metrics server", options.metrics, Pages::Metrics),
+    ];
+    for (what, address, pages) in servers {
+        let Some(address) = address else { continue };
+        let io = |source| Failure::Bind {
+            what: what.to_owned(),
+            address: address.to_string(),
+            source,
+        };
+        let listener = admin::bind(what, address)?;
+        let local = listener.local_addr().map_err(io)?;
+        if let (Pages::Admin, Some(path)) = (pages, &options.admin_address_path) {
+            std::fs::write(path, local.to_string()).map_err(|source| Failure::Io {
+                what: "--admin-address-path cannot be written",
+                source,
+            })?;
+        }
+        tracing::info!(%local, what, "Listening");
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(io)?;
+        tokio::spawn(admin::serve(admin.clone(), pages, listener));
+    }
+    Ok(())
+}
+
+/// Says once what is new among the things without effect.
+fn warn_of_new_notes(mesh: &Mesh) {
+    let report = mesh.status().load();
+    tracing::info!(
+        generation = report.generation,
+        notes = report.notes.len(),
+        rejections = report.rejections.len(),
+        "Configuration applied"
+    );
+}
+
+/// SIGTERM and SIGINT, listened for from the start so that none is missed.
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        let open = |kind| {
+            signal(kind).map_err(|source| Failure::Io {
+                what: "signals cannot be listened for",
+                source,
+            })
+        };
+        Ok(Self {
+            term: open(SignalKind::terminate())?,
+            int: open(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Resolves on either.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}

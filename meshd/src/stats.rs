@@ -1,0 +1,304 @@
+//! Statistics under Envoy's names, as text, JSON and Prometheus.
+
+use std::fmt::Write as _;
+
+use mesh_core::{
+    cluster::{Cluster, LimitState},
+    model::{Limits, Priority},
+    snapshot::Snapshot,
+};
+
+/// Whether a statistic only rises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Counter,
+    Gauge,
+}
+
+/// One statistic.
+#[derive(Clone, Debug)]
+pub(crate) struct Stat {
+    /// Envoy's dotted name.
+    pub(crate) name: String,
+    /// Prometheus name without the prefix `envoy_`.
+    metric: String,
+    /// Prometheus labels, names first.
+    labels: Vec<(&'static str, String)>,
+    kind: Kind,
+    pub(crate) value: u64,
+}
+
+/// Collects statistics.
+#[derive(Debug, Default)]
+pub(crate) struct Stats {
+    list: Vec<Stat>,
+}
+
+/// A group of statistics that share a prefix and a label: `cluster.NAME.`, `http.PREFIX.`, `listener.ADDRESS.`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scope<'a> {
+    pub(crate) prefix: &'static str,
+    pub(crate) label: &'static str,
+    pub(crate) value: &'a str,
+}
+
+impl Stats {
+    /// Adds a statistic without a scope, for example `server.uptime`.
+    pub(crate) fn plain(&mut self, name: &str, kind: Kind, value: u64) {
+        self.list.push(Stat {
+            name: name.into(),
+            metric: sanitize(name),
+            labels: Vec::new(),
+            kind,
+            value,
+        });
+    }
+
+    /// Adds a statistic of a scope.
+    pub(crate) fn scoped(&mut self, scope: Scope<'_>, name: &str, kind: Kind, value: u64) {
+        let mut labels = vec![(scope.label, scope.value.to_owned())];
+        let mut metric = format!("{}_{}", scope.prefix, sanitize(name));
+        // Envoy turns the class of a status into a label.
+        if let Some(digit) = metric
+            .strip_suffix("xx")
+            .and_then(|rest| rest.chars().last())
+            .filter(char::is_ascii_digit)
+        {
+            metric.truncate(metric.len() - 3);
+            metric.push_str("xx");
+            labels.insert(0, ("envoy_response_code_class", digit.to_string()));
+        }
+        let name = format!("{}.{}.{name}", scope.prefix, scope.value);
+        self.list.push(Stat {
+            name,
+            metric,
+            labels,
+            kind,
+            value,
+        });
+    }
+
+    /// Adds a statistic by its whole dotted name: `listener.ADDRESS.FIELD`, `http.PREFIX.FIELD` or `tcp.PREFIX.FIELD`.
+    pub(crate) fn dotted(&mut self, name: &str, value: u64) {
+        let scopes = [
+            ("listener", "envoy_listener_address"),
+            ("http", "envoy_http_conn_manager_prefix"),
+            ("tcp", "envoy_tcp_prefix"),
+        ];
+        let parts = name
+            .split_once('.')
+            .and_then(|(head, rest)| Some((head, rest.rsplit_once('.')?)));
+        match parts.and_then(|(head, rest)| {
+            Some((scopes.iter().find(|(prefix, _)| *prefix == head)?, rest))
+        }) {
+            Some(((prefix, label), (value_of, field))) => {
+                self.scoped(
+                    Scope {
+                        prefix,
+                        label,
+                        value: value_of,
+                    },
+                    field,
+                    kind_of(field),
+                    value,
+                );
+            }
+            None => self.plain(name, kind_of(name), value),
+        }
+    }
+
+    /// Adds what a snapshot's clusters count.
+    pub(crate) fn clusters(&mut self, snapshot: &Snapshot) {
+        for cluster in snapshot.clusters().all().values() {
+            self.cluster(cluster);
+        }
+    }
+
+    fn cluster(&mut self, cluster: &Cluster) {
+        let name = cluster
+            .config()
+            .alt_stat_name
+            .as_ref()
+            .unwrap_or(cluster.name());
+        let scope = Scope {
+            prefix: "cluster",
+            label: "envoy_cluster_name",
+            value: name,
+        };
+        cluster.stats().each(|field, value| {
+            self.scoped(scope, field, kind_of(field), value);
+        });
+        let set = cluster.endpoints();
+        let count = |test: fn(&mesh_core::cluster::Endpoint) -> bool| {
+            set.all().iter().filter(|e| test(e)).count() as u64
+        };
+        self.scoped(
+            scope,
+            "membership_total",
+            Kind::Gauge,
+            set.all().len() as u64,
+        );
+        self.scoped(
+            scope,
+            "membership_healthy",
+            Kind::Gauge,
+            count(|endpoint| endpoint.is_healthy()),
+        );
+        self.scoped(
+            scope,
+            "membership_degraded",
+            Kind::Gauge,
+            count(|endpoint| endpoint.is_degraded()),
+        );
+        for (priority, word) in [(Priority::Default, "default"), (Priority::High, "high")] {
+            let (limits, state) = cluster.limits(priority);
+            self.breakers(scope, word, limits, state);
+        }
+    }
+
+    fn breakers(&mut self, scope: Scope<'_>, priority: &str, limits: &Limits, state: &LimitState) {
+        let rows = [
+            ("cx", &state.connections, limits.max_connections),
+            ("rq_pending", &state.pending, limits.max_pending_requests),
+            ("rq", &state.requests, limits.max_requests),
+            ("rq_retry", &state.retries, limits.max_retries),
+        ];
+        for (what, counter, max) in rows {
+            let open = u64::from(counter.get() >= max);
+            self.scoped(
+                scope,
+                &format!("circuit_breakers.{priority}.{what}_open"),
+                Kind::Gauge,
+                open,
+            );
+            if limits.track_remaining {
+                let left = u64::from(max.saturating_sub(counter.get()));
+                self.scoped(
+                    scope,
+                    &format!("circuit_breakers.{priority}.remaining_{what}"),
+                    Kind::Gauge,
+                    left,
+                );
+            }
+        }
+    }
+
+    /// Keeps only what `wanted` holds for, by Envoy's name, and sorts.
+    pub(crate) fn finish(mut self, wanted: impl Fn(&Stat) -> bool) -> Self {
+        self.list.retain(wanted);
+        self.list.sort_by(|a, b| a.name.cmp(&b.name));
+        // Server and layers both have the scope `http.PREFIX`; a field that both know counts the same thing.
+        self.list.dedup_by(|later, first| {
+            let same = later.name == first.name;
+            if same {
+                first.value = first.value.max(later.value);
+            }
+            same
+        });
+        self
+    }
+
+    /// `name: value` lines.
+    pub(crate) fn text(&self) -> String {
+        let mut out = String::with_capacity(self.list.len() * 48);
+        for stat in &self.list {
+            let _ = writeln!(out, "{}: {}", stat.name, stat.value);
+        }
+        out
+    }
+
+    /// Envoy's `{"stats": [{"name", "value"}]}`.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        let list: Vec<_> = self
+            .list
+            .iter()
+            .map(|stat| serde_json::json!({"name": stat.name, "value": stat.value}))
+            .collect();
+        serde_json::json!({ "stats": list })
+    }
+
+    /// Prometheus' text format; each family once, with its type.
+    pub(crate) fn prometheus(&self) -> String {
+        let mut families: Vec<&Stat> = self.list.iter().collect();
+        families.sort_by(|a, b| a.metric.cmp(&b.metric));
+        let mut out = String::with_capacity(self.list.len() * 96);
+        let mut last = "";
+        for stat in families {
+            if stat.metric != last {
+                let kind = if stat.kind == Kind::Counter {
+                    "counter"
+                } else {
+                    "gauge"
+                };
+                let _ = writeln!(out, "# TYPE envoy_{} {kind}", stat.metric);
+                last = &stat.metric;
+            }
+            let _ = write!(out, "envoy_{}{{", stat.metric);
+            for (index, (name, value)) in stat.labels.iter().enumerate() {
+                let comma = if index > 0 { "," } else { "" };
+                let _ = write!(out, "{comma}{name}=\"{}\"", escape(value));
+            }
+            let _ = writeln!(out, "}} {}", stat.value);
+        }
+        out
+    }
+}
+
+/// Envoy's names of gauges end so.
+pub(crate) fn kind_of(field: &str) -> Kind {
+    if field.ends_with("_active") {
+        Kind::Gauge
+    } else {
+        Kind::Counter
+    }
+}
+
+fn sanitize(name: &str) -> String {
+    name.chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '_' {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect()
+}
+
+fn escape(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_class_of_a_status_becomes_a_label() {
+        let mut stats = Stats::default();
+        let scope = Scope {
+            prefix: "cluster",
+            label: "envoy_cluster_name",
+            value: "outbound|80||a",
+        };
+        stats.scoped(scope, "upstream_rq_2xx", Kind::Counter, 3);
+        stats.scoped(scope, "circuit_breakers.default.cx_open", Kind::Gauge, 0);
+        stats.plain("server.uptime", Kind::Gauge, 7);
+        let stats = stats.finish(|_| true);
+        assert!(
+            stats
+                .text()
+                .contains("cluster.outbound|80||a.upstream_rq_2xx: 3\n")
+        );
+        let text = stats.prometheus();
+        let line = "envoy_cluster_upstream_rq_xx{envoy_response_code_class=\"2\",envoy_cluster_name=\"outbound|80||a\"} 3";
+        assert!(text.contains(line), "{text}");
+        assert!(
+            text.contains("# TYPE envoy_server_uptime gauge\nenvoy_server_uptime{} 7"),
+            "{text}"
+        );
+    }
+}
