@@ -1,6 +1,7 @@
 //! An embeddable service mesh: routing, resilience and telemetry as tower layers over one compiled snapshot.
 
 pub mod body;
+pub mod client;
 pub mod cluster;
 pub mod config;
 pub mod decide;

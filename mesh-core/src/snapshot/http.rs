@@ -124,6 +124,13 @@ impl Http {
         Ok(())
     }
 
+    /// The same for calls that the program makes itself: heads are not treated as those of a proxy.
+    #[cfg(feature = "client")]
+    pub(crate) fn without_proxy(mut self) -> Self {
+        self.front = Arc::new(Front::embedded(self.observer.shared_wants()));
+        self
+    }
+
     fn front_mut(&mut self) -> &mut Front {
         Arc::get_mut(&mut self.front).expect("the front is shared only once it is complete")
     }

@@ -21,6 +21,7 @@ use crate::{
         respond::{Replies, Respond, RespondLayer},
     },
     model::Name,
+    snapshot::Reader,
     telemetry::observer::Observer,
 };
 
@@ -32,16 +33,16 @@ pub type Inbound<A> = Observe<Respond<Serve<A>>>;
 pub struct InboundLayer {
     observer: Arc<Observer>,
     replies: Arc<Replies>,
-    refuse: Option<Name>,
+    config: Option<Reader>,
 }
 
 impl InboundLayer {
-    /// Tells `observer` of what is served. `refuse`: nothing passes, for this reason (protection that cannot act yet).
-    pub fn new(observer: Arc<Observer>, refuse: Option<Name>) -> Self {
+    /// Tells `observer` of what is served. Nothing passes as long as an inbound listener in `config` says so.
+    pub fn new(observer: Arc<Observer>, config: Option<Reader>) -> Self {
         Self {
             observer,
             replies: Arc::default(),
-            refuse,
+            config,
         }
     }
 }
@@ -53,7 +54,9 @@ impl<A> Layer<A> for InboundLayer {
         let serve = Serve {
             app,
             observer: self.observer.clone(),
-            refuse: self.refuse.clone(),
+            config: self.config.clone(),
+            seen: 0,
+            refuse: None,
         };
         let respond = RespondLayer::new(self.replies.clone()).layer(serve);
         ObserveLayer::new(self.observer.clone(), None).layer(respond)
@@ -65,7 +68,21 @@ impl<A> Layer<A> for InboundLayer {
 pub struct Serve<A> {
     app: A,
     observer: Arc<Observer>,
+    config: Option<Reader>,
+    /// Generation of the snapshot that `refuse` is from.
+    seen: u64,
     refuse: Option<Name>,
+}
+
+impl<A> Serve<A> {
+    fn refuse(&mut self) -> Option<&Name> {
+        let snapshot = self.config.as_mut()?.load();
+        if snapshot.generation() != self.seen {
+            self.seen = snapshot.generation();
+            self.refuse = crate::client::refusal(snapshot);
+        }
+        self.refuse.as_ref()
+    }
 }
 
 impl<A, B, U> Service<Exchange<RequestBody<B>>> for Serve<A>
@@ -85,7 +102,7 @@ where
     fn call(&mut self, exchange: Exchange<RequestBody<B>>) -> Self::Future {
         let Exchange { request, record } = exchange;
         record.see_request(&request, &self.observer.shared_wants());
-        let state = match &self.refuse {
+        let state = match self.refuse() {
             Some(reason) => State::Refused {
                 error: Some(Error::detailed(Kind::FailClosedInbound, reason.clone())),
             },

@@ -6,10 +6,14 @@
 mod inbound;
 #[cfg(feature = "client")]
 mod outbound;
+#[cfg(all(feature = "client", feature = "server"))]
+mod proxy;
 
 #[cfg(all(test, feature = "client"))]
-mod tests;
+pub(crate) mod tests;
 
 pub use self::inbound::{Inbound, InboundLayer, Serve, ServeFuture};
 #[cfg(feature = "client")]
 pub use self::outbound::{Outbound, OutboundParts, Upstream};
+#[cfg(all(feature = "client", feature = "server"))]
+pub use self::proxy::Proxy;

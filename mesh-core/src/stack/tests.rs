@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// An upstream that answers with what it saw: `METHOD PATH`, the headers that are asked for, the body.
-async fn upstream() -> SocketAddr {
+pub(crate) async fn upstream() -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
         .expect("a port");
@@ -64,7 +64,7 @@ async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infal
     Ok(response)
 }
 
-fn cluster(name: &str, address: SocketAddr) -> Arc<crate::cluster::Cluster> {
+pub(crate) fn cluster_config(name: &str, address: SocketAddr) -> model::Cluster {
     let mut config = model::Cluster::new(name, Discovery::Static);
     config.load_assignment = ClusterLoadAssignment {
         cluster: name.into(),
@@ -80,10 +80,15 @@ fn cluster(name: &str, address: SocketAddr) -> Arc<crate::cluster::Cluster> {
         }],
         ..Default::default()
     };
+    config
+}
+
+fn cluster(name: &str, address: SocketAddr) -> Arc<crate::cluster::Cluster> {
+    let config = cluster_config(name, address);
     Arc::new(crate::cluster::Cluster::new(Arc::new(config), None))
 }
 
-fn forward(to: &str) -> model::Route {
+pub(crate) fn forward(to: &str) -> model::Route {
     model::Route {
         name: "all".into(),
         matches: model::RouteMatch {

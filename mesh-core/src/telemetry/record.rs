@@ -23,6 +23,8 @@ use super::{
     clock,
     flags::{Flag, Flags},
 };
+#[cfg(feature = "net")]
+use crate::transport::ConnTimer;
 use crate::{
     Kind,
     cluster::{Cluster, Endpoint},
@@ -101,6 +103,8 @@ pub enum Ending {
 pub struct Record {
     started: Instant,
     connection: Option<Arc<ConnInfo>>,
+    #[cfg(feature = "net")]
+    timer: Option<ConnTimer>,
     request_bytes: AtomicU64,
     response_bytes: AtomicU64,
     /// Nanoseconds from the start to the last time that something moved.
@@ -202,6 +206,8 @@ impl Record {
         Self {
             started: clock::now(),
             connection: None,
+            #[cfg(feature = "net")]
+            timer: None,
             request_bytes: AtomicU64::new(0),
             response_bytes: AtomicU64::new(0),
             moved: AtomicU64::new(0),
@@ -213,6 +219,10 @@ impl Record {
     fn reset(&mut self, connection: Option<Arc<ConnInfo>>, version: Version, grpc: bool) {
         self.started = clock::now();
         self.connection = connection;
+        #[cfg(feature = "net")]
+        {
+            self.timer = None;
+        }
         *self.request_bytes.get_mut() = 0;
         *self.response_bytes.get_mut() = 0;
         *self.moved.get_mut() = 0;
@@ -231,6 +241,27 @@ impl Record {
     /// The connection that it came over; `None` for a call of the program itself.
     pub fn connection(&self) -> Option<&Arc<ConnInfo>> {
         self.connection.as_ref()
+    }
+
+    /// A deadline on the timer of the connection or client, else on one of its own.
+    #[cfg(feature = "net")]
+    pub(crate) fn deadline(&self, at: Instant) -> crate::transport::Deadline {
+        let timer = match &self.connection {
+            Some(connection) => Some(connection.timer()),
+            None => self.timer.as_ref(),
+        };
+        match timer {
+            Some(timer) => timer.deadline(at),
+            None => crate::transport::Deadline::alone(at),
+        }
+    }
+
+    /// Deadlines use `timer` if there is no connection.
+    #[cfg(feature = "net")]
+    pub(crate) fn set_timer(self: &mut Arc<Self>, timer: &ConnTimer) {
+        if let Some(own) = Arc::get_mut(self) {
+            own.timer = Some(timer.clone());
+        }
     }
 
     /// Bytes of the request body so far.

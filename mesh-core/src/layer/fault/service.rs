@@ -61,13 +61,12 @@ where
         else {
             return ResponseFuture::pass(self.inner.call(request));
         };
-        let connection = request.record().and_then(|record| record.connection());
         let until = delay.map(|delay| {
             let at = clock::now() + delay;
-            connection.map_or_else(
-                || Deadline::alone(at),
-                |connection| connection.timer().deadline(at),
-            )
+            match request.record() {
+                Some(record) => record.deadline(at),
+                None => Deadline::alone(at),
+            }
         });
         if let (Some(record), true) = (request.record(), delay.is_some()) {
             record.flag(Flag::DelayInjected);

@@ -7,6 +7,8 @@ use http::{Request, Response};
 use tower_service::Service;
 
 use super::ResponseFuture;
+#[cfg(feature = "net")]
+use crate::transport::ConnTimer;
 use crate::{
     body::{Guard, MeshBody, RequestBody, ResponseBody},
     layer::{Exchange, is_grpc},
@@ -20,15 +22,28 @@ pub struct Observe<S> {
     inner: S,
     sink: Arc<dyn Sink>,
     connection: Option<Arc<ConnInfo>>,
+    /// For deadlines of requests that come over no connection.
+    #[cfg(feature = "net")]
+    timer: Option<ConnTimer>,
 }
 
 impl<S> Observe<S> {
+    /// Deadlines of requests that come over no connection use `timer`.
+    #[cfg(feature = "net")]
+    pub(crate) fn set_timer(&mut self, timer: &ConnTimer) {
+        if self.timer.is_none() {
+            self.timer = Some(timer.clone());
+        }
+    }
+
     /// Tells `sink` of every request to `inner`; `connection`: the one that they come over.
     pub fn new(inner: S, sink: Arc<dyn Sink>, connection: Option<Arc<ConnInfo>>) -> Self {
         Self {
             inner,
             sink,
             connection,
+            #[cfg(feature = "net")]
+            timer: None,
         }
     }
 }
@@ -49,7 +64,11 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let grpc = is_grpc(request.headers());
-        let record = Record::begin(self.connection.clone(), request.version(), grpc);
+        let mut record = Record::begin(self.connection.clone(), request.version(), grpc);
+        #[cfg(feature = "net")]
+        if let Some(timer) = &self.timer {
+            Record::set_timer(&mut record, timer);
+        }
         let request = request.map(|body| RequestBody::observed(body, &record));
         let guard = Guard::new(record.clone(), self.sink.clone());
         ResponseFuture::new(self.inner.call(Exchange { request, record }), guard)

@@ -192,8 +192,8 @@ impl<S, X, B: MeshBody> Again<S, X, B> {
 impl Turn {
     fn deadline(&self, after: Duration) -> Deadline {
         let at = clock::now() + after;
-        match self.record.as_ref().and_then(|record| record.connection()) {
-            Some(connection) => connection.timer().deadline(at),
+        match &self.record {
+            Some(record) => record.deadline(at),
             None => Deadline::alone(at),
         }
     }

@@ -92,15 +92,10 @@ impl Limits {
             // A deadline that is too early is looked at when it fires; one that is too late is replaced.
             let deadline = match &mut self.deadline {
                 Some(deadline) if deadline.at() <= next => deadline,
-                stale => stale.insert(
-                    self.record
-                        .as_ref()
-                        .and_then(|record| record.connection())
-                        .map_or_else(
-                            || Deadline::alone(next),
-                            |connection| connection.timer().deadline(next),
-                        ),
-                ),
+                stale => stale.insert(match &self.record {
+                    Some(record) => record.deadline(next),
+                    None => Deadline::alone(next),
+                }),
             };
             ready!(Pin::new(deadline).poll(context));
             self.deadline = None;

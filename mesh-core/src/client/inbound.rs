@@ -1,0 +1,55 @@
+//! In front of an application.
+
+use std::sync::Arc;
+
+use crate::{
+    model::{Direction, Name, Network},
+    snapshot::{Mesh, Snapshot},
+    stack::InboundLayer,
+    telemetry::{
+        metrics::{Reporter, RequestMetrics},
+        observer::Observer,
+    },
+};
+
+impl Mesh {
+    /// A layer for the application that this program serves: it tells what is served, and refuses everything as long as the
+    /// configuration asks for protection that cannot act here.
+    ///
+    /// ```
+    /// use mesh_core::{config::MemorySource, snapshot::Mesh};
+    /// use tower_layer::Layer;
+    ///
+    /// let (source, _handle) = MemorySource::new();
+    /// let (mesh, _driver) = Mesh::builder().source(source).build();
+    /// let app = tower::service_fn(|_: http::Request<mesh_core::body::RequestBody<String>>| async {
+    ///     Ok::<_, std::convert::Infallible>(http::Response::new(String::from("hello")))
+    /// });
+    /// let service = mesh.inbound().layer(app);
+    /// # fn used<S: tower_service::Service<http::Request<String>>>(_: S) {}
+    /// # used(service);
+    /// ```
+    pub fn inbound(&self) -> InboundLayer {
+        let metrics = RequestMetrics::new(self.metrics().clone(), Reporter::Destination);
+        InboundLayer::new(
+            Arc::new(Observer::new().metrics(metrics)),
+            Some(self.reader()),
+        )
+    }
+}
+
+/// Why inbound traffic is refused, if a listener says so.
+pub(crate) fn refusal(snapshot: &Snapshot) -> Option<Name> {
+    let inbound = snapshot
+        .listeners()
+        .values()
+        .filter(|listener| listener.config().direction == Direction::Inbound);
+    inbound
+        .flat_map(|listener| listener.config().filter_chains.iter())
+        .find_map(|chain| {
+            chain.refuse.clone().or_else(|| match &chain.network {
+                Network::Http(manager) => manager.refuse.clone(),
+                _ => None,
+            })
+        })
+}
