@@ -24,68 +24,26 @@ use super::{
 };
 
 /// A cluster. What was found decides whether it may be used.
-#[expect(deprecated, reason = "older fields are read or named, as Envoy does")]
 pub(crate) fn cluster(cx: &mut Context, value: &Proto) -> Cluster {
     let Proto {
         transport_socket_matches,
-        transport_socket_matcher,
         name,
         alt_stat_name,
-        stats_matcher,
-        eds_cluster_config: _,
         connect_timeout,
         per_connection_buffer_limit_bytes,
-        per_connection_buffer_high_watermark_timeout,
-        lb_policy: _,
         load_assignment,
-        health_checks,
-        max_requests_per_connection: _,
         circuit_breakers,
-        upstream_http_protocol_options: _,
-        common_http_protocol_options: _,
-        http_protocol_options: _,
-        http2_protocol_options: _,
-        typed_extension_protocol_options: _,
-        dns_refresh_rate: _,
-        dns_jitter,
-        dns_failure_refresh_rate,
-        respect_dns_ttl: _,
-        dns_lookup_family: _,
-        dns_resolvers,
-        use_tcp_for_dns_lookups,
-        dns_resolution_config,
-        typed_dns_resolver_config,
-        wait_for_warm_on_init,
         outlier_detection,
-        cleanup_interval,
         upstream_bind_config,
-        lb_subset_config: _,
         common_lb_config,
         transport_socket,
         metadata,
-        protocol_selection: _,
         upstream_connection_options,
         close_connections_on_host_health_failure,
-        ignore_health_on_host_removal,
         filters,
-        load_balancing_policy: _,
-        lrs_server,
-        lrs_report_endpoint_metrics,
-        track_timeout_budgets,
-        upstream_config,
-        track_cluster_stats,
-        preconnect_policy,
-        connection_pool_per_downstream_connection,
-        queuing_policies,
-        cluster_discovery_type: _,
-        lb_config: _,
+        ..
     } = value;
-    ignored!(cx; stats_matcher, per_connection_buffer_high_watermark_timeout, health_checks, dns_jitter,
-        dns_failure_refresh_rate, dns_resolvers, use_tcp_for_dns_lookups, dns_resolution_config,
-        typed_dns_resolver_config, wait_for_warm_on_init, cleanup_interval, ignore_health_on_host_removal,
-        lrs_server, lrs_report_endpoint_metrics, track_timeout_budgets, track_cluster_stats, preconnect_policy,
-        connection_pool_per_downstream_connection, queuing_policies);
-    unsupported!(cx; transport_socket_matcher, upstream_config);
+    unused(cx, value);
     lb::subsets(cx, value);
     let mut out = Cluster::new(
         name.as_str(),
@@ -108,13 +66,7 @@ pub(crate) fn cluster(cx: &mut Context, value: &Proto) -> Cluster {
         .as_ref()
         .map(|value| cx.field("outlier_detection", |cx| outlier(cx, value)));
     if let Some(value) = common_lb_config {
-        let panic = cx.field("common_lb_config", |cx| lb::common(cx, value));
-        match (&mut out.outlier, panic) {
-            (Some(outlier), panic) => outlier.min_health_percent = panic,
-            (None, panic) => {
-                cx.ignored("common_lb_config.healthy_panic_threshold", panic.is_some())
-            }
-        }
+        panic_threshold(cx, value, &mut out);
     }
     if let Some(bytes) = common::u32_of(per_connection_buffer_limit_bytes.as_ref()) {
         out.per_connection_buffer_limit = bytes;
@@ -131,6 +83,25 @@ pub(crate) fn cluster(cx: &mut Context, value: &Proto) -> Cluster {
     out.origin = common::origin(&out.metadata);
     addresses(cx, &out);
     out
+}
+
+fn panic_threshold(cx: &mut Context, value: &cluster::CommonLbConfig, out: &mut Cluster) {
+    let threshold = cx.field("common_lb_config", |cx| lb::common(cx, value));
+    let field = "common_lb_config.healthy_panic_threshold";
+    match &mut out.outlier {
+        Some(outlier) => outlier.min_health_percent = threshold,
+        None => cx.ignored(field, threshold.is_some()),
+    }
+}
+
+/// Fields without effect, and those that ask for what is not there.
+fn unused(cx: &mut Context, value: &Proto) {
+    ignored!(cx, value; stats_matcher, per_connection_buffer_high_watermark_timeout, health_checks, dns_jitter,
+        dns_failure_refresh_rate, dns_resolvers, use_tcp_for_dns_lookups, dns_resolution_config,
+        typed_dns_resolver_config, wait_for_warm_on_init, cleanup_interval, ignore_health_on_host_removal,
+        lrs_server, lrs_report_endpoint_metrics, track_timeout_budgets, track_cluster_stats, preconnect_policy,
+        connection_pool_per_downstream_connection, queuing_policies);
+    unsupported!(cx, value; transport_socket_matcher, upstream_config);
 }
 
 /// A host name needs a look-up; only DNS clusters make one.
@@ -399,7 +370,7 @@ fn outlier(cx: &mut Context, value: &ProtoOutlier) -> OutlierDetection {
         failure_percentage_threshold, enforcing_failure_percentage, enforcing_failure_percentage_local_origin,
         failure_percentage_minimum_hosts, failure_percentage_request_volume, max_ejection_time_jitter,
         successful_active_health_check_uneject_host, monitors, always_eject_one_host, detect_degraded_hosts);
-    let mut time = |cx: &mut Context, field: &str, value: &Option<_>| -> Option<Duration> {
+    let time = |cx: &mut Context, field: &str, value: &Option<_>| -> Option<Duration> {
         common::some_duration(cx, field, value.as_ref())
     };
     OutlierDetection {

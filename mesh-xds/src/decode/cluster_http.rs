@@ -24,7 +24,6 @@ use super::{Context, common, filter, protocol, set::ignored};
 const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// Reads all HTTP settings into `out`.
-#[expect(deprecated, reason = "older fields are read, as Envoy does")]
 pub(super) fn options(cx: &mut Context, value: &Proto, out: &mut Cluster) {
     let upstream_http_protocol_options = &value.upstream_http_protocol_options;
     ignored!(cx; upstream_http_protocol_options);

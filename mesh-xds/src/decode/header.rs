@@ -40,7 +40,6 @@ pub(crate) fn additions(
     cx.each(field, values, addition)
 }
 
-#[expect(deprecated, reason = "`append` is still read, as Envoy does")]
 fn addition(cx: &mut Context, value: &HeaderValueOption) -> Option<HeaderAddition> {
     let HeaderValueOption {
         header,

@@ -31,75 +31,24 @@ use super::{
 };
 
 /// The connection manager.
-#[expect(deprecated, reason = "older fields are named")]
 pub(super) fn manager(cx: &mut Context, value: &Proto) -> Option<HttpConnectionManager> {
     let Proto {
-        codec_type: _,
         stat_prefix,
         http_filters,
-        add_user_agent,
         tracing,
-        common_http_protocol_options: _,
-        http1_safe_max_connection_duration,
-        http_protocol_options: _,
-        http2_protocol_options: _,
-        http3_protocol_options,
         server_name,
-        server_header_transformation: _,
-        scheme_header_transformation: _,
         max_request_headers_kb,
-        stream_idle_timeout: _,
-        stream_flush_timeout,
-        request_timeout: _,
-        request_headers_timeout: _,
-        drain_timeout: _,
-        drain_timeout_jitter,
-        delayed_close_timeout: _,
         access_log,
-        access_log_flush_interval,
-        flush_access_log_on_new_request,
-        access_log_options,
-        use_remote_address: _,
-        xff_num_trusted_hops: _,
-        original_ip_detection_extensions,
-        early_header_mutation_extensions,
-        internal_address_config: _,
-        skip_xff_append: _,
         via,
-        generate_request_id: _,
-        preserve_external_request_id: _,
-        always_set_request_id_in_response: _,
-        forward_client_cert_details: _,
-        set_current_client_cert_details,
-        forward_client_cert_matcher,
         proxy_100_continue,
-        represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
         upgrade_configs,
-        normalize_path: _,
-        merge_slashes: _,
-        path_with_escaped_slashes_action: _,
-        request_id_extension: _,
         local_reply_config,
-        strip_matching_host_port: _,
         stream_error_on_invalid_http_message,
-        path_normalization_options,
         strip_trailing_host_dot,
-        proxy_status_config,
-        typed_header_validation_config,
         append_x_forwarded_port,
-        append_local_overload,
-        add_proxy_protocol_connection_state,
-        forward_proto_config,
-        route_specifier: _,
-        strip_port_mode: _,
+        ..
     } = value;
-    ignored!(cx; add_user_agent, http1_safe_max_connection_duration, http3_protocol_options, stream_flush_timeout,
-        drain_timeout_jitter, access_log_flush_interval, flush_access_log_on_new_request, access_log_options,
-        set_current_client_cert_details, represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
-        path_normalization_options, proxy_status_config, typed_header_validation_config, append_local_overload,
-        add_proxy_protocol_connection_state, forward_proto_config);
-    unsupported!(cx; original_ip_detection_extensions, early_header_mutation_extensions,
-        forward_client_cert_matcher);
+    unused(cx, value);
     let mut out = HttpConnectionManager {
         stat_prefix: stat_prefix.as_str().into(),
         via: via.as_str().into(),
@@ -137,6 +86,17 @@ pub(super) fn manager(cx: &mut Context, value: &Proto) -> Option<HttpConnectionM
         .map(|value| cx.field("tracing", |cx| self::tracing(cx, value)));
     out.routes = routes(cx, value)?;
     Some(out)
+}
+
+/// Fields without effect, and those that ask for what is not there.
+fn unused(cx: &mut Context, value: &Proto) {
+    ignored!(cx, value; add_user_agent, http1_safe_max_connection_duration, http3_protocol_options, stream_flush_timeout,
+        drain_timeout_jitter, access_log_flush_interval, flush_access_log_on_new_request, access_log_options,
+        set_current_client_cert_details, represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
+        path_normalization_options, proxy_status_config, typed_header_validation_config, append_local_overload,
+        add_proxy_protocol_connection_state, forward_proto_config);
+    unsupported!(cx, value; original_ip_detection_extensions, early_header_mutation_extensions,
+        forward_client_cert_matcher);
 }
 
 fn routes(cx: &mut Context, value: &Proto) -> Option<RouteSource> {

@@ -203,7 +203,6 @@ fn one(cx: &mut Context, typed: &Typed) -> Option<LbPolicy> {
     })
 }
 
-#[expect(deprecated, reason = "the older places of two settings are noted")]
 fn ring_hash(cx: &mut Context, value: &RingHash) -> LbPolicy {
     let RingHash {
         hash_function,

@@ -27,52 +27,22 @@ use super::{
 };
 
 /// A listener. What was found decides whether it may be used.
-#[expect(deprecated, reason = "older fields are read or named, as Envoy does")]
 pub(crate) fn listener(cx: &mut Context, value: &Proto) -> Option<Listener> {
     let Proto {
         name,
         address,
         additional_addresses,
-        stat_prefix,
-        stats_matcher,
         filter_chains,
-        fcds_config,
-        filter_chain_matcher,
-        use_original_dst,
         default_filter_chain,
-        per_connection_buffer_limit_bytes,
-        per_connection_buffer_high_watermark_timeout,
         metadata,
-        deprecated_v1,
-        drain_type,
         listener_filters,
         listener_filters_timeout,
         continue_on_listener_filters_timeout,
-        transparent,
-        freebind,
-        socket_options,
-        tcp_fast_open_queue_length,
-        traffic_direction: _,
-        udp_listener_config,
-        api_listener,
-        connection_balance_config,
-        reuse_port,
-        enable_reuse_port,
         access_log,
-        tcp_backlog_size,
-        max_connections_to_accept_per_socket_event,
-        bind_to_port,
-        enable_mptcp,
-        ignore_global_conn_limit,
-        bypass_overload_manager,
-        tcp_keepalive,
         listener_specifier,
+        ..
     } = value;
-    ignored!(cx; stat_prefix, stats_matcher, per_connection_buffer_high_watermark_timeout, drain_type, freebind,
-        socket_options, tcp_fast_open_queue_length, connection_balance_config, reuse_port,
-        max_connections_to_accept_per_socket_event, enable_mptcp, ignore_global_conn_limit,
-        bypass_overload_manager);
-    unsupported!(cx; fcds_config, filter_chain_matcher, udp_listener_config, api_listener);
+    unused(cx, value);
     cx.unsupported("internal_listener", listener_specifier.is_some());
     let Some(address) = address else {
         cx.reject("address", "must be set");
@@ -84,15 +54,7 @@ pub(crate) fn listener(cx: &mut Context, value: &Proto) -> Option<Listener> {
         name => Listener::new(name, address),
     };
     out.additional_addresses = cx.each("additional_addresses", additional_addresses, additional);
-    let old_bind = deprecated_v1
-        .as_ref()
-        .and_then(|old| old.bind_to_port.as_ref());
-    out.bind_to_port = common::bool_of(bind_to_port.as_ref().or(old_bind), true);
-    out.direction = match value.traffic_direction() {
-        TrafficDirection::Unspecified => Direction::Unspecified,
-        TrafficDirection::Inbound => Direction::Inbound,
-        TrafficDirection::Outbound => Direction::Outbound,
-    };
+    socket(value, &mut out);
     out.filter_chains = cx.each("filter_chains", filter_chains, chain);
     distinct(cx, &out.filter_chains);
     if let Some(value) = default_filter_chain {
@@ -106,18 +68,39 @@ pub(crate) fn listener(cx: &mut Context, value: &Proto) -> Option<Listener> {
     let limit = common::some_duration(cx, field, listener_filters_timeout.as_ref());
     out.listener_filters_timeout = limit.unwrap_or(out.listener_filters_timeout);
     out.continue_on_listener_filters_timeout = *continue_on_listener_filters_timeout;
-    out.use_original_dst = common::bool_of(use_original_dst.as_ref(), false);
-    out.enable_reuse_port = common::bool_of(enable_reuse_port.as_ref(), true);
-    out.transparent = common::bool_of(transparent.as_ref(), false);
-    if let Some(bytes) = common::u32_of(per_connection_buffer_limit_bytes.as_ref()) {
-        out.per_connection_buffer_limit = bytes;
-    }
-    out.tcp_backlog = common::u32_of(tcp_backlog_size.as_ref());
-    out.tcp_keepalive = tcp_keepalive.as_ref().map(common::keepalive);
     out.access_log = access_log::logs(cx, "access_log", access_log);
     out.metadata = common::metadata(cx, metadata.as_ref());
     out.origin = common::origin(&out.metadata);
     Some(out)
+}
+
+/// How the socket is opened, and whose connections it takes.
+fn socket(value: &Proto, out: &mut Listener) {
+    let old = value.deprecated_v1.as_ref();
+    let old = old.and_then(|old| old.bind_to_port.as_ref());
+    out.bind_to_port = common::bool_of(value.bind_to_port.as_ref().or(old), true);
+    out.direction = match value.traffic_direction() {
+        TrafficDirection::Unspecified => Direction::Unspecified,
+        TrafficDirection::Inbound => Direction::Inbound,
+        TrafficDirection::Outbound => Direction::Outbound,
+    };
+    out.use_original_dst = common::bool_of(value.use_original_dst.as_ref(), false);
+    out.enable_reuse_port = common::bool_of(value.enable_reuse_port.as_ref(), true);
+    out.transparent = common::bool_of(value.transparent.as_ref(), false);
+    if let Some(bytes) = common::u32_of(value.per_connection_buffer_limit_bytes.as_ref()) {
+        out.per_connection_buffer_limit = bytes;
+    }
+    out.tcp_backlog = common::u32_of(value.tcp_backlog_size.as_ref());
+    out.tcp_keepalive = value.tcp_keepalive.as_ref().map(common::keepalive);
+}
+
+/// Fields without effect, and those that ask for what is not there.
+fn unused(cx: &mut Context, value: &Proto) {
+    ignored!(cx, value; stat_prefix, stats_matcher, per_connection_buffer_high_watermark_timeout, drain_type, freebind,
+        socket_options, tcp_fast_open_queue_length, connection_balance_config, reuse_port,
+        max_connections_to_accept_per_socket_event, enable_mptcp, ignore_global_conn_limit,
+        bypass_overload_manager);
+    unsupported!(cx, value; fcds_config, filter_chain_matcher, udp_listener_config, api_listener);
 }
 
 /// An address that a socket can be bound to.
@@ -166,7 +149,6 @@ fn distinct(cx: &mut Context, chains: &[FilterChain]) {
     }
 }
 
-#[expect(deprecated, reason = "use_proxy_proto is still read, as Envoy does")]
 fn chain(cx: &mut Context, value: &ProtoChain) -> Option<FilterChain> {
     let ProtoChain {
         filter_chain_match,
@@ -321,7 +303,6 @@ fn network_filter(cx: &mut Context, value: &Filter, refuse: &mut Option<Name>) -
     })
 }
 
-#[expect(deprecated, reason = "use_proxy_proto is still read, as Envoy does")]
 fn inspectors(
     cx: &mut Context,
     values: &[ProtoListenerFilter],

@@ -90,10 +90,6 @@ fn preserve_case_settings(cx: &mut Context, value: &TypedExtensionConfig) {
 }
 
 /// HTTP/2 settings, and whether a malformed message ends only its stream.
-#[expect(
-    deprecated,
-    reason = "stream_error_on_invalid_http_messaging is still read, as Envoy does"
-)]
 pub(crate) fn http2(
     cx: &mut Context,
     value: &Http2ProtocolOptions,

@@ -56,17 +56,25 @@ impl IsSet for u32 {
     }
 }
 
-/// Notes each of these variables, named as their fields are, that is set: it has no effect.
+/// Notes each of these variables, named as their fields are, that is set: it has no effect. With a message after the
+/// context, its fields.
 macro_rules! ignored {
     ($cx:expr; $($field:ident),+ $(,)?) => {
         $($cx.ignored(stringify!($field), $crate::decode::set::IsSet::is_set($field));)+
     };
+    ($cx:expr, $value:expr; $($field:ident),+ $(,)?) => {
+        $($cx.ignored(stringify!($field), $crate::decode::set::IsSet::is_set(&$value.$field));)+
+    };
 }
 
-/// Refuses the resource for each of these variables, named as their fields are, that is set.
+/// Refuses the resource for each of these variables, named as their fields are, that is set. With a message after the
+/// context, its fields.
 macro_rules! unsupported {
     ($cx:expr; $($field:ident),+ $(,)?) => {
         $($cx.unsupported(stringify!($field), $crate::decode::set::IsSet::is_set($field));)+
+    };
+    ($cx:expr, $value:expr; $($field:ident),+ $(,)?) => {
+        $($cx.unsupported(stringify!($field), $crate::decode::set::IsSet::is_set(&$value.$field));)+
     };
 }
 

@@ -20,7 +20,6 @@ use super::{
 };
 
 /// The proxy's settings.
-#[expect(deprecated, reason = "older fields are named")]
 pub(super) fn proxy(cx: &mut Context, value: &Proto) -> Option<TcpProxy> {
     let Proto {
         stat_prefix,

@@ -145,7 +145,6 @@ fn common_tls(cx: &mut Context, value: Option<&CommonTlsContext>) -> TlsContext 
     cx.field("common_tls_context", |cx| common_context(cx, value))
 }
 
-#[expect(deprecated, reason = "the fields are refused by name")]
 fn common_context(cx: &mut Context, value: &CommonTlsContext) -> TlsContext {
     let CommonTlsContext {
         tls_params,
@@ -196,7 +195,6 @@ fn common_context(cx: &mut Context, value: &CommonTlsContext) -> TlsContext {
     out
 }
 
-#[expect(deprecated, reason = "the fields are refused by name")]
 fn combined(cx: &mut Context, value: &CombinedCertificateValidationContext, out: &mut TlsContext) {
     let CombinedCertificateValidationContext {
         default_validation_context,
@@ -244,10 +242,6 @@ fn source_name(value: Option<&DataSource>) -> Name {
     }
 }
 
-#[expect(
-    deprecated,
-    reason = "match_subject_alt_names is still read, as Envoy does"
-)]
 fn validation(cx: &mut Context, value: &CertificateValidationContext, out: &mut TlsContext) {
     let CertificateValidationContext {
         trusted_ca,

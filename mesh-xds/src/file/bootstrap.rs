@@ -1,5 +1,10 @@
 //! The part of a bootstrap that is about the program itself.
 
+#![allow(
+    deprecated,
+    reason = "fields that Envoy still reads are read, noted or refused"
+)]
+
 use envoy_types::pb::envoy::config::{
     bootstrap::v3::{
         Admin, Bootstrap as Proto,
@@ -53,52 +58,15 @@ pub(super) fn bootstrap(value: &Proto) -> (Bootstrap, Findings) {
     (out, cx.finish())
 }
 
-#[expect(deprecated, reason = "older fields are named, as Envoy reads them")]
 fn settings(cx: &mut Context, value: &Proto) -> Bootstrap {
     let Proto {
         node,
-        node_context_params,
         static_resources,
         dynamic_resources,
-        cluster_manager,
-        hds_config,
-        flags_path,
-        stats_sinks,
-        deferred_stat_options,
-        stats_config,
-        stats_flush_interval,
-        watchdog,
-        watchdogs,
-        tracing,
-        layered_runtime,
         admin,
-        overload_manager,
-        enable_dispatcher_stats,
-        header_prefix,
-        stats_server_version_override,
-        use_tcp_for_dns_lookups,
-        dns_resolution_config,
-        typed_dns_resolver_config,
-        bootstrap_extensions,
-        fatal_actions,
-        config_sources,
-        default_config_source,
-        default_socket_interface,
-        certificate_provider_instances,
-        inline_headers,
-        perf_tracing_file_path,
-        default_regex_engine,
-        xds_delegate_extension,
-        xds_config_tracker_extension,
-        listener_manager,
-        application_log_config,
-        grpc_async_client_manager_config,
-        memory_allocator_manager,
-        enable_worker_cpu_affinity,
-        stats_flush,
-        stats_eviction,
+        ..
     } = value;
-    ignored!(cx; node_context_params, cluster_manager, flags_path, stats_sinks, deferred_stat_options, stats_config,
+    ignored!(cx, value; node_context_params, cluster_manager, flags_path, stats_sinks, deferred_stat_options, stats_config,
         stats_flush_interval, watchdog, watchdogs, tracing, layered_runtime, overload_manager,
         enable_dispatcher_stats, stats_server_version_override, use_tcp_for_dns_lookups, dns_resolution_config,
         typed_dns_resolver_config, bootstrap_extensions, fatal_actions, config_sources, default_config_source,
@@ -106,7 +74,7 @@ fn settings(cx: &mut Context, value: &Proto) -> Bootstrap {
         xds_delegate_extension, xds_config_tracker_extension, listener_manager, application_log_config,
         grpc_async_client_manager_config, memory_allocator_manager, enable_worker_cpu_affinity, stats_flush,
         stats_eviction);
-    unsupported!(cx; hds_config, header_prefix, default_socket_interface);
+    unsupported!(cx, value; hds_config, header_prefix, default_socket_interface);
     if let Some(StaticResources {
         listeners: _,
         clusters: _,
@@ -142,7 +110,6 @@ fn dynamic(cx: &mut Context, value: &DynamicResources) {
     unsupported!(cx; lds_config, lds_resources_locator, cds_config, cds_resources_locator, ads_config);
 }
 
-#[expect(deprecated, reason = "access_log_path is named")]
 fn admin(cx: &mut Context, value: &Admin, out: &mut Bootstrap) {
     let Admin {
         access_log,
@@ -161,7 +128,6 @@ fn admin(cx: &mut Context, value: &Admin, out: &mut Bootstrap) {
     }
 }
 
-#[expect(deprecated, reason = "older fields are named")]
 fn node(cx: &mut Context, value: &ProtoNode) -> Node {
     let ProtoNode {
         id,

@@ -88,7 +88,7 @@ impl Dump {
         let (dynamic, version, bootstrap, updated, inline) = {
             let state = lock(&self.state);
             let listeners = state.listeners.entries.values();
-            let inline: Vec<_> = listeners.flat_map(|entry| inline_tables(entry)).collect();
+            let inline: Vec<_> = listeners.flat_map(inline_tables).collect();
             let updated = state.updated;
             (
                 state.dynamic,

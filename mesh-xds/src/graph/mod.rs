@@ -247,7 +247,7 @@ impl Round<'_> {
                 self.places.push((name.clone(), path.to_owned()));
             }
         }
-        let mut entry = Entry {
+        let entry = Entry {
             wire: Bytes::copy_from_slice(wire),
             model,
             notes: findings.notes.into(),
@@ -256,19 +256,7 @@ impl Round<'_> {
             seen: true,
             previous: None,
         };
-        let slot = entries.entries.entry(name);
-        match slot {
-            btree_map::Entry::Vacant(slot) => {
-                slot.insert(entry);
-            }
-            btree_map::Entry::Occupied(mut slot) if kind == Kind::Listener => {
-                std::mem::swap(slot.get_mut(), &mut entry);
-                slot.get_mut().previous = Some(Box::new(entry));
-            }
-            btree_map::Entry::Occupied(mut slot) => {
-                slot.insert(entry);
-            }
-        }
+        entries.put(name, entry, kind == Kind::Listener);
     }
 
     /// Notes something that belongs to no resource.
@@ -395,6 +383,22 @@ impl<T> Table<T> {
     fn unsee(&mut self) {
         for entry in self.entries.values_mut() {
             entry.seen = false;
+        }
+    }
+
+    /// Adds an entry or replaces one, which is kept until the round ends if `keep`.
+    fn put(&mut self, name: Name, mut entry: Entry<T>, keep: bool) {
+        match self.entries.entry(name) {
+            btree_map::Entry::Vacant(slot) => {
+                slot.insert(entry);
+            }
+            btree_map::Entry::Occupied(mut slot) if keep => {
+                std::mem::swap(slot.get_mut(), &mut entry);
+                slot.get_mut().previous = Some(Box::new(entry));
+            }
+            btree_map::Entry::Occupied(mut slot) => {
+                slot.insert(entry);
+            }
         }
     }
 

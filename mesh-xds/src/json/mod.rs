@@ -136,11 +136,13 @@ pub fn stream_yaml<M: Message + Default>(
     let message = schema::Message::find(full_name)
         .ok_or_else(|| yaml::Error::new(format!("unknown message {full_name}")))?;
     let fields = resolve(taps);
-    let mut encoder = Encoder::default();
-    encoder.tap = Some(Tap {
-        fields: &fields,
-        take,
-    });
+    let mut encoder = Encoder {
+        tap: Some(Tap {
+            fields: &fields,
+            take,
+        }),
+        ..Encoder::default()
+    };
     let body = Body {
         encoder: &mut encoder,
         message,

@@ -20,7 +20,7 @@ pub(super) fn policy(cx: &mut Context, value: &CorsPolicy) -> Cors {
         allow_private_network_access,
         forward_not_matching_preflights,
     } = value;
-    let mut text = |cx: &mut Context, field: &str, value: &str| -> Option<HeaderValue> {
+    let text = |cx: &mut Context, field: &str, value: &str| -> Option<HeaderValue> {
         (!value.is_empty()).then(|| format::header_value(cx, field, value))?
     };
     Cors {

@@ -1,8 +1,4 @@
 //! Route configurations, virtual hosts and routes (`config.route.v3`).
-#![allow(
-    deprecated,
-    reason = "fields that Envoy still reads are read, noted or refused"
-)]
 
 mod action;
 mod forward;
