@@ -75,7 +75,8 @@ where
         }
     }
     // Whoever is in the queue believes to be connected.
-    while let Some(Ok((stream, peer))) = acceptor.accept_now().await {
+    let queue = acceptor.into_queue()?;
+    while let Some((stream, peer)) = queue.next() {
         start(stream, peer, &address, &listener, &factory, &exec);
     }
     Ok(())
@@ -175,12 +176,47 @@ impl Acceptor {
         }
     }
 
-    /// A connection that waits in the queue, without waiting for one.
-    async fn accept_now(&self) -> Option<io::Result<(Stream, Address)>> {
-        tokio::select! {
-            biased;
-            accepted = self.accept() => Some(accepted),
-            () = std::future::ready(()) => None,
+    fn into_queue(self) -> io::Result<Queue> {
+        Ok(match self {
+            Self::Tcp(listener) => Queue::Tcp(listener.into_std()?),
+            Self::Unix(listener) => Queue::Unix(listener.into_std()?),
+        })
+    }
+}
+
+/// An accept queue that is emptied without waiting: readiness is no matter for the reactor any more.
+enum Queue {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener),
+}
+
+impl Queue {
+    /// The next connection; `None`: there is none, or none can be taken.
+    fn next(&self) -> Option<(Stream, Address)> {
+        loop {
+            match self.accept() {
+                Ok(accepted) => return Some(accepted),
+                Err(error) if is_of_connection(&error) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    fn accept(&self) -> io::Result<(Stream, Address)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept()?;
+                stream.set_nonblocking(true)?;
+                let stream = tokio::net::TcpStream::from_std(stream)?;
+                Ok((Stream::Tcp(stream), Address::Socket(peer)))
+            }
+            Self::Unix(listener) => {
+                let (stream, peer) = listener.accept()?;
+                stream.set_nonblocking(true)?;
+                let stream = tokio::net::UnixStream::from_std(stream)?;
+                let path = peer.as_pathname().map(Into::into).unwrap_or_default();
+                Ok((Stream::Unix(stream), Address::Pipe(path)))
+            }
         }
     }
 }

@@ -34,3 +34,6 @@ pub(crate) use self::{
     link::{Command, Link},
     listener::now,
 };
+
+#[cfg(test)]
+pub(crate) mod tests;

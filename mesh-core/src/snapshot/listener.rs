@@ -332,3 +332,7 @@ impl<T> Prefixes<T> {
             .or(self.any.as_deref())
     }
 }
+
+#[cfg(test)]
+#[path = "listener_tests.rs"]
+mod tests;

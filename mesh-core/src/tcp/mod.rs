@@ -36,3 +36,6 @@ pub struct TcpEnd {
     /// Bytes to the upstream.
     pub upstream_sent: u64,
 }
+
+#[cfg(test)]
+mod tests;

@@ -351,7 +351,7 @@ impl Drop for Held {
 }
 
 /// The cluster that a choice means; `None` if a request would have to say it.
-fn cluster_name(choice: &ClusterChoice, random: u64) -> Option<&Name> {
+pub(super) fn cluster_name(choice: &ClusterChoice, random: u64) -> Option<&Name> {
     match choice {
         ClusterChoice::Name(name) => Some(name),
         ClusterChoice::Weighted(weighted) if weighted.total > 0 => {

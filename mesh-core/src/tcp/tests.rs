@@ -1,0 +1,276 @@
+//! Proxied connections over real sockets.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    time::timeout,
+};
+
+use super::TcpEnd;
+use crate::{
+    Kind,
+    cluster::Cluster,
+    config::{Change, Update},
+    model::{
+        self, Address, ClusterChoice, ClusterLoadAssignment, HealthStatus, LbEndpoint,
+        LocalityEndpoints, Network, TcpProxy,
+    },
+    server::{Accepted, Factory, tests::support::*},
+    snapshot::{Clusters, Compiler},
+    telemetry::flags::Flag,
+    transport::TcpConnector,
+};
+
+/// Serves TCP chains only.
+#[derive(Clone)]
+struct Tcp(Clusters);
+
+impl Factory for Tcp {
+    type Body = http_body_util::Full<bytes::Bytes>;
+    type Service = Echo;
+    type Connector = TcpConnector;
+
+    fn http(&self, accepted: &Accepted) -> Echo {
+        echoes()(accepted)
+    }
+
+    fn tcp(&self, _accepted: &Accepted) -> Option<(Clusters, TcpConnector)> {
+        Some((self.0.clone(), TcpConnector))
+    }
+}
+
+fn proxy() -> TcpProxy {
+    TcpProxy {
+        stat_prefix: "test".into(),
+        cluster: ClusterChoice::Name("upstream".into()),
+        idle_timeout: None,
+        max_connect_attempts: 1,
+        max_downstream_connection_duration: None,
+        access_log: Vec::new(),
+        hash: Vec::new(),
+        metadata_match: Default::default(),
+    }
+}
+
+fn cluster(endpoints: &[Address], change: impl FnOnce(&mut model::Cluster)) -> Change {
+    let mut cluster = model::Cluster::new("upstream", model::Discovery::Static);
+    cluster.load_assignment = ClusterLoadAssignment {
+        cluster: "upstream".into(),
+        localities: vec![LocalityEndpoints {
+            endpoints: endpoints
+                .iter()
+                .map(|address| LbEndpoint {
+                    address: address.clone(),
+                    hostname: "".into(),
+                    weight: 1,
+                    health: HealthStatus::Unknown,
+                    metadata: Default::default(),
+                })
+                .collect(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    change(&mut cluster);
+    Change::Cluster(Arc::new(cluster))
+}
+
+fn start(proxy: TcpProxy, cluster: Change) -> (Running, Arc<Cluster>) {
+    let mut compiler = Compiler::default();
+    compiler.apply(Update {
+        changes: vec![cluster],
+        ..Update::default()
+    });
+    let clusters = compiler.directory().clone();
+    let handle = clusters.get("upstream").expect("it was added");
+    let config = listener(vec![chain(Network::Tcp(Box::new(proxy)))]);
+    (Running::with(config, compiler, Tcp(clusters)), handle)
+}
+
+async fn upstream() -> (TcpListener, Address) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = Address::Socket(listener.local_addr().expect("bound"));
+    (listener, address)
+}
+
+/// An address where nobody listens.
+async fn nobody() -> Address {
+    upstream().await.1
+}
+
+async fn ended(server: &Running) -> TcpEnd {
+    let end = async {
+        loop {
+            if let Some(end) = server.seen.tcp.lock().expect("no panic").first() {
+                return end.clone();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, end).await.expect("the connection ends")
+}
+
+#[tokio::test]
+async fn bytes_pass_both_ways_and_each_way_ends_by_itself() {
+    let (listener, address) = upstream().await;
+    let (server, cluster) = start(proxy(), cluster(&[address], |_| {}));
+    let mut client = server.connect().await;
+    client.send(b"question").await;
+    client.0.shutdown().await.expect("half closed");
+    let (mut socket, _) = listener.accept().await.expect("connected");
+    let mut got = Vec::new();
+    socket.read_to_end(&mut got).await.expect("read");
+    assert_eq!(got, b"question");
+    // The other way still goes, and more than fits into any buffer.
+    let long = vec![b'x'; 8 << 20];
+    let write = async {
+        socket.write_all(&long).await.expect("written");
+        drop(socket);
+    };
+    let ((), answer) = tokio::join!(write, client.rest());
+    assert_eq!(answer.len(), long.len());
+    server.idle().await;
+    let end = ended(&server).await;
+    assert!(end.flags.is_empty() && end.failure.is_none(), "{end:?}");
+    assert_eq!(
+        (end.upstream_sent, end.upstream_received),
+        (8, long.len() as u64)
+    );
+    assert_eq!(server.stat("tcp.test.downstream_cx_rx_bytes_total"), 8);
+    let stats = cluster.stats();
+    assert_eq!(
+        (
+            stats.upstream_cx_total.get(),
+            stats.upstream_cx_active.get()
+        ),
+        (1, 0)
+    );
+    assert_eq!(
+        cluster.limits(model::Priority::Default).1.connections.get(),
+        0
+    );
+    assert_eq!(cluster.limits(model::Priority::Default).1.requests.get(), 0);
+}
+
+#[tokio::test]
+async fn the_upstream_may_speak_first() {
+    let (listener, address) = upstream().await;
+    let (server, _) = start(proxy(), cluster(&[address], |_| {}));
+    let mut client = server.connect().await;
+    let (mut socket, _) = listener.accept().await.expect("connected");
+    socket.write_all(b"220 ready\r\n").await.expect("written");
+    client.until("220 ready\r\n").await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_refuses_ends_the_connection_with_its_flags() {
+    let mut twice = proxy();
+    twice.max_connect_attempts = 2;
+    let (server, cluster) = start(twice, cluster(&[nobody().await], |_| {}));
+    assert_eq!(server.connect().await.rest().await, "");
+    let end = ended(&server).await;
+    assert_eq!(end.failure, Some(Kind::ConnectFailure));
+    assert_eq!(end.flags.to_string(), "UF,URX");
+    assert_eq!(end.attempts, 2);
+    assert_eq!(cluster.stats().upstream_cx_connect_fail.get(), 2);
+}
+
+#[tokio::test]
+async fn another_attempt_may_find_another_endpoint() {
+    let (listener, address) = upstream().await;
+    let mut twice = proxy();
+    twice.max_connect_attempts = 2;
+    let (server, _) = start(twice, cluster(&[nobody().await, address], |_| {}));
+    for _ in 0..2 {
+        let client = server.connect().await;
+        timeout(PATIENCE, listener.accept())
+            .await
+            .expect("in time")
+            .expect("connected");
+        drop(client);
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_reached_is_named() {
+    let mut elsewhere = proxy();
+    elsewhere.cluster = ClusterChoice::Name("unknown".into());
+    let refused = |cluster: &mut model::Cluster| cluster.refuse = Some("needs mTLS".into());
+    let full = |cluster: &mut model::Cluster| cluster.limits[0].max_connections = 0;
+    let cases = [
+        (elsewhere, cluster(&[], |_| {}), Kind::NoCluster, "NC"),
+        (proxy(), cluster(&[], |_| {}), Kind::NoHealthyUpstream, "UH"),
+        (
+            proxy(),
+            cluster(&[nobody().await], refused),
+            Kind::FailClosed,
+            "UF",
+        ),
+        (
+            proxy(),
+            cluster(&[nobody().await], full),
+            Kind::Overflow,
+            "UO",
+        ),
+    ];
+    for (proxy, cluster, kind, flags) in cases {
+        let (server, _) = start(proxy, cluster);
+        assert_eq!(server.connect().await.rest().await, "", "{kind:?}");
+        let end = ended(&server).await;
+        assert_eq!((end.failure, &*end.flags.to_string()), (Some(kind), flags));
+    }
+}
+
+#[tokio::test]
+async fn idle_and_old_connections_are_closed() {
+    let (listener, address) = upstream().await;
+    let mut idle = proxy();
+    idle.idle_timeout = Some(Duration::from_millis(50));
+    let mut old = proxy();
+    old.max_downstream_connection_duration = Some(Duration::from_millis(50));
+    for (proxy, statistic, flag) in [
+        (idle, "tcp.test.idle_timeout", Flag::StreamIdleTimeout),
+        (
+            old,
+            "tcp.test.max_downstream_connection_duration",
+            Flag::DurationTimeout,
+        ),
+    ] {
+        let (server, _) = start(proxy, cluster(std::slice::from_ref(&address), |_| {}));
+        let mut client = server.connect().await;
+        let (_socket, _) = listener.accept().await.expect("connected");
+        assert_eq!(client.rest().await, "");
+        assert_eq!(server.stat(statistic), 1);
+        assert!(ended(&server).await.flags.contains(flag));
+    }
+}
+
+#[test]
+fn weights_share_the_connections() {
+    let arm = |name: &str, weight| model::WeightedCluster {
+        name: name.into(),
+        header: None,
+        weight,
+        headers: Default::default(),
+        host_rewrite: None,
+        metadata_match: Default::default(),
+        filters: Vec::new(),
+    };
+    let choice = ClusterChoice::Weighted(model::WeightedClusters {
+        arms: vec![arm("a", 1), arm("none", 0), arm("b", 3)],
+        total: 4,
+        runtime_key_prefix: "".into(),
+        random_header: None,
+        use_hash: false,
+    });
+    let names: Vec<_> = (0..5)
+        .map(|random| super::task::cluster_name(&choice, random))
+        .collect();
+    let names: Vec<_> = names
+        .into_iter()
+        .map(|name| &**name.expect("one is chosen"))
+        .collect();
+    assert_eq!(names, ["a", "b", "b", "b", "a"]);
+}
