@@ -14,18 +14,15 @@ use std::path::{Path, PathBuf};
 pub struct Ctx {
     /// The conformance root, the parent of one folder for each suite.
     pub root: PathBuf,
-    /// Recorded xDS responses of a real control plane, if the run names them (`--xds`).
-    pub xds: Option<PathBuf>,
     /// Whether failures should say what was expected and what was seen.
     pub verbose: bool,
 }
 
 impl Ctx {
-    /// A context for the cases under `root`, without recorded xDS and not verbose.
+    /// A context for the cases under `root`, not verbose.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
-            xds: None,
             verbose: false,
         }
     }
@@ -111,7 +108,15 @@ pub struct Suite {
 
 /// Plays one suite. A missing folder, a suite without cases and a panic each count as one failure.
 pub fn play(suite: &Suite, ctx: &Ctx) -> SuiteResult {
-    let dir = ctx.dir(suite.name);
+    play_in(suite, ctx, &ctx.dir(suite.name))
+}
+
+/// Plays a suite whose cases lie in the root itself, as recorded responses do. What counts as a failure is as for [`play`].
+pub fn play_recorded(suite: &Suite, ctx: &Ctx) -> SuiteResult {
+    play_in(suite, ctx, &ctx.root)
+}
+
+fn play_in(suite: &Suite, ctx: &Ctx, dir: &Path) -> SuiteResult {
     if !dir.is_dir() {
         return broken(suite.name, &format!("no folder {}", dir.display()));
     }

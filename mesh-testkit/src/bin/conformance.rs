@@ -17,7 +17,7 @@ struct Args {
     /// Play this suite only; may be given several times
     #[arg(long, value_name = "NAME")]
     suite: Vec<String>,
-    /// Recorded xDS responses of a real control plane
+    /// Also decode and route what a control plane sent, from this folder of recorded responses
     #[arg(long, value_name = "DIR")]
     xds: Option<PathBuf>,
     /// Say for each failed case what was expected and what was seen, and print the suites' remarks
@@ -34,17 +34,24 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let ctx = Ctx {
-        root: args.root.unwrap_or_else(conformance::default_root),
-        xds: args.xds,
+    let ctx = |root| Ctx {
+        root,
         verbose: args.verbose,
     };
-    let mut green = !chosen.is_empty();
+    let cases = ctx(args.root.unwrap_or_else(conformance::default_root));
+    let mut results: Vec<SuiteResult> = Vec::new();
     for suite in chosen {
-        let result = conformance::play(suite, &ctx);
-        green &= result.is_green();
-        report(&result, ctx.verbose);
+        results.push(conformance::play(suite, &cases));
+        report(&results[results.len() - 1], args.verbose);
     }
+    if let Some(root) = args.xds {
+        let recorded = ctx(root);
+        for suite in suites::RECORDED {
+            results.push(conformance::play_recorded(suite, &recorded));
+            report(&results[results.len() - 1], args.verbose);
+        }
+    }
+    let green = !results.is_empty() && results.iter().all(SuiteResult::is_green);
     if green {
         ExitCode::SUCCESS
     } else {

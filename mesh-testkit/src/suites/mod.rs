@@ -8,6 +8,7 @@ pub mod envoy_route_config;
 pub mod envoy_router_check;
 pub mod istio_files;
 pub mod istio_translate;
+pub mod recorded_xds;
 
 /// Every suite, in the order in which the runner plays them.
 pub const SUITES: &[Suite] = &[
@@ -38,6 +39,18 @@ pub const SUITES: &[Suite] = &[
     Suite {
         name: "istio-sidecar-route-configs",
         run: istio_translate::sidecar_route_configs,
+    },
+];
+
+/// Suites on recorded responses of a control plane, played where the run names their folder.
+pub const RECORDED: &[Suite] = &[
+    Suite {
+        name: "istiod-responses",
+        run: recorded_xds::decoding,
+    },
+    Suite {
+        name: "istiod-routing",
+        run: recorded_xds::routing,
     },
 ];
 

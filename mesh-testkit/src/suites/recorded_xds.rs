@@ -1,0 +1,273 @@
+//! What an unmodified istiod sent, decoded and routed (`--xds DIR`).
+//!
+//! `DIR/SET/responses/NODE/` holds recorded discovery responses; where it holds `routing.json`, that says for one route configuration
+//! and one request what Envoy itself matched.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use envoy_types::pb::envoy::service::discovery::v3::DiscoveryResponse;
+use mesh_core::model::{Action, ClusterChoice, RouteConfiguration};
+use mesh_core::route::{Decision, Head, RouteEntry, RouteTable};
+use mesh_core::snapshot::Clusters;
+use mesh_xds::decode;
+use prost::Message;
+use serde_json::Value;
+
+use crate::conformance::{Ctx, SuiteResult};
+
+/// Every recorded cluster, endpoint set, listener and route configuration is taken.
+pub fn decoding(ctx: &Ctx) -> SuiteResult {
+    let mut result = SuiteResult::new("istiod-responses");
+    let mut notes = BTreeMap::<String, usize>::new();
+    for node in nodes(ctx, &mut result) {
+        for kind in ["cds", "eds", "lds", "rds"] {
+            let Some(response) = response(&node, kind, &mut result) else {
+                continue;
+            };
+            for resource in response.resources {
+                let outcome = take(&resource.type_url, &resource.value, &mut notes);
+                let (name, outcome) = match outcome {
+                    Ok(name) => (name, Ok(())),
+                    Err((name, why)) => (name, Err(why)),
+                };
+                result.case(format!("{} {kind} {name}", shown(ctx, &node)), outcome);
+            }
+        }
+    }
+    for (reason, count) in notes {
+        result.note(format!("without effect, {count} times: {reason}"));
+    }
+    result
+}
+
+/// Every recorded request finds the virtual host, the route and the clusters that Envoy found.
+pub fn routing(ctx: &Ctx) -> SuiteResult {
+    let mut result = SuiteResult::new("istiod-routing");
+    for node in nodes(ctx, &mut result) {
+        let file = node.join("routing.json");
+        if !file.is_file() {
+            continue;
+        }
+        let tables = tables(&node, &mut result);
+        let cases: Vec<Value> = match read(&file)
+            .and_then(|text| serde_json::from_str(&text).map_err(|error| error.to_string()))
+        {
+            Ok(cases) => cases,
+            Err(why) => {
+                result.fail(shown(ctx, &file), why);
+                continue;
+            }
+        };
+        for (n, case) in cases.iter().enumerate() {
+            let outcome =
+                route(&tables, case).map_err(|why| format!("{why}; request {}", case["request"]));
+            result.case(format!("{} #{n}", shown(ctx, &node)), outcome);
+        }
+    }
+    result
+}
+
+/// Decodes one resource: its name, or its name and why it was refused.
+fn take(
+    kind: &str,
+    wire: &[u8],
+    notes: &mut BTreeMap<String, usize>,
+) -> Result<String, (String, String)> {
+    fn done<T>(
+        decoded: decode::Decoded<T>,
+        notes: &mut BTreeMap<String, usize>,
+    ) -> Result<String, (String, String)> {
+        let name = decoded.name.to_string();
+        for note in &decoded.findings.notes {
+            *notes
+                .entry(format!("{}: {}", last(&note.path), note.reason))
+                .or_default() += 1;
+        }
+        match decoded.value {
+            Some(_) => Ok(name),
+            None => Err((name, format!("refused: {:?}", decoded.findings.rejections))),
+        }
+    }
+    match kind.rsplit('.').next().unwrap_or_default() {
+        "Cluster" => done(decode::cluster(wire), notes),
+        "ClusterLoadAssignment" => done(decode::endpoints(wire), notes),
+        "Listener" => done(decode::listener(wire), notes),
+        "RouteConfiguration" => done(decode::routes(wire), notes),
+        other => Err((
+            other.to_owned(),
+            "is of a type that nobody asked for".to_owned(),
+        )),
+    }
+}
+
+/// A field's own name, so that notes on many resources are counted together.
+fn last(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
+}
+
+/// A compiled route configuration and the model that it was made of.
+type Tables = BTreeMap<String, (RouteConfiguration, RouteTable)>;
+
+fn tables(node: &Path, result: &mut SuiteResult) -> Tables {
+    let mut out = Tables::new();
+    let Some(response) = response(node, "rds", result) else {
+        return out;
+    };
+    for resource in response.resources {
+        let Some(config) = decode::routes(&resource.value).value else {
+            continue;
+        };
+        match RouteTable::compile(&config, &Clusters::default()) {
+            Ok(table) => {
+                out.insert(config.name.to_string(), (config, table));
+            }
+            Err(why) => result.fail(
+                format!("{} {}", node.display(), config.name),
+                format!("{why:?}"),
+            ),
+        }
+    }
+    out
+}
+
+fn route(tables: &Tables, case: &Value) -> Result<(), String> {
+    let name = case["route_config"].as_str().unwrap_or_default();
+    let (_, table) = tables
+        .get(name)
+        .ok_or_else(|| format!("no route configuration {name}"))?;
+    let request = &case["request"];
+    let text = |key: &str| request[key].as_str().unwrap_or_default().as_bytes();
+    let headers: Vec<(&str, &str)> = request["headers"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| (name.as_str(), value.as_str().unwrap_or_default()))
+        .collect();
+    let head = Head::new(
+        text("method"),
+        b"http",
+        text("host"),
+        text("path"),
+        &headers,
+    );
+    let decision = table.decide(&head);
+    let expect = &case["expect"];
+    for (key, wanted) in expect.as_object().into_iter().flatten() {
+        let seen = fact(key, table, &decision)?;
+        if seen != *wanted {
+            return Err(format!("{key}: expected {wanted}, seen {seen}"));
+        }
+    }
+    Ok(())
+}
+
+/// What the decision says of one key of `expect`.
+fn fact(key: &str, table: &RouteTable, decision: &Decision) -> Result<Value, String> {
+    let route = decision.route();
+    let action = route.map(|route| &route.config().action);
+    let choice = match action {
+        Some(Action::Forward(forward)) => Some(&forward.cluster),
+        _ => None,
+    };
+    Ok(match key {
+        "no_match" => Value::Bool(matches!(decision, Decision::NotFound(_))),
+        "tls_redirect" => match decision {
+            Decision::Redirect(to) if route.is_none() => {
+                String::from_utf8_lossy(to.location()).into()
+            }
+            _ => Value::Null,
+        },
+        "virtual_host" => decision
+            .host()
+            .map_or(Value::Null, |host| (**host.name()).into()),
+        "route" => route
+            .and_then(|route| place(table, route))
+            .map_or(Value::Null, Value::from),
+        "name" => route.map_or(Value::Null, |route| (**route.name()).into()),
+        "action" => match action {
+            Some(Action::Forward(_)) => "route".into(),
+            Some(Action::Redirect(_)) => "redirect".into(),
+            Some(Action::DirectResponse(_)) => "direct_response".into(),
+            Some(Action::NonForwarding) => "non_forwarding_action".into(),
+            _ => Value::Null,
+        },
+        "cluster" => match choice {
+            Some(ClusterChoice::Name(name)) => (**name).into(),
+            _ => Value::Null,
+        },
+        "weighted" => match choice {
+            Some(ClusterChoice::Weighted(weighted)) => weighted
+                .arms
+                .iter()
+                .map(|arm| (arm.name.to_string(), Value::from(arm.weight)))
+                .collect(),
+            _ => Value::Null,
+        },
+        other => return Err(format!("the key {other} is not understood")),
+    })
+}
+
+/// The index of a route in its virtual host.
+fn place(table: &RouteTable, route: &std::sync::Arc<RouteEntry>) -> Option<usize> {
+    let host = route.host();
+    let mut siblings = table
+        .routes()
+        .filter(|other| std::sync::Arc::ptr_eq(other.host(), host));
+    siblings.position(|other| std::sync::Arc::ptr_eq(other, route))
+}
+
+/// The folders of recorded nodes.
+fn nodes(ctx: &Ctx, result: &mut SuiteResult) -> Vec<PathBuf> {
+    let mut out = Vec::new();
+    for set in children(&ctx.root) {
+        out.extend(
+            children(&set.join("responses"))
+                .into_iter()
+                .filter(|node| node.join("cds.pb").is_file()),
+        );
+    }
+    if out.is_empty() {
+        result.fail(
+            "suite",
+            format!("no recorded responses below {}", ctx.root.display()),
+        );
+    }
+    out
+}
+
+fn children(dir: &Path) -> Vec<PathBuf> {
+    let mut out: Vec<PathBuf> = fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    out.sort();
+    out
+}
+
+fn response(node: &Path, kind: &str, result: &mut SuiteResult) -> Option<DiscoveryResponse> {
+    let file = node.join(format!("{kind}.pb"));
+    // A node asks only for what it needs.
+    let bytes = fs::read(&file).ok()?;
+    match DiscoveryResponse::decode(bytes.as_slice()) {
+        Ok(response) => Some(response),
+        Err(error) => {
+            result.fail(file.display(), error);
+            None
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<String, String> {
+    fs::read_to_string(file).map_err(|error| error.to_string())
+}
+
+fn shown(ctx: &Ctx, path: &Path) -> String {
+    path.strip_prefix(&ctx.root)
+        .unwrap_or(path)
+        .display()
+        .to_string()
+}
