@@ -293,6 +293,11 @@ impl Role {
             format!("{namespace}/{pod}").into(),
             "--admin".into(),
             admin.to_string().into(),
+            // All proxies share one machine here, so each has its usual ports on its own address.
+            "--readiness".into(),
+            SocketAddr::new(admin.ip(), 15021).to_string().into(),
+            "--metrics".into(),
+            SocketAddr::new(admin.ip(), 15090).to_string().into(),
         ]
     }
 }
