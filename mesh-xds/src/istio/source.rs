@@ -75,6 +75,8 @@ impl IstioOptions {
     }
 }
 
+const PASSED_OVER: &str = "passed over";
+
 /// Kinds that [`IstioOptions::insecure_skip`] may name.
 pub const SKIPPABLE: &[&str] = &[
     "AuthorizationPolicy",
@@ -92,6 +94,8 @@ pub struct IstioSource {
     watch: Watch,
     dump: Dump,
     started: bool,
+    /// Notes that the log has had.
+    noted: Vec<Note>,
 }
 
 impl IstioSource {
@@ -134,12 +138,26 @@ impl IstioSource {
             watch,
             dump,
             started: false,
+            noted: Vec::new(),
         })
     }
 
     /// What is in force, as Envoy's `/config_dump` shows it.
     pub fn dump(&self) -> Dump {
         self.dump.clone()
+    }
+
+    /// Says once, and again when it comes back, what has no effect and what refuses traffic.
+    fn log(&mut self, notes: &[Note]) {
+        for note in notes.iter().filter(|note| !self.noted.contains(note)) {
+            let (resource, path, reason) = (&note.resource, &note.path, &note.reason);
+            if reason.starts_with(PASSED_OVER) {
+                tracing::info!(%resource, %path, "{reason}");
+            } else {
+                tracing::warn!(%resource, %path, "{reason}");
+            }
+        }
+        self.noted = notes.to_vec();
     }
 
     async fn refresh(&mut self) -> Result<(), SourceError> {
@@ -161,6 +179,7 @@ impl ConfigSource for IstioSource {
             };
             if let Some(update) = ready {
                 self.started = true;
+                self.log(&update.notes);
                 return Ok(update);
             }
             if unsettled {
@@ -172,11 +191,8 @@ impl ConfigSource for IstioSource {
         }
     }
 
-    fn report(&mut self, outcome: &Outcome) {
-        for rejection in &outcome.rejections {
-            tracing::warn!(%rejection, version = &*outcome.version, "refused, the last good version stays in force");
-        }
-    }
+    /// Nobody waits for an answer: what was refused stays in the status, and the driver logs it.
+    fn report(&mut self, _outcome: &Outcome) {}
 }
 
 /// Reads, indexes, translates and assembles; lives on a blocking thread while it works.
@@ -390,7 +406,7 @@ fn notes(scan: &Scan, context: &Context, resources: &Resources) -> Vec<Note> {
 fn note_of(finding: &Finding) -> Note {
     let prefix = match finding.level {
         Level::Inactive => "does not act",
-        Level::Foreign => "passed over",
+        Level::Foreign => PASSED_OVER,
         Level::Warning | Level::Refused => "warning",
     };
     let resource = finding

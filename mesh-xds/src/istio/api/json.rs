@@ -106,6 +106,18 @@ where
     Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }
 
+/// A list that, if it is given, must not be empty: an empty one would mean everything, which nobody writes on purpose.
+pub(super) fn not_empty<'de, D, T>(from: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    match Option::<Vec<T>>::deserialize(from)? {
+        Some(list) if list.is_empty() => Err(de::Error::custom("the list must not be empty")),
+        list => Ok(list.unwrap_or_default()),
+    }
+}
+
 /// A map whose values may be `null` as well.
 pub(super) fn null_values<'de, D, T>(from: D) -> Result<BTreeMap<String, T>, D::Error>
 where
@@ -286,6 +298,7 @@ macro_rules! enumeration {
 
         impl $name {
             const ALL: &'static [(Self, &'static str)] = &[$((Self::$variant, $text),)+];
+            const NAMES: &'static [&'static str] = &[$($text,)+];
 
             /// The name in YAML.
             #[must_use]
@@ -302,7 +315,7 @@ macro_rules! enumeration {
 
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                json::read_enum(from, Self::ALL, |value| value as i64)
+                json::read_enum(from, Self::ALL, Self::NAMES, |value| value as i64)
             }
         }
     };
@@ -313,6 +326,7 @@ pub(super) use enumeration;
 pub(super) fn read_enum<'de, D, T>(
     from: D,
     all: &'static [(T, &'static str)],
+    names: &'static [&'static str],
     number: fn(T) -> i64,
 ) -> Result<T, D::Error>
 where
@@ -321,29 +335,20 @@ where
 {
     struct EnumVisitor<T: 'static> {
         all: &'static [(T, &'static str)],
+        names: &'static [&'static str],
         number: fn(T) -> i64,
-    }
-    impl<T: Copy> EnumVisitor<T> {
-        fn unknown<E: de::Error>(&self, got: &dyn fmt::Display) -> E {
-            let names: Vec<_> = self.all.iter().map(|(_, name)| *name).collect();
-            E::custom(format_args!(
-                "unknown value `{got}`, allowed are {}",
-                names.join(", ")
-            ))
-        }
     }
     impl<'de, T: Copy> Visitor<'de> for EnumVisitor<T> {
         type Value = T;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            let names: Vec<_> = self.all.iter().map(|(_, name)| *name).collect();
-            write!(f, "one of {}", names.join(", "))
+            write!(f, "one of {}", self.names.join(", "))
         }
         fn visit_str<E: de::Error>(self, value: &str) -> Result<T, E> {
             let found = self.all.iter().find(|(_, name)| *name == value);
             found
                 .map(|(value, _)| *value)
-                .ok_or_else(|| self.unknown(&value))
+                .ok_or_else(|| E::unknown_variant(value, self.names))
         }
         fn visit_i64<E: de::Error>(self, value: i64) -> Result<T, E> {
             let found = self
@@ -352,7 +357,7 @@ where
                 .find(|(known, _)| (self.number)(*known) == value);
             found
                 .map(|(value, _)| *value)
-                .ok_or_else(|| self.unknown(&value))
+                .ok_or_else(|| E::unknown_variant(&value.to_string(), self.names))
         }
         fn visit_u64<E: de::Error>(self, value: u64) -> Result<T, E> {
             self.visit_i64(i64::try_from(value).unwrap_or(i64::MAX))
@@ -361,7 +366,7 @@ where
             Err(de::Error::invalid_type(de::Unexpected::Map, &self))
         }
     }
-    from.deserialize_any(EnumVisitor { all, number })
+    from.deserialize_any(EnumVisitor { all, names, number })
 }
 
 #[cfg(test)]
@@ -430,7 +435,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(
-            wrong.contains("allowed are DISABLE, SIMPLE, MUTUAL, ISTIO_MUTUAL"),
+            wrong.contains("expected one of `DISABLE`, `SIMPLE`, `MUTUAL`, `ISTIO_MUTUAL`"),
             "{wrong}"
         );
     }

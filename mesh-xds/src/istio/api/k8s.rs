@@ -1,17 +1,30 @@
 //! The parts of Kubernetes objects that say which services and workloads exist. Fields that the mesh does not need are
-//! left unread on purpose: Kubernetes itself has checked these objects.
+//! read past on purpose: they are for Kubernetes. In Services and EndpointSlices, which people write by hand for a mesh of
+//! files, a field that does not exist is refused; of the large kinds (Pod, Deployment) only what is needed is known.
 
 #![allow(missing_docs)] // Field names and meaning are those of <https://kubernetes.io/docs/reference/kubernetes-api/>.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny};
 
 use super::json;
 
+/// A field that is for Kubernetes alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Unread;
+
+impl<'de> Deserialize<'de> for Unread {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(from)?;
+        Ok(Self)
+    }
+}
+
 /// Spec of a Service.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Service {
     #[serde(deserialize_with = "json::null")]
     pub ports: Vec<ServicePort>,
@@ -29,11 +42,24 @@ pub struct Service {
     pub external_name: String,
     #[serde(deserialize_with = "json::null")]
     pub publish_not_ready_addresses: bool,
+    pub session_affinity: Unread,
+    pub session_affinity_config: Unread,
+    #[serde(rename = "loadBalancerIP")]
+    pub load_balancer_ip: Unread,
+    pub load_balancer_source_ranges: Unread,
+    pub load_balancer_class: Unread,
+    pub external_traffic_policy: Unread,
+    pub internal_traffic_policy: Unread,
+    pub health_check_node_port: Unread,
+    pub ip_families: Unread,
+    pub ip_family_policy: Unread,
+    pub allocate_load_balancer_node_ports: Unread,
+    pub traffic_distribution: Unread,
 }
 
 /// One port of a Service.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct ServicePort {
     #[serde(deserialize_with = "json::null")]
     pub name: String,
@@ -71,7 +97,7 @@ pub struct EndpointSlice {
 
 /// One endpoint of a slice.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Endpoint {
     #[serde(deserialize_with = "json::null")]
     pub addresses: Vec<String>,
@@ -81,6 +107,8 @@ pub struct Endpoint {
     pub node_name: Option<String>,
     pub target_ref: Option<ObjectReference>,
     pub zone: Option<String>,
+    pub hints: Unread,
+    pub deprecated_topology: Unread,
 }
 
 /// State of an endpoint.
@@ -106,7 +134,7 @@ pub struct ObjectReference {
 
 /// One port of a slice.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct EndpointPort {
     #[serde(deserialize_with = "json::null")]
     pub name: String,

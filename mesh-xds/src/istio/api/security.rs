@@ -142,9 +142,9 @@ json::enumeration! {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Rule {
-    #[serde(deserialize_with = "json::null")]
+    #[serde(deserialize_with = "json::not_empty")]
     pub from: Vec<RuleFrom>,
-    #[serde(deserialize_with = "json::null")]
+    #[serde(deserialize_with = "json::not_empty")]
     pub to: Vec<RuleTo>,
     #[serde(deserialize_with = "json::null")]
     pub when: Vec<Condition>,

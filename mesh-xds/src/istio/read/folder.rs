@@ -289,15 +289,19 @@ fn list(folder: &Path, level: usize, paths: &mut Vec<PathBuf>) -> io::Result<()>
                     _ => {}
                 }
             }
-        } else if path
-            .extension()
-            .is_some_and(|e| e == "yaml" || e == "yml" || e == "json")
-            && !path.is_dir()
-        {
+        } else if is_configuration(&path) {
             paths.push(path);
         }
     }
     Ok(())
+}
+
+/// A file by its name; a pipe or device would be read without end. One that cannot be looked at is reported when it is read.
+fn is_configuration(path: &Path) -> bool {
+    let named = path
+        .extension()
+        .is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
+    named && fs::metadata(path).map_or(true, |m| m.is_file())
 }
 
 fn stamp(path: &Path) -> io::Result<Stamp> {

@@ -129,8 +129,29 @@ impl<'de> DeserializeSeed<'de> for KeySeed<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<String, D::Error> {
         let key = String::deserialize(from)?;
-        if self.0.role == Role::Istio && !FIELDS.contains(&key.as_str()) {
-            return Err(D::Error::unknown_field(&key, FIELDS));
+        let known: &'static [&'static str] = match (self.0.role, self.0.kind) {
+            (Role::Istio, _) | (_, "Service" | "Pod") => FIELDS,
+            (_, "EndpointSlice") => &[
+                "apiVersion",
+                "kind",
+                "metadata",
+                "addressType",
+                "endpoints",
+                "ports",
+            ],
+            (_, "Endpoints") => &["apiVersion", "kind", "metadata", "subsets"],
+            (_, "ConfigMap") => &[
+                "apiVersion",
+                "kind",
+                "metadata",
+                "data",
+                "binaryData",
+                "immutable",
+            ],
+            _ => FIELDS,
+        };
+        if !known.contains(&key.as_str()) {
+            return Err(D::Error::unknown_field(&key, known));
         }
         Ok(key)
     }
@@ -279,7 +300,7 @@ fn subsets(subsets: Option<Vec<Subset>>) -> k8s::EndpointSlice {
                 hostname: address.hostname,
                 node_name: address.node_name,
                 target_ref: address.target_ref,
-                zone: None,
+                ..k8s::Endpoint::default()
             });
         }
     }

@@ -375,3 +375,27 @@ async fn an_edit_is_noticed_soon() {
         start.elapsed()
     );
 }
+
+#[test]
+fn hand_written_services_are_strict_too() {
+    let finding =
+        one("apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec:\n  slector: {app: a}\n");
+    assert_eq!(finding.nearest.as_deref(), Some("selector"));
+    assert_eq!(finding.path.to_string(), "spec.slector");
+    let finding = one(
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: a}\nendpoint: []\n",
+    );
+    assert_eq!(finding.nearest.as_deref(), Some("endpoints"));
+}
+
+#[test]
+fn unknown_words_of_an_enum_come_with_what_is_allowed() {
+    let text = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: a}\nspec:\n  host: a\n  trafficPolicy: {tls: {mode: SIMPEL}}\n";
+    let finding = one(text);
+    assert_eq!(finding.nearest.as_deref(), Some("SIMPLE"));
+    assert_eq!(
+        finding.allowed,
+        ["DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL"]
+    );
+    assert_eq!(finding.place(), "mesh/a.yaml:6:31");
+}
