@@ -25,6 +25,9 @@ pub mod route;
 #[cfg(feature = "net")]
 pub mod timeout;
 
+#[cfg(all(test, feature = "net"))]
+pub(crate) mod tests;
+
 pub use self::{
     adopt::{Adopt, AdoptFuture, Enter, EnterFuture, Standalone},
     policies::RoutePolicies,

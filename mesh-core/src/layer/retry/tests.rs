@@ -1,1 +1,180 @@
+use std::time::Duration;
 
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use tower_layer::Layer;
+use tower_service::Service;
+use tower_test::mock::{self, SendResponse};
+
+use super::{Retries, RetryLayer};
+use crate::{
+    Error, Kind,
+    body::{RequestBody, ResponseBody},
+    layer::{Fixed, tests::Tame},
+    model::{RetryOn, RetryPolicy},
+};
+
+type Req = Request<RequestBody<Full<Bytes>>>;
+type Res = Response<ResponseBody<Full<Bytes>>>;
+
+fn policy(on: &str, retries: u32) -> RetryPolicy {
+    RetryPolicy {
+        on: RetryOn::parse(on).0,
+        retries,
+        codes: vec![StatusCode::IM_A_TEAPOT],
+        ..RetryPolicy::default()
+    }
+}
+
+/// What an attempt comes to.
+#[derive(Clone, Copy, Debug)]
+enum Answer {
+    Status(u16),
+    Grpc(&'static str),
+    Fail(Kind),
+    Silence,
+}
+
+/// Plays `answers` to a request and returns what the client saw, and how many attempts there were.
+async fn play(
+    policy: RetryPolicy,
+    headers: &[(&'static str, &'static str)],
+    answers: &[Answer],
+) -> (Result<u16, Kind>, usize) {
+    let (mock, mut handle) = mock::pair::<Req, Res>();
+    handle.allow(10);
+    let policy = Retries::new(&policy, None).expect("valid");
+    let mut service = RetryLayer::new(Fixed(policy)).layer(Tame(mock));
+    let mut request = Request::post("http://a/b")
+        .body(RequestBody::new(Full::from("body")))
+        .expect("a request");
+    for (name, value) in headers {
+        request
+            .headers_mut()
+            .insert(*name, value.parse().expect("a value"));
+    }
+    let client = tokio::spawn(service.call(request));
+    let mut attempts = 0;
+    let mut silent: Vec<SendResponse<Res>> = Vec::new();
+    for answer in answers {
+        let next = tokio::time::timeout(Duration::from_secs(60), handle.next_request()).await;
+        let Ok(Some((seen, send))) = next else { break };
+        attempts += 1;
+        assert_eq!(
+            seen.headers().get("x-envoy-retry-on"),
+            None,
+            "is not sent on"
+        );
+        let body = seen.into_body().collect().await.expect("a body").to_bytes();
+        assert_eq!(body, "body", "attempt {attempts}");
+        let mut response = Response::new(ResponseBody::empty());
+        match *answer {
+            Answer::Status(status) => *response.status_mut() = status.try_into().expect("a status"),
+            Answer::Grpc(status) => {
+                response
+                    .headers_mut()
+                    .insert("grpc-status", status.parse().expect("a value"));
+            }
+            Answer::Fail(kind) => {
+                send.send_error(Error::new(kind));
+                continue;
+            }
+            Answer::Silence => {
+                silent.push(send);
+                continue;
+            }
+        }
+        send.send_response(response);
+    }
+    let seen = client.await.expect("no panic");
+    (
+        seen.map(|response| response.status().as_u16())
+            .map_err(|error| error.kind()),
+        attempts,
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn conditions_decide_what_is_tried_again() {
+    use Answer::*;
+    let ok = Status(200);
+    for (on, first, wanted) in [
+        ("5xx", Status(500), 2),
+        ("5xx", Status(404), 1),
+        ("5xx", Fail(Kind::ConnectionTermination), 2),
+        ("gateway-error", Status(500), 1),
+        ("gateway-error", Status(503), 2),
+        ("reset", Status(503), 1),
+        ("reset", Fail(Kind::RemoteReset), 2),
+        ("reset-before-request", Fail(Kind::RemoteReset), 1),
+        ("reset-before-request", Fail(Kind::ConnectFailure), 2),
+        ("connect-failure", Fail(Kind::ConnectTimeout), 2),
+        ("connect-failure", Fail(Kind::RefusedStream), 1),
+        ("refused-stream", Fail(Kind::RefusedStream), 2),
+        ("retriable-4xx", Status(409), 2),
+        ("retriable-status-codes", Status(418), 2),
+        ("unavailable", Grpc("14"), 2),
+        ("unavailable", Grpc("13"), 1),
+        ("cancelled,internal", Grpc("13"), 2),
+        ("5xx,reset", Fail(Kind::Overflow), 1),
+        ("5xx,reset", Fail(Kind::NoHealthyUpstream), 1),
+    ] {
+        let (_, attempts) = play(policy(on, 1), &[], &[first, ok]).await;
+        assert_eq!(attempts, wanted, "{on} {first:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_stop_when_they_are_used_up() {
+    let bad = Answer::Status(503);
+    let seen = play(policy("5xx", 2), &[], &[bad; 9]).await;
+    assert_eq!(seen, (Ok(503), 3));
+    let lost = Answer::Fail(Kind::RemoteReset);
+    let seen = play(policy("5xx", 1), &[], &[lost; 9]).await;
+    assert_eq!(seen, (Err(Kind::RemoteReset), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn headers_of_the_request_add_to_the_policy() {
+    let bad = Answer::Status(503);
+    let asks = [("x-envoy-retry-on", "5xx"), ("x-envoy-max-retries", "3")];
+    assert_eq!(play(policy("", 0), &asks, &[bad; 9]).await, (Ok(503), 4));
+    let codes = [
+        ("x-envoy-retry-on", "retriable-status-codes"),
+        ("x-envoy-retriable-status-codes", "404, 503"),
+    ];
+    assert_eq!(play(policy("", 1), &codes, &[bad; 9]).await.1, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_takes_too_long_is_tried_again() {
+    let limit = RetryPolicy {
+        per_try_timeout: Some(Duration::from_secs(1)),
+        ..policy("5xx", 1)
+    };
+    let seen = play(limit.clone(), &[], &[Answer::Silence, Answer::Status(200)]).await;
+    assert_eq!(seen, (Ok(200), 2));
+    let seen = play(limit, &[], &[Answer::Silence, Answer::Silence]).await;
+    assert_eq!(seen, (Err(Kind::PerTryTimeout), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_over_its_limit_is_sent_once() {
+    let (mock, mut handle) = mock::pair::<Req, Res>();
+    handle.allow(10);
+    let policy = Retries::new(&policy("5xx", 3), Some(3)).expect("valid");
+    let mut service = RetryLayer::new(Fixed(policy)).layer(Tame(mock));
+    let request = Request::new(RequestBody::new(Full::from("longer")));
+    let client = tokio::spawn(service.call(request));
+    let (seen, send) = handle.next_request().await.expect("a request");
+    assert_eq!(
+        seen.into_body().collect().await.expect("a body").to_bytes(),
+        "longer"
+    );
+    let mut response = Response::new(ResponseBody::empty());
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    send.send_response(response);
+    let seen = client.await.expect("no panic").expect("the response");
+    assert_eq!(seen.status(), StatusCode::SERVICE_UNAVAILABLE);
+}

@@ -27,8 +27,8 @@ pub struct Timeouts {
     pub idle: Option<Duration>,
     /// Time for one attempt, told to the upstream as what is expected of it.
     pub per_try: Option<Duration>,
-    /// `x-envoy-expected-rq-timeout-ms` of a request that changes nothing, made once.
-    expected: Option<HeaderValue>,
+    /// `x-envoy-expected-rq-timeout-ms` of requests that change nothing; made once by [`Timeouts::of`].
+    pub expected: Option<HeaderValue>,
 }
 
 /// Limits of every stream of a listener or client.
@@ -193,7 +193,8 @@ pub(crate) fn parse_millis(value: &HeaderValue) -> Option<Duration> {
 
 /// Parses `grpc-timeout`: at most eight digits and a unit; parts of a millisecond are rounded up.
 fn parse_grpc_timeout(value: &HeaderValue) -> Option<Duration> {
-    let (digits, unit) = value.to_str().ok()?.split_at_checked(value.len() - 1)?;
+    let at = value.len().checked_sub(1)?;
+    let (digits, unit) = value.to_str().ok()?.split_at_checked(at)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }

@@ -1,1 +1,229 @@
+use std::time::Duration;
 
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use tower_layer::Layer;
+use tower_service::Service;
+use tower_test::mock;
+
+use super::{StreamLimits, TimeoutLayer, Timeouts};
+use crate::{
+    Error, Kind,
+    body::{RequestBody, ResponseBody},
+    layer::Fixed,
+    model,
+};
+
+type Req = Request<RequestBody<Empty<Bytes>>>;
+type Res = Response<ResponseBody<Full<Bytes>>>;
+
+fn request() -> Req {
+    Request::new(RequestBody::new(Empty::new()))
+}
+
+fn seconds(seconds: u64) -> Option<Duration> {
+    Some(Duration::from_secs(seconds))
+}
+
+/// Drives a request through the layer against a mock that never answers, and returns the error and after how long.
+async fn unanswered(policy: Timeouts, defaults: StreamLimits) -> (Error, u64) {
+    let (mock, mut handle) = mock::pair::<Req, Res>();
+    let inner = crate::layer::tests::Tame(mock);
+    let mut service = TimeoutLayer::new(Fixed(policy), defaults).layer(inner);
+    let begun = tokio::time::Instant::now();
+    handle.allow(1);
+    let answer = service.call(request());
+    let (_seen, _send) = tokio::select! {
+        seen = handle.next_request() => seen.expect("a request"),
+        _ = std::future::pending::<()>() => unreachable!(),
+    };
+    let error = answer.await.expect_err("a timeout");
+    (error, begun.elapsed().as_secs())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_route_timeout_ends_a_request_with_504() {
+    let policy = Timeouts {
+        route: seconds(2),
+        ..Timeouts::default()
+    };
+    let (error, after) = unanswered(policy, StreamLimits::default()).await;
+    assert_eq!(
+        (error.kind(), error.status(), after),
+        (Kind::UpstreamTimeout, 504, 2)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_earliest_of_all_limits_acts() {
+    let defaults = StreamLimits {
+        idle: seconds(7),
+        max_stream: seconds(9),
+    };
+    let (error, after) = unanswered(Timeouts::default(), defaults).await;
+    assert_eq!(
+        (error.kind(), error.status(), after),
+        (Kind::StreamIdle, 504, 7)
+    );
+    let policy = Timeouts {
+        idle: Some(Duration::ZERO),
+        ..Timeouts::default()
+    };
+    let (error, after) = unanswered(policy, defaults).await;
+    assert_eq!((error.kind(), after), (Kind::DownstreamMaxDuration, 9));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_route_timeout_holds_for_the_body_too() {
+    let inner = tower::service_fn(|_: Req| async {
+        let body = StreamBody::new(tokio_stream_pending());
+        Ok::<_, Error>(Response::new(ResponseBody::upstream(body)))
+    });
+    let policy = Timeouts {
+        route: seconds(3),
+        ..Timeouts::default()
+    };
+    let mut service = TimeoutLayer::new(Fixed(policy), StreamLimits::default()).layer(inner);
+    let begun = tokio::time::Instant::now();
+    let response = service.call(request()).await.expect("a head");
+    let error = response.into_body().collect().await.expect_err("no end");
+    let error = error.downcast::<Error>().expect("one of ours");
+    assert_eq!(
+        (error.kind(), begun.elapsed().as_secs()),
+        (Kind::UpstreamTimeout, 3)
+    );
+}
+
+/// A body that never moves.
+fn tokio_stream_pending()
+-> impl futures_core::Stream<Item = Result<http_body::Frame<Bytes>, std::convert::Infallible>> + Unpin
+{
+    struct Never;
+    impl futures_core::Stream for Never {
+        type Item = Result<http_body::Frame<Bytes>, std::convert::Infallible>;
+        fn poll_next(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Self::Item>> {
+            std::task::Poll::Pending
+        }
+    }
+    Never
+}
+
+/// What becomes of a head: route timeout, stream life, `x-envoy-expected-rq-timeout-ms`, `grpc-timeout`.
+fn resolved(
+    forward: model::Forward,
+    list: &[(&'static str, &'static str)],
+) -> (Option<u128>, Option<u128>, Option<String>, Option<String>) {
+    let mut headers = HeaderMap::new();
+    for (name, value) in list {
+        headers.insert(*name, HeaderValue::from_static(value));
+    }
+    let per_try = forward
+        .retry
+        .as_ref()
+        .and_then(|retry| retry.per_try_timeout);
+    let seen =
+        Timeouts::of(&forward, per_try).resolve(&mut headers, StreamLimits::default(), false);
+    let text = |name| {
+        headers
+            .get(name)
+            .map(|value: &HeaderValue| value.to_str().expect("text").to_owned())
+    };
+    let millis = |limit: Option<Duration>| limit.map(|limit| limit.as_millis());
+    (
+        millis(seen.route),
+        millis(seen.max_stream),
+        text("x-envoy-expected-rq-timeout-ms"),
+        text("grpc-timeout"),
+    )
+}
+
+fn forward() -> model::Forward {
+    model::Forward::to(model::ClusterChoice::Name("c".into()))
+}
+
+#[test]
+fn timeouts_follow_envoys_final_timeout() {
+    let text = |text: &str| Some(text.to_owned());
+    let grpc = ("content-type", "application/grpc");
+    // Envoy's default.
+    assert_eq!(
+        resolved(forward(), &[]),
+        (Some(15_000), None, text("15000"), None)
+    );
+    // Zero is none, and then nothing is expected.
+    let none = model::Forward {
+        timeout: Some(Duration::ZERO),
+        ..forward()
+    };
+    assert_eq!(resolved(none, &[]), (None, None, None, None));
+    // The header wins.
+    assert_eq!(
+        resolved(forward(), &[("x-envoy-upstream-rq-timeout-ms", "70")]),
+        (Some(70), None, text("70"), None)
+    );
+    assert_eq!(
+        resolved(forward(), &[("x-envoy-upstream-rq-timeout-ms", "0")]),
+        (None, None, None, None)
+    );
+    // The time for one attempt is what the upstream has.
+    let retry = model::RetryPolicy {
+        per_try_timeout: seconds(4),
+        ..Default::default()
+    };
+    let tried = model::Forward {
+        retry: Some(retry),
+        ..forward()
+    };
+    assert_eq!(
+        resolved(tried, &[]),
+        (Some(15_000), None, text("4000"), None)
+    );
+    // max_grpc_timeout caps, and the offset comes off.
+    let capped = model::Forward {
+        max_grpc_timeout: seconds(10),
+        grpc_timeout_offset: seconds(1),
+        ..forward()
+    };
+    assert_eq!(
+        resolved(capped.clone(), &[grpc, ("grpc-timeout", "5S")]),
+        (Some(4000), None, text("4000"), text("4000m"))
+    );
+    assert_eq!(
+        resolved(capped, &[grpc, ("grpc-timeout", "1H")]),
+        (Some(10_000), None, text("10000"), text("10000m"))
+    );
+    // max_stream_duration switches the route timeout off.
+    let stream = model::MaxStreamDuration {
+        max: seconds(30),
+        grpc_timeout_header_max: seconds(8),
+        grpc_timeout_header_offset: None,
+    };
+    let lives = model::Forward {
+        max_stream_duration: Some(stream),
+        ..forward()
+    };
+    assert_eq!(
+        resolved(lives.clone(), &[]),
+        (None, Some(30_000), None, None)
+    );
+    assert_eq!(
+        resolved(lives, &[grpc, ("grpc-timeout", "20S")]),
+        (None, Some(8000), None, text("8000m"))
+    );
+    // What is malformed counts as absent.
+    for bad in ["S", "123456789m", "5x", ""] {
+        let capped = model::Forward {
+            max_grpc_timeout: Some(Duration::ZERO),
+            ..forward()
+        };
+        assert_eq!(
+            resolved(capped, &[grpc, ("grpc-timeout", bad)]).0,
+            None,
+            "{bad}"
+        );
+    }
+}

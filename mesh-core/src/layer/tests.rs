@@ -1,0 +1,37 @@
+//! Parts that the tests of several layers use.
+
+use std::task::{Context, Poll};
+
+use tower_service::Service;
+use tower_test::mock;
+
+use crate::Error;
+
+/// A mock whose errors are ours, and which is always ready like every service behind the router.
+#[derive(Debug)]
+pub(crate) struct Tame<T, U>(pub(crate) mock::Mock<T, U>);
+
+impl<T, U> Clone for Tame<T, U> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: Send + 'static, U: Send + 'static> Service<T> for Tame<T, U> {
+    type Response = U;
+    type Error = Error;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<U, Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: T) -> Self::Future {
+        // The mock wants to be asked for readiness before each call; `allow` makes it ready.
+        let waker = std::task::Waker::noop();
+        let ready = self.0.poll_ready(&mut Context::from_waker(waker));
+        assert!(ready.is_ready(), "the test allows too few calls");
+        let answer = self.0.call(request);
+        Box::pin(async move { answer.await.map_err(Error::adopt) })
+    }
+}
