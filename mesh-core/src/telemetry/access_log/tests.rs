@@ -1,1 +1,154 @@
+use std::{
+    io::Write,
+    sync::{Arc, Mutex},
+};
 
+use http::{Request, Response, Version};
+
+use super::{AccessLog, ISTIO_TEXT, LogWriter};
+use crate::{
+    model::{self, Comparison, Format, FormatKind, JsonFormat, LogFilter, LogSink, Value},
+    telemetry::{
+        flags::Flag,
+        record::{Ending, Late, Record, Sink, Wants},
+    },
+    transport::ConnInfo,
+};
+
+/// A sink in memory.
+#[derive(Clone, Default)]
+struct Memory(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Memory {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no panic").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Logged(AccessLog, Wants);
+
+impl Sink for Logged {
+    fn wants(&self) -> &Wants {
+        &self.1
+    }
+
+    fn finish(&self, record: &Record, late: &Late) {
+        self.0.write(record, late);
+    }
+}
+
+fn log(format: Option<FormatKind>, filter: Option<LogFilter>) -> model::AccessLog {
+    model::AccessLog {
+        sink: LogSink::Stdout,
+        format,
+        filter,
+        omit_empty: false,
+    }
+}
+
+/// The lines that `config` writes for one request that was answered with `status`.
+fn lines(config: &model::AccessLog, status: u16) -> String {
+    let memory = Memory::default();
+    let writer = LogWriter::new(memory.clone());
+    let log = AccessLog::with_writer(config, writer).expect("valid");
+    let mut wants = Wants::default();
+    log.add_wants(&mut wants);
+    let sink = Logged(log, wants.clone());
+    let address = |port| model::Address::Socket(([10, 0, 0, 1], port).into());
+    let connection = Arc::new(ConnInfo::new(address(80), address(4000)));
+    let record = Record::begin(Some(connection), Version::HTTP_11, false);
+    let request = Request::get("/path?q")
+        .header("host", "a.test")
+        .header("user-agent", "tester");
+    record.see_request(&request.body(()).expect("a request"), &Arc::new(wants));
+    let mut response = Response::new(());
+    *response.status_mut() = status.try_into().expect("a status");
+    record.see_response(&response, sink.wants());
+    if status == 503 {
+        record.flag(Flag::NoHealthyUpstream);
+        record.late().details = Some("no_healthy_upstream".into());
+    }
+    record.late().route = Some("default".into());
+    record.finish(Ending::Complete, &sink);
+    // The last writer waits for its thread, so all is written then.
+    drop(sink);
+    let bytes = memory.0.lock().expect("no panic").clone();
+    String::from_utf8(bytes).expect("text")
+}
+
+#[test]
+fn istios_text_format_is_written_as_istio_writes_it() {
+    let text = FormatKind::Text(Format {
+        text: ISTIO_TEXT.into(),
+    });
+    let line = lines(&log(Some(text), None), 503);
+    let (time, rest) = line.split_once("] ").expect("a time in brackets");
+    assert!(time.starts_with("[20") && time.ends_with('Z'), "{line}");
+    let (before, after) = rest.split_once(" 0 0 ").expect("bytes");
+    assert_eq!(
+        before,
+        "\"GET /path?q HTTP/1.1\" 503 UH no_healthy_upstream - \"-\""
+    );
+    let (_duration, after) = after.split_once(' ').expect("a duration");
+    assert_eq!(
+        after,
+        "- \"-\" \"tester\" \"-\" \"a.test\" \"-\" - - 10.0.0.1:80 10.0.0.1:4000 - default\n"
+    );
+}
+
+#[test]
+fn json_keeps_types() {
+    let members = vec![
+        (
+            "code".into(),
+            JsonFormat::Leaf(Format {
+                text: "%RESPONSE_CODE%".into(),
+            }),
+        ),
+        (
+            "agent".into(),
+            JsonFormat::Leaf(Format {
+                text: "%REQ(user-agent)%".into(),
+            }),
+        ),
+        ("fixed".into(), JsonFormat::Constant(Value::Bool(true))),
+    ];
+    let line = lines(&log(Some(FormatKind::Json(members)), None), 200);
+    for part in ["\"code\":200", "\"agent\":\"tester\"", "\"fixed\":true"] {
+        assert!(line.contains(part), "{part} is missing in {line}");
+    }
+    assert!(line.ends_with("}\n"), "{line}");
+}
+
+#[test]
+fn filters_leave_lines_out() {
+    let errors = LogFilter::Status(Comparison::Ge, 500);
+    let flagged = LogFilter::ResponseFlag(vec!["UH".into()]);
+    let both = LogFilter::And(vec![errors.clone(), flagged.clone()]);
+    for (filter, ok, bad) in [
+        (errors, 0, 1),
+        (flagged, 0, 1),
+        (both, 0, 1),
+        (LogFilter::Duration(Comparison::Ge, 60_000), 0, 0),
+        (LogFilter::Or(vec![LogFilter::NotHealthCheck]), 1, 1),
+        (LogFilter::GrpcStatus(vec![14], false), 0, 1),
+    ] {
+        let config = log(None, Some(filter.clone()));
+        assert_eq!(
+            lines(&config, 200).lines().count(),
+            ok,
+            "{filter:?} and 200"
+        );
+        assert_eq!(
+            lines(&config, 503).lines().count(),
+            bad,
+            "{filter:?} and 503"
+        );
+    }
+}

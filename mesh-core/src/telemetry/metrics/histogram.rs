@@ -61,7 +61,11 @@ impl Histogram {
 
     /// The value below which a share of the values lies, interpolated within its bucket; 0 if there are none.
     pub fn quantile(&self, share: f64) -> f64 {
-        let wanted = share * self.count() as f64;
+        let count = self.count();
+        if count == 0 {
+            return 0.0;
+        }
+        let wanted = share * count as f64;
         let mut below = 0.0;
         let mut lower = 0.0;
         for (index, bucket) in self.buckets.iter().enumerate() {
