@@ -149,10 +149,10 @@ impl Compiler<'_> {
         })
     }
 
-    fn list<'r>(
+    fn list(
         &self,
         host: &Arc<HostEntry>,
-        routes: &mut dyn Iterator<Item = &'r Route>,
+        routes: &mut dyn Iterator<Item = &Route>,
         fault: &mut dyn FnMut(usize, Fault),
     ) -> Option<List> {
         let mut rules = Vec::new();
@@ -397,21 +397,25 @@ impl Compiler<'_> {
         arm: Option<&HeaderMutations>,
         which: Side,
     ) -> Result<Mutations> {
-        let mut levels = vec![
-            side(route, which),
-            side(host, which),
-            side(&self.table.headers, which),
+        let mut levels = [
+            ("", side(route, which)),
+            ("virtual host: ", side(host, which)),
+            ("route configuration: ", side(&self.table.headers, which)),
         ];
         if self.table.most_specific_header_mutations_wins {
             levels.reverse();
         }
-        levels.insert(0, arm.map_or((&[][..], &[][..]), |arm| side(arm, which)));
-        Mutations::new(&levels).map_err(|(_, index, error): (usize, usize, FormatError)| {
+        let own = arm.map_or((&[][..], &[][..]), |arm| side(arm, which));
+        let [first, second, third] = levels;
+        let lists = [own, first.1, second.1, third.1];
+        Mutations::new(&lists).map_err(|(level, index, error): (usize, usize, FormatError)| {
             let field = match which {
                 Side::Request => "request_headers_to_add",
                 Side::Response => "response_headers_to_add",
             };
-            (format!("{field}[{index}].header.value"), error.to_string())
+            let of = ["weighted cluster: ", first.0, second.0, third.0][level];
+            let path = format!("{field}[{index}].header.value");
+            (path, format!("{of}{error}"))
         })
     }
 }

@@ -34,3 +34,6 @@ pub use self::{
     table::RouteTable,
     text::{HeaderTest, TextMatcher, header_tests},
 };
+
+#[cfg(test)]
+mod tests;

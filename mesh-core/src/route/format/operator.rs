@@ -1,6 +1,6 @@
 //! The operators of a format.
 
-use std::{io::Write as _, time::Duration};
+use std::{borrow::Cow, io::Write as _, time::Duration};
 
 use http::HeaderName;
 
@@ -318,12 +318,10 @@ impl Operator {
                 .or_else(|| context.response_trailer(other.as_ref()?)),
             Self::QueryParameter(name) => {
                 let path = context.request_header(&Field::Path);
-                match path.and_then(|path| {
-                    text::query_value(&path, name.as_bytes()).map(|value| value.into_owned())
-                }) {
-                    Some(value) => Some(value.into()),
-                    None => None,
-                }
+                let value = path.and_then(|path| {
+                    text::query_value(&path, name.as_bytes()).map(Cow::into_owned)
+                });
+                value.map(Cow::Owned)
             }
             Self::FilterState(key) => context.filter_state(key),
             Self::Fixed(value) => value.as_ref().map(|value| value.as_bytes().into()),
@@ -358,8 +356,8 @@ fn request<'a, C: FormatContext + ?Sized>(
     context: &'a C,
     field: &Field,
     other: Option<&Field>,
-) -> Option<std::borrow::Cow<'a, [u8]>> {
-    let present = |value: &std::borrow::Cow<'_, [u8]>| !value.is_empty();
+) -> Option<Cow<'a, [u8]>> {
+    let present = |value: &Cow<'_, [u8]>| !value.is_empty();
     context
         .request_header(field)
         .filter(present)
