@@ -34,7 +34,7 @@ pub(super) fn policy(cx: &mut Context, value: &Cluster) -> LbPolicy {
         };
         cx.note(
             field,
-            "hashing policies do not act yet: requests are spread round robin",
+            "hashing policies do not act yet: endpoints are chosen at random",
         );
     }
     policy

@@ -8,15 +8,26 @@ use super::{
     wire::{Item, Malformed, Reader},
 };
 
+/// How deep messages may be nested.
+const MAX_DEPTH: u32 = 200;
+
 /// The JSON form of a message: `.proto` field names as Envoy's admin writes them, default values left out.
 ///
 /// Fields that the schema does not know are left out.
 pub(super) fn message(message: Message, bytes: &[u8]) -> Result<Value, Malformed> {
+    nested(message, bytes, 0)
+}
+
+fn nested(message: Message, bytes: &[u8], depth: u32) -> Result<Value, Malformed> {
+    if depth > MAX_DEPTH {
+        return Err(Malformed);
+    }
+    let depth = depth + 1;
     match message.name() {
-        "google.protobuf.Any" => any(bytes),
-        "google.protobuf.Struct" => structure(bytes),
-        "google.protobuf.ListValue" => list(bytes),
-        "google.protobuf.Value" => value(bytes),
+        "google.protobuf.Any" => any(bytes, depth),
+        "google.protobuf.Struct" => structure(bytes, depth),
+        "google.protobuf.ListValue" => list(bytes, depth),
+        "google.protobuf.Value" => value(bytes, depth),
         "google.protobuf.Duration" => {
             pair(bytes).map(|(seconds, nanos)| duration_text(seconds, nanos).into())
         }
@@ -25,13 +36,13 @@ pub(super) fn message(message: Message, bytes: &[u8]) -> Result<Value, Malformed
         }
         "google.protobuf.FieldMask" => mask(bytes),
         name if name.starts_with("google.protobuf.") && name.ends_with("Value") => {
-            wrapper(message, bytes)
+            wrapper(message, bytes, depth)
         }
-        _ => object(message, bytes).map(Value::Object),
+        _ => object(message, bytes, depth).map(Value::Object),
     }
 }
 
-fn object(message: Message, bytes: &[u8]) -> Result<Map<String, Value>, Malformed> {
+fn object(message: Message, bytes: &[u8], depth: u32) -> Result<Map<String, Value>, Malformed> {
     let mut out = Map::new();
     let mut reader = Reader::new(bytes);
     while let Some((number, item)) = reader.next()? {
@@ -39,7 +50,7 @@ fn object(message: Message, bytes: &[u8]) -> Result<Map<String, Value>, Malforme
             continue;
         };
         if field.map {
-            let (key, value) = entry(field.kind, item)?;
+            let (key, value) = entry(field.kind, item, depth)?;
             let map = out
                 .entry(field.name)
                 .or_insert_with(|| Value::Object(Map::new()));
@@ -52,12 +63,12 @@ fn object(message: Message, bytes: &[u8]) -> Result<Map<String, Value>, Malforme
                 .or_insert_with(|| Value::Array(Vec::new()));
             if let Value::Array(values) = slot {
                 item.unpack(field.kind, |item| {
-                    values.push(single(field.kind, item)?);
+                    values.push(single(field.kind, item, depth)?);
                     Ok(())
                 })?;
             }
         } else {
-            let value = single(field.kind, item)?;
+            let value = single(field.kind, item, depth)?;
             // A message that comes in two parts is one message.
             match (out.get_mut(field.name), value) {
                 (Some(Value::Object(old)), Value::Object(new)) => old.extend(new),
@@ -71,11 +82,11 @@ fn object(message: Message, bytes: &[u8]) -> Result<Map<String, Value>, Malforme
 }
 
 /// Key and value of a map's entry; what is absent has its default.
-fn entry(kind: Kind, item: Item<'_>) -> Result<(String, Value), Malformed> {
+fn entry(kind: Kind, item: Item<'_>, depth: u32) -> Result<(String, Value), Malformed> {
     let Kind::Message(Some(entry)) = kind else {
         return Err(Malformed);
     };
-    let fields = object(entry, item.bytes()?)?;
+    let fields = object(entry, item.bytes()?, depth)?;
     let key = match fields.get("key") {
         Some(Value::String(key)) => key.clone(),
         Some(key) => key.to_string(),
@@ -88,7 +99,7 @@ fn entry(kind: Kind, item: Item<'_>) -> Result<(String, Value), Malformed> {
     let value = match fields.get("value") {
         Some(value) => value.clone(),
         None => match entry.field("value").map(|field| field.kind) {
-            Some(Kind::Message(Some(target))) => message(target, &[])?,
+            Some(Kind::Message(Some(target))) => nested(target, &[], depth)?,
             Some(Kind::String | Kind::Bytes) | None => "".into(),
             Some(Kind::Bool) => false.into(),
             Some(_) => 0.into(),
@@ -97,9 +108,9 @@ fn entry(kind: Kind, item: Item<'_>) -> Result<(String, Value), Malformed> {
     Ok((key, value))
 }
 
-fn single(kind: Kind, item: Item<'_>) -> Result<Value, Malformed> {
+fn single(kind: Kind, item: Item<'_>, depth: u32) -> Result<Value, Malformed> {
     Ok(match kind {
-        Kind::Message(Some(target)) => message(target, item.bytes()?)?,
+        Kind::Message(Some(target)) => nested(target, item.bytes()?, depth)?,
         Kind::Message(None) => Value::Null,
         Kind::String => Value::String(item.text()?.to_owned()),
         Kind::Bytes => Value::String(to_base64(item.bytes()?)),
@@ -186,8 +197,8 @@ fn mask(bytes: &[u8]) -> Result<Value, Malformed> {
     Ok(paths.join(",").into())
 }
 
-fn wrapper(message: Message, bytes: &[u8]) -> Result<Value, Malformed> {
-    let fields = object(message, bytes)?;
+fn wrapper(message: Message, bytes: &[u8], depth: u32) -> Result<Value, Malformed> {
+    let fields = object(message, bytes, depth)?;
     if let Some(value) = fields.get("value") {
         return Ok(value.clone());
     }
@@ -199,7 +210,7 @@ fn wrapper(message: Message, bytes: &[u8]) -> Result<Value, Malformed> {
     })
 }
 
-fn structure(bytes: &[u8]) -> Result<Value, Malformed> {
+fn structure(bytes: &[u8], depth: u32) -> Result<Value, Malformed> {
     let mut out = Map::new();
     let mut reader = Reader::new(bytes);
     while let Some((_, item)) = reader.next()? {
@@ -208,7 +219,7 @@ fn structure(bytes: &[u8]) -> Result<Value, Malformed> {
         while let Some((number, item)) = entry.next()? {
             match number {
                 1 => item.text()?.clone_into(&mut key),
-                2 => inner = value(item.bytes()?)?,
+                2 => inner = value(item.bytes()?, depth)?,
                 _ => {}
             }
         }
@@ -217,16 +228,20 @@ fn structure(bytes: &[u8]) -> Result<Value, Malformed> {
     Ok(Value::Object(out))
 }
 
-fn list(bytes: &[u8]) -> Result<Value, Malformed> {
+fn list(bytes: &[u8], depth: u32) -> Result<Value, Malformed> {
     let mut out = Vec::new();
     let mut reader = Reader::new(bytes);
     while let Some((_, item)) = reader.next()? {
-        out.push(value(item.bytes()?)?);
+        out.push(value(item.bytes()?, depth)?);
     }
     Ok(Value::Array(out))
 }
 
-fn value(bytes: &[u8]) -> Result<Value, Malformed> {
+fn value(bytes: &[u8], depth: u32) -> Result<Value, Malformed> {
+    if depth > MAX_DEPTH {
+        return Err(Malformed);
+    }
+    let depth = depth + 1;
     let mut out = Value::Null;
     let mut reader = Reader::new(bytes);
     while let Some((field, item)) = reader.next()? {
@@ -234,8 +249,8 @@ fn value(bytes: &[u8]) -> Result<Value, Malformed> {
             2 => number(f64::from_bits(item.fixed64()?)),
             3 => item.text()?.into(),
             4 => (item.varint()? != 0).into(),
-            5 => structure(item.bytes()?)?,
-            6 => list(item.bytes()?)?,
+            5 => structure(item.bytes()?, depth)?,
+            6 => list(item.bytes()?, depth)?,
             _ => Value::Null,
         };
     }
@@ -243,7 +258,7 @@ fn value(bytes: &[u8]) -> Result<Value, Malformed> {
 }
 
 /// `@type` and the fields; of an unknown type, `@type` and the bytes as `value`.
-fn any(bytes: &[u8]) -> Result<Value, Malformed> {
+fn any(bytes: &[u8], depth: u32) -> Result<Value, Malformed> {
     let (mut url, mut body) = ("", &[][..]);
     let mut reader = Reader::new(bytes);
     while let Some((number, item)) = reader.next()? {
@@ -257,7 +272,7 @@ fn any(bytes: &[u8]) -> Result<Value, Malformed> {
         return Ok(Value::Object(Map::new()));
     }
     let inner = match Message::of_url(url) {
-        Some(target) => message(target, body)?,
+        Some(target) => nested(target, body, depth)?,
         None => Value::String(to_base64(body)),
     };
     let special = Message::of_url(url).is_none_or(|target| {

@@ -6,6 +6,9 @@ use super::{
     wire::{Item, Malformed, Reader},
 };
 
+/// How deep messages may be nested: a hundred levels of JSON objects are two hundred messages.
+const MAX_DEPTH: u32 = 220;
+
 /// A field that breaks a rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {reason}")]
@@ -47,17 +50,12 @@ struct Walk {
 
 impl Walk {
     fn message(&mut self, message: Message, bytes: &[u8]) -> Result<(), String> {
-        match message.name() {
-            "google.protobuf.Any" => return self.any(bytes),
-            // Free-form; a length check of the outer message has been made.
-            "google.protobuf.Struct" | "google.protobuf.Value" | "google.protobuf.ListValue" => {
-                return Ok(());
-            }
-            _ => {}
+        if message.name() == "google.protobuf.Any" {
+            return self.any(bytes);
         }
         self.depth += 1;
-        if self.depth > 100 {
-            return Err("nested deeper than 100 levels".to_owned());
+        if self.depth > MAX_DEPTH {
+            return Err("nested too deep".to_owned());
         }
         let mut seen: Vec<(u32, usize)> = Vec::new();
         let mut reader = Reader::new(bytes);
@@ -161,10 +159,16 @@ impl Walk {
             }
         }
         // What an unknown type means is the decoder's business.
-        match Message::of_url(url) {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err("nested too deep".to_owned());
+        }
+        let result = match Message::of_url(url) {
             Some(message) => self.message(message, body),
             None => Ok(()),
-        }
+        };
+        self.depth -= 1;
+        result
     }
 
     /// Rules that an absent field can break.
