@@ -1,0 +1,142 @@
+use super::*;
+
+fn rule(spec: &str) -> Resources {
+    let yaml = format!(
+        "\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: x, namespace: a}}\nspec: {{host: x, {spec}}}\n"
+    );
+    sidecar(&yaml)
+}
+
+const GENERAL: &str = "outbound|80||x.a.svc.cluster.local";
+const V1: &str = "outbound|80|v1|x.a.svc.cluster.local";
+
+#[test]
+fn there_is_no_limit_by_default() {
+    let cluster =
+        sidecar("\napiVersion: v1\nkind: Service\nmetadata: {name: z, namespace: a}\nspec: {}\n")
+            .cluster(GENERAL);
+    let unlimited = u64::from(u32::MAX);
+    assert_eq!(
+        cluster["circuit_breakers"]["thresholds"][0],
+        json!({"max_connections": unlimited, "max_pending_requests": unlimited, "max_requests": unlimited, "max_retries": unlimited})
+    );
+    assert_eq!(cluster["connect_timeout"], "10s");
+    assert_eq!(cluster["lb_policy"], "LEAST_REQUEST");
+}
+
+#[test]
+fn a_subset_replaces_the_policy_of_the_service_section_by_section() {
+    let resources = rule(
+        "trafficPolicy: {loadBalancer: {simple: RANDOM}, connectionPool: {tcp: {maxConnections: 5}}}, \
+         subsets: [{name: v1, labels: {version: v1}, trafficPolicy: {connectionPool: {http: {http2MaxRequests: 7}}}}]",
+    );
+    let subset = resources.cluster(V1);
+    assert_eq!(subset["lb_policy"], "RANDOM");
+    let limits = &subset["circuit_breakers"]["thresholds"][0];
+    assert_eq!(limits["max_requests"], 7);
+    assert_eq!(
+        limits["max_connections"],
+        u32::MAX,
+        "a section is replaced as a whole"
+    );
+    let endpoints = resources
+        .endpoints
+        .iter()
+        .find(|assignment| assignment.cluster_name == V1)
+        .expect("endpoints");
+    assert_eq!(endpoints.endpoints[0].lb_endpoints.len(), 1);
+}
+
+#[test]
+fn a_section_that_a_port_omits_takes_its_default() {
+    let resources = rule(
+        "trafficPolicy: {loadBalancer: {simple: RANDOM}, connectionPool: {tcp: {maxConnections: 5}}, \
+         portLevelSettings: [{port: {number: 80}, connectionPool: {tcp: {maxConnections: 6}}}]}",
+    );
+    let cluster = resources.cluster(GENERAL);
+    assert_eq!(cluster["lb_policy"], "LEAST_REQUEST");
+    assert_eq!(
+        cluster["circuit_breakers"]["thresholds"][0]["max_connections"],
+        6
+    );
+}
+
+#[test]
+fn outlier_detection_switches_off_what_istio_has_no_field_for() {
+    let resources = rule(
+        "trafficPolicy: {outlierDetection: {consecutive5xxErrors: 0, consecutiveGatewayErrors: 3, interval: 1s}}",
+    );
+    let cluster = resources.cluster(GENERAL);
+    let outlier = &cluster["outlier_detection"];
+    assert_eq!(outlier["enforcing_success_rate"], 0);
+    assert_eq!(outlier["enforcing_consecutive_5xx"], 0);
+    assert_eq!(outlier["enforcing_consecutive_gateway_failure"], 100);
+    assert_eq!(
+        cluster["common_lb_config"]["healthy_panic_threshold"],
+        json!({}),
+        "a minimum of 0 %"
+    );
+}
+
+#[test]
+fn hashing_is_asked_for_on_cluster_and_route() {
+    let resources = rule("trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: user}}}");
+    let cluster = resources.cluster(GENERAL);
+    assert_eq!(cluster["lb_policy"], "RING_HASH");
+    assert_eq!(cluster["ring_hash_lb_config"]["minimum_ring_size"], "1024");
+    let route = &resources.routes_of("80", X)[0];
+    assert_eq!(
+        route["route"]["hash_policy"],
+        json!([{"header": {"header_name": "user"}}])
+    );
+}
+
+#[test]
+fn warm_up_has_the_defaults_of_the_api() {
+    let resources =
+        rule("trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN, warmup: {duration: 30s}}}");
+    let slow_start = &resources.cluster(GENERAL)["round_robin_lb_config"]["slow_start_config"];
+    assert_eq!(slow_start["min_weight_percent"]["value"], 10.0);
+    assert_eq!(slow_start["aggression"]["default_value"], 1.0);
+}
+
+#[test]
+fn a_retry_budget_has_the_defaults_of_the_api() {
+    let resources = rule("trafficPolicy: {retryBudget: {budgetInterval: 10s}}");
+    let budget = &resources.cluster(GENERAL)["circuit_breakers"]["thresholds"][0]["retry_budget"];
+    assert_eq!(budget["budget_percent"]["value"], 20.0);
+    assert_eq!(budget["min_retry_concurrency"], 3);
+}
+
+#[test]
+fn tls_is_written_down_and_never_left_out() {
+    let resources = rule("trafficPolicy: {tls: {mode: SIMPLE, sni: x.com}}");
+    let socket = &resources.cluster(GENERAL)["transport_socket"];
+    assert_eq!(socket["name"], "envoy.transport_sockets.tls");
+    assert_eq!(socket["typed_config"]["sni"], "x.com");
+}
+
+#[test]
+fn fields_without_effect_are_listed() {
+    let resources =
+        rule("trafficPolicy: {tunnel: {protocol: CONNECT, targetHost: y, targetPort: 80}}");
+    let note = resources
+        .notes
+        .iter()
+        .find(|note| note.object == "DestinationRule a/x")
+        .expect("a note");
+    assert!(note.text.contains("trafficPolicy.tunnel"), "{note:?}");
+    assert!(note.origin.line > 1, "{note:?}");
+}
+
+#[test]
+fn resources_lead_back_to_the_file() {
+    let resources = rule("trafficPolicy: {loadBalancer: {simple: RANDOM}}");
+    let name = resources.cluster(GENERAL)["metadata"]["filter_metadata"]["istio"]["config"].clone();
+    assert_eq!(
+        name,
+        "/apis/networking.istio.io/v1/namespaces/a/destination-rule/x"
+    );
+    let origin = &resources.origins[name.as_str().expect("a name")];
+    assert_eq!(&*origin.file, "test.yaml");
+}

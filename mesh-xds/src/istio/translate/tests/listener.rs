@@ -1,0 +1,257 @@
+use super::*;
+
+const NOTHING: &str =
+    "\napiVersion: v1\nkind: Service\nmetadata: {name: z, namespace: a}\nspec: {}\n";
+
+#[test]
+fn services_of_one_port_share_an_http_listener() {
+    let resources = sidecar(NOTHING);
+    let names: Vec<_> = resources
+        .listeners
+        .iter()
+        .map(|listener| listener.name.as_str())
+        .collect();
+    assert_eq!(names, ["127.0.0.1_80", "127.0.0.1_9000"]);
+    let http =
+        &resources.listener("127.0.0.1_80")["filter_chains"][0]["filters"][0]["typed_config"];
+    assert_eq!(http["rds"]["route_config_name"], "80");
+    let tcp =
+        &resources.listener("127.0.0.1_9000")["filter_chains"][0]["filters"][0]["typed_config"];
+    assert_eq!(tcp["cluster"], "outbound|9000||y.a.svc.cluster.local");
+}
+
+#[test]
+fn every_named_route_configuration_and_cluster_is_there() {
+    let resources = sidecar(NOTHING);
+    let text = resources
+        .listeners
+        .iter()
+        .map(|listener| resources.listener(&listener.name).to_string())
+        .collect::<String>();
+    for config in &resources.routes {
+        assert!(
+            text.contains(&format!("\"route_config_name\":\"{}\"", config.name)),
+            "{}",
+            config.name
+        );
+    }
+    for name in text
+        .split("\"cluster\":\"")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next())
+    {
+        assert!(
+            resources
+                .clusters
+                .iter()
+                .any(|cluster| cluster.name == name),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn ports_of_unknown_protocol_are_sniffed() {
+    let resources = sidecar(
+        "\napiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: a}\n\
+         spec: {clusterIP: 10.0.0.3, ports: [{port: 7000, name: any}]}\n",
+    );
+    let listener = resources.listener("127.0.0.1_7000");
+    assert_eq!(
+        listener["listener_filters"][0]["name"],
+        "envoy.filters.listener.http_inspector"
+    );
+    assert_eq!(
+        listener["filter_chains"][0]["filter_chain_match"],
+        json!({"transport_protocol": "raw_buffer", "application_protocols": ["http/1.1", "h2c"]})
+    );
+    assert!(
+        listener["default_filter_chain"]["filters"][0]["name"] == "envoy.filters.network.tcp_proxy"
+    );
+    let config = resources.route_config("s.a.svc.cluster.local:7000");
+    assert_eq!(config["virtual_hosts"][0]["domains"], json!(["*"]));
+}
+
+const SIDECAR: &str = "
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: own, namespace: a}
+spec:
+  ingress:
+  - {port: {number: 8080, protocol: HTTP, name: http}, bind: 127.1.0.1, defaultEndpoint: '0.0.0.0:8081'}
+  - {port: {number: 8082, protocol: TCP, name: tcp}, defaultEndpoint: 'unix:///run/app.sock'}
+  egress:
+  - {port: {number: 80, protocol: HTTP, name: http}, bind: 127.1.1.1, hosts: ['*/*']}
+";
+
+#[test]
+fn a_sidecar_object_binds_what_it_says() {
+    let resources = sidecar(SIDECAR);
+    let names: Vec<_> = resources
+        .listeners
+        .iter()
+        .map(|listener| listener.name.as_str())
+        .collect();
+    assert_eq!(names, ["127.1.1.1_80", "127.1.0.1_8080", "127.1.0.1_8082"]);
+    let endpoint = |cluster: &str| {
+        resources.cluster(cluster)["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
+            ["address"]
+            .clone()
+    };
+    // 0.0.0.0 is the workload's own address.
+    assert_eq!(
+        endpoint("inbound|8080||"),
+        json!({"socket_address": {"address": "127.1.0.1", "port_value": 8081}})
+    );
+    assert_eq!(
+        endpoint("inbound|8082||"),
+        json!({"pipe": {"path": "/run/app.sock"}})
+    );
+}
+
+#[test]
+fn inbound_requests_that_never_arrived_are_sent_again() {
+    let resources = sidecar(SIDECAR);
+    let config = &resources.listener("127.1.0.1_8080")["filter_chains"][0]["filters"][0]["typed_config"]
+        ["route_config"];
+    let route = &config["virtual_hosts"][0]["routes"][0];
+    assert_eq!(
+        route["route"]["retry_policy"],
+        json!({"retry_on": "reset-before-request", "num_retries": 2})
+    );
+    assert_eq!(route["decorator"]["operation"], "own.a:8080/*");
+}
+
+fn guarded(policy: &str) -> Resources {
+    sidecar(&format!("{SIDECAR}---\n{policy}"))
+}
+
+fn http_answer(resources: &Resources) -> Value {
+    let config = &resources.listener("127.1.0.1_8080")["filter_chains"][0]["filters"][0]["typed_config"]
+        ["route_config"];
+    config["virtual_hosts"][0]["routes"][0]["direct_response"]["status"].clone()
+}
+
+#[test]
+fn a_workload_under_a_policy_refuses_traffic() {
+    let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: a}\nspec: {}\n";
+    let resources = guarded(policy);
+    assert_eq!(resources.refusing(), ["AuthorizationPolicy a/p"]);
+    assert_eq!(http_answer(&resources), 403);
+    let tcp = &resources.listener("127.1.0.1_8082")["filter_chains"][0]["filters"][0]["typed_config"]
+        ["cluster"];
+    assert_eq!(*tcp, "BlackHoleCluster");
+    // Not when it is for other workloads, in another namespace, or only an audit.
+    let elsewhere =
+        guarded(&policy.replace("spec: {}", "spec: {selector: {matchLabels: {app: other}}}"));
+    assert_eq!(http_answer(&elsewhere), Value::Null);
+    assert_eq!(
+        http_answer(&guarded(&policy.replace("namespace: a", "namespace: b"))),
+        Value::Null
+    );
+    assert_eq!(
+        http_answer(&guarded(
+            &policy.replace("spec: {}", "spec: {action: AUDIT, rules: [{}]}")
+        )),
+        Value::Null
+    );
+}
+
+#[test]
+fn strict_mutual_tls_refuses_plain_traffic_by_port() {
+    let root = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p, namespace: istio-system}\n\
+                spec: {mtls: {mode: STRICT}}\n";
+    assert_eq!(http_answer(&guarded(root)), 403);
+    // The namespace comes before the mesh.
+    let permissive = "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: q, namespace: a}\n\
+                      spec: {mtls: {mode: PERMISSIVE}}\n";
+    assert_eq!(
+        http_answer(&guarded(&format!("{root}{permissive}"))),
+        Value::Null
+    );
+    // A selector in the root namespace does not count.
+    let selected = root.replace("spec: {", "spec: {selector: {matchLabels: {app: x}}, ");
+    assert_eq!(http_answer(&guarded(&selected)), Value::Null);
+    // A port of the workload may be an exception.
+    let port = root.replace("istio-system", "a").replace(
+        "spec: {",
+        "spec: {selector: {matchLabels: {app: x}}, portLevelMtls: {8080: {mode: DISABLE}}, ",
+    );
+    let resources = guarded(&port);
+    assert_eq!(http_answer(&resources), Value::Null);
+    let tcp = &resources.listener("127.1.0.1_8082")["filter_chains"][0]["filters"][0]["typed_config"]
+        ["cluster"];
+    assert_eq!(*tcp, "BlackHoleCluster");
+}
+
+#[test]
+fn what_the_user_skips_is_not_enforced() {
+    let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: a}\nspec: {}\n";
+    let context = context(&format!("{SIDECAR}---\n{policy}"));
+    let workload = context.workload("a", "x-1").expect("the workload is there");
+    let options = Options {
+        insecure_skip: ["AuthorizationPolicy".to_owned()].into(),
+    };
+    let resources = translate(&context, &Proxy::sidecar(workload, &context), &options);
+    assert_eq!(http_answer(&resources), Value::Null);
+    assert!(
+        resources
+            .notes
+            .iter()
+            .any(|note| note.object == "AuthorizationPolicy a/p")
+    );
+}
+
+#[test]
+fn an_application_address_opens_the_ports_of_the_services() {
+    let context = context(NOTHING);
+    let workload = context.workload("a", "x-1").expect("the workload is there");
+    let proxy = Proxy {
+        application_address: Some("127.1.2.1".to_owned()),
+        bind: Some("127.1.3.1".to_owned()),
+        ..Proxy::sidecar(workload, &context)
+    };
+    let resources = translate(&context, &proxy, &Options::default());
+    let names: Vec<_> = resources
+        .listeners
+        .iter()
+        .map(|listener| listener.name.as_str())
+        .collect();
+    assert_eq!(names, ["127.1.3.1_80", "127.1.3.1_9000", "127.1.0.1_80"]);
+}
+
+#[test]
+fn tcp_rules_split_connections() {
+    let resources = sidecar(
+        "\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: y, namespace: a}\n\
+         spec: {hosts: [y], tcp: [{match: [{port: 9000}], route: [{destination: {host: y, port: {number: 9000}}, weight: 20}, \
+         {destination: {host: x, port: {number: 80}}, weight: 80}]}]}\n",
+    );
+    let proxy =
+        &resources.listener("127.0.0.1_9000")["filter_chains"][0]["filters"][0]["typed_config"];
+    let arms = proxy["weighted_clusters"]["clusters"]
+        .as_array()
+        .expect("arms");
+    assert_eq!(arms.len(), 2);
+    assert_eq!(arms[0]["weight"], 20);
+}
+
+#[test]
+fn tls_services_on_one_port_are_told_apart_by_name() {
+    let entry = |name: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}, namespace: a}}\n\
+             spec: {{hosts: [{name}.com], ports: [{{number: 443, name: tls, protocol: TLS}}], resolution: DNS}}\n"
+        )
+    };
+    let resources = sidecar(&format!("{NOTHING}{}{}", entry("one"), entry("two")));
+    let listener = resources.listener("127.0.0.1_443");
+    assert_eq!(
+        listener["filter_chains"][0]["filter_chain_match"]["server_names"],
+        json!(["two.com"])
+    );
+    assert_eq!(
+        listener["default_filter_chain"]["filters"][0]["typed_config"]["cluster"],
+        "outbound|443||one.com"
+    );
+}
