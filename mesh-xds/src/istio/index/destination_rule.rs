@@ -78,7 +78,7 @@ impl Rules {
         } else {
             self.local.get(namespace)
         };
-        if let Some((_, found)) = local.and_then(|rules| host::most_specific(name, rules)) {
+        if let Some(found) = local.and_then(|rules| host::closest(name, rules)) {
             return found.clone();
         }
         for owner in [&service.namespace, &self.root] {
@@ -94,13 +94,13 @@ impl Rules {
         let found = self
             .exported
             .get(owner)
-            .and_then(|rules| host::most_specific(name, rules));
+            .and_then(|rules| host::closest(name, rules));
         let visible = |rule: &&Arc<MergedRule>| {
             let to = &rule.export_to;
             to.is_empty() || to.contains("*") || to.contains(namespace)
         };
         found
-            .map(|(_, rules)| rules.iter().filter(visible).cloned().collect())
+            .map(|rules| rules.iter().filter(visible).cloned().collect())
             .unwrap_or_default()
     }
 

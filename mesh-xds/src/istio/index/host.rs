@@ -1,6 +1,8 @@
 //! Host names, possibly with a leading `*`, and how they cover one another.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Bound;
 
 /// Whether the name begins with `*`.
 #[must_use]
@@ -43,25 +45,20 @@ pub fn resolve(name: &str, namespace: &str, domain: &str) -> String {
     full
 }
 
-/// The key of the entry that covers `name` most closely: an equal one, else the longest wildcard.
-pub fn most_specific<'a, V>(
-    name: &str,
-    entries: impl IntoIterator<Item = (&'a String, V)>,
-) -> Option<(&'a str, V)> {
-    let mut best: Option<(&'a str, V)> = None;
-    for (key, value) in entries {
-        if key == name {
-            return Some((key, value));
-        }
-        let covers = is_wildcard(key) && subset_of(name, key);
-        let closer = best
-            .as_ref()
-            .is_none_or(|(known, _)| more_specific(key, known));
-        if covers && closer {
+/// The entry that covers `name` most closely: an equal one, else the longest wildcard.
+pub fn closest<'a, V>(name: &str, entries: &'a BTreeMap<String, V>) -> Option<&'a V> {
+    if let Some(exact) = entries.get(name) {
+        return Some(exact);
+    }
+    // All wildcards stand together in the order of the keys: `+` follows `*`.
+    let wild = entries.range::<str, _>((Bound::Included("*"), Bound::Excluded("+")));
+    let mut best: Option<(&str, &V)> = None;
+    for (key, value) in wild.filter(|(key, _)| subset_of(name, key)) {
+        if best.is_none_or(|(known, _)| more_specific(key, known)) {
             best = Some((key, value));
         }
     }
-    best
+    best.map(|(_, value)| value)
 }
 
 /// Whether `a` comes before `b` in an order from most to least specific: exact names first, then by length, then by text.
@@ -106,11 +103,10 @@ mod tests {
 
     #[test]
     fn closest_host_wins() {
-        let keys: Vec<String> = ["*", "*.com", "*.foo.com", "a.foo.com"]
-            .map(str::to_owned)
-            .into();
-        let find =
-            |name: &str| most_specific(name, keys.iter().map(|k| (k, ()))).map(|(key, ())| key);
+        let keys = ["*", "*.com", "*.foo.com", "a.foo.com"];
+        let entries: BTreeMap<String, &str> =
+            keys.iter().map(|key| ((*key).to_owned(), *key)).collect();
+        let find = |name: &str| closest(name, &entries).copied();
         assert_eq!(find("a.foo.com"), Some("a.foo.com"));
         assert_eq!(find("b.foo.com"), Some("*.foo.com"));
         assert_eq!(find("b.org"), Some("*"));

@@ -1,6 +1,6 @@
 //! The index: what all objects together say, ready for questions of one proxy. Istiod calls it the push context.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::api::{MeshConfig, Object, Origin, Spec};
@@ -78,6 +78,8 @@ pub struct Context {
     pub domain: String,
     /// All services, the oldest first.
     pub services: Vec<Arc<Service>>,
+    /// Places in `services` by host.
+    by_host: HashMap<String, Vec<usize>>,
     /// Endpoints by service.
     pub instances: BTreeMap<ServiceKey, Vec<Instance>>,
     /// All workloads.
@@ -133,6 +135,13 @@ impl Context {
             (a.creation_time, &a.name, &a.namespace).cmp(&(b.creation_time, &b.name, &b.namespace))
         });
         resolve_aliases(&mut services);
+        let mut by_host: HashMap<String, Vec<usize>> = HashMap::new();
+        for (place, service) in services.iter().enumerate() {
+            by_host
+                .entry(service.hostname.clone())
+                .or_default()
+                .push(place);
+        }
         let mut problems = Vec::new();
         let virtual_services = virtual_service::collect(objects, &mesh, domain, &mut problems);
         Self {
@@ -141,6 +150,7 @@ impl Context {
             sidecars: sidecar::collect(objects),
             gateways: collect_gateways(objects),
             services: services.into_iter().map(Arc::new).collect(),
+            by_host,
             instances: catalog.instances,
             workloads: catalog.workloads,
             domain: domain.to_owned(),
@@ -194,9 +204,11 @@ impl Context {
     pub fn services_by_host(&self, hostname: &str) -> BTreeMap<&str, &Arc<Service>> {
         let mut found: BTreeMap<&str, &Arc<Service>> = BTreeMap::new();
         for service in self
-            .services
-            .iter()
-            .filter(|service| service.hostname == hostname)
+            .by_host
+            .get(hostname)
+            .into_iter()
+            .flatten()
+            .map(|place| &self.services[*place])
         {
             let known = found.get(service.namespace.as_str());
             let take = known.is_none_or(|known| {

@@ -1,6 +1,6 @@
 //! What one proxy may reach: the Sidecar object that counts for it, and the services, rules and policies it imports.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::{
@@ -54,8 +54,10 @@ pub struct SidecarScope {
     pub namespace: String,
     /// Egress listeners; the last one without a port is for all other ports.
     pub egress: Vec<EgressListener>,
-    /// Every service that is reached.
+    /// Every service that is reached, each host once.
     pub services: Vec<Arc<Service>>,
+    /// Places in `services` by host.
+    by_host: HashMap<String, usize>,
     /// DestinationRule objects by host of a service.
     pub destination_rules: BTreeMap<String, Vec<Arc<MergedRule>>>,
     /// What happens to unknown hosts.
@@ -81,7 +83,7 @@ impl SidecarScope {
             .into_iter()
             .map(|spec| listener(context, &proxy.namespace, spec))
             .collect();
-        let services = imported_services(context, &proxy.namespace, &egress);
+        let Imported { services, by_host } = imported_services(context, &proxy.namespace, &egress);
         let destination_rules = services
             .iter()
             .map(|service| {
@@ -98,6 +100,7 @@ impl SidecarScope {
             sidecar,
             egress,
             services,
+            by_host,
             destination_rules,
         }
     }
@@ -105,9 +108,7 @@ impl SidecarScope {
     /// The service of that host.
     #[must_use]
     pub fn service(&self, hostname: &str) -> Option<&Arc<Service>> {
-        self.services
-            .iter()
-            .find(|service| service.hostname == hostname)
+        self.services.get(*self.by_host.get(hostname)?)
     }
 
     /// The egress listener of that port, else the one for all other ports.
@@ -386,7 +387,7 @@ fn closest_rules(
     services
         .iter()
         .filter_map(|service| {
-            let (_, rule) = host::most_specific(&service.hostname, &by_host)?;
+            let rule = host::closest(&service.hostname, &by_host)?;
             Some((
                 service.hostname.clone(),
                 (rule.meta.namespace.clone(), rule.meta.name.clone()),
@@ -396,11 +397,11 @@ fn closest_rules(
 }
 
 /// The services of all listeners, and those that imported rules lead to.
-fn imported_services(context: &Context, own: &str, egress: &[EgressListener]) -> Vec<Arc<Service>> {
-    let mut found: Vec<Arc<Service>> = Vec::new();
+fn imported_services(context: &Context, own: &str, egress: &[EgressListener]) -> Imported {
+    let mut found = Imported::default();
     for listener in egress {
         for service in &listener.services {
-            append(&mut found, service);
+            found.add(service);
         }
         for rule in &listener.virtual_services {
             for (name, ports) in rule.destinations(own) {
@@ -413,7 +414,7 @@ fn imported_services(context: &Context, own: &str, egress: &[EgressListener]) ->
                     on_ports(service, &ports)
                 };
                 if let Some(service) = trimmed {
-                    append(&mut found, &service);
+                    found.add(&service);
                 }
             }
         }
@@ -455,33 +456,42 @@ fn on_ports(service: &Arc<Service>, ports: &BTreeSet<u32>) -> Option<Arc<Service
     }
 }
 
-/// Adds a service, or its ports to the same service with other ports.
-fn append(found: &mut Vec<Arc<Service>>, service: &Arc<Service>) {
-    let Some(known) = found
-        .iter_mut()
-        .find(|known| known.hostname == service.hostname)
-    else {
-        found.push(service.clone());
-        return;
-    };
-    let kube = |service: &Service| service.registry == Registry::Kubernetes;
-    if !kube(known) && kube(service) {
-        *known = service.clone();
-        return;
-    }
-    let same = kube(known) == kube(service)
-        && known.namespace == service.namespace
-        && known.resolution == service.resolution
-        && known.labels == service.labels
-        && known.selector == service.selector
-        && known.export_to == service.export_to;
-    if !same || known.ports == service.ports {
-        return;
-    }
-    let merged = Arc::make_mut(known);
-    for port in &service.ports {
-        if merged.port(port.port).is_none() {
-            merged.ports.push(port.clone());
+/// Services by host, in the order in which they were added.
+#[derive(Default)]
+struct Imported {
+    services: Vec<Arc<Service>>,
+    by_host: HashMap<String, usize>,
+}
+
+impl Imported {
+    /// Adds a service, or its ports to the same service with other ports.
+    fn add(&mut self, service: &Arc<Service>) {
+        let Some(place) = self.by_host.get(&service.hostname) else {
+            self.by_host
+                .insert(service.hostname.clone(), self.services.len());
+            self.services.push(service.clone());
+            return;
+        };
+        let known = &mut self.services[*place];
+        let kube = |service: &Service| service.registry == Registry::Kubernetes;
+        if !kube(known) && kube(service) {
+            *known = service.clone();
+            return;
+        }
+        let same = kube(known) == kube(service)
+            && known.namespace == service.namespace
+            && known.resolution == service.resolution
+            && known.labels == service.labels
+            && known.selector == service.selector
+            && known.export_to == service.export_to;
+        if !same || known.ports == service.ports {
+            return;
+        }
+        let merged = Arc::make_mut(known);
+        for port in &service.ports {
+            if merged.port(port.port).is_none() {
+                merged.ports.push(port.clone());
+            }
         }
     }
 }

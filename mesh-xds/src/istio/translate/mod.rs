@@ -153,6 +153,7 @@ pub fn translate(context: &Context, proxy: &Proxy, options: &Options) -> Resourc
         }
     }
     env.note_what_does_not_act(&mut out.notes);
+    note_missing_clusters(&mut out);
     out.notes.extend(context.problems.iter().map(|problem| {
         Note::ignored(
             &problem.origin,
@@ -239,6 +240,51 @@ impl Env<'_> {
                 note_rule(rule, notes);
             }
         }
+    }
+}
+
+/// Names every destination that no cluster stands for: requests that are led there are answered 503.
+fn note_missing_clusters(out: &mut Resources) {
+    let known: BTreeSet<&str> = out
+        .clusters
+        .iter()
+        .map(|cluster| cluster.name.as_str())
+        .collect();
+    let mut missing: BTreeSet<(String, String)> = BTreeSet::new();
+    let hosts = out.routes.iter().flat_map(|config| &config.virtual_hosts);
+    for entry in hosts.flat_map(|host| &host.routes) {
+        for name in route::clusters(entry)
+            .into_iter()
+            .filter(|name| !known.contains(name))
+        {
+            missing.insert((pb::config_of(entry.metadata.as_ref()), name.to_owned()));
+        }
+    }
+    for (config, cluster) in missing {
+        let origin = out.origins.get(&config).cloned().unwrap_or_default();
+        let mut parts = config.rsplit('/');
+        let (name, _, namespace) = (parts.next(), parts.next(), parts.next());
+        let object = format!(
+            "VirtualService {}/{}",
+            namespace.unwrap_or_default(),
+            name.unwrap_or_default()
+        );
+        out.notes.push(Note::ignored(
+            &origin,
+            object,
+            format!(
+                "{}: requests that it leads there are answered 503",
+                missing_text(&cluster)
+            ),
+        ));
+    }
+}
+
+fn missing_text(cluster: &str) -> String {
+    match cluster.split('|').collect::<Vec<_>>().as_slice() {
+        [_, port, "", host] => format!("no service {host} with port {port} is known"),
+        [_, port, subset, host] => format!("subset {subset} of {host}:{port} does not exist"),
+        _ => format!("cluster {cluster} does not exist"),
     }
 }
 

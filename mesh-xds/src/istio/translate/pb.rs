@@ -108,6 +108,15 @@ pub(super) fn config_metadata(kind: &str, meta: &Meta) -> core::Metadata {
     istio_metadata([("config".to_owned(), text_value(config_name(kind, meta)))])
 }
 
+/// The name of the object that metadata names; empty when it names none.
+pub(super) fn config_of(metadata: Option<&core::Metadata>) -> String {
+    let istio = metadata.and_then(|metadata| metadata.filter_metadata.get("istio"));
+    match istio.and_then(|istio| istio.fields.get("config")?.kind.as_ref()) {
+        Some(google::value::Kind::StringValue(name)) => name.clone(),
+        _ => String::new(),
+    }
+}
+
 pub(super) fn istio_metadata(
     fields: impl IntoIterator<Item = (String, google::Value)>,
 ) -> core::Metadata {

@@ -506,6 +506,26 @@ fn default_route(action: route::RouteAction, operation: String) -> route::Route 
     }
 }
 
+/// The clusters that a route leads to, mirrors included.
+pub(super) fn clusters(route: &route::Route) -> Vec<&str> {
+    let Some(Action::Route(action)) = &route.action else {
+        return Vec::new();
+    };
+    let mut found: Vec<&str> = action
+        .request_mirror_policies
+        .iter()
+        .map(|mirror| mirror.cluster.as_str())
+        .collect();
+    match &action.cluster_specifier {
+        Some(ClusterSpecifier::Cluster(name)) => found.push(name),
+        Some(ClusterSpecifier::WeightedClusters(weighted)) => {
+            found.extend(weighted.clusters.iter().map(|arm| arm.name.as_str()));
+        }
+        _ => {}
+    }
+    found
+}
+
 /// The answer of a workload whose policies cannot be enforced.
 pub(super) fn refuse() -> route::Route {
     let body = core::DataSource {

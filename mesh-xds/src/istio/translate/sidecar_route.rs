@@ -70,7 +70,12 @@ impl Env<'_> {
         let mut virtual_services = listener.virtual_services.clone();
         if port != 80 {
             // On port 80 rules count for hosts without a service too.
-            virtual_services.retain(|rule| concerns(rule, &services));
+            let wild: Vec<String> = services
+                .keys()
+                .filter(|name| host::is_wildcard(name))
+                .cloned()
+                .collect();
+            virtual_services.retain(|rule| concerns(rule, &services, &wild));
         }
         let wrappers = self.wrappers(listener, port, services, &virtual_services);
         let mut by_port = self.build(wrappers, port);
@@ -295,15 +300,14 @@ fn services_on(listener: &EgressListener, port: u32) -> Services {
     found
 }
 
-/// Whether a host of the rule is, or covers, one of the services.
-fn concerns(rule: &VirtualServiceRule, services: &Services) -> bool {
+/// Whether a host of the rule is, or covers, one of the services; `wild` are the services with a wildcard host.
+fn concerns(rule: &VirtualServiceRule, services: &Services, wild: &[String]) -> bool {
     rule.spec.hosts.iter().any(|name| {
         let name = name.to_ascii_lowercase();
-        services.contains_key(&name)
-            || services.keys().any(|service| {
-                (host::is_wildcard(&name) || host::is_wildcard(service))
-                    && host::matches(&name, service)
-            })
+        if host::is_wildcard(&name) {
+            return services.keys().any(|service| host::matches(&name, service));
+        }
+        services.contains_key(&name) || wild.iter().any(|service| host::matches(&name, service))
     })
 }
 

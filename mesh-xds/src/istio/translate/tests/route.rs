@@ -229,3 +229,22 @@ fn rules_on_port_80_count_for_hosts_that_no_service_has() {
     );
     assert_eq!(resources.routes_of("80", "z.com:80").len(), 1);
 }
+
+#[test]
+fn a_missing_subset_is_named() {
+    let resources = sidecar(
+        "\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: x, namespace: a}\n\
+         spec: {hosts: [x], http: [{route: [{destination: {host: x, subset: v9}}]}]}\n",
+    );
+    let note = resources
+        .notes
+        .iter()
+        .find(|note| note.object == "VirtualService a/x")
+        .expect("a note");
+    assert!(
+        note.text
+            .starts_with("subset v9 of x.a.svc.cluster.local:80 does not exist"),
+        "{note:?}"
+    );
+    assert_eq!(&*note.origin.file, "test.yaml");
+}
