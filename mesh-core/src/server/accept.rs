@@ -7,6 +7,7 @@ use tokio::net::{TcpListener, UnixListener};
 
 use super::{
     ConnEvent, ConnTask, Factory, ListenerHandle, ServedBody, ServedFuture, Socket, Unserved, bind,
+    task::log_unserved,
 };
 use crate::{
     model::Address,
@@ -131,17 +132,18 @@ fn start<F, X>(
             exec.clone(),
         )),
         None => {
+            let conn = conn.into();
             let event = ConnEvent {
                 listener: &version.listener,
                 chain: None,
-                conn: &conn.into(),
+                conn: &conn,
                 bytes_received: 0,
                 bytes_sent: 0,
                 duration: Duration::ZERO,
             };
-            listener
-                .observer()
-                .unserved(&event, &Unserved::ConnectionLimit);
+            let reason = Unserved::ConnectionLimit;
+            listener.observer().unserved(&event, &reason);
+            log_unserved(&version.listener, &conn, &reason);
         }
     }
 }

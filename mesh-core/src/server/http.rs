@@ -14,11 +14,11 @@ use hyper::{
     rt::bounds::Http2ServerConnExec,
     server::conn::{http1, http2},
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
-    Factory, ServedBody, ServedFuture,
+    Factory, Rejected, ServedBody, ServedFuture, codec,
     io::{Back, Lent, Raw},
     link::Command,
     listener,
@@ -29,20 +29,6 @@ use crate::{
     model::{CodecType, HttpConnectionManager},
     transport::detect::H2_PREFACE,
 };
-
-/// Streams at one time unless configured; Envoy's default for listeners.
-const MAX_STREAMS: u32 = 1024;
-/// Envoy's default windows since 1.36.
-const STREAM_WINDOW: u32 = 16 << 20;
-const CONNECTION_WINDOW: u32 = 24 << 20;
-/// Streams that a peer may open and reset before they are looked at (rapid reset, CVE-2023-44487).
-const MAX_PENDING_RESETS: usize = 100;
-/// Response bytes that are buffered for one HTTP/2 stream.
-const MAX_STREAM_BUFFER: usize = 256 * 1024;
-/// What hyper allows without an allocation for each request.
-const USUAL_HEADERS: u32 = 100;
-/// The least that hyper takes as a buffer limit.
-const MIN_BUFFER: usize = 8192;
 
 type Socket = TokioIo<Lent>;
 
@@ -80,6 +66,10 @@ pub(super) struct HttpTask<F: Factory, X> {
     give_up: Option<Instant>,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the whole task is boxed, and most connections are the large one"
+)]
 enum Codec<F: Factory, X> {
     /// Not known yet.
     Sniff {
@@ -147,18 +137,7 @@ where
         self.conn.stats.downstream_cx_http1_total.add(1);
         self.conn.stats.downstream_cx_http1_active.add(1);
         let io = self.lend(io);
-        let manager = self.conn.manager();
-        let head = manager.max_request_headers_bytes as usize;
-        let mut builder = http1::Builder::new();
-        builder
-            // The connection's own timer does it, without an allocation for each request.
-            .header_read_timeout(None)
-            .max_header_size(head)
-            .max_buf_size((2 * head).max(256 * 1024).max(MIN_BUFFER))
-            .preserve_header_case(manager.http1.preserve_case);
-        if manager.max_headers_count > USUAL_HEADERS {
-            builder.max_headers(manager.max_headers_count as usize);
-        }
+        let builder = codec::http1(self.conn.manager());
         let adapter = Adapter::new(service, self.conn.clone());
         self.codec = Codec::Http1(builder.serve_connection(io, adapter).with_upgrades());
     }
@@ -167,29 +146,7 @@ where
         self.conn.stats.downstream_cx_http2_total.add(1);
         self.conn.stats.downstream_cx_http2_active.add(1);
         let io = self.lend(io);
-        let manager = self.conn.manager();
-        let options = &manager.http2;
-        let mut builder = http2::Builder::new(exec);
-        builder
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(options.max_concurrent_streams.unwrap_or(MAX_STREAMS))
-            .initial_stream_window_size(options.initial_stream_window_size.unwrap_or(STREAM_WINDOW))
-            .initial_connection_window_size(
-                options
-                    .initial_connection_window_size
-                    .unwrap_or(CONNECTION_WINDOW),
-            )
-            .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
-            .max_send_buf_size(MAX_STREAM_BUFFER)
-            .max_header_list_size(manager.max_request_headers_bytes);
-        if options.allow_connect {
-            builder.enable_connect_protocol();
-        }
-        if let Some((interval, timeout)) = options.keepalive {
-            builder
-                .keep_alive_interval(interval)
-                .keep_alive_timeout(timeout);
-        }
+        let builder = codec::http2(self.conn.manager(), exec);
         let adapter = Adapter::new(service, self.conn.clone());
         self.codec = Codec::Http2(Box::new(builder.serve_connection(io, adapter)));
     }
@@ -429,11 +386,10 @@ where
         let stats = &self.conn.stats;
         stats.downstream_rq_header_timeout.add(1);
         let reply = Kind::HeaderTimeout.reply();
-        self.conn.reject(
+        self.reject(
             Kind::HeaderTimeout,
             reply.http,
             Version::HTTP_11,
-            None,
             reply.details,
         );
         let Some(mut io) = self.take_io() else {
@@ -538,6 +494,18 @@ where
         }
     }
 
+    /// Reports a request whose head nobody has.
+    fn reject(&self, kind: Kind, status: u16, version: Version, reason: &str) {
+        let rejected = Rejected {
+            kind,
+            status,
+            head: None,
+            version,
+            reason: reason.into(),
+        };
+        self.conn.reject(&rejected, None);
+    }
+
     /// Reports why the codec gave up; whether the peer broke the protocol.
     fn broke(&self, error: &hyper::Error, http1: bool) -> bool {
         let version = if http1 {
@@ -565,12 +533,12 @@ where
             // In the middle of a request its service sees it end; in the middle of a head nobody does.
             if error.is_incomplete_message() && self.conn.link.active() == 0 {
                 let kind = Kind::DownstreamTermination;
-                self.conn.reject(kind, 0, version, None, reason());
+                self.reject(kind, 0, version, &reason());
             }
             return false;
         };
         self.conn.stats.downstream_cx_protocol_error.add(1);
-        self.conn.reject(kind, status, version, None, reason());
+        self.reject(kind, status, version, &reason());
         true
     }
 }

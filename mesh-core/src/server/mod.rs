@@ -9,6 +9,7 @@
 
 mod accept;
 mod bind;
+mod codec;
 mod factory;
 mod http;
 mod io;

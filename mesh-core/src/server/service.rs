@@ -21,7 +21,8 @@ use tower_service::Service;
 use super::{Accepted, ConnEvent, HttpStats, ListenerHandle, Rejected, link::Link, listener};
 use crate::{
     BoxError, Kind,
-    model::{HttpConnectionManager, Name, Network},
+    model::{HttpConnectionManager, Network},
+    telemetry::record::{Ending, Record},
 };
 
 /// What the task, the service and the bodies of one HTTP connection share.
@@ -40,24 +41,27 @@ impl HttpConn {
         }
     }
 
-    /// Tells the observer of a request that no service sees.
-    pub(super) fn reject(
-        &self,
-        kind: Kind,
-        status: u16,
-        version: Version,
-        head: Option<(http::Method, http::Uri)>,
-        reason: impl Into<Name>,
-    ) {
+    /// Logs and counts a request that no service sees, and tells the observer.
+    pub(super) fn reject(&self, rejected: &Rejected, request: Option<&Request<Incoming>>) {
         self.stats.downstream_rq_rejected_via_connection.add(1);
-        let rejected = Rejected {
-            kind,
-            status,
-            head,
-            version,
-            reason: reason.into(),
+        self.handle.observer().rejected(&self.event(), rejected);
+        let accepted = &self.accepted;
+        let Some(http) = accepted.listener.http(accepted.chain) else {
+            return;
         };
-        self.handle.observer().rejected(&self.event(), &rejected);
+        let observer = http.observer();
+        let record = Record::begin(Some(accepted.conn.clone()), rejected.version, false);
+        if let Some(request) = request {
+            record.see_request(request, &observer.shared_wants());
+        }
+        {
+            let mut late = record.late();
+            late.status = rejected.status;
+            let reply = rejected.kind.reply();
+            late.flags.extend(reply.flag);
+            late.details = Some(reply.details.into());
+        }
+        record.finish(Ending::Complete, &**observer);
     }
 
     pub(super) fn event(&self) -> ConnEvent<'_> {
@@ -72,14 +76,7 @@ impl HttpConn {
     }
 
     fn begin(self: &Arc<Self>, version: Version) -> InFlight {
-        self.stats.downstream_rq_total.add(1);
         self.stats.downstream_rq_active.add(1);
-        let per_version = if version == Version::HTTP_2 {
-            &self.stats.downstream_rq_http2_total
-        } else {
-            &self.stats.downstream_rq_http1_total
-        };
-        per_version.add(1);
         let begun = self.link.begin();
         if let Some(max) = self.manager().max_requests_per_connection
             && begun >= u64::from(max)
@@ -157,14 +154,14 @@ impl<S> Adapter<S> {
 
     fn refuse<B>(&self, kind: Kind, request: &Request<Incoming>) -> Response<ServedBody<B>> {
         let reply = kind.reply();
-        let head = (request.method().clone(), request.uri().clone());
-        self.conn.reject(
+        let rejected = Rejected {
             kind,
-            reply.http,
-            request.version(),
-            Some(head),
-            reply.details,
-        );
+            status: reply.http,
+            version: request.version(),
+            head: Some((request.method().clone(), request.uri().clone())),
+            reason: reply.details.into(),
+        };
+        self.conn.reject(&rejected, Some(request));
         if kind == Kind::HeadersTooLarge {
             self.conn.stats.downstream_rq_too_large.add(1);
         }

@@ -97,14 +97,8 @@ stats! {
         downstream_cx_max_requests_reached,
         /// Connections closed by a drain.
         downstream_cx_drain_close,
-        /// Requests.
-        downstream_rq_total,
         /// Requests in flight (gauge).
         downstream_rq_active,
-        /// Requests over HTTP/1.
-        downstream_rq_http1_total,
-        /// Requests over HTTP/2.
-        downstream_rq_http2_total,
         /// Requests whose head is too large.
         downstream_rq_too_large,
         /// Requests whose head did not come in time.

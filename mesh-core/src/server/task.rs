@@ -25,6 +25,7 @@ use crate::{
     model::TransportSocket,
     snapshot::ConnFacts,
     tcp::{TcpConn, TcpTask},
+    telemetry::record::{Ending, Record},
     transport::{ConnInfo, Prefixed, Stream},
 };
 
@@ -176,6 +177,7 @@ where
             duration: listener::now().saturating_duration_since(conn.started),
         };
         self.open.handle.observer().unserved(&event, &reason);
+        log_unserved(listener, conn, &reason);
     }
 }
 
@@ -229,6 +231,22 @@ where
             };
         }
     }
+}
+
+/// Writes the listener's access logs.
+pub(super) fn log_unserved(
+    listener: &crate::snapshot::Listener,
+    conn: &Arc<ConnInfo>,
+    reason: &Unserved,
+) {
+    let record = Record::begin(Some(conn.clone()), ::http::Version::HTTP_09, false);
+    {
+        let mut late = record.late();
+        let (flags, details) = reason.outcome();
+        late.flags = flags;
+        late.details = Some(details.into());
+    }
+    record.finish(Ending::Complete, &**listener.observer());
 }
 
 fn facts(conn: &ConnInfo) -> ConnFacts<'_> {

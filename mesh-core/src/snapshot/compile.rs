@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     ChainConflict, Clusters, FilterChains, Http, Listener, RouteCell, Snapshot, Status,
-    StatusReport, routes::cluster_names,
+    StatusReport, Tcp, routes::cluster_names, tcp::logs,
 };
 use crate::{
     cluster::Cluster,
@@ -261,8 +261,15 @@ impl Compiler {
                 .enumerate()
                 .map(|(index, chain)| self.chain(config, index, chain, round))
                 .collect();
-            let http = match compiled {
-                Ok(http) => http,
+            let told = compiled.and_then(|http| {
+                Ok((
+                    http,
+                    self.tcp(config)?,
+                    logs(&config.access_log, &resource)?,
+                ))
+            });
+            let (http, tcp, observer) = match told {
+                Ok(told) => told,
                 Err(rejections) => {
                     self.refuse(resource, rejections, round);
                     continue;
@@ -276,7 +283,9 @@ impl Compiler {
                 Arc::new(Listener {
                     config: config.clone(),
                     http,
+                    tcp,
                     filter_chains,
+                    observer: Arc::new(observer),
                 }),
             );
         }
@@ -323,6 +332,23 @@ impl Compiler {
             &resource,
         )
         .map(|http| Some(Arc::new(http)))
+    }
+
+    /// What is told of the connections of TCP chains.
+    fn tcp(&self, listener: &model::Listener) -> Result<Vec<Option<Arc<Tcp>>>, Vec<Rejection>> {
+        let chains = listener
+            .filter_chains
+            .iter()
+            .chain(&listener.default_filter_chain);
+        let compile = |(index, chain): (usize, &model::FilterChain)| match &chain.network {
+            Network::Tcp(proxy) => {
+                let resource = format!("listener {} filter_chains[{index}]", listener.name).into();
+                let tcp = Tcp::new(proxy, listener.direction, &self.metrics, &resource)?;
+                Ok(Some(Arc::new(tcp)))
+            }
+            Network::Http(_) => Ok(None),
+        };
+        chains.enumerate().map(compile).collect()
     }
 
     /// The cell of a named table, which may still be awaited.

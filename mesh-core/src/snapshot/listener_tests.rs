@@ -274,7 +274,7 @@ fn a_unix_socket_matches_only_where_no_address_is_asked_for() {
         destination: vec![block("10.0.0.0/8")],
         ..any()
     };
-    assert_eq!(find(&[blocked.clone()], conn()), None);
+    assert_eq!(find(std::slice::from_ref(&blocked), conn()), None);
     assert_eq!(find(&[blocked, any()], conn()), Some(1));
 }
 

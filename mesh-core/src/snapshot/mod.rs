@@ -15,6 +15,7 @@ mod http;
 mod listener;
 mod routes;
 mod status;
+mod tcp;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -27,8 +28,12 @@ pub use self::{
     listener::{ChainConflict, ConnFacts, FilterChains},
     routes::RouteCell,
     status::{Status, StatusReport},
+    tcp::Tcp,
 };
-use crate::model::{self, Name};
+use crate::{
+    model::{self, Name},
+    telemetry::observer::Observer,
+};
 
 /// Everything that is in force at one moment.
 #[derive(Clone, Debug, Default)]
@@ -67,7 +72,10 @@ pub struct Listener {
     config: Arc<model::Listener>,
     /// One a filter chain, the default chain last; `None` where the chain is not HTTP.
     http: Vec<Option<Arc<Http>>>,
+    /// The same for TCP.
+    tcp: Vec<Option<Arc<Tcp>>>,
     filter_chains: FilterChains,
+    observer: Arc<Observer>,
 }
 
 impl Listener {
@@ -79,6 +87,21 @@ impl Listener {
     /// The filter chains, compiled for matching.
     pub fn filter_chains(&self) -> &FilterChains {
         &self.filter_chains
+    }
+
+    /// Writes the listener's own access logs: of connections that no filter chain took.
+    pub fn observer(&self) -> &Arc<Observer> {
+        &self.observer
+    }
+
+    /// What is told of the connections of a filter chain, by index, if it is TCP.
+    pub fn tcp(&self, chain: usize) -> Option<&Arc<Tcp>> {
+        self.tcp.get(chain)?.as_ref()
+    }
+
+    /// What requests of a filter chain, by index, are served with, if it is HTTP.
+    pub fn http(&self, chain: usize) -> Option<&Arc<Http>> {
+        self.http.get(chain)?.as_ref()
     }
 
     /// The filter chains in order, the default chain last, each with its connection manager if it is HTTP.

@@ -14,8 +14,12 @@ use crate::{
     cluster::{Attempt, AttemptOutcome, Cluster, Permit, PickKey},
     model::{ClusterChoice, Name, Network, Priority, TcpProxy},
     server::{Accepted, Command, ConnEvent, Link, ListenerHandle, TcpStats, now},
-    snapshot::Clusters,
-    telemetry::flags::Flag,
+    snapshot::{Clusters, Tcp},
+    telemetry::{
+        flags::Flag,
+        metrics::TcpConnection,
+        record::{Ending, Record},
+    },
     transport::{ConnectError, Connector, Deadline, Prefixed, Stream, Target},
 };
 
@@ -34,6 +38,10 @@ impl TcpConn {
             Network::Http(_) => unreachable!("only TCP chains make TCP connections"),
         }
     }
+
+    fn tcp(&self) -> Option<&Arc<Tcp>> {
+        self.accepted.listener.tcp(self.accepted.chain)
+    }
 }
 
 /// Drives one proxied connection.
@@ -50,6 +58,8 @@ pub(crate) struct TcpTask<C: Connector> {
     /// When something moved last.
     moved: Instant,
     expires: Option<Instant>,
+    record: Option<Arc<Record>>,
+    counted: Option<TcpConnection>,
 }
 
 enum State<C: Connector> {
@@ -95,6 +105,12 @@ impl<C: Connector> TcpTask<C> {
             waker: None,
             moved: now,
             expires: expires.map(|limit| now + limit),
+            record: Some(Record::begin(
+                Some(conn.accepted.conn.clone()),
+                http::Version::HTTP_09,
+                false,
+            )),
+            counted: None,
             conn,
         }
     }
@@ -202,6 +218,10 @@ impl<C: Connector> TcpTask<C> {
         held.opened();
         self.moved = now();
         let started = self.conn.accepted.conn.started;
+        self.counted = self.conn.tcp().map(|tcp| {
+            let metrics = tcp.metrics();
+            metrics.open(held.attempt.cluster(), held.attempt.endpoint())
+        });
         self.end.connected = Some(self.moved.saturating_duration_since(started));
         self.state = State::Open(io, held);
     }
@@ -280,6 +300,25 @@ impl<C: Connector> TcpTask<C> {
         }
     }
 
+    /// Writes the access logs.
+    fn log(&mut self) {
+        let (Some(record), Some(tcp)) = (self.record.take(), self.conn.tcp()) else {
+            return;
+        };
+        record.spliced(self.up.bytes, self.down.bytes);
+        {
+            let mut late = record.late();
+            late.flags = self.end.flags;
+            late.cluster = self.end.cluster.clone();
+            late.endpoint = self.end.endpoint.clone();
+            late.attempts = self.end.attempts;
+            late.failure = self.end.reason.clone();
+            let failure = self.end.failure.map(|kind| kind.reply().details);
+            late.details = Some(failure.unwrap_or("-").into());
+        }
+        record.finish(Ending::Complete, &**tcp.observer());
+    }
+
     fn fail(&mut self, kind: Kind, reason: Option<Name>) {
         if kind == Kind::NoCluster {
             self.conn.stats.downstream_cx_no_route.add(1);
@@ -318,6 +357,11 @@ impl<C: Connector> Drop for TcpTask<C> {
             duration: now().saturating_duration_since(conn.started),
         };
         self.conn.handle.observer().tcp(&event, &self.end);
+        if let Some(counted) = self.counted.take() {
+            counted.received(sent);
+            counted.sent(received);
+        }
+        self.log();
     }
 }
 

@@ -140,6 +140,8 @@ impl FormatContext for RecordContext<'_> {
                 match late.version {
                     Version::HTTP_10 => "HTTP/1.0",
                     Version::HTTP_2 => "HTTP/2",
+                    // Bytes have no version.
+                    Version::HTTP_09 => return false,
                     _ => "HTTP/1.1",
                 },
                 out,

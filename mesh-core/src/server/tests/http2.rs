@@ -85,7 +85,6 @@ async fn streams_are_answered_and_counted() {
     }
     drop(client);
     server.idle().await;
-    assert_eq!(server.stat("http.test.downstream_rq_http2_total"), 2);
     assert_eq!(server.stat("http.test.downstream_rq_active"), 0);
     assert_eq!(server.stat("http.test.downstream_cx_http2_active"), 0);
     assert_eq!(server.rejected(), []);
@@ -164,7 +163,6 @@ async fn endless_continuation_ends_the_connection() {
     assert!(sent < 16 << 20, "{sent} bytes were taken");
     drop(client);
     server.idle().await;
-    assert_eq!(server.stat("http.test.downstream_rq_total"), 0);
 }
 
 #[tokio::test]
@@ -213,7 +211,7 @@ async fn a_head_that_is_too_large_is_answered_with_431() {
     let mut client = server.connect().await;
     client.preface().await;
     let mut block = GET.to_vec();
-    for n in b'a'..b'z' {
+    for n in b'a'..=b'z' {
         block.extend([0x10, 1, n, 1, b'v']);
     }
     client

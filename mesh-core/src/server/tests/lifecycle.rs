@@ -259,6 +259,52 @@ async fn listener_filters_that_wait_too_long_close_or_go_on() {
 }
 
 #[tokio::test]
+async fn what_no_service_sees_is_in_the_access_logs() {
+    let path = std::env::temp_dir().join(format!("mesh-server-{}.log", std::process::id()));
+    let log = |format: &str| model::AccessLog {
+        sink: model::LogSink::File(path.clone()),
+        format: Some(model::FormatKind::Text(model::Format {
+            text: format.into(),
+        })),
+        filter: None,
+        omit_empty: false,
+    };
+    let mut manager = manager();
+    manager.access_log = vec![log(
+        "%PROTOCOL% %REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS%\n",
+    )];
+    let mut chain = http_chain(manager);
+    chain.matches.application_protocols = vec!["http/1.0".into(), "http/1.1".into()];
+    let mut config = listener(vec![chain]);
+    config.listener_filters = vec![ListenerFilter::HttpInspector];
+    config.access_log = vec![log("%PROTOCOL% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n")];
+    let server = Running::start(config);
+    for bytes in [
+        "GET /old HTTP/1.0\r\n\r\n",
+        "GET /bad HTTP/1.1\r\nhost : x\r\n\r\n",
+        "SSH-2.0-OpenSSH_9.6\r\n",
+    ] {
+        server.exchange(bytes.as_bytes()).await;
+    }
+    server.idle().await;
+    let wanted = "HTTP/1.0 /old 426 -\nHTTP/1.1 - 400 DPE\n- NR filter_chain_not_found\n";
+    let written = async {
+        loop {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            if text.len() >= wanted.len() {
+                return text;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    assert_eq!(
+        timeout(PATIENCE, written).await.expect("lines are written"),
+        wanted
+    );
+    std::fs::remove_file(&path).expect("removed");
+}
+
+#[tokio::test]
 async fn a_port_is_taken_exclusively_and_then_shared_by_workers() {
     let any = Address::Socket(([127, 0, 0, 1], 0).into());
     let options = BindOptions::default();
