@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, fmt::Debug};
 
 use mesh_xds::{
     decode::{self, Decoded, Findings},
+    file::FileSource,
     json::{
         self,
         schema::{Check, Field, Kind, Message},
@@ -15,6 +16,7 @@ use serde_json::{Map, Value, json};
 const CLUSTER: &str = include_str!("coverage/cluster.yaml");
 const LISTENER: &str = include_str!("coverage/listener.yaml");
 const TCP: &str = include_str!("coverage/tcp.yaml");
+const BOOTSTRAP: &str = include_str!("coverage/bootstrap.yaml");
 const ROUTES: &str = include_str!("coverage/routes.yaml");
 
 /// Fields that may be set without any trace, and why.
@@ -141,39 +143,78 @@ fn seen<T: Debug>(decoded: Decoded<T>) -> Seen {
     }
 }
 
-type Decode = fn(&[u8]) -> Seen;
+type Decode = fn(&str, &Value) -> Result<Seen, String>;
+
+/// Decodes a document as wire bytes.
+fn by_wire<T: Debug>(
+    message: &str,
+    document: &Value,
+    decoder: fn(&[u8]) -> Decoded<T>,
+) -> Result<Seen, String> {
+    match json::to_wire(message, document.clone()) {
+        Ok(wire) => Ok(seen(decoder(&wire))),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Reads a document as a bootstrap file.
+fn by_file(_: &str, document: &Value) -> Result<Seen, String> {
+    let source = FileSource::parse("envoy.json", &document.to_string());
+    let source = source.map_err(|error| error.to_string())?;
+    let update = source.first().expect("not taken yet");
+    Ok(Seen {
+        model: format!("{:?} {:?}", source.bootstrap(), update.changes),
+        findings: Findings {
+            notes: update.notes.clone(),
+            rejections: update.rejections.clone(),
+        },
+    })
+}
 
 #[test]
 fn every_field_of_a_cluster_is_seen() {
-    play("envoy.config.cluster.v3.Cluster", CLUSTER, |wire| {
-        seen(decode::cluster(wire))
-    });
+    play(
+        "envoy.config.cluster.v3.Cluster",
+        CLUSTER,
+        |name, document| by_wire(name, document, decode::cluster),
+    );
 }
 
 #[test]
 fn every_field_of_an_http_listener_is_seen() {
-    play("envoy.config.listener.v3.Listener", LISTENER, |wire| {
-        seen(decode::listener(wire))
-    });
+    play(
+        "envoy.config.listener.v3.Listener",
+        LISTENER,
+        |name, document| by_wire(name, document, decode::listener),
+    );
 }
 
 #[test]
 fn every_field_of_a_tcp_listener_is_seen() {
-    play("envoy.config.listener.v3.Listener", TCP, |wire| {
-        seen(decode::listener(wire))
-    });
+    play(
+        "envoy.config.listener.v3.Listener",
+        TCP,
+        |name, document| by_wire(name, document, decode::listener),
+    );
 }
 
 #[test]
 fn every_field_of_a_route_configuration_is_seen() {
-    play("envoy.config.route.v3.RouteConfiguration", ROUTES, |wire| {
-        seen(decode::routes(wire))
-    });
+    play(
+        "envoy.config.route.v3.RouteConfiguration",
+        ROUTES,
+        |name, document| by_wire(name, document, decode::routes),
+    );
+}
+
+#[test]
+fn every_field_of_a_bootstrap_is_seen() {
+    play("envoy.config.bootstrap.v3.Bootstrap", BOOTSTRAP, by_file);
 }
 
 fn play(name: &str, text: &str, decode: Decode) {
     let root: Value = mesh_xds::yaml::from_str(text).expect("well-formed");
-    let base = outcome(name, &root, decode).expect("accepted by the schema");
+    let base = decode(name, &root).expect("accepted by the schema");
     assert_eq!(
         base.findings.rejections,
         [],
@@ -196,9 +237,9 @@ fn play(name: &str, text: &str, decode: Decode) {
             }
             played += 1;
             // One that the schema or the rules of the API refuse was seen as well.
-            let changed = documents.into_iter().any(|document| {
-                outcome(name, &document, decode).map_or(true, |outcome| outcome != base)
-            });
+            let changed = documents
+                .into_iter()
+                .any(|document| decode(name, &document).map_or(true, |outcome| outcome != base));
             if !changed {
                 silent.insert(format!("{full} at {pointer}"));
             }
@@ -206,13 +247,6 @@ fn play(name: &str, text: &str, decode: Decode) {
     }
     assert!(played > 40, "{played} fields were played");
     assert_eq!(silent, BTreeSet::new(), "read in silence");
-}
-
-fn outcome(message: &str, document: &Value, decode: Decode) -> Result<Seen, String> {
-    match json::to_wire(message, document.clone()) {
-        Ok(wire) => Ok(decode(&wire)),
-        Err(error) => Err(error.to_string()),
-    }
 }
 
 /// JSON pointers and types of all messages in the document.

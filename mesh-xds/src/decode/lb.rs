@@ -27,6 +27,7 @@ pub(super) fn policy(cx: &mut Context, value: &Cluster) -> LbPolicy {
         None => classic(cx, value),
     };
     let policy = policy.unwrap_or(LbPolicy::RoundRobin);
+    unused_settings(cx, value);
     if matches!(policy, LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. }) {
         let field = match &value.load_balancing_policy {
             Some(_) => "load_balancing_policy",
@@ -38,6 +39,26 @@ pub(super) fn policy(cx: &mut Context, value: &Cluster) -> LbPolicy {
         );
     }
     policy
+}
+
+/// Settings of a policy that is not the cluster's.
+fn unused_settings(cx: &mut Context, value: &Cluster) {
+    use cluster::{ClusterDiscoveryType, DiscoveryType, LbConfig, LbPolicy as Proto};
+    let original = ClusterDiscoveryType::Type(DiscoveryType::OriginalDst as i32);
+    let (field, used) = match &value.lb_config {
+        None => return,
+        Some(LbConfig::OriginalDstLbConfig(_)) => {
+            let used = value.cluster_discovery_type == Some(original);
+            cx.ignored("original_dst_lb_config", !used);
+            return;
+        }
+        Some(LbConfig::RingHashLbConfig(_)) => ("ring_hash_lb_config", Proto::RingHash),
+        Some(LbConfig::MaglevLbConfig(_)) => ("maglev_lb_config", Proto::Maglev),
+        Some(LbConfig::LeastRequestLbConfig(_)) => ("least_request_lb_config", Proto::LeastRequest),
+        Some(LbConfig::RoundRobinLbConfig(_)) => ("round_robin_lb_config", Proto::RoundRobin),
+    };
+    let replaced = value.load_balancing_policy.is_some();
+    cx.ignored(field, replaced || value.lb_policy() != used);
 }
 
 fn classic(cx: &mut Context, value: &Cluster) -> Option<LbPolicy> {

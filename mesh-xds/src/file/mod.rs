@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use envoy_types::pb::envoy::config::bootstrap::v3::Bootstrap as Proto;
 use mesh_core::{
     config::{ConfigSource, Outcome, Rejection, SourceError, Update},
-    model::Name,
+    model::{Name, Note},
 };
 use prost::Message;
 
@@ -34,6 +34,8 @@ pub struct FileSource {
     path: PathBuf,
     graph: Graph,
     bootstrap: Bootstrap,
+    /// About the bootstrap itself.
+    notes: Vec<Note>,
     /// The first update, made when the source was opened.
     first: Option<Update>,
     watch: Option<watch::Watch>,
@@ -63,6 +65,7 @@ impl FileSource {
             path: path.into(),
             graph: Graph::new(false),
             bootstrap: Bootstrap::default(),
+            notes: Vec::new(),
             first: None,
             watch: None,
             version: 0,
@@ -111,11 +114,12 @@ impl FileSource {
             let wire = &document.arena[element.start..element.end];
             round.wire(element.kind, wire, &element.path());
         }
-        for note in findings.notes {
-            round.note(note);
+        for note in &findings.notes {
+            round.note(note.clone());
         }
         round.bootstrap(document.rest.encode_to_vec().into());
         self.bootstrap = bootstrap;
+        self.notes = findings.notes;
         let file = self.path.display().to_string();
         Ok(round.finish(&|path| match place::locate(text, path) {
             Some(at) => format!("{file}:{at}").into(),
@@ -128,11 +132,13 @@ impl FileSource {
         let result = read(&self.path).and_then(|text| self.load(&text));
         result.unwrap_or_else(|error| {
             self.version += 1;
+            let mut notes = self.notes.clone();
+            notes.append(&mut self.graph.notes());
             Update {
                 version: self.version.to_string().into(),
                 changes: Vec::new(),
                 rejections: vec![error.rejection()],
-                notes: self.graph.notes(),
+                notes,
             }
         })
     }

@@ -420,7 +420,11 @@ fn security_and_telemetry() {
     );
     refused("AuthorizationPolicy", "action: DENY", "spec.rules");
     accepted("AuthorizationPolicy", "{}");
-    refused("AuthorizationPolicy", "rules: [{from: []}]", "spec.rules[0].from");
+    refused(
+        "AuthorizationPolicy",
+        "rules: [{from: []}]",
+        "spec.rules[0].from",
+    );
     refused(
         "AuthorizationPolicy",
         "rules: [{to: [{operation: {paths: ['/a/{**}/{*}']}}]}]",
