@@ -98,7 +98,13 @@ where
         let mut head = Head::of(&exchange.request);
         head.connection = facts;
         head.random = random;
-        if facts.tls {
+        // HTTP/1 names no scheme: it is the trusted `x-forwarded-proto`, which was set where it was absent.
+        if exchange.request.uri().scheme().is_none() {
+            head.scheme = match head.forwarded_proto() {
+                b"https" => b"https",
+                _ => b"http",
+            };
+        } else if facts.tls {
             head.scheme = b"https";
         }
         #[cfg(feature = "net")]
@@ -134,16 +140,26 @@ where
                 ResponseFuture::answer(&exchange.record, Answer::Response(Box::new(response)))
             }
             Decision::DirectResponse(route) => {
-                let response = {
+                let mut response = {
                     let mut late = exchange.record.late();
                     late.route = Some(route.name().clone());
                     route.direct_response(&RecordContext::new(&exchange.record, &late))
                 };
+                one_content_type(response.headers_mut());
                 ResponseFuture::answer(&exchange.record, Answer::Response(Box::new(response)))
             }
             // There is no application behind a proxy's routes that it could go on to.
             _ => ResponseFuture::answer(&exchange.record, Kind::NoRoute.into()),
         }
+    }
+}
+
+/// A type that the route added takes the place of the default one, instead of standing beside it.
+fn one_content_type(headers: &mut http::HeaderMap) {
+    let mut types = headers.get_all(http::header::CONTENT_TYPE).iter();
+    if let (Some(_), Some(last)) = (types.next(), types.next_back()) {
+        let last = last.clone();
+        headers.insert(http::header::CONTENT_TYPE, last);
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) fn host<B>(
 ) -> Result<(), Answer> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let (first, second) = (hosts.next(), hosts.next());
-    if second.is_some() {
+    if second.is_some() || first.is_some_and(|host| !is_authority(host.as_bytes())) {
         return Err(Kind::DownstreamProtocol.into());
     }
     let authority = request.uri().authority();
@@ -81,6 +81,12 @@ pub(super) fn host<B>(
         strip(request, connection, config);
     }
     Ok(())
+}
+
+/// Whether these are the bytes of an authority (RFC 3986, 3.2). A space or a `/` would be read differently by others.
+fn is_authority(host: &[u8]) -> bool {
+    host.iter()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%[]".contains(byte))
 }
 
 fn strip<B>(
