@@ -12,3 +12,8 @@ pub mod router_socket;
 pub mod smuggling;
 pub mod strict;
 pub mod suites;
+
+/// README's program compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
