@@ -333,3 +333,72 @@ async fn bookinfo_is_understood() {
         assert!(dangling.is_empty(), "{name}: {dangling:?}");
     }
 }
+
+const TLS_ORIGIN: &str = "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: apis}
+spec: {hosts: [www.example.com], resolution: DNS, ports: [{number: 80, name: http, protocol: HTTP}, {number: 443, name: https, protocol: HTTPS}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: originate}
+spec: {host: www.example.com, trafficPolicy: {portLevelSettings: [{port: {number: 443}, tls: {mode: SIMPLE}}]}}
+";
+
+const TLS_GATEWAY: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: gw, labels: {istio: ingressgateway}}
+status: {podIP: 127.10.0.9}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: secure}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - {port: {number: 8443, name: https, protocol: HTTPS}, hosts: ['*'], tls: {mode: SIMPLE, credentialName: c}}
+";
+
+/// What protects traffic and cannot act yet fails closed, and says so by name.
+#[tokio::test]
+async fn tls_fails_closed_by_name() {
+    let temp = Temp::new("tls");
+    temp.write("services.yaml", SERVICES);
+    temp.write("origin.yaml", TLS_ORIGIN);
+    temp.write("gateway.yaml", TLS_GATEWAY);
+    let text = |update: &Update| -> Vec<String> {
+        update
+            .notes
+            .iter()
+            .map(|n| format!("{} {}: {}", n.resource, n.path, n.reason))
+            .collect()
+    };
+    // A workload that no Sidecar object limits.
+    let mut caller = options(&temp.0);
+    caller.proxy.name = "reviews-v1".to_owned();
+    let update = next(&mut IstioSource::new(caller).expect("a folder")).await;
+    let notes = text(&update);
+    let named =
+        |n: &&String| n.contains("443") && n.contains("www.example.com") && n.contains("TLS");
+    assert!(notes.iter().any(|n| named(&n)), "{notes:#?}");
+
+    let mut gateway = options(&temp.0);
+    gateway.proxy.kind = ProxyKind::Router;
+    gateway.proxy.name = "gw".to_owned();
+    let update = next(&mut IstioSource::new(gateway).expect("a folder")).await;
+    let open = update
+        .changes
+        .iter()
+        .any(|c| matches!(c, Change::Listener(l) if l.name.contains("8443")));
+    let notes = text(&update);
+    assert!(
+        !open
+            || notes
+                .iter()
+                .any(|n| n.contains("8443") && n.contains("TLS")),
+        "{notes:#?}"
+    );
+    assert!(notes.iter().any(|n| n.contains("secure")), "{notes:#?}");
+}

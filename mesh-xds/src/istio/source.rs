@@ -5,12 +5,16 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::core::v3::Metadata;
 use mesh_core::config::{ConfigSource, Outcome, Rejection, SourceError, Update};
 use mesh_core::model::{Name, Note};
 use prost::Message;
 
-use super::index::{Context, Interception, Proxy, ProxyKind, Workload};
+use super::api::Gateway;
+use super::api::gateway::ServerTlsMode;
+use super::index::service_entry::selects;
+use super::index::{Config, Context, Interception, Proxy, ProxyKind, Workload};
 use super::read::{Finding, Folder, FolderOptions, Level, ObjectId, Places, Scan, Watch};
 use super::translate::{self, NoteLevel, Resources};
 use super::validate;
@@ -230,7 +234,8 @@ impl Worker {
             insecure_skip: self.options.insecure_skip.clone(),
         };
         let resources = translate::translate(&context, &proxy, &options);
-        let notes = notes(&scan, &context, &resources);
+        let mut notes = notes(&scan, &context, &resources);
+        notes.extend(tls_servers(&context, &proxy));
         let refused_by_strict = if self.options.strict {
             without_effect(&scan, &resources)
         } else {
@@ -389,6 +394,12 @@ fn notes(scan: &Scan, context: &Context, resources: &Resources) -> Vec<Note> {
         };
         notes.push(note_of(&finding));
     }
+    notes.extend(
+        resources
+            .clusters
+            .iter()
+            .filter_map(|cluster| tls_origin(cluster, resources)),
+    );
     for note in &resources.notes {
         let prefix = match note.level {
             NoteLevel::Ignored => "does not act",
@@ -399,6 +410,68 @@ fn notes(scan: &Scan, context: &Context, resources: &Resources) -> Vec<Note> {
             path: Name::from(""),
             reason: reason(prefix, &note.text, &place(&note.origin)),
         });
+    }
+    notes
+}
+
+/// A cluster that asks for TLS: nothing here originates it yet, so no connection is made.
+fn tls_origin(cluster: &Cluster, resources: &Resources) -> Option<Note> {
+    let socket = cluster.transport_socket.as_ref()?;
+    if socket.name != "envoy.transport_sockets.tls" {
+        return None;
+    }
+    let config = config(cluster.metadata.as_ref());
+    let mut parts = config.rsplit('/');
+    let (name, _, namespace) = (parts.next(), parts.next(), parts.next());
+    let object = match (name, namespace) {
+        (Some(name), Some(namespace)) => format!("DestinationRule {namespace}/{name}"),
+        _ => format!("cluster {}", cluster.name),
+    };
+    let text = format!(
+        "TLS to the upstream cannot be originated yet, so requests to cluster {} answer 503",
+        cluster.name
+    );
+    let origin = resources
+        .origins
+        .get(&config)
+        .map(place)
+        .unwrap_or_default();
+    Some(Note {
+        resource: object.into(),
+        path: Name::from(""),
+        reason: reason("REFUSES TRAFFIC", &text, &origin),
+    })
+}
+
+/// Gateway servers that ask for TLS: their connections are closed, never served as plain text.
+fn tls_servers(context: &Context, proxy: &Proxy) -> Vec<Note> {
+    let passes = |mode| {
+        matches!(
+            mode,
+            ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough
+        )
+    };
+    let mut notes = Vec::new();
+    let served = |gateway: &&Arc<Config<Gateway>>| {
+        proxy.kind == ProxyKind::Router && selects(&gateway.spec.selector, &proxy.labels)
+    };
+    for gateway in context.gateways.iter().filter(served) {
+        for (index, server) in gateway.spec.servers.iter().enumerate() {
+            let Some(tls) = server.tls.as_ref().filter(|tls| !passes(tls.mode)) else {
+                continue;
+            };
+            let port = server.port.as_ref().map_or(0, |port| port.number);
+            let text = format!(
+                "TLS ({}) cannot be terminated yet, so connections to port {port} are closed",
+                tls.mode.as_str()
+            );
+            notes.push(Note {
+                resource: format!("Gateway {}/{}", gateway.meta.namespace, gateway.meta.name)
+                    .into(),
+                path: format!("spec.servers[{index}].tls").into(),
+                reason: reason("REFUSES TRAFFIC", &text, &place(&gateway.meta.origin)),
+            });
+        }
     }
     notes
 }
