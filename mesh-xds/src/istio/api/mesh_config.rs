@@ -31,14 +31,8 @@ pub struct MeshConfig {
     pub proxy_http_port: i32,
     #[serde(alias = "root_namespace", deserialize_with = "json::null")]
     pub root_namespace: String,
-    #[serde(alias = "trust_domain", deserialize_with = "json::null")]
-    pub trust_domain: String,
-    #[serde(alias = "trust_domain_aliases", deserialize_with = "json::null")]
-    pub trust_domain_aliases: Vec<String>,
     #[serde(alias = "outbound_traffic_policy")]
     pub outbound_traffic_policy: Option<MeshOutboundTrafficPolicy>,
-    #[serde(alias = "inbound_traffic_policy")]
-    pub inbound_traffic_policy: Option<InboundTrafficPolicy>,
     #[serde(alias = "default_service_export_to", deserialize_with = "json::null")]
     pub default_service_export_to: Vec<String>,
     #[serde(
@@ -53,18 +47,12 @@ pub struct MeshConfig {
     pub default_destination_rule_export_to: Vec<String>,
     #[serde(alias = "default_http_retry_policy")]
     pub default_http_retry_policy: Option<HttpRetry>,
-    #[serde(alias = "enable_auto_mtls")]
-    pub enable_auto_mtls: Option<bool>,
-    #[serde(alias = "enable_tracing", deserialize_with = "json::null")]
-    pub enable_tracing: bool,
     #[serde(alias = "access_log_file", deserialize_with = "json::null")]
     pub access_log_file: String,
     #[serde(alias = "access_log_format", deserialize_with = "json::null")]
     pub access_log_format: String,
     #[serde(alias = "access_log_encoding", deserialize_with = "json::null")]
     pub access_log_encoding: AccessLogEncoding,
-    #[serde(alias = "disable_envoy_listener_log", deserialize_with = "json::null")]
-    pub disable_envoy_listener_log: bool,
     #[serde(alias = "tcp_keepalive")]
     pub tcp_keepalive: Option<TcpKeepalive>,
     #[serde(alias = "h2_upgrade_policy", deserialize_with = "json::null")]
@@ -73,20 +61,10 @@ pub struct MeshConfig {
     pub locality_lb_setting: Option<LocalityLoadBalancerSetting>,
     #[serde(alias = "dns_refresh_rate", deserialize_with = "json::duration")]
     pub dns_refresh_rate: Option<Duration>,
-    #[serde(alias = "inbound_cluster_stat_name", deserialize_with = "json::null")]
-    pub inbound_cluster_stat_name: String,
-    #[serde(alias = "outbound_cluster_stat_name", deserialize_with = "json::null")]
-    pub outbound_cluster_stat_name: String,
     #[serde(alias = "path_normalization")]
     pub path_normalization: Option<PathNormalization>,
     #[serde(alias = "default_config")]
     pub default_config: Option<MeshProxyConfig>,
-    #[serde(alias = "extension_providers", deserialize_with = "json::null")]
-    pub extension_providers: Vec<Value>,
-    #[serde(alias = "default_providers")]
-    pub default_providers: Option<DefaultProviders>,
-    #[serde(alias = "enable_prometheus_merge")]
-    pub enable_prometheus_merge: Option<bool>,
     /// Fields that are not read: each is listed to the user as ignored.
     #[serde(flatten)]
     pub ignored: BTreeMap<String, Value>,
@@ -106,22 +84,6 @@ json::enumeration! {
         RegistryOnly = 0 "REGISTRY_ONLY",
         AllowAny = 1 "ALLOW_ANY",
         AllowAnyDynamicDns = 3 "ALLOW_ANY_DYNAMIC_DNS",
-    }
-}
-
-/// Where inbound traffic goes that no service claims.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct InboundTrafficPolicy {
-    #[serde(deserialize_with = "json::null")]
-    pub mode: InboundMode,
-}
-
-json::enumeration! {
-    /// Address that inbound traffic is passed to.
-    pub enum InboundMode {
-        Passthrough = 0 "PASSTHROUGH",
-        Localhost = 1 "LOCALHOST",
     }
 }
 
@@ -160,53 +122,21 @@ json::enumeration! {
     }
 }
 
-/// Providers that are used when none is named.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct DefaultProviders {
-    #[serde(deserialize_with = "json::null")]
-    pub tracing: Vec<String>,
-    #[serde(deserialize_with = "json::null")]
-    pub metrics: Vec<String>,
-    #[serde(alias = "access_logging", deserialize_with = "json::null")]
-    pub access_logging: Vec<String>,
-}
-
 /// Default settings of each proxy (`defaultConfig`).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct MeshProxyConfig {
-    #[serde(alias = "drain_duration", deserialize_with = "json::duration")]
-    pub drain_duration: Option<Duration>,
     #[serde(deserialize_with = "json::opt_int")]
     pub concurrency: Option<i32>,
     #[serde(alias = "proxy_admin_port", deserialize_with = "json::int")]
     pub proxy_admin_port: i32,
     #[serde(alias = "status_port", deserialize_with = "json::int")]
     pub status_port: i32,
-    #[serde(
-        alias = "termination_drain_duration",
-        deserialize_with = "json::duration"
-    )]
-    pub termination_drain_duration: Option<Duration>,
-    #[serde(alias = "interception_mode", deserialize_with = "json::null")]
-    pub interception_mode: InterceptionMode,
-    #[serde(alias = "proxy_metadata", deserialize_with = "json::null")]
-    pub proxy_metadata: BTreeMap<String, String>,
     #[serde(alias = "gateway_topology")]
     pub gateway_topology: Option<GatewayTopology>,
     /// Fields that are not read: each is listed to the user as ignored.
     #[serde(flatten)]
     pub ignored: BTreeMap<String, Value>,
-}
-
-json::enumeration! {
-    /// How traffic comes to the proxy.
-    pub enum InterceptionMode {
-        Redirect = 0 "REDIRECT",
-        Tproxy = 1 "TPROXY",
-        None = 2 "NONE",
-    }
 }
 
 /// Trusted proxies in front of a gateway.

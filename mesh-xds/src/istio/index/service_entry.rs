@@ -16,10 +16,7 @@ use crate::istio::api::{Object, Spec};
 /// workloads of Kubernetes that are selected.
 #[must_use]
 pub fn collect(objects: &[Arc<Object>], pods: &[Arc<Workload>]) -> Catalog {
-    let entries: Vec<_> = objects
-        .iter()
-        .filter_map(|object| workload_entry(object))
-        .collect();
+    let entries: Vec<_> = objects.iter().filter_map(workload_entry).collect();
     let mut catalog = Catalog {
         workloads: entries
             .iter()

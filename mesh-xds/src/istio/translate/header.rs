@@ -76,7 +76,7 @@ pub(super) fn option(key: &str, value: &str, action: HeaderAppendAction) -> Head
         header: Some(HeaderValue {
             key: key.to_owned(),
             value: value.to_owned(),
-            raw_value: Vec::new().into(),
+            raw_value: Vec::new(),
         }),
         append_action: action.into(),
         ..HeaderValueOption::default()

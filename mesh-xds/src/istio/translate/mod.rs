@@ -153,6 +153,7 @@ pub fn translate(context: &Context, proxy: &Proxy, options: &Options) -> Resourc
         }
     }
     env.note_what_does_not_act(&mut out.notes);
+    note_mesh_config(context, &mut out.notes);
     note_missing_clusters(&mut out);
     out.notes.extend(context.problems.iter().map(|problem| {
         Note::ignored(
@@ -285,6 +286,50 @@ fn missing_text(cluster: &str) -> String {
         [_, port, "", host] => format!("no service {host} with port {port} is known"),
         [_, port, subset, host] => format!("subset {subset} of {host}:{port} does not exist"),
         _ => format!("cluster {cluster} does not exist"),
+    }
+}
+
+/// Lists fields of MeshConfig that are read and do not act.
+fn note_mesh_config(context: &Context, notes: &mut Vec<Note>) {
+    let mesh = &context.mesh;
+    let proxy = mesh.default_config.as_ref();
+    let topology = proxy.and_then(|proxy| proxy.gateway_topology.as_ref());
+    let mut set: Vec<String> = [
+        (mesh.proxy_listen_port != 0, "proxyListenPort"),
+        (
+            mesh.proxy_inbound_listen_port != 0,
+            "proxyInboundListenPort",
+        ),
+        (mesh.locality_lb_setting.is_some(), "localityLbSetting"),
+        (
+            proxy.is_some_and(|proxy| proxy.proxy_admin_port != 0),
+            "defaultConfig.proxyAdminPort",
+        ),
+        (
+            proxy.is_some_and(|proxy| proxy.status_port != 0),
+            "defaultConfig.statusPort",
+        ),
+        (
+            proxy.is_some_and(|proxy| proxy.concurrency.is_some()),
+            "defaultConfig.concurrency",
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(set, name)| set.then(|| name.to_owned()))
+    .collect();
+    let keys = topology.iter().flat_map(|topology| topology.ignored.keys());
+    set.extend(keys.map(|key| format!("defaultConfig.gatewayTopology.{key}")));
+    let object = context
+        .objects
+        .iter()
+        .rev()
+        .find(|object| matches!(object.spec, Spec::MeshConfig(_)));
+    if let Some(object) = object.filter(|_| !set.is_empty()) {
+        notes.push(Note::ignored(
+            &object.origin,
+            "MeshConfig".to_owned(),
+            format!("does not act: {}", set.join(", ")),
+        ));
     }
 }
 

@@ -419,9 +419,7 @@ fn direct_response(response: &HttpDirectResponse) -> route::DirectResponseAction
         .as_ref()
         .and_then(|body| match (&body.string, &body.bytes) {
             (Some(text), _) => Some(Specifier::InlineString(text.clone())),
-            (None, Some(bytes)) => {
-                Some(Specifier::InlineBytes(super::base64::decode(bytes)?.into()))
-            }
+            (None, Some(bytes)) => Some(Specifier::InlineBytes(super::base64::decode(bytes)?)),
             (None, None) => None,
         });
     route::DirectResponseAction {

@@ -121,7 +121,7 @@ fn combined(
     tls::CommonTlsContext {
         tls_certificate_sds_secret_configs: certificates,
         validation_context_type: (!unverified)
-            .then(|| ValidationContextType::CombinedValidationContext(validation)),
+            .then_some(ValidationContextType::CombinedValidationContext(validation)),
         ..tls::CommonTlsContext::default()
     }
 }
