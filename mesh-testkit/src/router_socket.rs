@@ -335,9 +335,6 @@ fn matches(matchers: &Value, value_of: &dyn Fn(&str) -> Option<String>) -> Resul
             let exact = string["exact"]
                 .as_str()
                 .ok_or_else(|| format!("the matcher {matcher} is not understood"))?;
-            // The tool joins what a response would carry once: the last value.
-            let once = text(matcher, "name") == "content-type";
-            let exact = exact.rsplit(',').next().filter(|_| once).unwrap_or(exact);
             value.as_deref() == Some(exact)
         } else if let Some(range) = matcher.get("range_match") {
             let bound = |key| {

@@ -160,7 +160,7 @@ pub trait Runtime: Send + Sync {
 pub struct Head<'a, H: ?Sized> {
     /// `GET`, …
     pub method: &'a [u8],
-    /// `http` or `https`.
+    /// `http` or `https`; empty if the request did not say, see [`Head::scheme`].
     pub scheme: &'a [u8],
     /// Host and port as sent; empty if there is none.
     pub authority: &'a [u8],
@@ -226,7 +226,7 @@ impl<'a, H: Headers + ?Sized> Head<'a, H> {
         let present = |value: &'a [u8]| (!value.is_empty()).then_some(value);
         match field {
             Field::Method => present(self.method),
-            Field::Scheme => present(self.scheme),
+            Field::Scheme => present(self.scheme()),
             Field::Authority => present(self.authority),
             Field::Path => present(self.path),
             Field::Protocol => self.protocol,
@@ -234,11 +234,22 @@ impl<'a, H: Headers + ?Sized> Head<'a, H> {
         }
     }
 
+    /// The scheme; where the request did not say, as in HTTP/1, a valid `x-forwarded-proto`, else `http`.
+    pub fn scheme(&self) -> &'a [u8] {
+        if !self.scheme.is_empty() {
+            return self.scheme;
+        }
+        match self.headers.first_value(&X_FORWARDED_PROTO) {
+            Some(proto @ (b"http" | b"https")) => proto,
+            _ => b"http",
+        }
+    }
+
     /// The scheme that the client used, as far as it is trusted: `x-forwarded-proto`, else the scheme.
     pub fn forwarded_proto(&self) -> &'a [u8] {
         self.headers
             .first_value(&X_FORWARDED_PROTO)
-            .unwrap_or(self.scheme)
+            .unwrap_or(self.scheme())
     }
 
     /// Whether the request comes from inside (`x-envoy-internal: true`).
@@ -285,7 +296,7 @@ impl<'a> Head<'a, HeaderMap> {
         let path = uri.path_and_query().map_or("", |path| path.as_str());
         Self::new(
             request.method().as_str().as_bytes(),
-            uri.scheme_str().unwrap_or("http").as_bytes(),
+            uri.scheme_str().unwrap_or_default().as_bytes(),
             authority,
             path.as_bytes(),
             request.headers(),

@@ -15,8 +15,8 @@ use crate::model::{AppendAction, HeaderAddition, Name, Value};
 
 /// Headers that can be changed.
 pub trait HeadersMut {
-    /// Whether `name` is there.
-    fn contains(&self, name: &HeaderName) -> bool;
+    /// All values of `name`, joined by `,`.
+    fn value(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>>;
     /// Removes all values of `name`.
     fn remove(&mut self, name: &HeaderName);
     /// Adds a value.
@@ -26,8 +26,8 @@ pub trait HeadersMut {
 }
 
 impl HeadersMut for HeaderMap {
-    fn contains(&self, name: &HeaderName) -> bool {
-        self.contains_key(name)
+    fn value(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>> {
+        self.joined(name)
     }
 
     fn remove(&mut self, name: &HeaderName) {
@@ -55,8 +55,8 @@ pub trait HeadMut: HeadersMut {
 
 /// The authority is the header `host`, and the URI's if it has one.
 impl<B> HeadersMut for Request<B> {
-    fn contains(&self, name: &HeaderName) -> bool {
-        self.headers().contains_key(name)
+    fn value(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>> {
+        self.headers().joined(name)
     }
 
     fn remove(&mut self, name: &HeaderName) {
@@ -136,8 +136,8 @@ impl HeadBuf {
 }
 
 impl HeadersMut for HeadBuf {
-    fn contains(&self, name: &HeaderName) -> bool {
-        self.headers.contains_key(name)
+    fn value(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>> {
+        self.headers.joined(name)
     }
 
     fn remove(&mut self, name: &HeaderName) {
@@ -196,6 +196,18 @@ enum Text {
     Constant(HeaderValue),
     Format(Formatter),
 }
+
+/// Headers that stand in one line: as Envoy does, a further value is appended to it.
+const ONE_LINE: [HeaderName; 8] = [
+    header::CONTENT_TYPE,
+    header::LOCATION,
+    header::SERVER,
+    header::TE,
+    header::USER_AGENT,
+    header::VIA,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-request-id"),
+];
 
 /// Additions of one level whose values need no allocation of a list.
 const INLINE: usize = 8;
@@ -347,8 +359,8 @@ impl Addition {
         buffer: &mut Vec<u8>,
     ) -> Option<HeaderValue> {
         let applies = match self.action {
-            AppendAction::AddIfAbsent => !target.contains(&self.name),
-            AppendAction::OverwriteIfExists => target.contains(&self.name),
+            AppendAction::AddIfAbsent => target.value(&self.name).is_none(),
+            AppendAction::OverwriteIfExists => target.value(&self.name).is_some(),
             AppendAction::AppendIfExistsOrAdd | AppendAction::OverwriteIfExistsOrAdd => true,
         };
         if !applies {
@@ -364,13 +376,25 @@ impl Addition {
         (self.keep_empty || !value.is_empty()).then_some(value)
     }
 
+    /// A header of one line that is there already goes on behind a comma.
+    fn joined_with<T: HeadersMut>(&self, target: &T, value: &HeaderValue) -> Option<HeaderValue> {
+        if !ONE_LINE.contains(&self.name) {
+            return None;
+        }
+        let known = target.value(&self.name)?;
+        HeaderValue::from_bytes(&[&*known, b",", value.as_bytes()].concat()).ok()
+    }
+
     fn apply<T: HeadersMut>(&self, target: &mut T, value: HeaderValue) {
         if value.is_empty() && !self.keep_empty {
             return;
         }
         match self.action {
             AppendAction::AppendIfExistsOrAdd | AppendAction::AddIfAbsent => {
-                target.append(self.name.clone(), value);
+                match self.joined_with(target, &value) {
+                    Some(all) => target.set(self.name.clone(), all),
+                    None => target.append(self.name.clone(), value),
+                }
             }
             AppendAction::OverwriteIfExistsOrAdd | AppendAction::OverwriteIfExists => {
                 target.set(self.name.clone(), value);

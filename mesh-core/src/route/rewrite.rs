@@ -189,7 +189,7 @@ impl RedirectTo {
         let scheme = match &self.config.scheme {
             Some(SchemeRedirect::Https) => &b"https"[..],
             Some(SchemeRedirect::To(scheme)) => scheme.as_bytes(),
-            None => head.scheme,
+            None => head.scheme(),
         };
         let host = match &self.config.host {
             Some(host) => host.as_bytes(),
@@ -230,8 +230,8 @@ impl RedirectTo {
 
 /// The location of a direct response that is no redirect: the request's own URI, as Envoy reports it.
 pub(crate) fn own_uri<H: Headers + ?Sized>(head: &Head<'_, H>) -> Vec<u8> {
-    let host = request_host(head, head.scheme, false);
-    [head.scheme, b"://", host, head.path].concat()
+    let host = request_host(head, head.scheme(), false);
+    [head.scheme(), b"://", host, head.path].concat()
 }
 
 /// `https://` and what was asked for.
