@@ -26,8 +26,6 @@ pub(super) struct Conn<B> {
     streams: AtomicU32,
     /// HTTP/2: most streams that we open; the peer's limit may be lower.
     max_streams: u32,
-    /// HTTP/2: most streams that the peer takes.
-    peer_max_streams: AtomicU32,
     /// Requests begun.
     served: AtomicU32,
     max_requests: u32,
@@ -35,8 +33,28 @@ pub(super) struct Conn<B> {
     draining: AtomicBool,
     /// The last request had a body of which we do not know that it was sent whole.
     doubtful: AtomicBool,
-    /// Given back, but not offered to those who wait before its task has seen the end of the request.
+    pub(super) signals: Arc<Signals>,
+}
+
+/// What a connection and its task tell one another. The task looks at each turn, so it holds them apart.
+pub(super) struct Signals {
+    /// HTTP/2: most streams that the peer takes.
+    peer_max_streams: AtomicU32,
+    /// Given back, but not offered to those who wait before its task has seen the end of the exchange.
     parked: AtomicBool,
+}
+
+impl Signals {
+    pub(super) fn is_parked(&self) -> bool {
+        self.parked.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn set_peer_max_streams(&self, max: usize) {
+        let max = u32::try_from(max).unwrap_or(u32::MAX);
+        if self.peer_max_streams.load(Ordering::Relaxed) != max {
+            self.peer_max_streams.store(max, Ordering::Relaxed);
+        }
+    }
 }
 
 pub(super) enum Sender<B> {
@@ -65,13 +83,20 @@ impl<B> Conn<B> {
             host,
             streams: AtomicU32::new(streams),
             max_streams: limits.max_streams,
-            peer_max_streams: AtomicU32::new(u32::MAX),
             served: AtomicU32::new(0),
             max_requests: limits.max_requests,
             draining: AtomicBool::new(false),
             doubtful: AtomicBool::new(false),
-            parked: AtomicBool::new(false),
+            signals: Arc::new(Signals {
+                peer_max_streams: AtomicU32::new(u32::MAX),
+                parked: AtomicBool::new(false),
+            }),
         }
+    }
+
+    /// The exchange that runs is the last.
+    pub(super) fn last_exchange(&self) {
+        self.draining.store(true, Ordering::Relaxed);
     }
 
     /// Counts a request; returns whether there was one before.
@@ -103,19 +128,12 @@ impl<B> Conn<B> {
     pub(super) fn begin_stream(&self) -> bool {
         let max = self
             .max_streams
-            .min(self.peer_max_streams.load(Ordering::Relaxed));
+            .min(self.signals.peer_max_streams.load(Ordering::Relaxed));
         let free = !self.draining.load(Ordering::Relaxed) && self.streams() < max;
         if free {
             self.streams.fetch_add(1, Ordering::Relaxed);
         }
         free
-    }
-
-    pub(super) fn set_peer_max_streams(&self, max: usize) {
-        let max = u32::try_from(max).unwrap_or(u32::MAX);
-        if self.peer_max_streams.load(Ordering::Relaxed) != max {
-            self.peer_max_streams.store(max, Ordering::Relaxed);
-        }
     }
 
     /// No further request is sent on it.
@@ -140,8 +158,8 @@ impl<B> Conn<B> {
 
     /// Offers a parked connection once it is ready. Called by its task.
     pub(super) fn unpark(&self) {
-        if self.parked.load(Ordering::Relaxed) && self.is_ready() {
-            self.parked.store(false, Ordering::Relaxed);
+        if self.signals.is_parked() && self.is_ready() {
+            self.signals.parked.store(false, Ordering::SeqCst);
             self.host.offer(self.id);
         }
     }
@@ -164,11 +182,17 @@ impl<B: Send + 'static> Release for Conn<B> {
             // An unclean connection is dropped here, and with its sender hyper closes it.
             Sender::Http1(_) if !clean || self.draining.load(Ordering::Relaxed) => {}
             Sender::Http1(_) => {
-                // A slow upload must not delay whoever waits. `unpark` follows, since an upload ends in the task.
-                let parked = self.is_doubtful() && !self.is_ready();
-                self.parked.store(parked, Ordering::Relaxed);
+                // Whoever waits gets only what is ready: a slow upload must not delay it, nor a connection that is about to
+                // close fail it. `unpark` follows, since it is the task that sees either.
+                let parked = !self.is_ready();
+                self.signals.parked.store(parked, Ordering::SeqCst);
                 let host = self.host.clone();
+                let again = parked.then(|| self.clone());
                 host.put(self, !parked);
+                // On another thread the task may have seen the end before it could see that the connection is parked.
+                if let Some(conn) = again {
+                    conn.unpark();
+                }
             }
             Sender::Http2(_) => {
                 self.streams.fetch_sub(1, Ordering::Relaxed);

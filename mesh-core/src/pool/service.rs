@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version, header::CONNECTION};
 use http_body::Body;
 use hyper::{body::Incoming, client::conn::TrySendError, rt::bounds::Http2ClientConnExec};
 use hyper_util::rt::TokioIo;
@@ -138,7 +138,12 @@ where
             let lease = Lease::new(conn.clone());
             let (result, reused) = conn.exchange(request, whole).await;
             match result {
-                Ok(response) => return Ok(finish(response, lease, connect)),
+                Ok(response) => {
+                    if protocol == Protocol::Http1 && is_last(&response) {
+                        conn.last_exchange();
+                    }
+                    return Ok(finish(response, lease, connect));
+                }
                 Err(mut failed) => match failed.take_message() {
                     Some(message) if unsent < MAX_UNSENT => {
                         unsent += 1;
@@ -230,6 +235,21 @@ fn protocol(configured: UpstreamProtocol, version: Version) -> Protocol {
         UpstreamProtocol::Http1 | UpstreamProtocol::Downstream | UpstreamProtocol::Auto => {
             Protocol::Http1
         }
+    }
+}
+
+/// Whether the upstream closes the connection after this response (RFC 9112 section 9.3).
+fn is_last<B>(response: &Response<B>) -> bool {
+    let Some(value) = response.headers().get(CONNECTION) else {
+        return response.version() == Version::HTTP_10;
+    };
+    let mut options = value
+        .as_bytes()
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii);
+    match response.version() {
+        Version::HTTP_10 => !options.any(|option| option.eq_ignore_ascii_case(b"keep-alive")),
+        _ => options.any(|option| option.eq_ignore_ascii_case(b"close")),
     }
 }
 

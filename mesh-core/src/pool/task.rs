@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
     Protocol, Shared,
-    conn::{Conn, ConnLimits, Hosts, Sender},
+    conn::{Conn, ConnLimits, Hosts, Sender, Signals},
     host::Host,
     meter::Metered,
     service::{ConnIo, PoolExec},
@@ -129,7 +129,7 @@ where
             let task = Driven {
                 connection: connection.with_upgrades(),
                 life,
-                after: |_: &_, conn: &Conn<B>| conn.unpark(),
+                after: |_: &_, _: &Signals| {},
             };
             shared.exec.start(Box::pin(task));
             Ok(conn)
@@ -143,8 +143,8 @@ where
                 limits,
             ));
             let life = Life::new(shared, &conn, target);
-            let after = |connection: &http2::Connection<ConnIo<C::Io>, B, X>, conn: &Conn<B>| {
-                conn.set_peer_max_streams(connection.current_max_send_streams());
+            let after = |connection: &http2::Connection<ConnIo<C::Io>, B, X>, signals: &Signals| {
+                signals.set_peer_max_streams(connection.current_max_send_streams());
             };
             shared.exec.start(Box::pin(Driven {
                 connection,
@@ -206,7 +206,7 @@ impl<T, B, C, X, F> Future for Driven<T, B, C, X, F>
 where
     T: Future<Output = hyper::Result<()>> + Unpin,
     B: Send + 'static,
-    F: Fn(&T, &Conn<B>) + Unpin,
+    F: Fn(&T, &Signals) + Unpin,
 {
     type Output = ();
 
@@ -214,8 +214,11 @@ where
         let this = self.get_mut();
         this.life.poll(cx);
         let done = Pin::new(&mut this.connection).poll(cx);
-        if let Some(conn) = this.life.conn.upgrade() {
-            (this.after)(&this.connection, &conn);
+        (this.after)(&this.connection, &this.life.signals);
+        if this.life.signals.is_parked()
+            && let Some(conn) = this.life.conn.upgrade()
+        {
+            conn.unpark();
         }
         match done {
             Poll::Ready(result) => {
@@ -235,6 +238,7 @@ struct Life<B: Send + 'static, C, X> {
     host: Arc<Host<B>>,
     // The connection ends with the last holder, so its task is none.
     conn: Weak<Conn<B>>,
+    signals: Arc<Signals>,
     id: u64,
     cluster: Arc<Cluster>,
     endpoint: Weak<Endpoint>,
@@ -264,6 +268,7 @@ impl<B: Send + 'static, C, X> Life<B, C, X> {
             shared: Arc::downgrade(shared),
             host: conn.host.clone(),
             conn: Arc::downgrade(conn),
+            signals: conn.signals.clone(),
             id: conn.id,
             cluster: target.cluster.clone(),
             endpoint: Arc::downgrade(&target.endpoint),
