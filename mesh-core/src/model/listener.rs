@@ -30,7 +30,7 @@ pub struct Listener {
     pub listener_filters_timeout: Duration,
     /// On that limit the connection goes on instead of being closed.
     pub continue_on_listener_filters_timeout: bool,
-    /// A connection for another address is handed to the listener of that address (`use_original_dst`).
+    /// A connection for another address is handed to the listener of that address (`use_original_dst`). Has no effect yet.
     pub use_original_dst: bool,
     /// `SO_REUSEPORT`, one accept queue a worker; default true.
     pub enable_reuse_port: bool,

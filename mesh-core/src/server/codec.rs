@@ -16,18 +16,22 @@ const MAX_PENDING_RESETS: usize = 100;
 const MAX_STREAM_BUFFER: usize = 256 * 1024;
 /// What hyper allows without an allocation for each request.
 const USUAL_HEADERS: u32 = 100;
-/// Bytes that an HTTP/1 connection buffers at most, unless a head may be larger.
+/// Bytes that an HTTP/1 connection buffers at most, unless a head may be larger or the listener's limit is smaller.
 const USUAL_BUFFER: usize = 256 * 1024;
+/// The least that hyper takes as a limit of its buffer.
+const MIN_BUFFER: usize = 8192;
 
 /// HTTP/1. Heads over the limits are answered with 431.
-pub(super) fn http1(manager: &HttpConnectionManager) -> http1::Builder {
+pub(super) fn http1(manager: &HttpConnectionManager, buffer_limit: u32) -> http1::Builder {
     let head = manager.max_request_headers_bytes as usize;
+    // A buffer must hold a whole head, and the bytes of a body that came with it.
+    let buffer = USUAL_BUFFER.min(buffer_limit as usize).max(2 * head);
     let mut builder = http1::Builder::new();
     builder
         // The connection's own timer does it, without an allocation for each request.
         .header_read_timeout(None)
         .max_header_size(head)
-        .max_buf_size((2 * head).max(USUAL_BUFFER))
+        .max_buf_size(buffer.max(MIN_BUFFER))
         .preserve_header_case(manager.http1.preserve_case);
     if manager.max_headers_count > USUAL_HEADERS {
         builder.max_headers(manager.max_headers_count as usize);
@@ -36,7 +40,11 @@ pub(super) fn http1(manager: &HttpConnectionManager) -> http1::Builder {
 }
 
 /// HTTP/2.
-pub(super) fn http2<X: Clone>(manager: &HttpConnectionManager, exec: X) -> http2::Builder<X> {
+pub(super) fn http2<X: Clone>(
+    manager: &HttpConnectionManager,
+    buffer_limit: u32,
+    exec: X,
+) -> http2::Builder<X> {
     let options = &manager.http2;
     let connection_window = options.initial_connection_window_size;
     let mut builder = http2::Builder::new(exec);
@@ -46,7 +54,7 @@ pub(super) fn http2<X: Clone>(manager: &HttpConnectionManager, exec: X) -> http2
         .initial_stream_window_size(options.initial_stream_window_size.unwrap_or(STREAM_WINDOW))
         .initial_connection_window_size(connection_window.unwrap_or(CONNECTION_WINDOW))
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
-        .max_send_buf_size(MAX_STREAM_BUFFER)
+        .max_send_buf_size(MAX_STREAM_BUFFER.min(buffer_limit as usize).max(MIN_BUFFER))
         .max_header_list_size(manager.max_request_headers_bytes);
     if options.allow_connect {
         builder.enable_connect_protocol();

@@ -137,7 +137,7 @@ where
         self.conn.stats.downstream_cx_http1_total.add(1);
         self.conn.stats.downstream_cx_http1_active.add(1);
         let io = self.lend(io);
-        let builder = codec::http1(self.conn.manager());
+        let builder = codec::http1(self.conn.manager(), self.conn.buffer_limit());
         let adapter = Adapter::new(service, self.conn.clone());
         self.codec = Codec::Http1(builder.serve_connection(io, adapter).with_upgrades());
     }
@@ -146,7 +146,7 @@ where
         self.conn.stats.downstream_cx_http2_total.add(1);
         self.conn.stats.downstream_cx_http2_active.add(1);
         let io = self.lend(io);
-        let builder = codec::http2(self.conn.manager(), exec);
+        let builder = codec::http2(self.conn.manager(), self.conn.buffer_limit(), exec);
         let adapter = Adapter::new(service, self.conn.clone());
         self.codec = Codec::Http2(Box::new(builder.serve_connection(io, adapter)));
     }

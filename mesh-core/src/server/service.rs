@@ -41,6 +41,11 @@ impl HttpConn {
         }
     }
 
+    /// Bytes that may be buffered for the connection.
+    pub(super) fn buffer_limit(&self) -> u32 {
+        self.accepted.listener.config().per_connection_buffer_limit
+    }
+
     /// Logs and counts a request that no service sees, and tells the observer.
     pub(super) fn reject(&self, rejected: &Rejected, request: Option<&Request<Incoming>>) {
         self.stats.downstream_rq_rejected_via_connection.add(1);

@@ -96,6 +96,10 @@ fn socket(value: &Proto, out: &mut Listener) {
 
 /// Fields without effect, and those that ask for what is not there.
 fn unused(cx: &mut Context, value: &Proto) {
+    cx.ignored(
+        "use_original_dst",
+        common::bool_of(value.use_original_dst.as_ref(), false),
+    );
     ignored!(cx, value; stat_prefix, stats_matcher, per_connection_buffer_high_watermark_timeout, drain_type, freebind,
         socket_options, tcp_fast_open_queue_length, connection_balance_config, reuse_port,
         max_connections_to_accept_per_socket_event, enable_mptcp, ignore_global_conn_limit,

@@ -306,3 +306,53 @@ async fn the_preface_of_http_2_in_pieces_is_no_http_1() {
     assert_eq!(server.stat("http.test.downstream_cx_http2_total"), 1);
     assert_eq!(server.stat("http.test.downstream_cx_http2_active"), 0);
 }
+
+/// Switches to a protocol that sends back what it gets.
+fn switch(
+    mut request: ::http::Request<hyper::body::Incoming>,
+) -> std::future::Ready<
+    Result<::http::Response<http_body_util::Full<bytes::Bytes>>, std::convert::Infallible>,
+> {
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let Ok(upgraded) = upgrade.await else { return };
+        let io = hyper_util::rt::TokioIo::new(upgraded);
+        let (mut from, mut to) = tokio::io::split(io);
+        // An aborted connection ends this with an error, which is what its test waits for.
+        let _ = tokio::io::copy(&mut from, &mut to).await;
+    });
+    let response = ::http::Response::builder()
+        .status(101)
+        .header("connection", "upgrade")
+        .header("upgrade", "echo")
+        .body(http_body_util::Full::default());
+    std::future::ready(Ok(response.expect("a valid response")))
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_lives_on_until_it_ends_or_is_aborted() {
+    for abort in [false, true] {
+        let config = listener(vec![http_chain(manager())]);
+        let server = Running::with(config, Default::default(), |_: &crate::server::Accepted| {
+            tower::service_fn(switch)
+        });
+        let mut client = server.connect().await;
+        client
+            .send(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\nearly")
+            .await;
+        let answer = client.until("early").await;
+        assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+        client.send(b"late").await;
+        client.until("late").await;
+        assert_eq!(server.stat("http.test.downstream_cx_upgrades_active"), 1);
+        assert_eq!(server.handle.connections(), 1);
+        if abort {
+            server.handle.abort();
+            assert_eq!(client.rest().await, "");
+        }
+        drop(client);
+        server.idle().await;
+        assert_eq!(server.stat("http.test.downstream_cx_upgrades_active"), 0);
+        assert_eq!(server.stat("http.test.downstream_cx_active"), 0);
+    }
+}
