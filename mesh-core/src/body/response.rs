@@ -230,10 +230,10 @@ impl<U: MeshBody> ResponseBody<U> {
 
     #[cfg(feature = "net")]
     fn poll_limits(&mut self, context: &mut Context<'_>) -> Poll<Kind> {
-        if let Some(life) = &mut self.life {
-            if Pin::new(life).poll(context).is_ready() {
-                return Poll::Ready(Kind::MaxDuration);
-            }
+        if let Some(life) = &mut self.life
+            && Pin::new(life).poll(context).is_ready()
+        {
+            return Poll::Ready(Kind::MaxDuration);
         }
         match &mut self.limits {
             Some(limits) => limits.poll(context),

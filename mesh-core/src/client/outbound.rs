@@ -45,6 +45,10 @@ pub struct MeshClient<L> {
 
 impl Mesh {
     /// A client whose connections `connector` makes. Its tasks run on the tokio runtime of the calls.
+    #[expect(
+        clippy::type_complexity,
+        reason = "hyper's futures have no name, so the pool's service has none"
+    )]
     pub fn client<C, B>(
         &self,
         connector: C,

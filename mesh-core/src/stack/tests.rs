@@ -212,3 +212,185 @@ async fn no_route_is_404_with_its_flag() {
         metrics.render()
     );
 }
+
+/// A stack in front of `address`, with a listener that allows WebSocket.
+fn upgrading(address: SocketAddr) -> Arc<Http> {
+    let clusters: Clusters = [cluster("echo", address)].into_iter().collect();
+    let table = model::RouteConfiguration {
+        virtual_hosts: vec![model::VirtualHost {
+            name: "all".into(),
+            domains: vec!["*".into()],
+            routes: model::RouteRules::List(vec![forward("echo")]),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let table = RouteTable::compile(&table, &clusters).expect("a valid table");
+    let config = model::HttpConnectionManager {
+        upgrades: vec![model::Upgrade {
+            kind: "websocket".into(),
+            enabled: true,
+            terminate_connect: false,
+            allow_post: false,
+        }],
+        ..Default::default()
+    };
+    let cell = Arc::new(RouteCell::new("table".into(), table));
+    let metrics = Metrics::default();
+    let http = Http::new(
+        Arc::new(config),
+        cell,
+        model::Direction::Outbound,
+        &metrics,
+        &"t".into(),
+    );
+    Arc::new(http.expect("a valid manager"))
+}
+
+/// Serves one client connection with `stack`, as a listener would; its address.
+async fn serve_one(http: Arc<Http>) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        let pool: Pool<_, RequestBody<Incoming>> = Pool::new(TcpConnector);
+        let stack = OutboundParts::new(http, pool.service(), TokioExec).connection(None);
+        let (socket, _) = listener.accept().await.expect("a client");
+        let service = service_fn(move |request| stack.clone().call(request));
+        let served = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(socket), service)
+            .with_upgrades();
+        served.await.expect("a whole connection");
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_upgrade_carries_bytes_both_ways() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let upstream = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.expect("the proxy");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(socket.read_u8().await.expect("a head"));
+        }
+        let head = String::from_utf8(head).expect("text").to_ascii_lowercase();
+        assert!(head.contains("upgrade: websocket\r\n"), "{head}");
+        let answer = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        socket.write_all(answer).await.expect("written");
+        let mut ping = [0; 4];
+        socket.read_exact(&mut ping).await.expect("four bytes");
+        socket
+            .write_all(&ping.map(|byte| byte.to_ascii_uppercase()))
+            .await
+            .expect("written");
+    });
+    let proxy = serve_one(upgrading(upstream)).await;
+    let mut client = tokio::net::TcpStream::connect(proxy)
+        .await
+        .expect("a connection");
+    let ask = b"GET /chat HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n";
+    client.write_all(ask).await.expect("written");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(client.read_u8().await.expect("a head"));
+    }
+    let head = String::from_utf8(head).expect("text");
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    client.write_all(b"ping").await.expect("written");
+    let mut pong = [0; 4];
+    client.read_exact(&mut pong).await.expect("four bytes");
+    assert_eq!(&pong, b"PING");
+}
+
+#[tokio::test]
+async fn an_upgrade_that_is_not_allowed_is_refused() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let address = upstream().await;
+    let http = parts(
+        forward("echo"),
+        vec![cluster("echo", address)],
+        &Metrics::default(),
+    );
+    let proxy = serve_one(http).await;
+    let mut client = tokio::net::TcpStream::connect(proxy)
+        .await
+        .expect("a connection");
+    let ask = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade, close\r\nupgrade: other\r\n\r\n";
+    client.write_all(ask).await.expect("written");
+    let mut answer = [0; 12];
+    client.read_exact(&mut answer).await.expect("a status line");
+    assert_eq!(&answer, b"HTTP/1.1 403");
+}
+
+#[tokio::test]
+async fn a_dead_endpoint_is_answered_and_a_retry_finds_the_living_one() {
+    let living = upstream().await;
+    let dead = {
+        let socket = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
+        socket.local_addr().expect("an address")
+    };
+    let mut config = cluster_config("both", dead);
+    let second = cluster_config("both", living).load_assignment.localities;
+    let second = second.into_iter().flat_map(|group| group.endpoints);
+    config.load_assignment.localities[0]
+        .endpoints
+        .extend(second);
+    let both = Arc::new(crate::cluster::Cluster::new(Arc::new(config), None));
+    for (retries, wanted) in [(0, None), (2, Some(200))] {
+        let mut route = forward("both");
+        let model::Action::Forward(forward) = &mut route.action else {
+            unreachable!("the route forwards");
+        };
+        forward.retry = Some(model::RetryPolicy {
+            on: model::RetryOn::CONNECT_FAILURE,
+            retries,
+            avoid_previous_hosts: true,
+            host_selection_attempts: 5,
+            ..Default::default()
+        });
+        let metrics = Metrics::default();
+        let http = parts(route, vec![both.clone()], &metrics);
+        let pool: Pool<_, RequestBody<Full<Bytes>>> = Pool::new(TcpConnector);
+        let mut stack = OutboundParts::new(http, pool.service(), TokioExec).connection(None);
+        let mut seen = Vec::new();
+        for _ in 0..6 {
+            let Ok(response) = stack.call(get("/")).await;
+            seen.push(response.status().as_u16());
+            text(response).await;
+        }
+        match wanted {
+            Some(wanted) => assert!(seen.iter().all(|status| *status == wanted), "{seen:?}"),
+            None => {
+                assert!(seen.contains(&503) && seen.contains(&200), "{seen:?}");
+                assert!(metrics.render().contains("response_flags=\"UF\""));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_direct_response_is_answered_here() {
+    let mut direct = forward("none");
+    direct.action = model::Action::DirectResponse(model::DirectResponse {
+        status: StatusCode::IM_A_TEAPOT,
+        body: Bytes::from_static(b"short and stout"),
+        format: None,
+    });
+    let mut stack = {
+        let http = parts(direct, Vec::new(), &Metrics::default());
+        let pool: Pool<_, RequestBody<Full<Bytes>>> = Pool::new(TcpConnector);
+        OutboundParts::new(http, pool.service(), TokioExec).connection(None)
+    };
+    let Ok(response) = stack.call(get("/")).await;
+    assert_eq!(response.status(), StatusCode::IM_A_TEAPOT);
+    assert_eq!(response.headers()["server"], "envoy");
+    assert_eq!(text(response).await, "short and stout");
+}

@@ -107,8 +107,9 @@ pub struct Record {
     timer: Option<ConnTimer>,
     request_bytes: AtomicU64,
     response_bytes: AtomicU64,
-    /// Nanoseconds from the start to the last time that something moved.
+    /// Rises when something moves. Those who wait for idleness look at the clock, not those who move data.
     moved: AtomicU64,
+    grpc: bool,
     /// The request body is on its way.
     receiving: AtomicBool,
     late: Mutex<Late>,
@@ -211,6 +212,7 @@ impl Record {
             request_bytes: AtomicU64::new(0),
             response_bytes: AtomicU64::new(0),
             moved: AtomicU64::new(0),
+            grpc: false,
             receiving: AtomicBool::new(false),
             late: Mutex::default(),
         }
@@ -231,6 +233,7 @@ impl Record {
         late.reset();
         late.version = version;
         late.grpc = grpc;
+        self.grpc = grpc;
     }
 
     /// When the request began.
@@ -274,9 +277,15 @@ impl Record {
         self.response_bytes.load(Ordering::Relaxed)
     }
 
-    /// When something moved last.
-    pub fn last_moved(&self) -> Instant {
-        self.started + Duration::from_nanos(self.moved.load(Ordering::Relaxed))
+    /// Whether the request is gRPC.
+    pub fn is_grpc(&self) -> bool {
+        self.grpc
+    }
+
+    /// Rises when something moves.
+    #[cfg(feature = "net")]
+    pub(crate) fn movements(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
     }
 
     /// What becomes known on the way. The lock is held for a few writes only.
@@ -295,8 +304,7 @@ impl Record {
     }
 
     fn touch(&self) {
-        self.moved
-            .store(self.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        self.moved.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn request_begins(&self) {
@@ -369,8 +377,7 @@ impl Record {
     /// The head of the upstream's response is there.
     pub(crate) fn response_begins(&self) {
         let elapsed = self.elapsed();
-        self.moved
-            .store(elapsed.as_nanos() as u64, Ordering::Relaxed);
+        self.touch();
         self.late().response_began = Some(elapsed);
     }
 

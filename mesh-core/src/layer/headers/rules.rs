@@ -106,11 +106,11 @@ pub struct RouteLater {
 impl Later for RouteLater {
     fn response(self, headers: &mut HeaderMap) {
         let late = self.record.late();
-        if !self.quiet {
-            if let Some(began) = late.response_began {
-                let taken = began.saturating_sub(late.request_received.unwrap_or_default());
-                headers.insert(SERVICE_TIME, small_number(taken.as_millis() as u64));
-            }
+        if !self.quiet
+            && let Some(began) = late.response_began
+        {
+            let taken = began.saturating_sub(late.request_received.unwrap_or_default());
+            headers.insert(SERVICE_TIME, small_number(taken.as_millis() as u64));
         }
         let Some(forwarding) = &self.forwarding else {
             return;

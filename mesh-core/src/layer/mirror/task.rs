@@ -46,10 +46,10 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
-        if let Some(until) = this.until {
-            if Pin::new(until).poll(context).is_ready() {
-                return Poll::Ready(());
-            }
+        if let Some(until) = this.until
+            && Pin::new(until).poll(context).is_ready()
+        {
+            return Poll::Ready(());
         }
         if this.body.is_none() {
             match ready!(this.answer.as_mut().poll(context)) {

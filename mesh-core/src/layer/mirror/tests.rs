@@ -61,8 +61,7 @@ async fn mirrored(body: &'static str, share: Fraction) -> Vec<(String, Bytes)> {
     if share == Fraction::ALWAYS {
         arrived.recv().await.expect("a copy");
     }
-    let seen = seen.lock().expect("no panic").clone();
-    seen
+    seen.lock().expect("no panic").clone()
 }
 
 #[tokio::test]

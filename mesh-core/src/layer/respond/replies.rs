@@ -276,10 +276,10 @@ impl Draft {
         let mut headers = self.headers;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(GRPC_STATUS, small_number(code.into()));
-        if let Ok(message) = HeaderValue::try_from(percent_encoded(&self.body)) {
-            if !message.is_empty() {
-                headers.insert(GRPC_MESSAGE, message);
-            }
+        if let Ok(message) = HeaderValue::try_from(percent_encoded(&self.body))
+            && !message.is_empty()
+        {
+            headers.insert(GRPC_MESSAGE, message);
         }
         let mut response = Response::new(Bytes::new());
         *response.headers_mut() = headers;

@@ -40,7 +40,10 @@ where
 
     fn call(&mut self, request: R) -> Self::Future {
         let record = request.record().cloned();
-        let grpc = crate::layer::is_grpc(request.request().headers());
+        let grpc = match &record {
+            Some(record) => record.is_grpc(),
+            None => crate::layer::is_grpc(request.request().headers()),
+        };
         let replies = self.replies.clone();
         ResponseFuture::new(self.inner.call(request), replies, record, grpc)
     }

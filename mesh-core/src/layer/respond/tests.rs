@@ -58,13 +58,11 @@ async fn an_error_becomes_envoys_reply_with_flag_and_details() {
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.headers()["content-type"], "text/plain");
     assert_eq!(response.headers()["x-envoy-overloaded"], "true");
-    let late = record.late();
-    assert!(late.flags.contains(Flag::UpstreamOverflow));
+    assert!(record.late().flags.contains(Flag::UpstreamOverflow));
     assert_eq!(
-        late.details.as_deref(),
+        record.late().details.as_deref(),
         Some(Kind::Overflow.reply().details)
     );
-    drop(late);
     assert_eq!(text(response).await, Kind::Overflow.reply().body);
 }
 
@@ -139,7 +137,7 @@ async fn responses_lose_the_upstreams_connection_and_get_server_and_via() {
         (ServerHeader::PassThrough, "other"),
     ] {
         let replies = Replies::default().server(name.clone(), mode).via("1.1 b");
-        let mut service = RespondLayer::fixed(replies).layer(inner.clone());
+        let mut service = RespondLayer::fixed(replies).layer(inner);
         let Ok(response) = service.call(Request::new(Empty::<Bytes>::new())).await;
         assert_eq!(response.headers()["server"], wanted, "{mode:?}");
         assert_eq!(response.headers()["via"], "1.1 a, 1.1 b");

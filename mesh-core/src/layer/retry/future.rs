@@ -279,10 +279,10 @@ impl Turn {
     }
 
     fn stats(&self, count: impl FnOnce(&crate::cluster::ClusterStats)) {
-        if let Some(record) = &self.record {
-            if let Some(cluster) = &record.late().cluster {
-                count(cluster.stats());
-            }
+        if let Some(record) = &self.record
+            && let Some(cluster) = &record.late().cluster
+        {
+            count(cluster.stats());
         }
     }
 

@@ -54,8 +54,13 @@ impl<B> Repeat for Request<RequestBody<B>> {
 /// Heads that a thread keeps for further requests.
 const POOLED: usize = 256;
 
+/// Boxes are what goes in and out, so that futures hold one word.
+mod pool_type {
+    pub(super) type Pool = std::cell::RefCell<Vec<Box<super::Parts>>>;
+}
+
 thread_local! {
-    static POOL: RefCell<Vec<Box<Parts>>> = const { RefCell::new(Vec::new()) };
+    static POOL: pool_type::Pool = const { RefCell::new(Vec::new()) };
 }
 
 /// A copy of a request head. The block is pooled by thread, so that a request allocates none.

@@ -41,11 +41,11 @@ where
         let this = self.project();
         if let Poll::Ready(result) = this.inner.poll(context) {
             return Poll::Ready(result.map(|mut response| {
-                if let Some(mut limits) = this.limits.take() {
-                    if !response.body().is_end_stream() {
-                        limits.moved();
-                        response.body_mut().limit(limits);
-                    }
+                if let Some(mut limits) = this.limits.take()
+                    && !response.body().is_end_stream()
+                {
+                    limits.moved();
+                    response.body_mut().limit(limits);
                 }
                 response
             }));

@@ -22,8 +22,10 @@ pub struct Limits {
     route: Option<Instant>,
     max_stream: Option<Instant>,
     idle: Option<Duration>,
-    /// When something moved last, where no record tells.
+    /// When something was last known to have moved.
     moved: Instant,
+    /// The record's count of movements then.
+    seen: u64,
     deadline: Option<Deadline>,
 }
 
@@ -43,6 +45,7 @@ impl Limits {
             max_stream: resolved.max_stream.map(|life| now + life),
             idle: resolved.idle,
             moved: now,
+            seen: 0,
             deadline: None,
         })
     }
@@ -79,12 +82,13 @@ impl Limits {
 
     /// Ready with what has passed.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Kind> {
-        if let (Some(route), Some(record)) = (self.waiting, &self.record) {
-            if record.poll_received(context).is_ready() {
-                self.waiting = None;
-                self.route = Some(clock::now() + route);
-            }
+        if let (Some(route), Some(record)) = (self.waiting, &self.record)
+            && record.poll_received(context).is_ready()
+        {
+            self.waiting = None;
+            self.route = Some(clock::now() + route);
         }
+        self.look();
         loop {
             let Some(next) = self.next() else {
                 return Poll::Pending;
@@ -99,18 +103,30 @@ impl Limits {
             };
             ready!(Pin::new(deadline).poll(context));
             self.deadline = None;
+            self.look();
             if let Some(kind) = self.passed(clock::now()) {
                 return Poll::Ready(kind);
             }
         }
     }
 
+    /// Notes whether something moved since the last look. Movements between two looks count as of the later one, so that data
+    /// itself costs no look at the clock.
+    fn look(&mut self) {
+        if self.idle.is_none() {
+            return;
+        }
+        if let Some(record) = &self.record {
+            let movements = record.movements();
+            if movements != self.seen {
+                self.seen = movements;
+                self.moved = clock::now();
+            }
+        }
+    }
+
     fn idle_at(&self) -> Option<Instant> {
-        let moved = self
-            .record
-            .as_ref()
-            .map_or(self.moved, |record| record.last_moved());
-        self.idle.map(|idle| moved + idle)
+        self.idle.map(|idle| self.moved + idle)
     }
 
     fn next(&self) -> Option<Instant> {

@@ -170,10 +170,12 @@ impl Timeouts {
         let Some(expected) = expected else {
             return;
         };
-        if self.max_grpc.is_some() && self.max_stream.is_none() && is_grpc(headers) {
-            if let Some(route) = route {
-                headers.insert(GRPC_TIMEOUT, grpc_timeout(route));
-            }
+        if self.max_grpc.is_some()
+            && self.max_stream.is_none()
+            && is_grpc(headers)
+            && let Some(route) = route
+        {
+            headers.insert(GRPC_TIMEOUT, grpc_timeout(route));
         }
         headers.insert(EXPECTED, expected);
     }

@@ -68,7 +68,10 @@ pub(super) fn fault(cx: &mut Context, value: &HttpFault) -> Option<Fault> {
             .collect(),
         max_active_faults: common::u32_of(max_active_faults.as_ref()),
         response_rate_limit: match response_rate_limit {
-            Some(limit) => Some(cx.field("response_rate_limit", |cx| rate_limit(cx, limit))?),
+            Some(limit) => {
+                cx.ignored("response_rate_limit", true);
+                Some(cx.field("response_rate_limit", |cx| rate_limit(cx, limit))?)
+            }
             None => None,
         },
     })

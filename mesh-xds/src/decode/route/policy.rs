@@ -91,6 +91,7 @@ fn retry_policy(cx: &mut Context, value: &proto::RetryPolicy) -> RetryPolicy {
     policy.rate_limited = rate_limited_retry_back_off
         .as_ref()
         .and_then(|value| cx.field("rate_limited_retry_back_off", |cx| rate_limited(cx, value)));
+    cx.ignored("retry_priority", retry_priority.is_some());
     policy.previous_priorities = retry_priority
         .as_ref()
         .and_then(|value| cx.field("retry_priority", |cx| priority(cx, value)));
@@ -173,7 +174,10 @@ fn predicate(cx: &mut Context, value: &RetryHostPredicate, policy: &mut RetryPol
         "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
         | "envoy.retry_host_predicates.previous_hosts" => policy.avoid_previous_hosts = true,
         "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate"
-        | "envoy.retry_host_predicates.omit_canary_hosts" => policy.omit_canary_hosts = true,
+        | "envoy.retry_host_predicates.omit_canary_hosts" => {
+            policy.omit_canary_hosts = true;
+            cx.ignored("", true);
+        }
         "envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig"
         | "envoy.retry_host_predicates.omit_host_metadata" => cx.ignored("", true),
         _ => cx.reject(

@@ -84,10 +84,10 @@ pub(super) fn treat<B>(
         for name in internal_only {
             headers.remove(name);
         }
-        if let Some(ip) = client.ip.filter(|_| edge) {
-            if let Ok(value) = HeaderValue::try_from(ip.to_string()) {
-                headers.insert(EXTERNAL_ADDRESS, value);
-            }
+        if let Some(ip) = client.ip.filter(|_| edge)
+            && let Ok(value) = HeaderValue::try_from(ip.to_string())
+        {
+            headers.insert(EXTERNAL_ADDRESS, value);
         }
     }
     request_id(headers, config, edge);
@@ -258,10 +258,10 @@ fn request_id(headers: &mut HeaderMap, config: &HttpConnectionManager, edge: boo
 
 fn set_scheme<B>(request: &mut Request<B>, scheme: &str) {
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
-    if parts.authority.is_some() {
-        if let Ok(scheme) = scheme.parse() {
-            parts.scheme = Some(scheme);
-        }
+    if parts.authority.is_some()
+        && let Ok(scheme) = scheme.parse()
+    {
+        parts.scheme = Some(scheme);
     }
     *request.uri_mut() = http::Uri::from_parts(parts).unwrap_or_default();
 }

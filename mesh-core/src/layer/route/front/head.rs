@@ -139,10 +139,10 @@ pub(super) fn path<B>(
             None => return Err(Kind::PathNormalization.into()),
         };
     }
-    if config.merge_slashes {
-        if let Cow::Owned(path) = path::merge_slashes(&new) {
-            new = Cow::Owned(path);
-        }
+    if config.merge_slashes
+        && let Cow::Owned(path) = path::merge_slashes(&new)
+    {
+        new = Cow::Owned(path);
     }
     if let Cow::Owned(new) = new {
         request.set_path(&new);
