@@ -29,6 +29,9 @@ struct Arguments {
     /// End after so many seconds
     #[arg(long = "for", value_name = "SECONDS", value_parser = seconds)]
     length: Option<Duration>,
+    /// Run everything in this one process: the mesh inside the services, no sidecar
+    #[arg(long)]
+    embedded: bool,
     /// Show the sidecars' access log among the notes
     #[arg(long)]
     access_log: bool,
@@ -96,6 +99,7 @@ fn demo(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         load: arguments.load,
         length: arguments.length,
         access_log: arguments.access_log,
+        embedded: arguments.embedded,
     };
     let outcome = runtime.block_on(run::run(options));
     // A blocking read (of a name, of a terminal) must not hold the end up.

@@ -211,12 +211,12 @@ impl Fleet {
         }
     }
 
-    /// The Prometheus text of each one that answers.
-    pub(super) async fn metrics(&self) -> Vec<String> {
+    /// The text at `path` of each one that answers.
+    pub(super) async fn texts(&self, path: &'static str) -> Vec<String> {
         let mut asked = JoinSet::new();
         for proxy in &self.proxies {
             let admin = proxy.admin.clone();
-            asked.spawn(async move { admin.text("/stats/prometheus").await });
+            asked.spawn(async move { admin.text(path).await });
         }
         asked.join_all().await.into_iter().flatten().collect()
     }

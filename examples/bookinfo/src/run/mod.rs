@@ -2,7 +2,9 @@
 
 mod admin;
 mod apps;
+mod embedded;
 mod fleet;
+mod state;
 
 use std::{
     io::{self, IsTerminal as _},
@@ -23,6 +25,7 @@ use crate::{
 };
 
 pub use apps::AppError;
+pub use embedded::EmbeddedError;
 pub use fleet::{FleetError, MESHD};
 
 /// How long the sidecars may take to become ready.
@@ -42,6 +45,8 @@ pub struct Options {
     pub length: Option<Duration>,
     /// Whether the sidecars' standard output, their access log, is shown.
     pub access_log: bool,
+    /// Everything in this one process, without any sidecar.
+    pub embedded: bool,
 }
 
 /// Why a run failed.
@@ -56,6 +61,9 @@ pub enum RunError {
     /// A sidecar or the gateway did not start, or died.
     #[error(transparent)]
     Fleet(#[from] FleetError),
+    /// The mesh inside this process did not start.
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedError),
     /// The terminal, or the signals.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -69,14 +77,18 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let world = World::read(&options.mesh)?;
     let mut ends = Ends::new(options.length)?;
     let (notes, mut noted) = mpsc::unbounded_channel();
-    let apps = apps::Apps::start(&world).await?;
-    let mut fleet = fleet::Fleet::start(&world, &options, &notes)?;
+    let mut world_runs = if options.embedded {
+        Running::Embedded(embedded::Embedded::start(&world, &options, START).await?)
+    } else {
+        let apps = apps::Apps::start(&world).await?;
+        Running::Sidecars(fleet::Fleet::start(&world, &options, &notes)?, apps)
+    };
     let ready = tokio::select! {
-        ready = fleet.ready(START) => ready.map(|()| true),
+        ready = world_runs.ready() => ready.map(|()| true),
         () = ends.asked() => Ok(false),
     };
     let outcome = match ready {
-        Ok(true) => watch(&world, &options, &mut fleet, ends, &mut noted).await,
+        Ok(true) => watch(&world, &options, &mut world_runs, ends, &mut noted).await,
         Ok(false) => Ok(None),
         Err(error) => Err(error.into()),
     };
@@ -89,10 +101,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         Some(load) => Some(load.stop(deadline).await),
         None => None,
     };
-    for cut in fleet.drain(deadline).await {
-        eprintln!("{cut} still had requests in flight and was ended");
-    }
-    apps.stop(deadline).await;
+    world_runs.end(deadline).await;
     // What was said since the last view, on the way to the end or before there was any view.
     while let Ok(note) = noted.try_recv() {
         eprintln!("{note}");
@@ -103,11 +112,67 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     outcome
 }
 
+/// What runs: the applications and what joins them.
+enum Running {
+    /// Each application behind a sidecar process.
+    Sidecars(fleet::Fleet, apps::Apps),
+    /// All in this process.
+    Embedded(embedded::Embedded),
+}
+
+impl Running {
+    async fn ready(&mut self) -> Result<(), FleetError> {
+        match self {
+            Self::Sidecars(fleet, _) => fleet.ready(START).await,
+            Self::Embedded(_) => Ok(()),
+        }
+    }
+
+    async fn metrics(&self) -> Vec<String> {
+        match self {
+            Self::Sidecars(fleet, _) => fleet.texts("/stats/prometheus").await,
+            Self::Embedded(embedded) => embedded.metrics(),
+        }
+    }
+
+    async fn config(&self) -> state::Gathered {
+        match self {
+            Self::Sidecars(fleet, _) => {
+                let mut gathered = state::Gathered::default();
+                for text in fleet.texts("/config_status").await {
+                    gathered.admin(&text);
+                }
+                gathered
+            }
+            Self::Embedded(embedded) => embedded.config(),
+        }
+    }
+
+    async fn died(&mut self) -> FleetError {
+        match self {
+            Self::Sidecars(fleet, _) => fleet.died().await,
+            Self::Embedded(_) => std::future::pending().await,
+        }
+    }
+
+    async fn end(self, deadline: Instant) {
+        match self {
+            Self::Sidecars(fleet, apps) => {
+                for cut in fleet.drain(deadline).await {
+                    eprintln!("{cut} still had requests in flight and was ended");
+                }
+                apps.stop(deadline).await;
+            }
+            Self::Embedded(embedded) => embedded.stop(deadline).await,
+        }
+    }
+}
+
 /// Shows the table until the end. The load that was started goes on; it is for the caller to stop.
 async fn watch(
     world: &World,
     options: &Options,
-    fleet: &mut fleet::Fleet,
+    running: &mut Running,
     mut ends: Ends,
     noted: &mut mpsc::UnboundedReceiver<String>,
 ) -> Result<Option<Load>, RunError> {
@@ -121,14 +186,23 @@ async fn watch(
     };
     view.note(format!("ready: {}", view.page));
     let mut figures = Figures::default();
+    // Remarks are said once, however often they are reported.
+    let mut told = std::collections::BTreeSet::new();
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = seconds.tick() => {
-                let texts = fleet.metrics().await;
+                let texts = running.metrics().await;
                 figures.take(std::time::Instant::now(), texts.iter().map(String::as_str));
                 view.rows = figures.rows();
+                let gathered = running.config().await;
+                view.config = gathered.state();
+                for note in gathered.notes() {
+                    if told.insert(note.clone()) {
+                        view.note(note);
+                    }
+                }
             }
             Some(note) = noted.recv() => {
                 view.note(note);
@@ -138,7 +212,7 @@ async fn watch(
             }
             Some(input) = keys.recv() => if input == Input::Quit { break },
             () = ends.asked() => break,
-            error = fleet.died() => return Err(error.into()),
+            error = running.died() => return Err(error.into()),
         }
         show.show(&view)?;
     }

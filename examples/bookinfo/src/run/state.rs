@@ -1,0 +1,99 @@
+//! The state of the configuration, gathered from all proxies.
+
+use std::collections::BTreeSet;
+
+use mesh_core::snapshot::StatusReport;
+use serde_json::Value;
+
+use crate::watch::ConfigState;
+
+/// What all proxies say of the configuration, each thing once.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    proxies: usize,
+    rejections: BTreeSet<String>,
+    notes: BTreeSet<String>,
+}
+
+impl Gathered {
+    /// Adds a mesh inside this process.
+    pub(super) fn embedded(&mut self, report: &StatusReport) {
+        if report.generation == 0 {
+            return;
+        }
+        self.proxies += 1;
+        self.rejections
+            .extend(report.rejections.iter().map(ToString::to_string));
+        let notes = report.notes.iter();
+        self.notes
+            .extend(notes.map(|note| note_line(&note.resource, &note.path, &note.reason)));
+    }
+
+    /// Adds what a proxy answers at `/config_status`.
+    pub(super) fn admin(&mut self, text: &str) {
+        let Ok(status) = serde_json::from_str::<Value>(text) else {
+            return;
+        };
+        self.proxies += 1;
+        let list = |key: &str| {
+            status
+                .get(key)
+                .and_then(Value::as_array)
+                .cloned()
+                .unwrap_or_default()
+        };
+        let field = |object: &Value, key: &str| {
+            object
+                .get(key)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        for one in list("rejections") {
+            let line = note_line(
+                &field(&one, "resource"),
+                &field(&one, "path"),
+                &field(&one, "reason"),
+            );
+            let place = field(&one, "location");
+            self.rejections.insert(if place.is_empty() {
+                line
+            } else {
+                format!("{place}: {line}")
+            });
+        }
+        for one in list("not_acting") {
+            self.notes.insert(note_line(
+                &field(&one, "resource"),
+                &field(&one, "path"),
+                &field(&one, "reason"),
+            ));
+        }
+    }
+
+    /// One state for all.
+    pub(super) fn state(&self) -> ConfigState {
+        if !self.rejections.is_empty() {
+            return ConfigState::Refused(self.rejections.iter().cloned().collect());
+        }
+        match self.proxies {
+            0 => ConfigState::Unknown,
+            proxies => ConfigState::InForce(format!(
+                "{proxies} proxies agree, {} remarks",
+                self.notes.len()
+            )),
+        }
+    }
+
+    /// What has no effect, or is otherwise worth a word.
+    pub(super) fn notes(self) -> BTreeSet<String> {
+        self.notes
+    }
+}
+
+fn note_line(resource: &str, path: &str, reason: &str) -> String {
+    match path {
+        "" => format!("{resource}: {reason}"),
+        path => format!("{resource}: {path}: {reason}"),
+    }
+}
