@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -105,7 +106,7 @@ impl Embedded {
         for workload in &world.workloads {
             let mesh = this
                 .mesh(
-                    ProxyKind::Sidecar,
+                    (ProxyKind::Sidecar, None),
                     &workload.namespace,
                     &workload.pod,
                     options,
@@ -117,7 +118,7 @@ impl Embedded {
         let gateway = &world.gateway;
         let mesh = this
             .mesh(
-                ProxyKind::Router,
+                (ProxyKind::Router, Some(gateway.address.ip())),
                 &gateway.namespace,
                 &gateway.pod,
                 options,
@@ -131,7 +132,7 @@ impl Embedded {
     /// A mesh for one workload, with its first configuration.
     async fn mesh(
         &mut self,
-        kind: ProxyKind,
+        (kind, bind): (ProxyKind, Option<IpAddr>),
         namespace: &str,
         pod: &str,
         options: &Options,
@@ -139,6 +140,7 @@ impl Embedded {
     ) -> Result<Mesh, EmbeddedError> {
         let spec = ProxySpec {
             kind,
+            bind: bind.map(|ip| ip.to_string()),
             namespace: namespace.to_owned(),
             name: pod.to_owned(),
             ..ProxySpec::default()

@@ -298,6 +298,9 @@ impl Role {
             SocketAddr::new(admin.ip(), 15021).to_string().into(),
             "--metrics".into(),
             SocketAddr::new(admin.ip(), 15090).to_string().into(),
+            // A gateway listens on its Pod's address only; a sidecar's listeners have theirs in the configuration.
+            "--bind".into(),
+            admin.ip().to_string().into(),
         ]
     }
 }

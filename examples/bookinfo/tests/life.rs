@@ -1,0 +1,211 @@
+//! The demo's own life: its start, broken edits, the table, the death of a sidecar, and its end.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use support::{Demo, LONG, Mode, is_free, kill, processes};
+
+const REVIEWS: &str = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: reviews}\nspec:\n  hosts: [reviews]\n  http:\n  - route:\n    - destination: {host: reviews, subset: v3}\n";
+
+/// Ends by signal with nothing left: no process, no port.
+async fn ends_clean(demo: Demo, signal: &str) -> String {
+    let world = demo.world.clone();
+    let folder = demo.folder.clone();
+    demo.signal(signal).await;
+    let (code, text, took) = demo.end().await;
+    assert_eq!(code, Some(0), "{text}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(processes(&folder), [], "processes are left");
+    let of_workloads = world
+        .workloads
+        .iter()
+        .flat_map(|w| [w.application, w.inbound, w.outbound, w.admin()]);
+    for address in of_workloads.chain([world.gateway.address, world.gateway.admin()]) {
+        assert!(is_free(address), "{address} is still in use");
+    }
+    text
+}
+
+#[tokio::test]
+async fn ctrl_c_under_load_loses_nothing_with_sidecars() {
+    let mut demo = Demo::start(Mode::Sidecars, 41, &["--load", "50"]).await;
+    demo.until("the table shows the page's calls", LONG, |text| {
+        text.contains("productpage-v1 -> reviews/v3 rps=")
+    })
+    .await;
+    let text = ends_clean(demo, "INT").await;
+    assert!(
+        text.contains("istio-ingressgateway -> productpage/v1 rps="),
+        "{text}"
+    );
+    assert!(text.contains(" 0 failed, 0 not sent"), "{text}");
+}
+
+#[tokio::test]
+async fn ctrl_c_under_load_loses_nothing_embedded() {
+    let mut demo = Demo::start(Mode::Embedded, 42, &["--load", "50"]).await;
+    demo.until("the table shows the page's calls", LONG, |text| {
+        text.contains("productpage-v1 -> reviews/v3 rps=")
+    })
+    .await;
+    assert_eq!(demo.proxies(), [], "embedded needs no other process");
+    let text = ends_clean(demo, "INT").await;
+    assert!(text.contains(" 0 failed, 0 not sent"), "{text}");
+}
+
+#[tokio::test]
+async fn it_ends_by_itself() {
+    let start = Instant::now();
+    let demo = Demo::start(Mode::Sidecars, 43, &["--for", "2"]).await;
+    let (code, text, _) = demo.end().await;
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        (2.0..9.0).contains(&start.elapsed().as_secs_f64()),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_sidecar_that_dies_is_named_and_ends_the_run() {
+    let demo = Demo::start(Mode::Sidecars, 44, &[]).await;
+    let folder = demo.folder.clone();
+    let proxies = demo.proxies();
+    assert_eq!(
+        proxies.len(),
+        8,
+        "seven sidecars and a gateway: {proxies:?}"
+    );
+    let (victim, _) = proxies
+        .iter()
+        .find(|(_, line)| line.contains("default/reviews-v3"))
+        .expect("a sidecar of reviews v3");
+    kill("KILL", *victim).await;
+    let (code, text, _) = demo.end().await;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(
+        text.contains("sidecar of reviews-v3 died: signal: 9"),
+        "{text}"
+    );
+    assert_eq!(processes(&folder), []);
+}
+
+#[tokio::test]
+async fn sidecars_end_when_the_demo_is_killed() {
+    let demo = Demo::start(Mode::Sidecars, 45, &[]).await;
+    let folder = demo.folder.clone();
+    demo.signal("KILL").await;
+    demo.end().await;
+    let deadline = Instant::now() + LONG;
+    while !processes(&folder).is_empty() {
+        assert!(Instant::now() < deadline, "left: {:?}", processes(&folder));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_broken_edit_is_refused_with_its_place_and_the_last_good_one_stays_with_sidecars() {
+    broken_edit(Mode::Sidecars, 46).await;
+}
+
+#[tokio::test]
+async fn a_broken_edit_is_refused_with_its_place_and_the_last_good_one_stays_embedded() {
+    broken_edit(Mode::Embedded, 47).await;
+}
+
+async fn broken_edit(mode: Mode, block: u8) {
+    let mut demo = Demo::start(mode, block, &[]).await;
+    demo.write("mine.yaml", REVIEWS);
+    all_red(&demo).await;
+    demo.write("mine.yaml", &REVIEWS.replace("subset: v3", "subsett: v1"));
+    demo.until("the refusal is shown", LONG, |text| {
+        text.contains("config refused")
+    })
+    .await;
+    let text = demo.text();
+    for part in [
+        "mine.yaml:8:",
+        "VirtualService",
+        "default/reviews",
+        "subsett",
+        "subset",
+    ] {
+        assert!(text.contains(part), "{part} is missing:\n{text}");
+    }
+    all_red(&demo).await;
+    demo.write("mine.yaml", &REVIEWS.replace("subset: v3", "subset: v2"));
+    let deadline = Instant::now() + LONG;
+    while demo.page(None).await.stars() != "black" {
+        assert!(
+            Instant::now() < deadline,
+            "the repaired file does not act:\n{}",
+            demo.text()
+        );
+    }
+    demo.until("all is well again", LONG, |text| {
+        text.rfind("config in force") > text.rfind("config refused")
+    })
+    .await;
+    ends_clean(demo, "TERM").await;
+}
+
+async fn all_red(demo: &Demo) {
+    let deadline = Instant::now() + LONG;
+    while !demo
+        .pages(6, None)
+        .await
+        .iter()
+        .all(|page| page.stars() == "red")
+    {
+        assert!(Instant::now() < deadline, "{}", demo.text());
+    }
+}
+
+#[tokio::test]
+async fn of_two_files_with_one_object_the_later_acts_and_both_are_named() {
+    let mut demo = Demo::start(Mode::Sidecars, 48, &[]).await;
+    demo.write("a.yaml", REVIEWS);
+    all_red(&demo).await;
+    demo.write("b.yaml", &REVIEWS.replace("v3", "v2"));
+    demo.until("both files are named", LONG, |text| {
+        text.lines()
+            .any(|l| l.contains("a.yaml") && l.contains("b.yaml"))
+    })
+    .await;
+    let deadline = Instant::now() + LONG;
+    while !demo
+        .pages(6, None)
+        .await
+        .iter()
+        .all(|page| page.stars() == "black")
+    {
+        assert!(Instant::now() < deadline, "{}", demo.text());
+    }
+    // What is changed later wins, whatever the files' names are.
+    demo.write("a.yaml", &format!("# once more\n{REVIEWS}"));
+    all_red(&demo).await;
+    ends_clean(demo, "TERM").await;
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named() {
+    let folder = std::env::temp_dir().join(format!("bookinfo-taken-{}", std::process::id()));
+    bookinfo::world::copy_to_block(&support::shipped("mesh"), &folder, 49)
+        .expect("a writable temporary folder");
+    for address in ["127.49.0.3:9081", "127.49.0.250:8080"] {
+        let _taken = std::net::TcpListener::bind(address).expect("a free address");
+        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_bookinfo"))
+            .arg("--mesh")
+            .arg(&folder)
+            .output();
+        let output = tokio::time::timeout(LONG, output)
+            .await
+            .expect("it ends")
+            .expect("cargo built the program");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains(address), "{address} is not named: {text}");
+    }
+    std::fs::remove_dir_all(&folder).expect("the folder made above");
+}

@@ -1,0 +1,286 @@
+//! Istio's own bookinfo files and ours, each copied into the mesh folder of a running demo and taken out again.
+
+mod support;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use bookinfo::caller::Plain;
+use http::StatusCode;
+use tokio::time::{Instant, sleep};
+
+use support::{Demo, LONG, Mode, fetch, istio_sample, shipped};
+
+/// What must be true while a file is in the folder.
+enum Wanted {
+    /// Pages of a user (or of nobody) show these stars, all of them and no others.
+    Stars(Option<&'static str>, &'static [&'static str]),
+    /// Of 100 pages, so many (from, to) show these stars.
+    Share(&'static str, usize, usize),
+    /// A path of the gateway answers with this status.
+    Status(&'static str, u16),
+    /// A page of a user takes so long, in milliseconds (from, to).
+    Time(Option<&'static str>, u64, u64),
+    /// The sidecar's HTTP proxy answers so for this authority.
+    Egress(&'static str, u16),
+    /// The demo says so.
+    Said(&'static str),
+}
+
+use Wanted::{Egress, Said, Share, Stars, Status, Time};
+
+const ANY: &[&str] = &["v1", "black", "red"];
+
+/// Istio's own files, `samples/bookinfo/networking`.
+const ISTIO: [(&str, &[Wanted]); 17] = [
+    (
+        "certmanager-gateway.yaml",
+        &[
+            Status("/.well-known/acme-challenge/x", 503),
+            Stars(None, ANY),
+        ],
+    ),
+    (
+        "destination-rule-all.yaml",
+        &[Stars(None, ANY), Status("/api/v1/products/0", 200)],
+    ),
+    ("destination-rule-reviews.yaml", &[Stars(None, ANY)]),
+    (
+        "egress-rule-google-apis.yaml",
+        &[
+            Egress("www.googleapis.com", 503),
+            Stars(None, ANY),
+            Said("www.googleapis.com"),
+        ],
+    ),
+    (
+        "fault-injection-details-v1.yaml",
+        &[Status("/api/v1/products/0", 555), Stars(None, ANY)],
+    ),
+    (
+        "virtual-service-all-v1.yaml",
+        &[Stars(None, &["v1"]), Status("/api/v1/products/0", 200)],
+    ),
+    (
+        "virtual-service-details-v2.yaml",
+        &[Status("/api/v1/products/0", 503), Stars(None, ANY)],
+    ),
+    ("virtual-service-ratings-db.yaml", &[Stars(None, &["red"])]),
+    (
+        "virtual-service-ratings-mysql-vm.yaml",
+        &[
+            Stars(None, &["?"]),
+            Status("/api/v1/products/0/ratings", 503),
+        ],
+    ),
+    (
+        "virtual-service-ratings-mysql.yaml",
+        &[
+            Stars(None, &["?"]),
+            Status("/api/v1/products/0/ratings", 503),
+        ],
+    ),
+    (
+        "virtual-service-ratings-test-abort.yaml",
+        &[Stars(Some("jason"), &["v1", "?"]), Stars(None, ANY)],
+    ),
+    (
+        "virtual-service-reviews-50-v3.yaml",
+        &[Stars(None, &["v1", "red"]), Share("red", 30, 70)],
+    ),
+    (
+        "virtual-service-reviews-80-20.yaml",
+        &[Stars(None, &["v1", "black"]), Share("black", 5, 40)],
+    ),
+    (
+        "virtual-service-reviews-90-10.yaml",
+        &[Stars(None, &["v1", "black"]), Share("black", 1, 28)],
+    ),
+    (
+        "virtual-service-reviews-jason-v2-v3.yaml",
+        &[Stars(Some("jason"), &["black"]), Stars(None, &["red"])],
+    ),
+    (
+        "virtual-service-reviews-v2-v3.yaml",
+        &[Stars(None, &["black", "red"]), Share("red", 30, 70)],
+    ),
+    ("virtual-service-reviews-v3.yaml", &[Stars(None, &["red"])]),
+];
+
+/// Our own files, `extra/`.
+const OWN: [(&str, &[Wanted]); 4] = [
+    (
+        "jason-sees-stars.yaml",
+        &[Stars(Some("jason"), &["black"]), Stars(None, &["v1"])],
+    ),
+    ("ratings-delay.yaml", &[Stars(None, ANY)]),
+    (
+        "reviews-timeout.yaml",
+        &[Stars(None, &["none"]), Time(None, 900, 2500)],
+    ),
+    ("gateway-health.yaml", &[Status("/bookinfo/health", 200)]),
+];
+
+#[tokio::test]
+async fn every_file_acts_with_sidecars() {
+    play(Mode::Sidecars, 31).await;
+}
+
+#[tokio::test]
+async fn every_file_acts_embedded() {
+    play(Mode::Embedded, 32).await;
+}
+
+/// The files in turn, under load: not one page may fail, whatever the files say.
+async fn play(mode: Mode, block: u8) {
+    let demo = Demo::start(mode, block, &["--load", "20"]).await;
+    for (name, wanted) in ISTIO {
+        let text = istio_sample(name).unwrap_or_else(|| {
+            panic!("{name}: the conformance cases are not beside the repository")
+        });
+        apply(&demo, mode, name, &text, wanted).await;
+    }
+    for (name, wanted) in OWN {
+        let text =
+            std::fs::read_to_string(shipped("extra").join(name)).expect("a file of this package");
+        apply(&demo, mode, name, &text, wanted).await;
+    }
+    delay_for_jason(&demo).await;
+    demo.signal("TERM").await;
+    let (code, text, _) = demo.end().await;
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.contains(" 0 failed, 0 not sent"),
+        "pages failed under reloads:\n{text}"
+    );
+}
+
+async fn apply(demo: &Demo, mode: Mode, name: &str, text: &str, wanted: &[Wanted]) {
+    demo.write(name, text);
+    for wanted in wanted {
+        // Until all proxies have the file, any answer is right.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            match check(demo, mode, wanted).await {
+                Ok(()) => break,
+                Err(seen) if Instant::now() > deadline => {
+                    panic!("{name}, {mode:?}: {seen}\n{}", demo.text())
+                }
+                Err(_) => sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+    demo.remove(name);
+    let deadline = Instant::now() + LONG;
+    while check(demo, mode, &Stars(None, ANY)).await.is_err() {
+        assert!(
+            Instant::now() < deadline,
+            "{name}, {mode:?}: it acts though it was taken out\n{}",
+            demo.text()
+        );
+    }
+}
+
+async fn check(demo: &Demo, mode: Mode, wanted: &Wanted) -> Result<(), String> {
+    let fail = |what: &str, seen: String| Err(format!("{what}: {seen}"));
+    match *wanted {
+        Stars(user, stars) => {
+            let seen: BTreeSet<_> = demo
+                .pages(stars.len() * 12, user)
+                .await
+                .iter()
+                .map(support::Page::stars)
+                .collect();
+            let all = seen == stars.iter().copied().collect();
+            if all {
+                Ok(())
+            } else {
+                fail(
+                    &format!("stars {stars:?} for {user:?}"),
+                    format!("{seen:?}"),
+                )
+            }
+        }
+        Share(stars, from, to) => {
+            let seen = demo
+                .pages(100, None)
+                .await
+                .iter()
+                .filter(|page| page.stars() == stars)
+                .count();
+            if (from..=to).contains(&seen) {
+                Ok(())
+            } else {
+                fail(stars, seen.to_string())
+            }
+        }
+        Status(path, status) => {
+            let (seen, _) = demo.get(path, None).await;
+            if seen.as_u16() == status {
+                Ok(())
+            } else {
+                fail(path, seen.to_string())
+            }
+        }
+        Time(user, from, to) => {
+            let start = Instant::now();
+            demo.page(user).await;
+            let took = start.elapsed().as_millis();
+            let good = (u128::from(from)..=u128::from(to)).contains(&took);
+            if good {
+                Ok(())
+            } else {
+                fail("a page's time in ms", took.to_string())
+            }
+        }
+        Egress(authority, status) => match mode {
+            Mode::Embedded => Ok(()), // no socket leads to the embedded client; the services call nothing outside
+            Mode::Sidecars => {
+                let mut proxy = demo.world.workloads[0].outbound;
+                proxy.set_port(15007);
+                let (seen, _) = fetch(&Plain::new(proxy), authority, "/", None).await;
+                if seen.as_u16() == status {
+                    Ok(())
+                } else {
+                    fail(authority, seen.to_string())
+                }
+            }
+        },
+        Said(text) => {
+            let said = demo.text();
+            if said.contains(text) {
+                Ok(())
+            } else {
+                fail("said", said)
+            }
+        }
+    }
+}
+
+/// Two files at once: jason's reviews come from v2, and ratings is seven seconds late for jason.
+async fn delay_for_jason(demo: &Demo) {
+    for name in ["jason-sees-stars.yaml", "ratings-delay.yaml"] {
+        demo.write(
+            name,
+            &std::fs::read_to_string(shipped("extra").join(name)).expect("a file of this package"),
+        );
+    }
+    let deadline = Instant::now() + LONG;
+    while demo.page(None).await.stars() != "v1" || demo.page(Some("jason")).await.stars() != "none"
+    {
+        assert!(Instant::now() < deadline, "{}", demo.text());
+    }
+    let start = Instant::now();
+    assert_eq!(demo.page(Some("jason")).await.stars(), "none");
+    let took = start.elapsed().as_millis();
+    assert!(
+        (5900..7000).contains(&took),
+        "two times three seconds are wanted, {took} ms seen"
+    );
+    assert_eq!(
+        demo.get("/api/v1/products/0", Some("jason")).await.0,
+        StatusCode::OK
+    );
+    for name in ["jason-sees-stars.yaml", "ratings-delay.yaml"] {
+        demo.remove(name);
+    }
+}
