@@ -315,7 +315,8 @@ fn note_mesh_config(context: &Context, notes: &mut Vec<Note>) {
         ),
     ]
     .into_iter()
-    .filter_map(|(set, name)| set.then(|| name.to_owned()))
+    .filter(|(set, _)| *set)
+    .map(|(_, name)| name.to_owned())
     .collect();
     let keys = topology.iter().flat_map(|topology| topology.ignored.keys());
     set.extend(keys.map(|key| format!("defaultConfig.gatewayTopology.{key}")));
