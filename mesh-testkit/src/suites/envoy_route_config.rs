@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::route::v3 as proto;
 use http::{HeaderName, HeaderValue};
-use mesh_core::model::Action;
+use mesh_core::model::{Action, ClusterChoice};
 use mesh_core::route::{
     ConnectionFacts, Decision, Field, Head, HeadBuf, HeadContext, HeadMut, RouteEntry, RouteTable,
 };
@@ -35,6 +35,7 @@ pub fn run(ctx: &Ctx) -> SuiteResult {
             return result;
         }
     };
+    let mut by_runtime = 0;
     for case in &cases {
         let table = message(&dir.join(text(&case["config"]))).and_then(|message| compile(&message));
         for request in case["requests"].as_array().into_iter().flatten() {
@@ -42,10 +43,30 @@ pub fn run(ctx: &Ctx) -> SuiteResult {
                 Ok(table) => play(table, request),
                 Err(error) => Err(error.clone()),
             };
+            let failed = outcome.is_err();
+            by_runtime +=
+                usize::from(failed && table.as_ref().is_ok_and(|table| rolls(table, request)));
             result.case(text(&request["id"]), outcome);
         }
     }
+    if by_runtime > 0 {
+        result.note(format!(
+            "{by_runtime} of the failures are decided by runtime weights (runtime_key_prefix), whose values the cases do not give"
+        ));
+    }
     result
+}
+
+/// Whether the request's route takes its weights from the runtime.
+fn rolls(table: &RouteTable, request: &Value) -> bool {
+    let decided = head(&request["headers"]).map(|head| table.decide(&head.head()));
+    let Ok(Decision::Forward(forwarding)) = decided else {
+        return false;
+    };
+    match &forwarding.forward().config().cluster {
+        ClusterChoice::Weighted(weighted) => !weighted.runtime_key_prefix.is_empty(),
+        _ => false,
+    }
 }
 
 fn play(table: &RouteTable, request: &Value) -> Result<(), String> {

@@ -100,8 +100,8 @@ mod engine {
 
     /// Most bytes of an automaton. RE2 with its own default refuses at about the same complexity.
     const SIZE_LIMIT: usize = 10 << 20;
-    /// Deepest nesting of groups, as in RE2.
-    const DEPTH_LIMIT: u32 = 1000;
+    /// Deepest nesting of groups. RE2 takes 1,000; the compiler recurses, and a thread's stack must hold that.
+    const DEPTH_LIMIT: u32 = 200;
 
     #[derive(Debug)]
     pub(super) struct Inner {

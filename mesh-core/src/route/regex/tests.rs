@@ -96,3 +96,14 @@ fn substitution_replaces_each_match() {
 fn size_is_limited() {
     assert!(Program::compile(r"(?:\pL{300}\pN{300}){3}").is_err());
 }
+
+#[test]
+fn deep_groups_are_refused_before_the_stack_ends() {
+    let nested = |depth: usize| "(".repeat(depth) + "a" + &")".repeat(depth);
+    assert!(program(&nested(100)).is_match(b"a"));
+    for depth in [200, 1_000, 10_000] {
+        // Whether it compiles does not matter, that it comes back does.
+        let _ = Program::compile(&nested(depth));
+        let _ = Program::compile(&("(?:".repeat(depth) + "a*" + &")*".repeat(depth)));
+    }
+}
