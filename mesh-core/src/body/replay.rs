@@ -47,7 +47,7 @@ struct Shared<B> {
 
 impl<B: MeshBody> ReplayEnd<B> {
     /// Keeps up to `limit` bytes of `source`.
-    pub(crate) fn new(source: RequestBody<B>, limit: u64) -> Self {
+    pub fn new(source: RequestBody<B>, limit: u64) -> Self {
         let ended = source.is_end_stream();
         Self {
             shared: Arc::new(Mutex::new(Shared {
@@ -65,7 +65,7 @@ impl<B: MeshBody> ReplayEnd<B> {
     }
 
     /// A new reading from the start; `None` if the body did not fit.
-    pub(crate) fn read(&self) -> Option<Replay<B>> {
+    pub fn read(&self) -> Option<Replay<B>> {
         let mut shared = lock(&self.shared);
         if shared.overflow {
             return None;
@@ -82,7 +82,7 @@ impl<B: MeshBody> ReplayEnd<B> {
     }
 
     /// Whether the body still can be sent again.
-    pub(crate) fn can_repeat(&self) -> bool {
+    pub fn can_repeat(&self) -> bool {
         !lock(&self.shared).overflow
     }
 }

@@ -57,12 +57,12 @@ impl<B: MeshBody> RequestBody<B> {
     }
 
     /// A body that is read from `replay`.
-    pub(crate) fn replayed(replay: Replay<B>) -> Self {
+    pub fn replayed(replay: Replay<B>) -> Self {
         Self::of(Kind::Replay(replay))
     }
 
     /// Copies what passes into `tee`; a body that cannot be copied any more is left as it is.
-    pub(crate) fn teed(mut self, tee: Tee) -> Self {
+    pub fn teed(mut self, tee: Tee) -> Self {
         self.kind = match std::mem::replace(&mut self.kind, Kind::Empty) {
             Kind::Plain(body) => Kind::Tee(body, Box::new(tee)),
             other => other,

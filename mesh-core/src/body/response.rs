@@ -1,7 +1,6 @@
 //! The response body on its way to the client.
 
 use std::{
-    future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},

@@ -28,11 +28,13 @@ pub mod timeout;
 #[cfg(all(test, feature = "net"))]
 pub(crate) mod tests;
 
+#[cfg(feature = "net")]
+pub use self::request::RoutedRest;
 pub use self::{
     adopt::{Adopt, AdoptFuture, Enter, EnterFuture, Standalone},
     policies::RoutePolicies,
     policy::{ByRoute, Fixed, PolicyOf},
-    request::{Carrier, Exchange, Routed, RoutedRest},
+    request::{Carrier, Exchange, Routed},
 };
 
 /// Whether a request is gRPC, by its content type.

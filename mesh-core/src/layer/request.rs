@@ -106,6 +106,7 @@ impl<B> Carrier for Routed<B> {
 }
 
 /// What a [`Routed`] request has besides its `http` request.
+#[cfg(feature = "net")]
 #[derive(Clone, Debug)]
 pub struct RoutedRest {
     record: Arc<Record>,

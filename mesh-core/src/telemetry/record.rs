@@ -11,7 +11,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::Waker,
     time::{Duration, Instant},
 };
 
@@ -261,10 +261,11 @@ impl Record {
 
     /// Deadlines use `timer` if there is no connection.
     #[cfg(feature = "net")]
-    pub(crate) fn set_timer(self: &mut Arc<Self>, timer: &ConnTimer) {
-        if let Some(own) = Arc::get_mut(self) {
+    pub(crate) fn with_timer(mut self: Arc<Self>, timer: &ConnTimer) -> Arc<Self> {
+        if let Some(own) = Arc::get_mut(&mut self) {
             own.timer = Some(timer.clone());
         }
+        self
     }
 
     /// Bytes of the request body so far.
@@ -332,7 +333,12 @@ impl Record {
 
     /// Ready once the request body has come to its end, or was dropped.
     #[cfg(feature = "net")]
-    pub(crate) fn poll_received(&self, context: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_received(
+        &self,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<()> {
+        use std::task::Poll;
+
         if !self.receiving.load(Ordering::Acquire) {
             return Poll::Ready(());
         }
@@ -375,6 +381,7 @@ impl Record {
     }
 
     /// The head of the upstream's response is there.
+    #[cfg(feature = "client")]
     pub(crate) fn response_begins(&self) {
         let elapsed = self.elapsed();
         self.touch();
@@ -382,6 +389,7 @@ impl Record {
     }
 
     /// An attempt gave no response.
+    #[cfg(feature = "client")]
     pub(crate) fn attempt_failed(&self, error: &crate::Error) {
         if let Some(source) = std::error::Error::source(error) {
             self.late().failure = Some(source.to_string().into());

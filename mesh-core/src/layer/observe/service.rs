@@ -64,11 +64,12 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let grpc = is_grpc(request.headers());
-        let mut record = Record::begin(self.connection.clone(), request.version(), grpc);
+        let record = Record::begin(self.connection.clone(), request.version(), grpc);
         #[cfg(feature = "net")]
-        if let Some(timer) = &self.timer {
-            Record::set_timer(&mut record, timer);
-        }
+        let record = match &self.timer {
+            Some(timer) => record.with_timer(timer),
+            None => record,
+        };
         let request = request.map(|body| RequestBody::observed(body, &record));
         let guard = Guard::new(record.clone(), self.sink.clone());
         ResponseFuture::new(self.inner.call(Exchange { request, record }), guard)
