@@ -125,8 +125,12 @@ where
             );
             return Phase::Over;
         }
-        let io = Prefixed::new(bytes, stream);
-        match version.chain(chain) {
+        self.serve(Prefixed::new(bytes, stream), accepted, version.chain(chain))
+    }
+
+    /// Begins to serve a connection that a chain took.
+    fn serve(&mut self, io: Raw, accepted: Accepted, chain: &Chain) -> Phase<F, X> {
+        match chain {
             Chain::Http(stats) => {
                 let service = self.factory.http(&accepted);
                 let conn = HttpConn {
@@ -154,7 +158,12 @@ where
                 }
                 None => {
                     let reason = Unserved::Refused("TCP is not served here".into());
-                    self.unserved(&accepted.listener, Some(chain), &accepted.conn, reason);
+                    self.unserved(
+                        &accepted.listener,
+                        Some(accepted.chain),
+                        &accepted.conn,
+                        reason,
+                    );
                     Phase::Over
                 }
             },
