@@ -105,7 +105,7 @@ where
         dump: facts.dump,
     };
     serve_pages(&admin, &options, facts.admin)?;
-    let mut manager = Manager::new(stats, bound);
+    let mut manager = Manager::new(stats, bound, mesh.metrics().clone());
     manager.apply(&workers, &first, true)?;
     lifecycle.set(State::Live);
     tracing::info!(
