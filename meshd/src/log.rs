@@ -93,7 +93,9 @@ impl LogControl {
             ));
         }
         let level = directive(level).ok_or_else(|| format!("{level:?} is not a level"))?;
-        self.change(|levels| drop(levels.components.insert(component.to_owned(), level)))
+        self.change(|levels| {
+            levels.components.insert(component.to_owned(), level);
+        })
     }
 
     fn change(&self, change: impl FnOnce(&mut Levels)) -> Result<(), String> {

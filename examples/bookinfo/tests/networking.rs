@@ -158,7 +158,7 @@ async fn apply(demo: &Demo, mode: Mode, name: &str, text: &str, wanted: &[Wanted
     demo.write(name, text);
     for wanted in wanted {
         // Until all proxies have the file, any answer is right.
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + LONG;
         loop {
             match check(demo, mode, wanted).await {
                 Ok(()) => break,
