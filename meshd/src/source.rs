@@ -18,7 +18,10 @@ use crate::{
 };
 
 /// An opened source.
-#[allow(clippy::large_enum_variant, reason = "one exists, and it is moved twice")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one exists, and it is moved twice"
+)]
 pub(crate) enum Opened {
     /// Envoy's bootstrap.
     File(FileSource, Facts),
