@@ -507,7 +507,7 @@ mod tests {
             .expect("Envoy's flags");
         assert_eq!(options.concurrency, 1);
         assert!(
-            matches!(options.source, Source::File(path) if path == PathBuf::from("envoy.yaml"))
+            matches!(options.source, Source::File(path) if path == std::path::Path::new("envoy.yaml"))
         );
         assert!(options.ignored.is_empty());
         assert_eq!(options.log_level, LogLevel::Critical);
