@@ -464,7 +464,7 @@ fn not_found() -> Response<Full<Bytes>> {
     text(StatusCode::NOT_FOUND, format!("invalid path. {}", help()))
 }
 
-/// An address that nothing listens on yet, for the bind that follows.
+/// Opens the socket of one of the smaller servers, without sharing its port.
 pub(crate) fn bind(what: &str, addr: SocketAddr) -> Result<std::net::TcpListener, crate::Failure> {
     let listener = std::net::TcpListener::bind(addr)
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
