@@ -7,9 +7,6 @@ mod future;
 mod layer;
 mod service;
 
-#[cfg(test)]
-mod tests;
-
 pub use self::{
     future::ResponseFuture,
     layer::{AdmitLayer, ByShadow, FixedAdmit},

@@ -11,9 +11,6 @@ mod table;
 #[cfg(feature = "net")]
 mod upgrade;
 
-#[cfg(test)]
-mod tests;
-
 #[cfg(feature = "net")]
 pub use self::upgrade::{Ends, Upgrading};
 pub use self::{
