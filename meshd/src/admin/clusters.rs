@@ -15,13 +15,9 @@ use super::{Admin, Query, dump, json_page, text};
 
 impl Admin {
     pub(super) fn clusters(&self, query: Query<'_>) -> Response<Full<Bytes>> {
-        let filter = match query
-            .get("filter")
-            .map(|pattern| mesh_core::model::Regex::parse(&format!(".*(?:{pattern}).*")))
-        {
-            Some(Err(error)) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
-            Some(Ok(regex)) => Some(regex),
-            None => None,
+        let filter = match query.filter() {
+            Ok(filter) => filter,
+            Err(error) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
         };
         let all = self.mesh.clusters().all();
         let mut clusters: Vec<_> = all

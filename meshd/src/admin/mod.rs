@@ -13,7 +13,10 @@ use std::{
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use http_body_util::Full;
-use mesh_core::snapshot::Mesh;
+use mesh_core::{
+    model::{Regex, RegexError},
+    snapshot::Mesh,
+};
 use serde_json::json;
 
 pub(crate) use self::server::serve;
@@ -303,13 +306,9 @@ impl Admin {
     }
 
     fn stats_page(&self, query: Query<'_>) -> Response<Full<Bytes>> {
-        let filter = match query
-            .get("filter")
-            .map(|pattern| mesh_core::model::Regex::parse(&format!(".*(?:{pattern}).*")))
-        {
-            Some(Err(error)) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
-            Some(Ok(regex)) => Some(regex),
-            None => None,
+        let filter = match query.filter() {
+            Ok(filter) => filter,
+            Err(error) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
         };
         let used = query.has("usedonly");
         let stats = self.stats().finish(|stat| {
@@ -396,6 +395,14 @@ impl Query<'_> {
 
     fn has(self, name: &str) -> bool {
         self.get(name).is_some()
+    }
+
+    /// The expression of `filter`, which matches a part of a name; `None`: no filter was given.
+    fn filter(self) -> Result<Option<Regex>, RegexError> {
+        let pattern = self.get("filter");
+        pattern
+            .map(|pattern| Regex::parse(&format!(".*(?:{pattern}).*")))
+            .transpose()
     }
 }
 
