@@ -124,8 +124,17 @@ async fn starts_takes_edits_within_a_second_and_keeps_what_was_good() {
     temp.write("services.yaml", SERVICES);
     temp.write("reviews.yaml", &rule("v1", "5s"));
     let mut source = IstioSource::new(options(&temp.0)).expect("a folder");
+    assert_eq!(source.workload(), None, "nothing is read yet");
     let update = next(&mut source).await;
     assert!(update.rejections.is_empty(), "{:?}", update.rejections);
+    let identity = source.workload().expect("the Pod tells it");
+    assert_eq!(&*identity.name, "productpage-v1");
+    assert_eq!(&*identity.app, "productpage");
+    assert_eq!(&*identity.version, "v1");
+    assert_eq!(&*identity.canonical_service, "productpage");
+    assert_eq!(&*identity.canonical_revision, "v1");
+    assert_eq!(&*identity.namespace, "default");
+    assert_eq!(&*identity.cluster, "Kubernetes");
     let clusters = cluster_names(&update);
     assert!(
         clusters

@@ -56,10 +56,7 @@ where
 {
     let mut signals = Signals::listen()?;
     let options = Arc::new(options);
-    let (mesh, driver) = Mesh::builder()
-        .workload(facts.workload.clone())
-        .source(source)
-        .build();
+    let (mesh, driver) = Mesh::builder().source(source).build();
     let lifecycle = Lifecycle::new();
     let mut driving = tokio::spawn(driver.run());
     let mut watch = mesh.watch();

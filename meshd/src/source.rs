@@ -2,7 +2,6 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use mesh_core::telemetry::metrics::Workload;
 use mesh_xds::{
     file::{FileError, FileSource},
     graph::{Dump, DumpOptions},
@@ -35,8 +34,6 @@ pub(crate) struct Facts {
     pub(crate) admin: Option<SocketAddr>,
     /// A refusal in the first configuration ends the program, as with Envoy's static file.
     pub(crate) strict_start: bool,
-    /// Who this proxy is, in metrics.
-    pub(crate) workload: Workload,
     /// The resources as they were sent.
     pub(crate) dump: Arc<dyn Fn(bool) -> Vec<serde_json::Value> + Send + Sync>,
 }
@@ -58,16 +55,10 @@ fn file(source: Result<FileSource, FileError>) -> Result<Opened, Failure> {
         .admin
         .as_ref()
         .and_then(|address| address.socket());
-    let node = &source.bootstrap().node;
-    let workload = Workload {
-        name: node.id.clone(),
-        ..Workload::default()
-    };
     let facts = Facts {
         admin,
         strict_start: true,
         dump: dump(source.dump()),
-        workload,
     };
     Ok(Opened::File(source, facts))
 }
@@ -95,16 +86,10 @@ fn folder(args: &FolderArgs, gateway: bool) -> Result<Opened, Failure> {
     istio.strict = args.strict;
     istio.insecure_skip = args.insecure_skip.iter().cloned().collect();
     let source = IstioSource::new(istio).map_err(|error| Failure::Source(error.to_string()))?;
-    let workload = Workload {
-        name: name.into(),
-        namespace: namespace.into(),
-        ..Workload::default()
-    };
     let facts = Facts {
         admin: None,
         strict_start: false,
         dump: dump(source.dump()),
-        workload,
     };
     Ok(Opened::Folder(source, facts))
 }

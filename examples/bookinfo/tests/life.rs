@@ -11,7 +11,7 @@ const REVIEWS: &str = "apiVersion: networking.istio.io/v1\nkind: VirtualService\
 /// Ends by signal with nothing left: no process, no port.
 async fn ends_clean(demo: Demo, signal: &str) -> String {
     let world = demo.world.clone();
-    let folder = demo.folder.clone();
+    let folder = demo.folder.to_path_buf();
     demo.signal(signal).await;
     let (code, text, took) = demo.end().await;
     assert_eq!(code, Some(0), "{text}");
@@ -70,7 +70,7 @@ async fn it_ends_by_itself() {
 #[tokio::test]
 async fn a_sidecar_that_dies_is_named_and_ends_the_run() {
     let demo = Demo::start(Mode::Sidecars, 44, &[]).await;
-    let folder = demo.folder.clone();
+    let folder = demo.folder.to_path_buf();
     let proxies = demo.proxies();
     assert_eq!(
         proxies.len(),
@@ -94,7 +94,7 @@ async fn a_sidecar_that_dies_is_named_and_ends_the_run() {
 #[tokio::test]
 async fn sidecars_end_when_the_demo_is_killed() {
     let demo = Demo::start(Mode::Sidecars, 45, &[]).await;
-    let folder = demo.folder.clone();
+    let folder = demo.folder.to_path_buf();
     demo.signal("KILL").await;
     demo.end().await;
     let deadline = Instant::now() + LONG;
@@ -190,14 +190,14 @@ async fn of_two_files_with_one_object_the_later_acts_and_both_are_named() {
 
 #[tokio::test]
 async fn a_port_that_is_taken_is_named() {
-    let folder = std::env::temp_dir().join(format!("bookinfo-taken-{}", std::process::id()));
+    let folder = support::Temp::new("bookinfo-taken");
     bookinfo::world::copy_to_block(&support::shipped("mesh"), &folder, 49)
         .expect("a writable temporary folder");
     for address in ["127.49.0.3:9081", "127.49.0.250:8080"] {
         let _taken = std::net::TcpListener::bind(address).expect("a free address");
         let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_bookinfo"))
             .arg("--mesh")
-            .arg(&folder)
+            .arg(&*folder)
             .output();
         let output = tokio::time::timeout(LONG, output)
             .await
@@ -207,5 +207,4 @@ async fn a_port_that_is_taken_is_named() {
         assert_eq!(output.status.code(), Some(1), "{text}");
         assert!(text.contains(address), "{address} is not named: {text}");
     }
-    std::fs::remove_dir_all(&folder).expect("the folder made above");
 }

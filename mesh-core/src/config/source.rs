@@ -2,7 +2,10 @@
 
 use std::{fmt, future::Future, sync::Arc};
 
-use crate::model::{Cluster, ClusterLoadAssignment, Listener, Name, Note, RouteConfiguration};
+use crate::{
+    model::{Cluster, ClusterLoadAssignment, Listener, Name, Note, RouteConfiguration},
+    telemetry::metrics::Workload,
+};
 
 /// A source of configuration, pulled by the driver.
 ///
@@ -22,6 +25,12 @@ pub trait ConfigSource: Send {
 
     /// Tells what became of the last update.
     fn report(&mut self, outcome: &Outcome);
+
+    /// The workload that the configuration is for, which labels its metrics; asked after the first update. `None`, the
+    /// default: the source does not know.
+    fn workload(&self) -> Option<Workload> {
+        None
+    }
 }
 
 /// Changes since the last update, applied whole in this order: clusters, endpoints, routes, listeners, removals.

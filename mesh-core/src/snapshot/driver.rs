@@ -91,7 +91,7 @@ impl MeshBuilder<()> {
 }
 
 impl<S> MeshBuilder<S> {
-    /// Says which workload this process belongs to, for the labels of its metrics.
+    /// Says which workload this process belongs to, for the labels of its metrics; without it, the source says it.
     #[must_use]
     pub fn workload(mut self, workload: Workload) -> Self {
         self.metrics = Metrics::new(workload);
@@ -148,6 +148,7 @@ impl<S: ConfigSource> Driver<S> {
     /// Applies an update and reports to the source; [`Driver::run`] does this for each.
     pub fn apply(&mut self, update: Update) {
         let notes = update.notes.clone();
+        self.mesh.metrics.belong_to(|| self.source.workload());
         let (snapshot, outcome) = self.compiler.apply(update);
         for rejection in &outcome.rejections {
             tracing::warn!(%rejection, "Configuration refused, the last good version stays in force");

@@ -9,6 +9,7 @@ use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::core::v3::Metadata;
 use mesh_core::config::{ConfigSource, Outcome, Rejection, SourceError, Update};
 use mesh_core::model::{Name, Note};
+use mesh_core::telemetry::metrics::Workload as Identity;
 use prost::Message;
 
 use super::api::Gateway;
@@ -136,6 +137,7 @@ impl IstioSource {
             generation: 0,
             unsettled: false,
             ready: None,
+            identity: None,
         };
         Ok(Self {
             worker: Arc::new(Mutex::new(worker)),
@@ -197,6 +199,10 @@ impl ConfigSource for IstioSource {
 
     /// Nobody waits for an answer: what was refused stays in the status, and the driver logs it.
     fn report(&mut self, _outcome: &Outcome) {}
+
+    fn workload(&self) -> Option<Identity> {
+        lock(&self.worker).identity.clone()
+    }
 }
 
 /// Reads, indexes, translates and assembles; lives on a blocking thread while it works.
@@ -209,6 +215,8 @@ struct Worker {
     generation: u64,
     unsettled: bool,
     ready: Option<Update>,
+    /// Who the proxy is in metrics, once the folder was read.
+    identity: Option<Identity>,
 }
 
 impl fmt::Debug for Worker {
@@ -329,6 +337,7 @@ impl Worker {
         if let Some(account) = &spec.service_account {
             workload.service_account.clone_from(account);
         }
+        self.identity = Some(workload.identity());
         let mut proxy = match spec.kind {
             ProxyKind::Sidecar => Proxy::sidecar(&workload, context),
             ProxyKind::Router => Proxy::router(&workload, context),

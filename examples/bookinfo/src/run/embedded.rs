@@ -23,7 +23,7 @@ use mesh_core::{
     server::{self, BindOptions, Drain, ListenerHandle, ServerStats},
     snapshot::{Mesh, Snapshot},
     stack::Proxy,
-    telemetry::{connection::ConnTelemetry, metrics::Workload as Identity},
+    telemetry::connection::ConnTelemetry,
     transport::{TcpConnector, TokioExec},
 };
 use mesh_xds::istio::{
@@ -151,12 +151,7 @@ impl Embedded {
                 error,
             }
         })?;
-        let identity = Identity {
-            name: pod.into(),
-            namespace: namespace.into(),
-            ..Identity::default()
-        };
-        let (mesh, driver) = Mesh::builder().workload(identity).source(source).build();
+        let (mesh, driver) = Mesh::builder().source(source).build();
         // A source that ends leaves the last configuration in force, which is what a demo wants.
         self.drivers.spawn(async move { drop(driver.run().await) });
         let mut watch = mesh.watch();

@@ -39,9 +39,35 @@ pub enum Mode {
     Embedded,
 }
 
-/// A running demo; it is killed when the value is dropped.
+/// A temporary folder, which is gone when the value is.
+pub struct Temp(PathBuf);
+
+impl Temp {
+    /// A folder of this name and process; nothing is there yet.
+    pub fn new(name: &str) -> Self {
+        let path = env::temp_dir().join(format!("{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        Self(path)
+    }
+}
+
+impl std::ops::Deref for Temp {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A running demo; it is killed, and its folder removed, when the value is dropped.
 pub struct Demo {
-    pub folder: PathBuf,
+    pub folder: Temp,
     pub world: World,
     child: Child,
     output: Arc<Mutex<Vec<String>>>,
@@ -51,12 +77,11 @@ pub struct Demo {
 impl Demo {
     /// Starts a demo and waits until it says that it is ready. Two that run at one time need different blocks.
     pub async fn start(mode: Mode, block: u8, arguments: &[&str]) -> Self {
-        let folder = env::temp_dir().join(format!("bookinfo-demo-{block}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&folder);
+        let folder = Temp::new(&format!("bookinfo-demo-{block}"));
         copy_to_block(&shipped("mesh"), &folder, block).expect("a writable temporary folder");
         let world = World::read(&folder).expect("a moved folder is whole");
         let mut command = Command::new(env!("CARGO_BIN_EXE_bookinfo"));
-        command.arg("--mesh").arg(&folder).args(arguments);
+        command.arg("--mesh").arg(&*folder).args(arguments);
         if mode == Mode::Embedded {
             command.arg("--embedded");
         }
@@ -164,7 +189,6 @@ impl Demo {
             .expect("the demo ends")
             .expect("our own child");
         let took = start.elapsed();
-        let _ = fs::remove_dir_all(&self.folder);
         // The pipes are read on tasks; they end with the process.
         sleep(Duration::from_millis(50)).await;
         (status.code(), self.text(), took)

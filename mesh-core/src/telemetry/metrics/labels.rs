@@ -48,6 +48,41 @@ impl Workload {
         }
     }
 
+    /// A workload as its labels name it, by Istio's rules for canonical service and revision.
+    pub fn labelled<'a>(
+        name: &str,
+        namespace: &str,
+        label: impl Fn(&'static str) -> Option<&'a str>,
+    ) -> Self {
+        let first = |names: [&'static str; 3]| {
+            let mut values = names.into_iter().filter_map(&label);
+            values.find(|value| !value.is_empty())
+        };
+        let [service, revision] = [
+            [
+                "service.istio.io/canonical-name",
+                "app.kubernetes.io/name",
+                "app",
+            ],
+            [
+                "service.istio.io/canonical-revision",
+                "app.kubernetes.io/version",
+                "version",
+            ],
+        ]
+        .map(first);
+        Self {
+            name: name.into(),
+            namespace: namespace.into(),
+            principal: Name::default(),
+            app: label("app").unwrap_or_default().into(),
+            version: label("version").unwrap_or_default().into(),
+            canonical_service: service.unwrap_or(name).into(),
+            canonical_revision: revision.unwrap_or_default().into(),
+            cluster: Name::default(),
+        }
+    }
+
     /// The workload behind an endpoint, as far as its metadata tell.
     pub fn of_endpoint(endpoint: &Endpoint) -> Self {
         text(endpoint.metadata(), "workload").map_or_else(Self::default, Self::parse)

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError},
 };
 
 use super::{Histogram, HttpStats, Labels, Workload};
@@ -15,7 +15,8 @@ pub struct Metrics(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    workload: Workload,
+    /// Said once: by the program, or by the source of configuration.
+    workload: OnceLock<Workload>,
     /// Locked when a series is used for the first time, and when all are rendered; never by a request otherwise.
     requests: Mutex<BTreeMap<Labels, Arc<Series>>>,
     tcp: Mutex<BTreeMap<Labels, Arc<TcpSeries>>>,
@@ -52,14 +53,24 @@ impl Metrics {
     /// Metrics of the workload that this process belongs to.
     pub fn new(workload: Workload) -> Self {
         Self(Arc::new(Shared {
-            workload,
+            workload: OnceLock::from(workload),
             ..Shared::default()
         }))
     }
 
-    /// The workload that this process belongs to.
+    /// The workload that this process belongs to; nameless until it is known.
     pub fn workload(&self) -> &Workload {
-        &self.0.workload
+        static UNKNOWN: LazyLock<Workload> = LazyLock::new(Workload::default);
+        self.0.workload.get().unwrap_or(&UNKNOWN)
+    }
+
+    /// Says which workload this process belongs to, if nobody has yet.
+    pub(crate) fn belong_to(&self, workload: impl FnOnce() -> Option<Workload>) {
+        if self.0.workload.get().is_none()
+            && let Some(workload) = workload()
+        {
+            let _ = self.0.workload.set(workload);
+        }
     }
 
     /// The statistics of connection managers with this prefix.

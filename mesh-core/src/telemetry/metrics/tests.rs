@@ -95,6 +95,39 @@ fn requests_have_istios_labels() {
 }
 
 #[test]
+fn a_workload_is_named_by_its_labels_as_istio_names_it() {
+    let of = |labels: &'static [(&str, &str)]| {
+        let label = |name: &'static str| {
+            let found = labels.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| *value)
+        };
+        let it = Workload::labelled("w-1", "n", label);
+        [
+            it.app,
+            it.version,
+            it.canonical_service,
+            it.canonical_revision,
+        ]
+        .map(|v| v.to_string())
+    };
+    assert_eq!(of(&[]), ["", "", "w-1", ""]);
+    assert_eq!(of(&[("app", "a"), ("version", "1")]), ["a", "1", "a", "1"]);
+    let kubernetes = of(&[
+        ("app", "a"),
+        ("app.kubernetes.io/name", "k"),
+        ("app.kubernetes.io/version", "2"),
+    ]);
+    assert_eq!(kubernetes, ["a", "", "k", "2"]);
+    let istio = of(&[
+        ("app.kubernetes.io/name", "k"),
+        ("service.istio.io/canonical-name", "i"),
+        ("service.istio.io/canonical-revision", ""),
+        ("version", "3"),
+    ]);
+    assert_eq!(istio, ["", "3", "i", "3"]);
+}
+
+#[test]
 fn connections_are_counted_as_closed_when_they_are_dropped() {
     let metrics = Metrics::default();
     let cluster = cluster();

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use mesh_core::telemetry::metrics::Workload as Identity;
+
 use crate::istio::api::Origin;
 
 /// What a port carries, as declared.
@@ -239,6 +241,21 @@ pub struct Workload {
     pub network: String,
     /// Where the object was read.
     pub origin: Origin,
+}
+
+impl Workload {
+    /// The cluster that everything in the folder is in, by Istio's default name.
+    const CLUSTER: &str = "Kubernetes";
+
+    /// The workload as metrics name it.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        let label = |name: &'static str| self.labels.get(name).map(String::as_str);
+        Identity {
+            cluster: Self::CLUSTER.into(),
+            ..Identity::labelled(&self.workload_name, &self.namespace, label)
+        }
+    }
 }
 
 /// One endpoint of one port of a service.

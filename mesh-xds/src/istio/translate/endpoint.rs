@@ -101,25 +101,14 @@ pub(super) fn plain(address: core::Address) -> endpoint::LbEndpoint {
 
 /// Istio's short form of a workload: name, namespace, canonical name and revision, cluster.
 fn metadata(instance: &Instance) -> core::Metadata {
-    let workload = &instance.workload;
-    let label = |name: &str| {
-        workload
-            .labels
-            .get(name)
-            .filter(|value| !value.is_empty())
-            .cloned()
-    };
-    let canonical = label("service.istio.io/canonical-name")
-        .or_else(|| label("app.kubernetes.io/name"))
-        .or_else(|| label("app"))
-        .unwrap_or_else(|| workload.workload_name.clone());
-    let revision = label("service.istio.io/canonical-revision")
-        .or_else(|| label("app.kubernetes.io/version"))
-        .or_else(|| label("version"))
-        .unwrap_or_default();
+    let identity = instance.workload.identity();
     let text = format!(
-        "{};{};{canonical};{revision};Kubernetes",
-        workload.workload_name, workload.namespace
+        "{};{};{};{};{}",
+        identity.name,
+        identity.namespace,
+        identity.canonical_service,
+        identity.canonical_revision,
+        identity.cluster
     );
     pb::istio_metadata([("workload".to_owned(), pb::text_value(text))])
 }
