@@ -246,7 +246,7 @@ impl Stats {
 
 /// Envoy's names of gauges end so.
 pub(crate) fn kind_of(field: &str) -> Kind {
-    if field.ends_with("_active") {
+    if field.ends_with("_active") || field.ends_with("active_faults") {
         Kind::Gauge
     } else {
         Kind::Counter

@@ -4,6 +4,8 @@ mod replay;
 mod request;
 mod response;
 mod tee;
+#[cfg(feature = "net")]
+mod throttled;
 
 use bytes::Bytes;
 

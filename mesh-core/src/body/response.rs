@@ -40,6 +40,9 @@ pub struct ResponseBody<U> {
 #[derive(Debug)]
 enum Content<U> {
     Upstream(U),
+    /// The upstream's, held back by an injected fault.
+    #[cfg(feature = "net")]
+    Throttled(Box<super::throttled::Throttled<U>>),
     Local(Bytes),
     Done,
 }
@@ -104,6 +107,24 @@ impl<U: MeshBody> ResponseBody<U> {
     /// The upstream's body.
     pub fn upstream(body: U) -> Self {
         Self::of(Content::Upstream(body))
+    }
+
+    /// Lets the upstream's body through at `rate` KiB a second, `None`: as it comes. `active` counts until its end.
+    #[cfg(feature = "net")]
+    pub(crate) fn throttle(
+        &mut self,
+        rate: Option<u64>,
+        active: crate::layer::fault::Active,
+        record: Option<Arc<Record>>,
+    ) {
+        use super::throttled::Throttled;
+
+        self.kind = match std::mem::replace(&mut self.kind, Content::Done) {
+            Content::Upstream(body) if !body.is_end_stream() => {
+                Content::Throttled(Box::new(Throttled::new(body, rate, active, record)))
+            }
+            other => other,
+        };
     }
 }
 
@@ -215,7 +236,19 @@ impl<U: MeshBody> ResponseBody<U> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let frame = match &mut self.kind {
-            Content::Upstream(body) => Pin::new(body).poll_frame(context),
+            Content::Upstream(body) => Pin::new(body).poll_frame(context).map_err(Error::adopt),
+            #[cfg(feature = "net")]
+            Content::Throttled(body) => {
+                let frame = Pin::new(&mut **body).poll_frame(context);
+                if body.is_received() {
+                    // What is still held back is no longer the upstream's time, nor its place in the limits.
+                    (self.attempt, self.retry, self.life) = (None, None, None);
+                    if let Some(limits) = &mut self.limits {
+                        limits.response_received();
+                    }
+                }
+                frame.map_err(Error::adopt)
+            }
             Content::Local(bytes) if !bytes.is_empty() => {
                 Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))))
             }
@@ -224,7 +257,7 @@ impl<U: MeshBody> ResponseBody<U> {
         if frame.is_pending() {
             return self.poll_limits(context).map(|kind| Some(Err(kind.into())));
         }
-        frame.map_err(Error::adopt)
+        frame
     }
 
     #[cfg(feature = "net")]
@@ -288,6 +321,8 @@ impl<U: MeshBody> Body for ResponseBody<U> {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Content::Upstream(body) => body.is_end_stream(),
+            #[cfg(feature = "net")]
+            Content::Throttled(body) => body.is_end_stream(),
             Content::Local(bytes) => bytes.is_empty(),
             Content::Done => true,
         }
@@ -296,6 +331,8 @@ impl<U: MeshBody> Body for ResponseBody<U> {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Content::Upstream(body) => body.size_hint(),
+            #[cfg(feature = "net")]
+            Content::Throttled(body) => body.size_hint(),
             Content::Local(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Content::Done => SizeHint::with_exact(0),
         }

@@ -14,7 +14,7 @@ use crate::{
     model::{Direction, HttpConnectionManager, HttpFilterKind, Name},
     telemetry::{
         access_log::AccessLog,
-        metrics::{Metrics, Reporter, RequestMetrics},
+        metrics::{HttpStats, Metrics, Reporter, RequestMetrics},
         observer::Observer,
         record::Wants,
     },
@@ -75,10 +75,11 @@ impl Http {
             Direction::Inbound => Reporter::Destination,
             _ => Reporter::Source,
         };
+        let stats = metrics.http(&config.stat_prefix);
         let observer = Observer::new()
             .logs(logs, wants)
             .metrics(RequestMetrics::new(metrics.clone(), reporter))
-            .stats(metrics.http(&config.stat_prefix));
+            .stats(stats.clone());
         let front = Front::new(&config, observer.shared_wants());
         let mut this = Self {
             front: Arc::new(front),
@@ -93,24 +94,26 @@ impl Http {
             active_faults: ActiveFaults::default(),
             config,
         };
-        this.filters()
+        this.filters(&stats)
             .map_err(|(index, reason)| rejected(&format!("http_filters[{index}]"), reason))?;
         Ok(this)
     }
 
-    fn filters(&mut self) -> Result<(), (usize, String)> {
+    fn filters(&mut self, stats: &HttpStats) -> Result<(), (usize, String)> {
         let config = self.config.clone();
         for (index, filter) in config.filters.iter().enumerate() {
             match &filter.kind {
                 HttpFilterKind::Cors => self.cors = !filter.disabled,
                 #[cfg(feature = "net")]
                 HttpFilterKind::Fault(fault) => {
+                    self.active_faults = ActiveFaults::new(stats.fault().clone());
                     let name = filter.name.clone();
                     self.faults = RouteFaults::filter(name, (**fault).clone(), filter.disabled)
                         .map_err(|name| (index, format!("{name} is no header name")))?;
                 }
                 #[cfg(not(feature = "net"))]
                 HttpFilterKind::Fault(_) => {
+                    let _ = stats;
                     return Err((index, "needs the feature `net` of mesh-core".to_owned()));
                 }
                 HttpFilterKind::HealthCheck(path) => self.front_mut().answer_health(path.clone()),

@@ -1,14 +1,22 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
+use http::Response;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::policy::Active;
-use crate::{Error, Kind, transport::Deadline};
+use super::policy::{Active, Meeting};
+use crate::{
+    Error, Kind,
+    body::{MeshBody, ResponseBody},
+    layer::Carrier,
+    telemetry::record::Record,
+    transport::Deadline,
+};
 
 pin_project! {
     /// The future of [`Fault`](super::Fault).
@@ -25,6 +33,11 @@ pin_project! {
             #[pin]
             inner: F,
         },
+        Lasting {
+            #[pin]
+            inner: F,
+            rest: Option<Box<Rest>>,
+        },
         // Boxed, so that requests without a fault do not carry its room.
         Fault {
             held: Option<Box<Held<S, R>>>,
@@ -37,8 +50,14 @@ struct Held<S, R> {
     inner: S,
     request: R,
     until: Option<Deadline>,
-    abort: Option<Error>,
+    meeting: Meeting,
+}
+
+/// What a fault does to the response.
+struct Rest {
+    rate: Option<u64>,
     active: Active,
+    record: Option<Arc<Record>>,
 }
 
 impl<S: Service<R>, R> std::fmt::Debug for ResponseFuture<S, R> {
@@ -54,19 +73,12 @@ impl<S: Service<R>, R> ResponseFuture<S, R> {
         }
     }
 
-    pub(super) fn fault(
-        inner: S,
-        request: R,
-        until: Option<Deadline>,
-        abort: Option<Error>,
-        active: Active,
-    ) -> Self {
+    pub(super) fn fault(inner: S, request: R, until: Option<Deadline>, meeting: Meeting) -> Self {
         let held = Box::new(Held {
             inner,
             request,
             until,
-            abort,
-            active,
+            meeting,
         });
         Self {
             state: State::Fault { held: Some(held) },
@@ -74,9 +86,43 @@ impl<S: Service<R>, R> ResponseFuture<S, R> {
     }
 }
 
-impl<S, R> Future for ResponseFuture<S, R>
+impl<S: Service<R>, R: Carrier> Held<S, R> {
+    /// What follows the delay.
+    fn go_on(mut self) -> Result<State<S::Future, S, R>, Error> {
+        let Meeting {
+            abort,
+            rate,
+            lasts,
+            active,
+            ..
+        } = self.meeting;
+        if let Some(error) = abort {
+            active.stats().aborts_injected.add(1);
+            return Err(error);
+        }
+        let rest = lasts.then(|| {
+            Box::new(Rest {
+                rate,
+                active,
+                record: self.request.record().cloned(),
+            })
+        });
+        let inner = self.inner.call(self.request);
+        Ok(match rest {
+            Some(rest) => State::Lasting {
+                inner,
+                rest: Some(rest),
+            },
+            None => State::Pass { inner },
+        })
+    }
+}
+
+impl<S, R, U> Future for ResponseFuture<S, R>
 where
-    S: Service<R, Error = Error>,
+    S: Service<R, Response = Response<ResponseBody<U>>, Error = Error>,
+    R: Carrier,
+    U: MeshBody,
 {
     type Output = Result<S::Response, Error>;
 
@@ -85,6 +131,18 @@ where
         loop {
             let held = match this.state.as_mut().project() {
                 StateProject::Pass { inner } => return inner.poll(context),
+                StateProject::Lasting { inner, rest } => {
+                    let mut result = ready!(inner.poll(context));
+                    if let (Ok(response), Some(rest)) = (&mut result, rest.take()) {
+                        let Rest {
+                            rate,
+                            active,
+                            record,
+                        } = *rest;
+                        response.body_mut().throttle(rate, active, record);
+                    }
+                    return Poll::Ready(result);
+                }
                 StateProject::Fault { held } => {
                     if let Some(until) = held.as_mut().and_then(|held| held.until.as_mut()) {
                         ready!(Pin::new(until).poll(context));
@@ -95,19 +153,10 @@ where
             let Some(held) = held else {
                 return Poll::Ready(Err(Kind::Internal.into()));
             };
-            let Held {
-                mut inner,
-                request,
-                abort,
-                active,
-                ..
-            } = *held;
-            drop(active);
-            if let Some(error) = abort {
-                return Poll::Ready(Err(error));
+            match held.go_on() {
+                Ok(state) => this.state.set(state),
+                Err(error) => return Poll::Ready(Err(error)),
             }
-            let inner = inner.call(request);
-            this.state.set(State::Pass { inner });
         }
     }
 }

@@ -1,19 +1,14 @@
 //! Which fault a request meets.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 
 use crate::{
     Error, Kind,
-    model::{AbortWith, Fraction},
+    model::{AbortWith, Fault, Fraction},
     route::{FaultRules, Head},
+    telemetry::metrics::FaultStats,
 };
 
 const DELAY: HeaderName = HeaderName::from_static("x-envoy-fault-delay-request");
@@ -21,6 +16,9 @@ const DELAY_SHARE: HeaderName = HeaderName::from_static("x-envoy-fault-delay-req
 const ABORT: HeaderName = HeaderName::from_static("x-envoy-fault-abort-request");
 const ABORT_GRPC: HeaderName = HeaderName::from_static("x-envoy-fault-abort-grpc-request");
 const ABORT_SHARE: HeaderName = HeaderName::from_static("x-envoy-fault-abort-request-percentage");
+const THROUGHPUT: HeaderName = HeaderName::from_static("x-envoy-fault-throughput-response");
+const THROUGHPUT_SHARE: HeaderName =
+    HeaderName::from_static("x-envoy-fault-throughput-response-percentage");
 const NODE: HeaderName = HeaderName::from_static("x-envoy-downstream-service-node");
 
 /// Finds the fault for a request.
@@ -34,25 +32,50 @@ pub trait FaultOf<R> {
     }
 }
 
-/// How many faults act now, process-wide for one filter. Cloning shares.
+/// How many faults act now, and acted so far, for the filters that share statistics. Cloning shares.
 #[derive(Clone, Debug, Default)]
-pub struct ActiveFaults(Arc<AtomicU32>);
+pub struct ActiveFaults(Arc<FaultStats>);
 
-/// One that acts.
+/// A request with a fault that acts; it counts as one, whatever it meets.
 #[derive(Debug)]
-pub(super) struct Active(ActiveFaults);
+pub(crate) struct Active(Arc<FaultStats>);
 
 impl ActiveFaults {
-    fn begin(&self, most: Option<u32>) -> Option<Active> {
-        let before = self.0.fetch_add(1, Ordering::Relaxed);
-        let active = Active(self.clone());
-        most.is_none_or(|most| before < most).then_some(active)
+    /// Counts in `stats`.
+    pub fn new(stats: Arc<FaultStats>) -> Self {
+        Self(stats)
+    }
+
+    /// What is counted.
+    pub fn stats(&self) -> &FaultStats {
+        &self.0
+    }
+
+    /// Whether a fault may act; the request then counts in `active`. The limit is as fuzzy as Envoy's.
+    fn begin(&self, active: &mut Option<Active>, most: Option<u32>) -> bool {
+        if active.is_some() {
+            return true;
+        }
+        let now = self.0.active_faults.get();
+        if most.is_some_and(|most| now >= u64::from(most)) {
+            self.0.faults_overflow.add(1);
+            return false;
+        }
+        self.0.active_faults.add(1);
+        *active = Some(Active(self.0.clone()));
+        true
+    }
+}
+
+impl Active {
+    pub(super) fn stats(&self) -> &FaultStats {
+        &self.0
     }
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.active_faults.sub(1);
     }
 }
 
@@ -61,6 +84,10 @@ impl Drop for Active {
 pub(super) struct Meeting {
     pub(super) delay: Option<Duration>,
     pub(super) abort: Option<Error>,
+    /// KiB of the response a second.
+    pub(super) rate: Option<u64>,
+    /// It counts as active until the request ends, rather than until its delay ends.
+    pub(super) lasts: bool,
     pub(super) active: Active,
 }
 
@@ -89,32 +116,48 @@ pub(super) fn meet<B>(
             return None;
         }
     }
+    draw(config, headers, faults)
+}
+
+/// Which faults act: response rate, delay, abort, in this order.
+fn draw(config: &Fault, headers: &HeaderMap, faults: &ActiveFaults) -> Option<Meeting> {
+    let (most, mut active) = (config.max_active_faults, None);
+    let rate = config.response_rate_limit.as_ref().and_then(|limit| {
+        let rate = match limit.kibps {
+            Some(fixed) => Some(fixed),
+            None => number(headers, THROUGHPUT).filter(|rate| *rate > 0),
+        };
+        let by_header = limit.kibps.is_none();
+        let share = lowered(limit.percentage, headers, THROUGHPUT_SHARE, by_header);
+        rate.filter(|_| share.hit(rand::random()) && faults.begin(&mut active, most))
+    });
     let delay = config.delay.as_ref().and_then(|delay| {
         let wait = match delay.fixed {
             Some(fixed) => Some(fixed),
             None => number(headers, DELAY).map(Duration::from_millis),
         };
-        let share = lowered(
-            delay.percentage,
-            headers,
-            DELAY_SHARE,
-            delay.fixed.is_none(),
-        );
-        wait.filter(|wait| !wait.is_zero() && share.hit(rand::random()))
+        let by_header = delay.fixed.is_none();
+        let share = lowered(delay.percentage, headers, DELAY_SHARE, by_header);
+        wait.filter(|wait| {
+            !wait.is_zero() && share.hit(rand::random()) && faults.begin(&mut active, most)
+        })
     });
     let abort = config.abort.as_ref().and_then(|abort| {
         let by_header = abort.with == AbortWith::Header;
         let share = lowered(abort.percentage, headers, ABORT_SHARE, by_header);
-        abort_with(&abort.with, headers).filter(|_| share.hit(rand::random()))
+        abort_with(&abort.with, headers)
+            .filter(|_| share.hit(rand::random()) && faults.begin(&mut active, most))
     });
-    if delay.is_none() && abort.is_none() {
-        return None;
-    }
-    // Over the limit the fault is not injected, as in Envoy.
-    let active = faults.begin(config.max_active_faults)?;
+    let active = active?;
+    let stats = active.stats();
+    stats.response_rl_injected.add(u64::from(rate.is_some()));
+    stats.delays_injected.add(u64::from(delay.is_some()));
     Some(Meeting {
         delay,
         abort,
+        rate,
+        // Envoy asks whether there is a limit, not whether it acts on this request.
+        lasts: config.response_rate_limit.is_some(),
         active,
     })
 }

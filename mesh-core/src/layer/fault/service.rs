@@ -3,13 +3,10 @@ use std::task::{Context, Poll};
 use http::Response;
 use tower_service::Service;
 
-use super::{
-    ActiveFaults, FaultOf, ResponseFuture,
-    policy::{Meeting, meet},
-};
+use super::{ActiveFaults, FaultOf, ResponseFuture, policy::meet};
 use crate::{
     Error,
-    body::ResponseBody,
+    body::{MeshBody, ResponseBody},
     layer::Carrier,
     telemetry::{clock, flags::Flag},
     transport::Deadline,
@@ -39,6 +36,7 @@ where
     S: Service<R, Response = Response<ResponseBody<U>>, Error = Error> + Clone,
     R: Carrier,
     P: FaultOf<R>,
+    U: MeshBody,
 {
     type Response = S::Response;
     type Error = Error;
@@ -53,24 +51,20 @@ where
             let cluster = self.policy.cluster(&request);
             meet(rules, request.request(), cluster, &self.active)
         });
-        let Some(Meeting {
-            delay,
-            abort,
-            active,
-        }) = meeting
-        else {
+        let Some(meeting) = meeting else {
             return ResponseFuture::pass(self.inner.call(request));
         };
-        let until = delay.map(|delay| {
+        let record = request.record();
+        let until = meeting.delay.map(|delay| {
             let at = clock::now() + delay;
-            match request.record() {
+            match record {
                 Some(record) => record.deadline(at),
                 None => Deadline::alone(at),
             }
         });
-        if let (Some(record), true) = (request.record(), delay.is_some()) {
+        if let (Some(record), true) = (record, meeting.delay.is_some()) {
             record.flag(Flag::DelayInjected);
         }
-        ResponseFuture::fault(self.inner.clone(), request, until, abort, active)
+        ResponseFuture::fault(self.inner.clone(), request, until, meeting)
     }
 }

@@ -57,6 +57,11 @@ impl Limits {
         }
     }
 
+    /// The upstream has said all: its time does not run any more.
+    pub(crate) fn response_received(&mut self) {
+        (self.waiting, self.route) = (None, None);
+    }
+
     /// Whether the request has arrived as a whole.
     pub(super) fn is_received(&self) -> bool {
         self.record

@@ -1,18 +1,55 @@
+use std::sync::{Arc, OnceLock};
+
 use crate::cluster::Count;
 
 macro_rules! stats {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// What is counted of a connection manager; each field is a statistic `http.PREFIX.FIELD` of Envoy.
         #[derive(Debug, Default)]
-        pub struct HttpStats { $($(#[$doc])* pub $name: Count,)* }
+        pub struct HttpStats {
+            $($(#[$doc])* pub $name: Count,)*
+            fault: OnceLock<Arc<FaultStats>>,
+        }
 
         impl HttpStats {
             /// Each statistic by name.
             pub fn each(&self, mut f: impl FnMut(&'static str, u64)) {
                 $(f(stringify!($name), self.$name.get());)*
+                if let Some(fault) = self.fault.get() {
+                    fault.each(f);
+                }
             }
         }
     };
+}
+
+/// What is counted of fault filters; each field is a statistic `http.PREFIX.fault.FIELD` of Envoy.
+#[derive(Debug, Default)]
+pub struct FaultStats {
+    /// Delays.
+    pub delays_injected: Count,
+    /// Aborts.
+    pub aborts_injected: Count,
+    /// Responses that were slowed down.
+    pub response_rl_injected: Count,
+    /// Faults that were left out, since as many as allowed were active.
+    pub faults_overflow: Count,
+    /// Requests with an active fault (gauge).
+    pub active_faults: Count,
+}
+
+impl FaultStats {
+    /// Each statistic by name, with `fault.` before it.
+    pub fn each(&self, mut f: impl FnMut(&'static str, u64)) {
+        f("fault.delays_injected", self.delays_injected.get());
+        f("fault.aborts_injected", self.aborts_injected.get());
+        f(
+            "fault.response_rl_injected",
+            self.response_rl_injected.get(),
+        );
+        f("fault.faults_overflow", self.faults_overflow.get());
+        f("fault.active_faults", self.active_faults.get());
+    }
 }
 
 stats! {
@@ -49,6 +86,11 @@ stats! {
 }
 
 impl HttpStats {
+    /// The statistics of fault filters; listed from the first call on.
+    pub fn fault(&self) -> &Arc<FaultStats> {
+        self.fault.get_or_init(Arc::default)
+    }
+
     /// Counts a response.
     pub fn response(&self, status: u16) {
         self.downstream_rq_completed.add(1);

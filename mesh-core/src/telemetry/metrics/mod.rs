@@ -15,7 +15,7 @@ mod tests;
 
 pub use self::{
     histogram::Histogram,
-    http::HttpStats,
+    http::{FaultStats, HttpStats},
     labels::{Labels, Workload},
     registry::{Metrics, Series, TcpSeries},
     requests::RequestMetrics,

@@ -68,10 +68,7 @@ pub(super) fn fault(cx: &mut Context, value: &HttpFault) -> Option<Fault> {
             .collect(),
         max_active_faults: common::u32_of(max_active_faults.as_ref()),
         response_rate_limit: match response_rate_limit {
-            Some(limit) => {
-                cx.ignored("response_rate_limit", true);
-                Some(cx.field("response_rate_limit", |cx| rate_limit(cx, limit))?)
-            }
+            Some(limit) => Some(cx.field("response_rate_limit", |cx| rate_limit(cx, limit))?),
             None => None,
         },
     })
@@ -136,6 +133,10 @@ fn abort(cx: &mut Context, value: &ProtoAbort) -> Option<FaultAbort> {
 
 fn rate_limit(cx: &mut Context, value: &ProtoLimit) -> Option<FaultRateLimit> {
     let kibps = match &value.limit_type {
+        Some(LimitType::FixedLimit(limit)) if limit.limit_kbps == 0 => {
+            cx.reject("fixed_limit.limit_kbps", "must be at least 1");
+            return None;
+        }
         Some(LimitType::FixedLimit(limit)) => Some(limit.limit_kbps),
         Some(LimitType::HeaderLimit(_)) => None,
         None => {
@@ -147,4 +148,48 @@ fn rate_limit(cx: &mut Context, value: &ProtoLimit) -> Option<FaultRateLimit> {
         kibps,
         percentage: percentage(value.percentage.as_ref()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::Findings;
+
+    fn decode(text: &str) -> (Option<Fault>, Findings) {
+        let name = "envoy.extensions.filters.http.fault.v3.HTTPFault";
+        let message: HttpFault = crate::json::from_str(name, text).expect("a fault");
+        let mut cx = Context::new("filter fault");
+        (fault(&mut cx, &message), cx.finish())
+    }
+
+    #[test]
+    fn a_rate_limit_acts_and_needs_a_rate() {
+        let (fault, findings) = decode(
+            r#"{"max_active_faults":3,"response_rate_limit":{"fixed_limit":{"limit_kbps":8},"percentage":{"numerator":50}}}"#,
+        );
+        assert_eq!(findings, Findings::default());
+        let fault = fault.expect("accepted");
+        assert_eq!(fault.max_active_faults, Some(3));
+        let limit = fault.response_rate_limit.expect("a limit");
+        assert_eq!((limit.kibps, limit.percentage.numerator), (Some(8), 50));
+        let (fault, findings) =
+            decode(r#"{"response_rate_limit":{"header_limit":{},"percentage":{"numerator":50}}}"#);
+        assert_eq!(findings, Findings::default());
+        let limit = fault.expect("accepted").response_rate_limit;
+        assert_eq!(limit.expect("a limit").kibps, None);
+        let (_, findings) = decode(r#"{"response_rate_limit":{"fixed_limit":{"limit_kbps":0}}}"#);
+        assert_eq!(
+            &*findings.rejections[0].path,
+            "response_rate_limit.fixed_limit.limit_kbps"
+        );
+    }
+
+    #[test]
+    fn what_does_not_act_is_listed() {
+        let (_, findings) = decode(
+            r#"{"delay_percent_runtime":"x","abort":{"http_status":500,"response_body":"x"}}"#,
+        );
+        let paths: Vec<&str> = findings.notes.iter().map(|note| &*note.path).collect();
+        assert_eq!(paths, ["delay_percent_runtime", "abort.response_body"]);
+    }
 }

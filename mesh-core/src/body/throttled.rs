@@ -1,0 +1,193 @@
+//! A response body that an injected fault lets through slowly.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+
+use super::MeshBody;
+use crate::{
+    BoxError,
+    layer::fault::Active,
+    telemetry::{clock, record::Record},
+    transport::Deadline,
+};
+
+/// How often further bytes are let through: Envoy's default of its stream rate limiter.
+const INTERVAL: Duration = Duration::from_millis(50);
+/// Bytes that are taken from the upstream ahead of what may be sent on: Envoy's buffer limit.
+const AHEAD: usize = 1 << 20;
+
+/// A body behind a token bucket, and the place among the active faults that it holds until its end.
+#[derive(Debug)]
+pub(super) struct Throttled<U> {
+    inner: U,
+    bucket: Option<Bucket>,
+    queue: VecDeque<Bytes>,
+    /// Bytes in `queue`.
+    queued: usize,
+    /// Bytes of `queue` that may go now.
+    credit: usize,
+    trailers: Option<HeaderMap>,
+    /// The upstream has said all.
+    received: bool,
+    wait: Option<Deadline>,
+    record: Option<Arc<Record>>,
+    _active: Active,
+}
+
+impl<U: MeshBody> Throttled<U> {
+    /// `inner` at `rate` KiB a second; `None`: as fast as it comes.
+    pub(super) fn new(
+        inner: U,
+        rate: Option<u64>,
+        active: Active,
+        record: Option<Arc<Record>>,
+    ) -> Self {
+        Self {
+            inner,
+            bucket: rate.map(Bucket::new),
+            queue: VecDeque::new(),
+            queued: 0,
+            credit: 0,
+            trailers: None,
+            received: false,
+            wait: None,
+            record,
+            _active: active,
+        }
+    }
+
+    /// Whether the upstream has said all, so that its time does not run any more.
+    pub(super) fn is_received(&self) -> bool {
+        self.received
+    }
+
+    /// Takes what the upstream has.
+    fn fill(&mut self, context: &mut Context<'_>) -> Result<(), BoxError> {
+        while !self.received && self.queued < AHEAD {
+            match Pin::new(&mut self.inner).poll_frame(context) {
+                Poll::Pending => break,
+                Poll::Ready(None) => self.received = true,
+                Poll::Ready(Some(frame)) => match frame.map_err(Into::into)?.into_data() {
+                    Ok(data) => {
+                        self.queued += data.len();
+                        if !data.is_empty() {
+                            self.queue.push_back(data);
+                        }
+                        self.received = self.inner.is_end_stream();
+                    }
+                    Err(frame) => {
+                        self.trailers = frame.into_trailers().ok();
+                        self.received = true;
+                    }
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Ready when some of the queue may go.
+    fn poll_credit(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        while self.credit == 0 {
+            if let Some(wait) = &mut self.wait {
+                ready!(Pin::new(wait).poll(context));
+                self.wait = None;
+            }
+            let now = clock::now();
+            self.credit = match &mut self.bucket {
+                Some(bucket) => bucket.take(self.queued, now),
+                None => self.queued,
+            };
+            if self.credit < self.queued {
+                let at = now + INTERVAL;
+                self.wait = Some(match &self.record {
+                    Some(record) => record.deadline(at),
+                    None => Deadline::alone(at),
+                });
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<U: MeshBody> Body for Throttled<U> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        this.fill(context)?;
+        let Some(first) = this.queue.front() else {
+            return match this.trailers.take() {
+                Some(trailers) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                None if this.received => Poll::Ready(None),
+                None => Poll::Pending,
+            };
+        };
+        let length = first.len();
+        ready!(this.poll_credit(context));
+        let sent = length.min(this.credit);
+        this.credit -= sent;
+        this.queued -= sent;
+        let data = match this.queue.front_mut() {
+            Some(first) if sent < length => first.split_to(sent),
+            _ => this.queue.pop_front().unwrap_or_default(),
+        };
+        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.received && self.queue.is_empty() && self.trailers.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (inner, queued) = (self.inner.size_hint(), self.queued as u64);
+        let mut hint = SizeHint::new();
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(upper + queued);
+        }
+        hint.set_lower(inner.lower() + queued);
+        hint
+    }
+}
+
+/// Envoy's token bucket: one token a byte; it begins with those of one interval and holds those of one second at most.
+#[derive(Debug)]
+struct Bucket {
+    /// Bytes a second.
+    rate: f64,
+    tokens: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn new(kibps: u64) -> Self {
+        let rate = kibps as f64 * 1024.0;
+        Self {
+            rate,
+            tokens: rate * INTERVAL.as_secs_f64(),
+            at: clock::now(),
+        }
+    }
+
+    /// Up to `wanted` tokens.
+    fn take(&mut self, wanted: usize, now: Instant) -> usize {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.at = now;
+        self.tokens = (self.tokens + passed * self.rate).min(self.rate);
+        let taken = wanted.min(self.tokens as usize);
+        self.tokens -= taken as f64;
+        taken
+    }
+}
