@@ -72,7 +72,7 @@ impl Guard {
     }
 
     /// Takes note of the response's head.
-    pub(crate) fn see_response<B>(&self, response: &http::Response<B>) {
+    pub(crate) fn see_response<B>(&self, response: &mut http::Response<B>) {
         if let Some(record) = &self.record {
             record.see_response(response, self.sink.wants());
         }

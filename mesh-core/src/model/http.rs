@@ -58,8 +58,8 @@ pub struct HttpConnectionManager {
     pub xff_num_trusted_hops: u32,
     /// The address is not appended to `x-forwarded-for`.
     pub skip_xff_append: bool,
-    /// Which addresses are internal; default: RFC 1918, RFC 4193 and loopback unless configured.
-    pub internal_addresses: Option<Vec<Cidr>>,
+    /// Which addresses are internal; default: none, as Envoy has it since 1.36.
+    pub internal_addresses: Vec<Cidr>,
     /// What happens to `x-forwarded-client-cert`.
     pub forward_client_cert: ForwardClientCert,
     /// `x-request-id` is made where absent; default true.
@@ -82,8 +82,6 @@ pub struct HttpConnectionManager {
     pub strip_trailing_host_dot: bool,
     /// Request headers whose names have `_`.
     pub underscores: UnderscoresAction,
-    /// `100-continue` of the client is sent on (`proxy_100_continue`).
-    pub proxy_100_continue: bool,
     /// A malformed HTTP message ends only its stream.
     pub stream_error_on_invalid: bool,
     /// Upgrades allowed on all routes.
@@ -131,7 +129,7 @@ impl Default for HttpConnectionManager {
             use_remote_address: false,
             xff_num_trusted_hops: 0,
             skip_xff_append: false,
-            internal_addresses: None,
+            internal_addresses: Vec::new(),
             forward_client_cert: ForwardClientCert::default(),
             generate_request_id: true,
             preserve_external_request_id: false,
@@ -143,7 +141,6 @@ impl Default for HttpConnectionManager {
             strip_port: StripPort::No,
             strip_trailing_host_dot: false,
             underscores: UnderscoresAction::Allow,
-            proxy_100_continue: false,
             stream_error_on_invalid: false,
             upgrades: Vec::new(),
             local_reply: LocalReply::default(),

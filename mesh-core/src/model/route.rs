@@ -144,6 +144,8 @@ pub enum MatchInput {
     SourcePort,
     /// TLS server name (`ServerNameInput`).
     ServerName,
+    /// Filter state under a key, as text (`FilterStateInput`).
+    FilterState(Name),
 }
 
 /// What a match leads to.

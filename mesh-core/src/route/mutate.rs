@@ -189,6 +189,7 @@ struct Addition {
     value: Text,
     action: AppendAction,
     keep_empty: bool,
+    one_line: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -197,17 +198,40 @@ enum Text {
     Format(Formatter),
 }
 
-/// Headers that stand in one line: as Envoy does, a further value is appended to it.
-const ONE_LINE: [HeaderName; 8] = [
-    header::CONTENT_TYPE,
-    header::LOCATION,
-    header::SERVER,
-    header::TE,
-    header::USER_AGENT,
-    header::VIA,
-    HeaderName::from_static("x-forwarded-for"),
-    HeaderName::from_static("x-request-id"),
-];
+/// Headers that stand in one line: as Envoy does with those that it knows by name, a further value goes on behind a comma.
+fn stands_in_one_line(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "content-type"
+            | "date"
+            | "expect"
+            | "grpc-message"
+            | "grpc-status"
+            | "grpc-timeout"
+            | "location"
+            | "server"
+            | "te"
+            | "user-agent"
+            | "via"
+            | "x-client-trace-id"
+            | "x-envoy-decorator-operation"
+            | "x-envoy-downstream-service-cluster"
+            | "x-envoy-downstream-service-node"
+            | "x-envoy-external-address"
+            | "x-envoy-ip-tags"
+            | "x-envoy-original-path"
+            | "x-envoy-retriable-header-names"
+            | "x-envoy-retriable-status-codes"
+            | "x-envoy-retry-grpc-on"
+            | "x-envoy-retry-on"
+            | "x-forwarded-client-cert"
+            | "x-forwarded-for"
+            | "x-forwarded-host"
+            | "x-forwarded-port"
+            | "x-forwarded-proto"
+            | "x-request-id"
+    )
+}
 
 /// Additions of one level whose values need no allocation of a list.
 const INLINE: usize = 8;
@@ -344,6 +368,7 @@ impl Addition {
             None => Text::Format(format),
         };
         Ok(Self {
+            one_line: stands_in_one_line(&config.name),
             name: config.name.clone(),
             value,
             action: config.action,
@@ -378,7 +403,7 @@ impl Addition {
 
     /// A header of one line that is there already goes on behind a comma.
     fn joined_with<T: HeadersMut>(&self, target: &T, value: &HeaderValue) -> Option<HeaderValue> {
-        if !ONE_LINE.contains(&self.name) {
+        if !self.one_line {
             return None;
         }
         let known = target.value(&self.name)?;
@@ -515,6 +540,48 @@ mod tests {
             let mut wanted: Vec<_> = present.iter().map(|value| ("x-a", *value)).collect();
             wanted.extend(absent.iter().map(|value| ("x-b", *value)));
             assert_eq!(changed(&[], &both), pairs(&wanted), "{action:?}");
+        }
+    }
+
+    #[test]
+    fn headers_that_envoy_knows_stay_in_one_line() {
+        let append = |name, value| add(name, value, AppendAction::AppendIfExistsOrAdd);
+        let additions = [
+            append("x-forwarded-host", "a"),
+            append("x-forwarded-host", "b"),
+            append("x-other", "a"),
+            append("x-other", "b"),
+        ];
+        assert_eq!(
+            changed(&[HeaderName::from_static("x-a")], &additions),
+            pairs(&[
+                ("x-forwarded-host", "a,b"),
+                ("x-other", "a"),
+                ("x-other", "b")
+            ])
+        );
+    }
+
+    #[test]
+    fn an_empty_value_is_added_where_it_is_kept() {
+        for (text, keep, wanted) in [
+            ("", false, &[][..]),
+            ("", true, &[("x-b", "")]),
+            ("%REQ(x-none)%", false, &[]),
+            ("%REQ(x-none)%", true, &[("x-b", "")]),
+        ] {
+            for action in [
+                AppendAction::AppendIfExistsOrAdd,
+                AppendAction::AddIfAbsent,
+                AppendAction::OverwriteIfExistsOrAdd,
+            ] {
+                let addition = HeaderAddition {
+                    keep_empty: keep,
+                    ..add("x-b", text, action)
+                };
+                let seen = changed(&[HeaderName::from_static("x-a")], &[addition]);
+                assert_eq!(seen, pairs(wanted), "{text:?} {action:?}");
+            }
         }
     }
 

@@ -6,8 +6,9 @@ use crate::{
     model::{
         Action, AppendAction, ClusterChoice, Cors, FilterConfig, FilterOverride, Format, Forward,
         Fraction, HeaderAddition, HeaderMatcher, HeaderMutations, HeaderValueMatcher, HostRewrite,
-        MatchInput, MatchNode, MatchTree, OnMatch, PathMatch, PathRewrite, Redirect, RedirectPath,
-        RequireTls, Route, RouteConfiguration, RouteMatch, RouteRules, SchemeRedirect, VirtualHost,
+        MatchInput, MatchNode, MatchPredicate, MatchTree, Metadata, OnMatch, PathMatch,
+        PathRewrite, Redirect, RedirectPath, RequireTls, Route, RouteConfiguration, RouteMatch,
+        RouteRules, SchemeRedirect, StringMatcher, StringPattern, Value, VirtualHost,
         WeightedCluster, WeightedClusters,
     },
     snapshot::Clusters,
@@ -451,6 +452,90 @@ fn a_tree_leads_to_the_longest_prefix_that_matches() {
         table.decide(&request("/c").head()),
         Decision::NotFound(Some(_))
     ));
+}
+
+#[test]
+fn a_list_of_matchers_leads_where_the_first_predicate_that_holds_says() {
+    let leaf = |cluster: &str| {
+        let route = route(prefix("/"), Action::Forward(Box::new(to(cluster))));
+        OnMatch::Routes(vec![route])
+    };
+    let is = |input, text: &str| {
+        let pattern = StringPattern::Exact(text.into());
+        let matcher = StringMatcher {
+            pattern,
+            ignore_case: false,
+        };
+        MatchPredicate::Single(input, matcher)
+    };
+    let header = |text| is(MatchInput::RequestHeader("x-a".into()), text);
+    let query = |text| is(MatchInput::QueryParameter("q".into()), text);
+    let state = || MatchInput::FilterState("s".into());
+    let nothing = OnMatch::Tree(Box::new(MatchTree {
+        node: MatchNode::Exact(state(), vec![("1".into(), leaf("state"))]),
+        on_no_match: None,
+    }));
+    let list = vec![
+        (
+            MatchPredicate::And(vec![header("1"), query("1")]),
+            leaf("and"),
+        ),
+        // Finds nothing, unless the state is there: the search goes on.
+        (header("1"), nothing),
+        (
+            MatchPredicate::Or(vec![header("1"), query("2")]),
+            leaf("or"),
+        ),
+        (
+            MatchPredicate::Not(Box::new(is(MatchInput::DestinationPort, "80"))),
+            leaf("not"),
+        ),
+        (is(MatchInput::SourceIp, "10.0.0.9"), leaf("source")),
+        (is(MatchInput::ServerName, "n.test"), leaf("name")),
+    ];
+    let mut table = config(Vec::new());
+    table.virtual_hosts[0].routes = RouteRules::Tree(Box::new(MatchTree {
+        node: MatchNode::List(list),
+        on_no_match: Some(leaf("rest")),
+    }));
+    let table = compile(&table);
+    let states = Metadata {
+        namespaces: vec![("s".into(), Value::String("1".into()))],
+    };
+    let to_80 = ConnectionFacts {
+        destination: Some(([10, 0, 0, 1], 80).into()),
+        ..ConnectionFacts::default()
+    };
+    let source = ConnectionFacts {
+        source: Some(([10, 0, 0, 9], 4).into()),
+        ..to_80.clone()
+    };
+    let name = ConnectionFacts {
+        server_name: Some("n.test".into()),
+        ..to_80.clone()
+    };
+    for (path, value, connection, state, wanted) in [
+        ("/?q=%31", "1", &to_80, false, "and"),
+        ("/?q=2", "1", &to_80, false, "or"),
+        ("/", "1", &to_80, true, "state"),
+        ("/?q=2", "", &to_80, true, "or"),
+        ("/", "", &ConnectionFacts::default(), false, "not"),
+        ("/", "", &source, false, "source"),
+        ("/", "", &name, false, "name"),
+        ("/", "", &to_80, false, "rest"),
+    ] {
+        let mut head = request(path);
+        head.headers.insert("x-a", HeaderValue::from_static(value));
+        let head = Head {
+            connection,
+            filter_state: state.then_some(&states),
+            ..head.head()
+        };
+        match table.decide(&head) {
+            Decision::Forward(seen) => assert_eq!(&**seen.cluster_name(), wanted, "{path} {value}"),
+            other => panic!("forwards: {other:?}"),
+        }
+    }
 }
 
 #[test]

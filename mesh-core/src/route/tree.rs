@@ -47,6 +47,7 @@ enum Input {
     SourceIp,
     SourcePort,
     ServerName,
+    FilterState(Name),
 }
 
 impl Tree {
@@ -163,6 +164,7 @@ impl Input {
             MatchInput::SourceIp => Self::SourceIp,
             MatchInput::SourcePort => Self::SourcePort,
             MatchInput::ServerName => Self::ServerName,
+            MatchInput::FilterState(key) => Self::FilterState(key.clone()),
         })
     }
 
@@ -181,6 +183,10 @@ impl Input {
             Self::SourceIp => text(&facts.source?.ip()),
             Self::SourcePort => text(&facts.source?.port()),
             Self::ServerName => Some(facts.server_name.as_ref()?.as_bytes().into()),
+            Self::FilterState(key) => {
+                let value = head.filter_state?.get(key, &[])?;
+                Some(value.as_text()?.as_bytes().into())
+            }
         }
     }
 }

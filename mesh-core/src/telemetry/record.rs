@@ -22,6 +22,7 @@ use http::{
 use super::{
     clock,
     flags::{Flag, Flags},
+    request_id::X_REQUEST_ID,
 };
 #[cfg(feature = "net")]
 use crate::transport::ConnTimer;
@@ -157,6 +158,8 @@ pub struct Late {
     pub duration: Duration,
     /// The client's address as trusted: from `x-forwarded-for`, else the peer's.
     pub remote: Option<std::net::IpAddr>,
+    /// The request id, if the response is to carry it; boxed, since few do.
+    pub(crate) returned_id: Option<Box<HeaderValue>>,
     /// What is noted of the request's head.
     wanted: Option<Arc<Wants>>,
     waiting: Option<Waker>,
@@ -422,9 +425,12 @@ impl Record {
         late.wanted = Some(wants.clone());
     }
 
-    /// Takes note of a response's head.
-    pub(crate) fn see_response<B>(&self, response: &Response<B>, wants: &Wants) {
+    /// Takes note of a response's head, and gives it the request id if it is to carry it.
+    pub(crate) fn see_response<B>(&self, response: &mut Response<B>, wants: &Wants) {
         let mut late = self.late();
+        if let Some(id) = late.returned_id.take() {
+            response.headers_mut().insert(X_REQUEST_ID, *id);
+        }
         late.status = response.status().as_u16();
         if late.grpc {
             late.grpc_status = grpc_status(response.headers());

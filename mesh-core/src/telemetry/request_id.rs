@@ -43,18 +43,48 @@ impl TraceReason {
     }
 }
 
-/// A new id. The texts are cut from one block a thread, so that most cost no allocation.
-pub fn generate(reason: TraceReason) -> HeaderValue {
+/// A new id, whose reason `reason` tells by the number that its first eight digits are. The texts are cut from one block a
+/// thread, so that most cost no allocation.
+pub fn generate(reason: impl FnOnce(u32) -> TraceReason) -> HeaderValue {
     let mut text = uuid();
+    text[VERSION] = reason(number(&text).unwrap_or_default()).digit();
+    from_ascii(pooled(&text))
+}
+
+/// The number and the reason of an id; `None` if it is no UUID.
+pub fn parse(id: &HeaderValue) -> Option<(u32, TraceReason)> {
+    let id = id.as_bytes();
+    let reason = match id.get(VERSION) {
+        Some(b'a') => TraceReason::Forced,
+        Some(b'9') => TraceReason::Sampled,
+        Some(b'b') => TraceReason::Client,
+        _ => TraceReason::None,
+    };
+    (id.len() == LENGTH).then_some(())?;
+    Some((number(id)?, reason))
+}
+
+/// The same id with another reason; `None` if it is no UUID.
+pub fn with_reason(id: &HeaderValue, reason: TraceReason) -> Option<HeaderValue> {
+    let mut text: [u8; LENGTH] = id.as_bytes().try_into().ok()?;
     text[VERSION] = reason.digit();
-    let bytes = MEMORY.with_borrow_mut(|memory| {
+    HeaderValue::from_bytes(&text).ok()
+}
+
+/// The first eight digits as a number, by which all proxies on the way sample alike.
+fn number(id: &[u8]) -> Option<u32> {
+    let digits = std::str::from_utf8(id.get(..8)?).ok()?;
+    u32::from_str_radix(digits, 16).ok()
+}
+
+fn pooled(text: &[u8; LENGTH]) -> Bytes {
+    MEMORY.with_borrow_mut(|memory| {
         if memory.capacity() < LENGTH {
             memory.reserve(BLOCK);
         }
-        memory.extend_from_slice(&text);
+        memory.extend_from_slice(text);
         memory.split_to(LENGTH).freeze()
-    });
-    from_ascii(bytes)
+    })
 }
 
 /// A header value of bytes that are known to be hexadecimal digits and dashes.
@@ -87,13 +117,26 @@ mod tests {
 
     #[test]
     fn ids_are_uuids_and_tell_the_reason() {
-        let id = generate(TraceReason::Sampled);
+        let mut seen = 0;
+        let id = generate(|number| {
+            seen = number;
+            TraceReason::Sampled
+        });
         let text = id.to_str().expect("text");
         assert_eq!(text.len(), 36);
         for at in [8, 13, 18, 23] {
             assert_eq!(text.as_bytes()[at], b'-', "{text}");
         }
         assert_eq!(text.as_bytes()[14], b'9', "{text}");
-        assert_ne!(generate(TraceReason::None), generate(TraceReason::None));
+        assert_eq!(parse(&id), Some((seen, TraceReason::Sampled)));
+        let other = with_reason(&id, TraceReason::Forced).expect("a UUID");
+        assert_eq!(parse(&other), Some((seen, TraceReason::Forced)));
+        assert_eq!(parse(&HeaderValue::from_static("mine")), None);
+        assert_eq!(
+            with_reason(&HeaderValue::from_static("mine"), TraceReason::None),
+            None
+        );
+        let none = || generate(|_| TraceReason::None);
+        assert_ne!(none(), none());
     }
 }

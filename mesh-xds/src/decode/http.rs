@@ -21,7 +21,7 @@ use envoy_types::pb::envoy::{
     },
 };
 use mesh_core::model::{
-    Cidr, CodecType, EscapedSlashes, ForwardClientCert, HttpConnectionManager, LocalReply, Name,
+    CodecType, EscapedSlashes, ForwardClientCert, HttpConnectionManager, LocalReply, Name,
     ReplyMapper, RouteSource, ServerHeader, StripPort, Tracing, UnderscoresAction, Upgrade,
 };
 
@@ -40,7 +40,6 @@ pub(super) fn manager(cx: &mut Context, value: &Proto) -> Option<HttpConnectionM
         max_request_headers_kb,
         access_log,
         via,
-        proxy_100_continue,
         upgrade_configs,
         local_reply_config,
         stream_error_on_invalid_http_message,
@@ -52,7 +51,6 @@ pub(super) fn manager(cx: &mut Context, value: &Proto) -> Option<HttpConnectionM
     let mut out = HttpConnectionManager {
         stat_prefix: stat_prefix.as_str().into(),
         via: via.as_str().into(),
-        proxy_100_continue: *proxy_100_continue,
         strip_trailing_host_dot: *strip_trailing_host_dot,
         append_x_forwarded_port: *append_x_forwarded_port,
         stream_error_on_invalid: common::bool_of(
@@ -94,7 +92,7 @@ fn unused(cx: &mut Context, value: &Proto) {
         drain_timeout_jitter, access_log_flush_interval, flush_access_log_on_new_request, access_log_options,
         set_current_client_cert_details, represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
         path_normalization_options, proxy_status_config, typed_header_validation_config, append_local_overload,
-        add_proxy_protocol_connection_state, forward_proto_config);
+        add_proxy_protocol_connection_state, forward_proto_config, proxy_100_continue);
     unsupported!(cx, value; original_ip_detection_extensions, early_header_mutation_extensions,
         forward_client_cert_matcher);
 }
@@ -225,9 +223,9 @@ fn addresses(cx: &mut Context, value: &Proto, out: &mut HttpConnectionManager) {
             unix_sockets,
             cidr_ranges,
         } = config;
-        out.internal_addresses = cx.field("internal_address_config", |cx| -> Option<Vec<Cidr>> {
+        out.internal_addresses = cx.field("internal_address_config", |cx| {
             ignored!(cx; unix_sockets);
-            Some(cx.each("cidr_ranges", cidr_ranges, common::cidr))
+            cx.each("cidr_ranges", cidr_ranges, common::cidr)
         });
     }
     out.forward_client_cert = match value.forward_client_cert_details() {

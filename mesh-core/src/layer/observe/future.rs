@@ -53,7 +53,7 @@ where
         let Some(mut guard) = this.guard.take() else {
             return Poll::Ready(Ok(response));
         };
-        guard.see_response(&response);
+        guard.see_response(&mut response);
         #[cfg(feature = "net")]
         if let Some(ends) = response.body_mut().take_upgrade() {
             let attempt = response.body_mut().take_attempt();

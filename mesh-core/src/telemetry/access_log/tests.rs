@@ -69,7 +69,7 @@ fn lines(config: &model::AccessLog, status: u16) -> String {
     record.see_request(&request.body(()).expect("a request"), &Arc::new(wants));
     let mut response = Response::new(());
     *response.status_mut() = status.try_into().expect("a status");
-    record.see_response(&response, sink.wants());
+    record.see_response(&mut response, sink.wants());
     if status == 503 {
         record.flag(Flag::NoHealthyUpstream);
         record.late().details = Some("no_healthy_upstream".into());

@@ -95,3 +95,94 @@ fn an_unknown_action_of_a_tree_is_refused() {
         "virtual_hosts[0].matcher.on_no_match.action.typed_config"
     );
 }
+
+/// A table whose only virtual host has this matcher.
+fn with_matcher(matcher: &str) -> (Result<RouteConfiguration, Vec<Rejection>>, Vec<Note>) {
+    decode(&format!(
+        r#"{{"virtual_hosts":[{{"name":"v","domains":["*"],"matcher":{matcher}}}]}}"#
+    ))
+}
+
+const LEAF: &str = r#"{"action":{"name":"r","typed_config":{"@type":
+    "type.googleapis.com/envoy.config.route.v3.Route","match":{"prefix":"/"},"route":{"cluster":"a"}}}}"#;
+
+#[test]
+fn inputs_of_a_tree_are_known_by_their_types() {
+    const NETWORK: &str = "envoy.extensions.matching.common_inputs.network.v3";
+    for (input, wanted) in [
+        (
+            r#""envoy.type.matcher.v3.HttpRequestHeaderMatchInput","header_name":"X-A""#.to_owned(),
+            model::MatchInput::RequestHeader("x-a".into()),
+        ),
+        (
+            r#""envoy.type.matcher.v3.HttpRequestQueryParamMatchInput","query_param":"q""#
+                .to_owned(),
+            model::MatchInput::QueryParameter("q".into()),
+        ),
+        (
+            format!(r#""{NETWORK}.FilterStateInput","key":"k""#),
+            model::MatchInput::FilterState("k".into()),
+        ),
+        (
+            format!(r#""{NETWORK}.DestinationPortInput""#),
+            model::MatchInput::DestinationPort,
+        ),
+    ] {
+        let input = input.replacen('"', r#""type.googleapis.com/"#, 1);
+        for (kind, exact) in [("exact_match_map", true), ("prefix_match_map", false)] {
+            let (table, _) = with_matcher(&format!(
+                r#"{{"matcher_tree":{{"input":{{"name":"i","typed_config":{{"@type":{input}}}}},
+                    "{kind}":{{"map":{{"x":{LEAF}}}}}}},"on_no_match":{LEAF}}}"#
+            ));
+            let table = table.expect("accepted");
+            let RouteRules::Tree(tree) = &table.virtual_hosts[0].routes else {
+                panic!("a tree");
+            };
+            assert!(tree.on_no_match.is_some());
+            match &tree.node {
+                model::MatchNode::Exact(seen, map) if exact => {
+                    assert_eq!((seen, map.len()), (&wanted, 1));
+                }
+                model::MatchNode::Prefix(seen, map) if !exact => {
+                    assert_eq!((seen, map.len()), (&wanted, 1));
+                }
+                other => panic!("{kind}: {other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_tree_cannot_do_is_refused_by_name() {
+    let input = r#"{"name":"i","typed_config":{"@type":
+        "type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput","header_name":"x"}}"#;
+    let custom = r#"{"name":"trie","typed_config":{"@type":"type.googleapis.com/envoy.config.route.v3.RouteList"}}"#;
+    for (matcher, wanted) in [
+        (
+            format!(
+                r#"{{"matcher_tree":{{"input":{input},"exact_match_map":{{"map":{{"x":
+                    {{"keep_matching":true,{}}}}}}}}}"#,
+                &LEAF[1..]
+            ),
+            "keep_matching",
+        ),
+        (
+            format!(r#"{{"matcher_tree":{{"input":{input},"custom_match":{custom}}}}}"#),
+            "custom_match",
+        ),
+        (
+            format!(
+                r#"{{"matcher_list":{{"matchers":[{{"predicate":{{"single_predicate":
+                    {{"input":{input},"custom_match":{custom}}}}},"on_match":{LEAF}}}]}}}}"#
+            ),
+            "custom_match",
+        ),
+    ] {
+        let (table, _) = with_matcher(&matcher);
+        let list = table.expect_err("refused");
+        assert!(
+            list.iter().any(|found| found.path.ends_with(wanted)),
+            "{wanted}: {list:?}"
+        );
+    }
+}

@@ -3,6 +3,7 @@
 use envoy_types::pb::{
     envoy::{
         config::route::v3::{Route as ProtoRoute, RouteList},
+        extensions::matching::common_inputs::network::v3::FilterStateInput,
         r#type::matcher::v3::{HttpRequestHeaderMatchInput, HttpRequestQueryParamMatchInput},
     },
     xds::{
@@ -202,6 +203,13 @@ fn input(cx: &mut Context, value: Option<&TypedExtensionConfig>) -> Option<Match
             Some("SourceIPInput") => Some(MatchInput::SourceIp),
             Some("SourcePortInput") => Some(MatchInput::SourcePort),
             Some("ServerNameInput") => Some(MatchInput::ServerName),
+            Some("FilterStateInput") => {
+                let message: FilterStateInput = cx.message(&typed)?;
+                if message.key.is_empty() {
+                    cx.reject("key", "must be set");
+                }
+                Some(MatchInput::FilterState(message.key.into()))
+            }
             _ => {
                 cx.reject("", format_args!("input {name:?} is not supported"));
                 None

@@ -10,7 +10,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, header::VIA};
 use super::{Front, Scan};
 use crate::{
     layer::respond::append,
-    model::{Cidr, ForwardClientCert, HttpConnectionManager},
+    model::{ForwardClientCert, HttpConnectionManager, Tracing},
+    route::Headers as _,
     telemetry::{
         record::Record,
         request_id::{self, TraceReason, X_REQUEST_ID},
@@ -91,10 +92,19 @@ pub(super) fn treat<B>(
         }
     }
     request_id(headers, config, edge);
+    // A trace that was asked for can be looked up by the id that comes back (`x-envoy-force-trace`).
+    if config.always_set_request_id_in_response
+        || scan.has(Scan::ENVOY) && headers.contains_key(FORCE_TRACE)
+    {
+        record.late().returned_id = headers.get(X_REQUEST_ID).cloned().map(Box::new);
+    }
     if let Some(via) = &front.via {
         append(headers, VIA, via);
     }
     if let Some(scheme) = &config.scheme {
+        if let Ok(proto) = HeaderValue::from_str(scheme) {
+            headers.insert(FORWARDED_PROTO, proto);
+        }
         set_scheme(request, scheme);
     }
     if client.from_header {
@@ -121,8 +131,8 @@ fn client(
     let peer = connection.and_then(|connection| connection.peer.socket());
     let hops = config.xff_num_trusted_hops;
     if !config.use_remote_address {
-        let (ip, single) = match headers.get(FORWARDED_FOR) {
-            Some(list) => from_right(list, hops),
+        let (ip, single) = match headers.joined(&FORWARDED_FOR) {
+            Some(list) => from_right(&list, hops),
             None => (None, false),
         };
         return Client {
@@ -132,16 +142,20 @@ fn client(
             ip: ip.or(peer.map(|peer| peer.ip())),
         };
     }
-    let list = headers.get(FORWARDED_FOR);
+    // Several lines are one list, so that the right end is what the nearest proxy wrote.
+    let list = headers.joined(&FORWARDED_FOR);
     let single = list.is_none();
     let trusted = list
+        .as_deref()
         .filter(|_| hops > 0)
         .and_then(|list| from_right(list, hops - 1).0);
     if let (Some(peer), false) = (peer, config.skip_xff_append) {
         // A client on this machine is told by the address that the listener itself has.
         let local = connection.and_then(|connection| connection.local.socket());
         let shown = local.filter(|_| peer.ip().is_loopback()).unwrap_or(peer);
-        append_address(headers, shown);
+        if let Ok(list) = HeaderValue::try_from(appended(list.as_deref(), shown.ip())) {
+            headers.insert(FORWARDED_FOR, list);
+        }
     }
     Client {
         from_header: trusted.is_some(),
@@ -150,25 +164,20 @@ fn client(
     }
 }
 
-fn append_address(headers: &mut HeaderMap, address: SocketAddr) {
+fn appended(list: Option<&[u8]>, address: IpAddr) -> String {
     let mut text = String::with_capacity(40);
-    if let Some(list) = headers
-        .get(FORWARDED_FOR)
-        .and_then(|list| list.to_str().ok())
-    {
+    if let Some(list) = list.and_then(|list| std::str::from_utf8(list).ok()) {
         text.push_str(list);
         text.push(',');
     }
     // Writing to a string cannot fail.
-    let _ = write!(text, "{}", address.ip());
-    if let Ok(value) = HeaderValue::try_from(text) {
-        headers.insert(FORWARDED_FOR, value);
-    }
+    let _ = write!(text, "{address}");
+    text
 }
 
 /// The address that stands `hops` places from the right, and whether it is the only one.
-fn from_right(list: &HeaderValue, hops: u32) -> (Option<IpAddr>, bool) {
-    let Ok(list) = list.to_str() else {
+fn from_right(list: &[u8], hops: u32) -> (Option<IpAddr>, bool) {
+    let Ok(list) = std::str::from_utf8(list) else {
         return (None, false);
     };
     let single = !list.contains(',');
@@ -198,14 +207,12 @@ fn proto(headers: &mut HeaderMap, config: &HttpConnectionManager, connection: Op
     }
 }
 
+/// Envoy trusts no address that is not configured since 1.36: a private address may be a client's as well.
 fn is_internal(config: &HttpConnectionManager, ip: IpAddr) -> bool {
-    match &config.internal_addresses {
-        Some(blocks) => blocks.iter().any(|block: &Cidr| block.contains(ip)),
-        None => match ip.to_canonical() {
-            IpAddr::V4(v4) => v4.is_private() || v4.is_loopback(),
-            IpAddr::V6(v6) => v6.is_unique_local() || v6.is_loopback(),
-        },
-    }
+    config
+        .internal_addresses
+        .iter()
+        .any(|block| block.contains(ip))
 }
 
 fn clean(headers: &mut HeaderMap, edge: bool) {
@@ -237,23 +244,57 @@ fn client_cert(
 }
 
 fn request_id(headers: &mut HeaderMap, config: &HttpConnectionManager, edge: bool) {
-    if !config.generate_request_id {
-        return;
-    }
     let forced = edge && !config.preserve_external_request_id;
-    if !forced && headers.contains_key(X_REQUEST_ID) {
+    let tracing = config.tracing.as_ref();
+    let old = headers.get(X_REQUEST_ID);
+    if config.generate_request_id && (forced || old.is_none()) {
+        let id = request_id::generate(|number| match tracing {
+            Some(tracing) if config.pack_trace_reason => {
+                trace_reason(headers, tracing, TraceReason::None, number)
+            }
+            _ => TraceReason::None,
+        });
+        headers.insert(X_REQUEST_ID, id);
         return;
     }
-    let reason = match &config.tracing {
-        Some(_) if !config.pack_trace_reason => TraceReason::None,
-        Some(_) if headers.contains_key(FORCE_TRACE) => TraceReason::Forced,
-        Some(_) if headers.contains_key(CLIENT_TRACE) => TraceReason::Client,
-        Some(tracing) if rand::random::<u32>() % 10_000 < tracing.random_sampling => {
-            TraceReason::Sampled
-        }
-        _ => TraceReason::None,
+    let Some((old, (number, known))) = old.and_then(|old| Some((old, request_id::parse(old)?)))
+    else {
+        return;
     };
-    headers.insert(X_REQUEST_ID, request_id::generate(reason));
+    // Nobody outside decides by an id of his own what is traced.
+    let trusted = if edge { TraceReason::None } else { known };
+    let new = match tracing {
+        Some(tracing) => trace_reason(headers, tracing, trusted, number),
+        None => trusted,
+    };
+    if config.pack_trace_reason
+        && new != known
+        && let Some(id) = request_id::with_reason(old, new)
+    {
+        headers.insert(X_REQUEST_ID, id);
+    }
+}
+
+/// Whether the request is traced. Chance is the id's own number, so that all who see the id decide alike.
+fn trace_reason(
+    headers: &HeaderMap,
+    tracing: &Tracing,
+    known: TraceReason,
+    number: u32,
+) -> TraceReason {
+    let within = |share: u32| number % 10_000 < share;
+    let client = || rand::random::<u32>() % 10_000 < tracing.client_sampling;
+    let reason = match known {
+        TraceReason::None if headers.contains_key(CLIENT_TRACE) && client() => TraceReason::Client,
+        TraceReason::None if headers.contains_key(FORCE_TRACE) => TraceReason::Forced,
+        TraceReason::None if within(tracing.random_sampling) => TraceReason::Sampled,
+        known => known,
+    };
+    if within(tracing.overall_sampling) {
+        reason
+    } else {
+        TraceReason::None
+    }
 }
 
 fn set_scheme<B>(request: &mut Request<B>, scheme: &str) {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Version,
-    header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE},
 };
 
 use super::{Answer, Scan, redirect};
@@ -152,6 +152,9 @@ pub(super) fn path<B>(
 
 /// Headers that speak of the client's connection are not sent on; those of an upgrade are.
 pub(super) fn connection<B>(request: &mut Request<B>, scan: Scan) -> Result<(), Answer> {
+    if scan.has(Scan::EXPECT) {
+        expectation(request.headers_mut());
+    }
     if scan.has(Scan::TE) {
         let trailers = request
             .headers()
@@ -189,6 +192,14 @@ pub(super) fn connection<B>(request: &mut Request<B>, scan: Scan) -> Result<(), 
         headers.remove(TRANSFER_ENCODING);
     }
     Ok(())
+}
+
+/// `100-continue` is answered here, when the body is asked for; the upstream is not to answer it once more.
+fn expectation(headers: &mut HeaderMap) {
+    let continues = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if headers.get(EXPECT).is_some_and(continues) {
+        headers.remove(EXPECT);
+    }
 }
 
 /// Whether the request asks for an upgrade over HTTP/1.1 that can be forwarded. `h2c` is never: Envoy drops it too.

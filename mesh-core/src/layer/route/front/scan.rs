@@ -19,6 +19,8 @@ impl Scan {
     pub(super) const TE: u8 = 1 << 4;
     /// `x-forwarded-client-cert`.
     pub(super) const CLIENT_CERT: u8 = 1 << 5;
+    /// `expect`.
+    pub(super) const EXPECT: u8 = 1 << 6;
 
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let mut bits = 0;
@@ -28,6 +30,7 @@ impl Scan {
                 b'x' if name.starts_with("x-envoy-") => Self::ENVOY,
                 b'x' if name == "x-forwarded-client-cert" => Self::CLIENT_CERT,
                 b'c' if name == "connection" => Self::CONNECTION,
+                b'e' if name == "expect" => Self::EXPECT,
                 b'k' if name == "keep-alive" => Self::CONNECTION,
                 b'p' if name == "proxy-connection" => Self::CONNECTION,
                 b't' if name == "transfer-encoding" => Self::CONNECTION,

@@ -6,8 +6,11 @@ use super::{Answer, Front};
 use crate::{
     Kind,
     layer::Exchange,
-    model::{Address, EscapedSlashes, HttpConnectionManager, StripPort, UnderscoresAction},
-    telemetry::record::Record,
+    model::{
+        Address, Cidr, EscapedSlashes, ForwardClientCert, HttpConnectionManager, StripPort,
+        Tracing, UnderscoresAction,
+    },
+    telemetry::record::{Record, Wants},
     transport::ConnInfo,
 };
 
@@ -65,8 +68,91 @@ fn an_edge_request_is_cleaned_and_an_internal_one_is_not() {
     assert_eq!(header(&seen, "x-envoy-retry-on"), None);
     assert_eq!(header(&seen, "x-envoy-internal"), None);
     let seen = treat(edge(), "10.0.0.9:5", sent()).expect("passes");
+    assert_eq!(header(&seen, "x-envoy-internal"), None, "private only");
+    assert_eq!(header(&seen, "x-envoy-retry-on"), None, "private only");
+    let trusting = HttpConnectionManager {
+        internal_addresses: vec![Cidr::new([10, 0, 0, 0].into(), 8).expect("a block")],
+        ..edge()
+    };
+    let seen = treat(trusting, "10.0.0.9:5", sent()).expect("passes");
     assert_eq!(header(&seen, "x-envoy-internal"), Some("true"));
     assert_eq!(header(&seen, "x-envoy-retry-on"), Some("5xx"));
+}
+
+#[test]
+fn lines_of_forwarded_for_are_one_list() {
+    let sent = || {
+        get("/")
+            .header("x-forwarded-for", "1.1.1.1")
+            .header("x-forwarded-for", "2.2.2.2")
+    };
+    let seen = treat(edge(), "203.0.113.9:5", sent()).expect("passes");
+    let lines: Vec<_> = seen.headers().get_all("x-forwarded-for").iter().collect();
+    assert_eq!(lines, ["1.1.1.1,2.2.2.2,203.0.113.9"]);
+    let hops = HttpConnectionManager {
+        xff_num_trusted_hops: 1,
+        ..edge()
+    };
+    let seen = treat(hops, "203.0.113.9:5", sent()).expect("passes");
+    assert_eq!(
+        header(&seen, "x-envoy-external-address"),
+        Some("2.2.2.2"),
+        "not what the client wrote"
+    );
+}
+
+#[test]
+fn certificate_details_of_a_client_without_a_certificate_are_removed() {
+    for (mode, wanted) in [
+        (ForwardClientCert::Sanitize, None),
+        (ForwardClientCert::ForwardOnly, None),
+        (ForwardClientCert::AppendForward, None),
+        (ForwardClientCert::SanitizeSet, None),
+        (ForwardClientCert::AlwaysForwardOnly, Some("By=x")),
+    ] {
+        let config = HttpConnectionManager {
+            forward_client_cert: mode,
+            ..HttpConnectionManager::default()
+        };
+        let sent = get("/").header("x-forwarded-client-cert", "By=x");
+        let seen = treat(config, "10.0.0.9:5", sent).expect("passes");
+        assert_eq!(header(&seen, "x-forwarded-client-cert"), wanted, "{mode:?}");
+    }
+    assert_eq!(ForwardClientCert::default(), ForwardClientCert::Sanitize);
+}
+
+#[test]
+fn proto_and_scheme_are_those_of_the_connection_or_as_configured() {
+    let sent = || get("/").header("x-forwarded-proto", "https");
+    let proto = |config| {
+        let seen = treat(config, "10.0.0.9:5", sent()).expect("passes");
+        header(&seen, "x-forwarded-proto").map(str::to_owned)
+    };
+    let inner = HttpConnectionManager::default();
+    assert_eq!(proto(inner.clone()).as_deref(), Some("https"), "trusted");
+    assert_eq!(proto(edge()).as_deref(), Some("http"), "not trusted");
+    let set = HttpConnectionManager {
+        scheme: Some("https".into()),
+        ..edge()
+    };
+    assert_eq!(proto(set).as_deref(), Some("https"), "as configured");
+    let port = HttpConnectionManager {
+        append_x_forwarded_port: true,
+        skip_xff_append: true,
+        ..edge()
+    };
+    let seen = treat(port, "10.0.0.9:5", sent()).expect("passes");
+    assert_eq!(header(&seen, "x-forwarded-port"), Some("8080"));
+    assert_eq!(header(&seen, "x-forwarded-for"), None);
+}
+
+#[test]
+fn continue_is_answered_here() {
+    for (expect, wanted) in [("100-Continue", None), ("other", Some("other"))] {
+        let sent = get("/").header("expect", expect);
+        let seen = treat(HttpConnectionManager::default(), "10.0.0.9:5", sent).expect("passes");
+        assert_eq!(header(&seen, "expect"), wanted);
+    }
 }
 
 #[test]
@@ -101,6 +187,131 @@ fn request_ids_are_made_where_they_are_absent_or_not_trusted() {
     assert_eq!(header(&seen, "x-request-id"), Some("mine"));
     let seen = treat(edge(), "203.0.113.9:5", with()).expect("passes");
     assert_ne!(header(&seen, "x-request-id"), Some("mine"));
+    let preserve = HttpConnectionManager {
+        preserve_external_request_id: true,
+        ..edge()
+    };
+    let seen = treat(preserve.clone(), "203.0.113.9:5", with()).expect("passes");
+    assert_eq!(header(&seen, "x-request-id"), Some("mine"));
+    // It is kept, but does not decide on tracing.
+    let forced = get("/").header("x-request-id", FORCED);
+    let seen = treat(preserve, "203.0.113.9:5", forced).expect("passes");
+    assert_eq!(header(&seen, "x-request-id"), Some(UNTRACED));
+    let none = HttpConnectionManager {
+        generate_request_id: false,
+        ..edge()
+    };
+    let seen = treat(none, "203.0.113.9:5", get("/")).expect("passes");
+    assert_eq!(header(&seen, "x-request-id"), None);
+}
+
+/// The same id, of which 0x1388 is 5,000 in 10,000, with each reason.
+const UNTRACED: &str = "00001388-0000-4000-8000-000000000000";
+const SAMPLED: &str = "00001388-0000-9000-8000-000000000000";
+const FORCED: &str = "00001388-0000-a000-8000-000000000000";
+const CLIENT: &str = "00001388-0000-b000-8000-000000000000";
+
+#[test]
+fn an_id_tells_whether_the_request_is_traced() {
+    let tracing = |random, client, overall| HttpConnectionManager {
+        tracing: Some(Tracing {
+            random_sampling: random,
+            client_sampling: client,
+            overall_sampling: overall,
+        }),
+        ..HttpConnectionManager::default()
+    };
+    let none = HttpConnectionManager::default();
+    let unpacked = HttpConnectionManager {
+        pack_trace_reason: false,
+        ..tracing(10_000, 0, 10_000)
+    };
+    for (config, id, asked, wanted) in [
+        (none, UNTRACED, None, UNTRACED),
+        (tracing(5_000, 0, 10_000), UNTRACED, None, UNTRACED),
+        (tracing(5_001, 0, 10_000), UNTRACED, None, SAMPLED),
+        (tracing(5_001, 0, 5_000), UNTRACED, None, UNTRACED),
+        (
+            tracing(0, 0, 10_000),
+            UNTRACED,
+            Some("x-envoy-force-trace"),
+            FORCED,
+        ),
+        (
+            tracing(0, 10_000, 10_000),
+            UNTRACED,
+            Some("x-client-trace-id"),
+            CLIENT,
+        ),
+        (
+            tracing(0, 0, 10_000),
+            UNTRACED,
+            Some("x-client-trace-id"),
+            UNTRACED,
+        ),
+        (tracing(0, 0, 10_000), SAMPLED, None, SAMPLED),
+        (tracing(0, 0, 0), SAMPLED, None, UNTRACED),
+        (unpacked, UNTRACED, None, UNTRACED),
+    ] {
+        // An address that is trusted, so that the header to force a trace is.
+        let config = HttpConnectionManager {
+            internal_addresses: vec![Cidr::new([10, 0, 0, 0].into(), 8).expect("a block")],
+            ..config
+        };
+        let mut sent = get("/")
+            .header("x-request-id", id)
+            .header("x-forwarded-for", "10.0.0.9");
+        if let Some(name) = asked {
+            sent = sent.header(name, "1");
+        }
+        let seen = treat(config.clone(), "10.0.0.9:5", sent).expect("passes");
+        assert_eq!(
+            header(&seen, "x-request-id"),
+            Some(wanted),
+            "{id} {asked:?} {:?}",
+            config.tracing
+        );
+    }
+}
+
+#[test]
+fn the_response_carries_the_id_where_it_is_asked_for() {
+    let always = HttpConnectionManager {
+        always_set_request_id_in_response: true,
+        ..HttpConnectionManager::default()
+    };
+    let trusting = HttpConnectionManager {
+        internal_addresses: vec![Cidr::new([10, 0, 0, 0].into(), 8).expect("a block")],
+        ..HttpConnectionManager::default()
+    };
+    let plain = || get("/").header("x-request-id", "mine");
+    let inner = || plain().header("x-forwarded-for", "10.0.0.9");
+    for (config, request, wanted) in [
+        (always, plain(), true),
+        (HttpConnectionManager::default(), plain(), false),
+        (trusting.clone(), inner(), false),
+        (trusting, inner().header("x-envoy-force-trace", "1"), true),
+        (
+            HttpConnectionManager::default(),
+            inner().header("x-envoy-force-trace", "1"),
+            false,
+        ),
+    ] {
+        let front = Front::new(&config, Arc::default());
+        let record = Record::begin(Some(connection("10.0.0.9:5")), Version::HTTP_11, false);
+        let mut exchange = Exchange {
+            request: request.body(()).expect("a request"),
+            record: record.clone(),
+        };
+        front.treat(&mut exchange, &[]).expect("passes");
+        let mut response = http::Response::new(());
+        record.see_response(&mut response, &Wants::default());
+        let seen = response
+            .headers()
+            .get("x-request-id")
+            .is_some_and(|id| id == "mine");
+        assert_eq!(seen, wanted);
+    }
 }
 
 #[test]
@@ -176,6 +387,17 @@ fn paths_take_the_form_that_the_listener_wants() {
         escaped_slashes: EscapedSlashes::UnescapeAndRedirect,
         ..config
     };
+    let reject = HttpConnectionManager {
+        escaped_slashes: EscapedSlashes::RejectRequest,
+        ..redirect.clone()
+    };
+    match treat(reject, "10.0.0.9:5", get("/a%2fb")) {
+        Err(Answer::Error(error)) => assert_eq!(error.status(), 400),
+        other => panic!("a refusal, not {other:?}"),
+    }
+    let keep = HttpConnectionManager::default();
+    let seen = treat(keep, "10.0.0.9:5", get("/a/..//%2fb")).expect("passes");
+    assert_eq!(seen.uri(), "/a/..//%2fb", "nothing is asked for");
     match treat(redirect, "10.0.0.9:5", get("/a%5cb")) {
         Err(Answer::Response(response)) => {
             assert_eq!(response.status(), 307);
