@@ -168,10 +168,20 @@ impl<B> Conn<B> {
         self.doubtful.load(Ordering::Relaxed)
     }
 
-    pub(super) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+    /// Whether the next request can be handed over. HTTP/2 queues it itself.
+    pub(super) fn is_settled(&self) -> bool {
         match &self.sender {
-            Sender::Http1(sender) => lock(sender).poll_ready(cx),
-            Sender::Http2(sender) => lock(sender).poll_ready(cx),
+            Sender::Http1(sender) => lock(sender).is_ready(),
+            Sender::Http2(_) => true,
+        }
+    }
+
+    /// Waits until the last exchange is over for the connection's task too. An error shows again in sending, which hands
+    /// the request back.
+    pub(super) fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match &self.sender {
+            Sender::Http1(sender) => lock(sender).poll_ready(cx).map(|_| ()),
+            Sender::Http2(_) => Poll::Ready(()),
         }
     }
 }

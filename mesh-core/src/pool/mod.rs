@@ -10,6 +10,7 @@ mod error;
 mod host;
 mod meter;
 mod prepare;
+mod sending;
 mod service;
 mod task;
 

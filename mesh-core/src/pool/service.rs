@@ -6,21 +6,22 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Method, Request, Response, StatusCode, Version, header::CONNECTION};
+use http::{Method, Request, Response, Version};
 use http_body::Body;
-use hyper::{body::Incoming, client::conn::TrySendError, rt::bounds::Http2ClientConnExec};
+use hyper::rt::bounds::Http2ClientConnExec;
 use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
 use tower_service::Service;
 
 use super::{
     ConnTask, Outgoing, Pool, PoolBody, Protocol,
-    body::{Lease, Release},
-    conn::{Conn, Sender, lock, thread},
+    body::Release,
+    conn::{Conn, thread},
     error,
     host::{Key, Step, Wake},
     meter::Metered,
     prepare::prepare,
+    sending::{Answer, Ask, Exchange, Held, Sending, State, Steps, exchange, finish},
     task,
 };
 use crate::{
@@ -55,7 +56,7 @@ where
 
 /// How often a request is sent again whose connection turned out to be gone before any of it was written; the last time on
 /// a new connection.
-const MAX_UNSENT: u32 = 3;
+pub(super) const MAX_UNSENT: u32 = 3;
 
 impl<C, B, X> Pool<C, B, X>
 where
@@ -97,8 +98,11 @@ where
         }
     }
 
-    /// Sends a request and waits for the head of its response.
-    async fn send(self, outgoing: Outgoing<B>) -> Result<Response<PoolBody>, Error> {
+    /// Sends a request and waits for the head of its response. What has to wait for a connection goes on in a box.
+    fn send(
+        self,
+        outgoing: Outgoing<B>,
+    ) -> Sending<Self, B, impl Exchange<B> + use<C, B, X>, impl Answer + use<C, B, X>> {
         let Outgoing {
             mut request,
             cluster,
@@ -119,10 +123,34 @@ where
             downstream: exclusive.as_ref().map_or(0, |conn| conn.id),
         };
         target.downstream = exclusive;
-        prepare(&mut request, protocol)?;
-        let whole = request.body().is_end_stream();
-        let connect = *request.method() == Method::CONNECT;
-        let mut unsent = 0;
+        let prepared = prepare(&mut request, protocol);
+        let ask = Ask {
+            target,
+            whole: request.body().is_end_stream(),
+            connect: *request.method() == Method::CONNECT,
+        };
+        let steps = Steps {
+            exchange: exchange::<B>,
+            resume: Self::resume,
+        };
+        let state = match prepared.map(|()| self.shared.hosts.take(&key)) {
+            Ok(Some(conn)) => State::begin(conn, ask.whole, request, exchange::<B>),
+            Ok(None) => State::Resumed {
+                resumed: Box::pin(self.clone().resume(ask.clone(), key, request, 0)),
+            },
+            Err(error) => State::Failed { error: Some(error) },
+        };
+        Sending::new(self, ask, steps, state)
+    }
+
+    /// Sends a request for which no kept connection was there, or of which `unsent` turned out to be gone.
+    async fn resume(
+        self,
+        ask: Ask,
+        key: Key,
+        mut request: Request<B>,
+        mut unsent: u32,
+    ) -> Result<Response<PoolBody>, Error> {
         loop {
             let fresh = unsent == MAX_UNSENT;
             let kept = if fresh {
@@ -132,29 +160,24 @@ where
             };
             let conn = match kept {
                 Some(conn) => conn,
-                None => Box::pin(self.acquire(&key, &target, fresh)).await?,
+                None => self.acquire(&key, &ask.target, fresh).await?,
             };
             // From here on a dropped future or an error gives the connection back as unclean.
-            let lease = Lease::new(conn.clone());
-            let (result, reused) = conn.exchange(request, whole).await;
-            match result {
-                Ok(response) => {
-                    if protocol == Protocol::Http1 && is_last(&response) {
-                        conn.last_exchange();
-                    }
-                    return Ok(finish(response, lease, connect));
-                }
+            let held = Held::new(conn);
+            let reused = held.conn().begin(ask.whole);
+            if reused {
+                std::future::poll_fn(|cx| held.conn().poll_settled(cx)).await;
+            }
+            match exchange(held.conn(), request).await {
+                Ok(response) => return Ok(finish(response, held, ask.connect)),
                 Err(mut failed) => match failed.take_message() {
                     Some(message) if unsent < MAX_UNSENT => {
                         unsent += 1;
                         request = message;
                     }
                     message => {
-                        return Err(error::of_request(
-                            failed.into_error(),
-                            message.is_none(),
-                            reused,
-                        ));
+                        let sent = message.is_none();
+                        return Err(error::of_request(failed.into_error(), sent, reused));
                     }
                 },
             }
@@ -234,59 +257,6 @@ fn protocol(configured: UpstreamProtocol, version: Version) -> Protocol {
         UpstreamProtocol::Downstream if version == Version::HTTP_2 => Protocol::Http2,
         UpstreamProtocol::Http1 | UpstreamProtocol::Downstream | UpstreamProtocol::Auto => {
             Protocol::Http1
-        }
-    }
-}
-
-/// Whether the upstream closes the connection after this response (RFC 9112 section 9.3).
-fn is_last<B>(response: &Response<B>) -> bool {
-    let Some(value) = response.headers().get(CONNECTION) else {
-        return response.version() == Version::HTTP_10;
-    };
-    let mut options = value
-        .as_bytes()
-        .split(|byte| *byte == b',')
-        .map(<[u8]>::trim_ascii);
-    match response.version() {
-        Version::HTTP_10 => !options.any(|option| option.eq_ignore_ascii_case(b"keep-alive")),
-        _ => options.any(|option| option.eq_ignore_ascii_case(b"close")),
-    }
-}
-
-/// Puts the lease into the body. After an upgrade the connection never comes back, so the lease ends here.
-fn finish(response: Response<Incoming>, lease: Lease, connect: bool) -> Response<PoolBody> {
-    let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS
-        || connect && response.status().is_success();
-    response.map(|body| {
-        if upgraded {
-            PoolBody::upgraded(body, lease)
-        } else {
-            PoolBody::new(body, lease)
-        }
-    })
-}
-
-impl<B: Body + Send + Unpin + 'static> Conn<B> {
-    /// Sends a request as soon as the connection takes it. Returns whether the connection had served one before.
-    async fn exchange(
-        &self,
-        request: Request<B>,
-        whole: bool,
-    ) -> (Result<Response<Incoming>, TrySendError<Request<B>>>, bool) {
-        let reused = self.begin(whole);
-        match &self.sender {
-            Sender::Http1(sender) => {
-                if reused && !self.is_ready() {
-                    // An error shows again in sending, which hands the request back.
-                    let _ = std::future::poll_fn(|cx| self.poll_ready(cx)).await;
-                }
-                let response = lock(sender).try_send_request(request);
-                (response.await, reused)
-            }
-            Sender::Http2(sender) => {
-                let response = lock(sender).try_send_request(request);
-                (response.await, reused)
-            }
         }
     }
 }
