@@ -1,1 +1,4 @@
-//! Micro, stack and allocation benches of the mesh.
+//! What the benches of the mesh have in common.
+
+pub mod loopback;
+pub mod stack;

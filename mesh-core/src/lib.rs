@@ -11,6 +11,7 @@ pub mod model;
 #[cfg(feature = "client")]
 pub mod pool;
 pub mod route;
+mod scratch;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod snapshot;

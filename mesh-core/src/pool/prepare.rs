@@ -1,7 +1,7 @@
 //! Writes a request in the form that the protocol of its connection asks for.
 
 use http::{
-    HeaderValue, Method, Request, Uri, Version,
+    Method, Request, Uri, Version,
     header::{CONNECTION, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE},
     uri::{Authority, PathAndQuery, Scheme},
 };
@@ -9,7 +9,7 @@ use http::{
 use hyper::ext::Protocol as ConnectProtocol;
 
 use super::Protocol;
-use crate::{Error, Kind};
+use crate::{Error, Kind, scratch};
 
 /// Authority and target move to where `protocol` wants them.
 pub(super) fn prepare<B>(request: &mut Request<B>, protocol: Protocol) -> Result<(), Error> {
@@ -27,8 +27,8 @@ fn to_http1<B>(request: &mut Request<B>) -> Result<(), Error> {
     }
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
     let authority = parts.authority.take().ok_or(Kind::Internal)?;
-    let host = HeaderValue::from_str(authority.as_str())
-        .map_err(|error| Error::caused_by(Kind::DownstreamProtocol, error))?;
+    let host =
+        scratch::header_value(authority.as_str().as_bytes()).ok_or(Kind::DownstreamProtocol)?;
     request.headers_mut().insert(HOST, host);
     let path = parts
         .path_and_query
@@ -47,7 +47,7 @@ fn to_http2<B>(request: &mut Request<B>) -> Result<(), Error> {
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
         if parts.authority.is_none() {
             let host = request.headers().get(HOST).ok_or(Kind::MissingHost)?;
-            let authority = Authority::try_from(host.as_bytes());
+            let authority = Authority::from_maybe_shared(scratch::bytes(host.as_bytes()));
             parts.authority =
                 Some(authority.map_err(|error| Error::caused_by(Kind::DownstreamProtocol, error))?);
         }

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     cluster::Cluster,
     model::{Action, Name},
+    scratch,
 };
 
 /// What to do with a request.
@@ -139,16 +140,18 @@ impl Forwarding {
         arm.request.apply_request(head, context);
         self.change_host(head, context, keep_original);
         if let Some(change) = &self.forward().path {
-            let old = head.field(&Field::Path).unwrap_or_default().into_owned();
-            let live = LiveRequest {
-                head,
-                rest: context,
-            };
-            let new = change.apply(&old, &live);
-            if keep_original && let Ok(value) = HeaderValue::from_bytes(&old) {
+            let old = scratch::bytes(&head.field(&Field::Path).unwrap_or_default());
+            scratch::with_buffer(|new| {
+                let live = LiveRequest {
+                    head,
+                    rest: context,
+                };
+                change.apply(&old, &live, new);
+                head.set_path(new);
+            });
+            if keep_original && let Ok(value) = HeaderValue::from_maybe_shared(old) {
                 head.set(X_ENVOY_ORIGINAL_PATH, value);
             }
-            head.set_path(&new);
         }
     }
 
@@ -211,10 +214,7 @@ impl Forwarding {
 
 /// Sets the authority and keeps the old one where it is asked for.
 fn set_authority<T: HeadMut>(head: &mut T, new: &[u8], append_forwarded: bool, keep: bool) {
-    let old = head
-        .field(&Field::Authority)
-        .unwrap_or_default()
-        .into_owned();
+    let old = scratch::bytes(&head.field(&Field::Authority).unwrap_or_default());
     if append_forwarded && !old.is_empty() {
         let known = head.field(&Field::Header(X_FORWARDED_HOST));
         let known = known.unwrap_or_default().into_owned();
@@ -222,17 +222,20 @@ fn set_authority<T: HeadMut>(head: &mut T, new: &[u8], append_forwarded: bool, k
             .rsplit(|byte| *byte == b',')
             .find(|host| !host.is_empty());
         if last != Some(&old[..]) {
-            let mut all = known.clone();
-            if !all.is_empty() {
-                all.push(b',');
-            }
-            all.extend_from_slice(&old);
-            if let Ok(value) = HeaderValue::from_bytes(&all) {
+            let value = scratch::with_buffer(|all| {
+                all.extend_from_slice(&known);
+                if !known.is_empty() {
+                    all.push(b',');
+                }
+                all.extend_from_slice(&old);
+                scratch::header_value(all)
+            });
+            if let Some(value) = value {
                 head.set(X_FORWARDED_HOST, value);
             }
         }
     }
-    if keep && let Ok(value) = HeaderValue::from_bytes(&old) {
+    if keep && let Ok(value) = HeaderValue::from_maybe_shared(old) {
         head.set(X_ENVOY_ORIGINAL_HOST, value);
     }
     head.set_authority(new);

@@ -11,7 +11,10 @@ use super::{
     format::{FormatContext, FormatError, Formatter, Item, MetadataSource, TimePoint},
     head::{Field, Head, Headers},
 };
-use crate::model::{AppendAction, HeaderAddition, Name, Value};
+use crate::{
+    model::{AppendAction, HeaderAddition, Name, Value},
+    scratch,
+};
 
 /// Headers that can be changed.
 pub trait HeadersMut {
@@ -78,7 +81,7 @@ impl<B> HeadMut for Request<B> {
     }
 
     fn set_path(&mut self, path: &[u8]) {
-        let Ok(path) = PathAndQuery::try_from(path) else {
+        let Ok(path) = PathAndQuery::from_maybe_shared(scratch::bytes(path)) else {
             return;
         };
         let mut parts = std::mem::take(self.uri_mut()).into_parts();
@@ -91,8 +94,9 @@ impl<B> HeadMut for Request<B> {
     }
 
     fn set_authority(&mut self, authority: &[u8]) {
-        let value = HeaderValue::from_bytes(authority);
-        let (Ok(authority), Ok(value)) = (Authority::try_from(authority), value) else {
+        let text = scratch::bytes(authority);
+        let value = HeaderValue::from_maybe_shared(text.clone());
+        let (Ok(authority), Ok(value)) = (Authority::from_maybe_shared(text), value) else {
             return;
         };
         let in_uri = self.uri().authority().is_some();
@@ -333,15 +337,10 @@ impl Level {
             }
             return;
         }
-        let mut buffer = Vec::new();
-        let value = |target: &T, addition: &Addition, buffer: &mut Vec<u8>| {
-            buffer.clear();
-            addition.value(target, |format, out| render(target, format, out), buffer)
-        };
         let mut inline = [const { None }; INLINE];
         let mut more = Vec::new();
         for (index, addition) in self.add.iter().enumerate() {
-            let value = value(target, addition, &mut buffer);
+            let value = addition.value(target, |format, out| render(target, format, out));
             match inline.get_mut(index) {
                 Some(slot) => *slot = value,
                 None => more.push(value),
@@ -381,7 +380,6 @@ impl Addition {
         &self,
         target: &T,
         render: impl Fn(&Formatter, &mut Vec<u8>),
-        buffer: &mut Vec<u8>,
     ) -> Option<HeaderValue> {
         let applies = match self.action {
             AppendAction::AddIfAbsent => target.value(&self.name).is_none(),
@@ -393,10 +391,10 @@ impl Addition {
         }
         let value = match &self.value {
             Text::Constant(value) => value.clone(),
-            Text::Format(format) => {
+            Text::Format(format) => scratch::with_buffer(|buffer| {
                 render(format, buffer);
-                HeaderValue::from_bytes(buffer).ok()?
-            }
+                scratch::header_value(buffer)
+            })?,
         };
         (self.keep_empty || !value.is_empty()).then_some(value)
     }
@@ -407,7 +405,12 @@ impl Addition {
             return None;
         }
         let known = target.value(&self.name)?;
-        HeaderValue::from_bytes(&[&*known, b",", value.as_bytes()].concat()).ok()
+        scratch::with_buffer(|buffer| {
+            for part in [&*known, b",", value.as_bytes()] {
+                buffer.extend_from_slice(part);
+            }
+            scratch::header_value(buffer)
+        })
     }
 
     fn apply<T: HeadersMut>(&self, target: &mut T, value: HeaderValue) {

@@ -65,10 +65,14 @@ impl PathChange {
         ))
     }
 
-    /// The new path with the query of the old one.
-    pub(crate) fn apply<C: FormatContext + ?Sized>(&self, old: &[u8], context: &C) -> Vec<u8> {
+    /// Appends the new path with the query of the old one to `out`, which is empty.
+    pub(crate) fn apply<C: FormatContext + ?Sized>(
+        &self,
+        old: &[u8],
+        context: &C,
+        out: &mut Vec<u8>,
+    ) {
         let (only, query) = old.split_at(path::without_query(old).len());
-        let mut out = Vec::with_capacity(old.len() + 16);
         match self {
             Self::Prefix(len, to) => {
                 out.extend_from_slice(to);
@@ -76,19 +80,18 @@ impl PathChange {
             }
             Self::Regex(program, to) => out.extend_from_slice(&program.replace_all(only, to)),
             Self::Full(format) => {
-                format.write(context, b"", &mut out);
+                format.write(context, b"", out);
                 // An empty result changes nothing.
                 if out.is_empty() {
                     out.extend_from_slice(only);
                 }
             }
             Self::Template(rewrite) => match rewrite.rewrite(only) {
-                Some(path) => out = path,
+                Some(path) => out.extend_from_slice(&path),
                 None => out.extend_from_slice(only),
             },
         }
         out.extend_from_slice(query);
-        out
     }
 }
 
@@ -222,7 +225,11 @@ impl RedirectTo {
             };
         }
         match &self.change {
-            Some(change) => Cow::Owned(change.apply(head.path, &HeadContext(*head))),
+            Some(change) => {
+                let mut path = Vec::with_capacity(head.path.len());
+                change.apply(head.path, &HeadContext(*head), &mut path);
+                Cow::Owned(path)
+            }
             None => Cow::Borrowed(head.path),
         }
     }

@@ -5,6 +5,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::scratch;
+
 /// W3C trace context.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// W3C trace state, passed on as it is.
@@ -126,8 +128,8 @@ impl TraceContext {
     /// Writes `traceparent`.
     pub fn write_w3c(&self, headers: &mut HeaderMap) {
         let flags = u8::from(self.sampled == Some(true));
-        let text = format!("00-{:032x}-{:016x}-{flags:02x}", self.trace, self.span);
-        if let Ok(value) = HeaderValue::try_from(text) {
+        let text = format_args!("00-{:032x}-{:016x}-{flags:02x}", self.trace, self.span);
+        if let Some(value) = scratch::display_value(text) {
             headers.insert(TRACEPARENT, value);
         }
     }
@@ -135,10 +137,10 @@ impl TraceContext {
     /// Writes `x-b3-*`.
     pub fn write_b3(&self, headers: &mut HeaderMap) {
         for (name, text) in [
-            (X_B3_TRACEID, format!("{:032x}", self.trace)),
-            (X_B3_SPANID, format!("{:016x}", self.span)),
+            (X_B3_TRACEID, format_args!("{:032x}", self.trace)),
+            (X_B3_SPANID, format_args!("{:016x}", self.span)),
         ] {
-            if let Ok(value) = HeaderValue::try_from(text) {
+            if let Some(value) = scratch::display_value(text) {
                 headers.insert(name, value);
             }
         }

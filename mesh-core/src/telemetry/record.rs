@@ -30,6 +30,7 @@ use crate::{
     Kind,
     cluster::{Cluster, Endpoint},
     model::Name,
+    scratch,
     transport::ConnInfo,
 };
 
@@ -185,7 +186,7 @@ impl RecordedHead {
             method: request.method().clone(),
             path: uri.path_and_query().cloned(),
             authority: match uri.authority() {
-                Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
+                Some(authority) => scratch::header_value(authority.as_str().as_bytes()),
                 None => request.headers().get(http::header::HOST).cloned(),
             },
             scheme: uri.scheme().cloned(),

@@ -1,23 +1,16 @@
 //! `x-request-id`: random UUIDs whose 13th digit, the version, tells whether the request is traced, as Envoy packs it.
 
-use std::cell::RefCell;
-
-use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue};
+
+use crate::scratch;
 
 /// The header.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Length of a UUID as text.
 const LENGTH: usize = 36;
-/// Bytes that are cut into ids at a time.
-const BLOCK: usize = LENGTH * 113;
 /// Where the version stands.
 const VERSION: usize = 14;
-
-thread_local! {
-    static MEMORY: RefCell<BytesMut> = RefCell::default();
-}
 
 /// Why a request is traced, as the version digit of its id tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +36,11 @@ impl TraceReason {
     }
 }
 
-/// A new id, whose reason `reason` tells by the number that its first eight digits are. The texts are cut from one block a
-/// thread, so that most cost no allocation.
+/// A new id, whose reason `reason` tells by the number that its first eight digits are. Most cost no allocation.
 pub fn generate(reason: impl FnOnce(u32) -> TraceReason) -> HeaderValue {
     let mut text = uuid();
     text[VERSION] = reason(number(&text).unwrap_or_default()).digit();
-    from_ascii(pooled(&text))
+    scratch::header_value(&text).expect("hexadecimal digits and dashes make a header value")
 }
 
 /// The number and the reason of an id; `None` if it is no UUID.
@@ -68,28 +60,13 @@ pub fn parse(id: &HeaderValue) -> Option<(u32, TraceReason)> {
 pub fn with_reason(id: &HeaderValue, reason: TraceReason) -> Option<HeaderValue> {
     let mut text: [u8; LENGTH] = id.as_bytes().try_into().ok()?;
     text[VERSION] = reason.digit();
-    HeaderValue::from_bytes(&text).ok()
+    scratch::header_value(&text)
 }
 
 /// The first eight digits as a number, by which all proxies on the way sample alike.
 fn number(id: &[u8]) -> Option<u32> {
     let digits = std::str::from_utf8(id.get(..8)?).ok()?;
     u32::from_str_radix(digits, 16).ok()
-}
-
-fn pooled(text: &[u8; LENGTH]) -> Bytes {
-    MEMORY.with_borrow_mut(|memory| {
-        if memory.capacity() < LENGTH {
-            memory.reserve(BLOCK);
-        }
-        memory.extend_from_slice(text);
-        memory.split_to(LENGTH).freeze()
-    })
-}
-
-/// A header value of bytes that are known to be hexadecimal digits and dashes.
-fn from_ascii(bytes: Bytes) -> HeaderValue {
-    HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| HeaderValue::from_static("-"))
 }
 
 /// A new random UUID (version 4) as text.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use http::{HeaderMap, HeaderName, Request};
 
 use super::{Later, Rules};
 use crate::{
@@ -121,7 +121,7 @@ impl Later for RouteLater {
             .config()
             .include_attempt_count_in_response
         {
-            headers.insert(ATTEMPT_COUNT, HeaderValue::from(late.attempts));
+            headers.insert(ATTEMPT_COUNT, small_number(late.attempts.into()));
         }
         if !forwarding.is_response_plain() {
             forwarding.finalize_response(headers, &RecordContext::new(&self.record, &late));

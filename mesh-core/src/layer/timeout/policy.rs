@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::{layer::is_grpc, model::Forward};
+use crate::{layer::is_grpc, model::Forward, scratch};
 
 const RQ_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-ms");
 const PER_TRY_TIMEOUT: HeaderName =
@@ -216,12 +216,13 @@ fn parse_grpc_timeout(value: &HeaderValue) -> Option<Duration> {
 fn grpc_timeout(duration: Duration) -> HeaderValue {
     const MOST: u128 = 99_999_999;
     let millis = duration.as_millis();
-    let text = if millis <= MOST {
-        format!("{millis}m")
+    let (number, unit) = if millis <= MOST {
+        (millis, 'm')
     } else if millis / 1000 <= MOST {
-        format!("{}S", millis / 1000)
+        (millis / 1000, 'S')
     } else {
-        format!("{}M", (millis / 60_000).min(MOST))
+        ((millis / 60_000).min(MOST), 'M')
     };
-    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("99999999m"))
+    scratch::display_value(format_args!("{number}{unit}"))
+        .expect("digits and a letter make a header value")
 }

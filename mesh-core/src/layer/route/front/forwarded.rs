@@ -1,9 +1,6 @@
 //! `x-forwarded-*`, `x-envoy-*` and `x-request-id`: who the client is, and which headers it may have set.
 
-use std::{
-    fmt::Write as _,
-    net::{IpAddr, SocketAddr},
-};
+use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header::VIA};
 
@@ -12,6 +9,7 @@ use crate::{
     layer::respond::append,
     model::{ForwardClientCert, HttpConnectionManager, Tracing},
     route::Headers as _,
+    scratch,
     telemetry::{
         record::Record,
         request_id::{self, TraceReason, X_REQUEST_ID},
@@ -86,7 +84,7 @@ pub(super) fn treat<B>(
             headers.remove(name);
         }
         if let Some(ip) = client.ip.filter(|_| edge)
-            && let Ok(value) = HeaderValue::try_from(ip.to_string())
+            && let Some(value) = scratch::display_value(ip)
         {
             headers.insert(EXTERNAL_ADDRESS, value);
         }
@@ -153,7 +151,7 @@ fn client(
         // A client on this machine is told by the address that the listener itself has.
         let local = connection.and_then(|connection| connection.local.socket());
         let shown = local.filter(|_| peer.ip().is_loopback()).unwrap_or(peer);
-        if let Ok(list) = HeaderValue::try_from(appended(list.as_deref(), shown.ip())) {
+        if let Some(list) = appended(list.as_deref(), shown.ip()) {
             headers.insert(FORWARDED_FOR, list);
         }
     }
@@ -164,15 +162,11 @@ fn client(
     }
 }
 
-fn appended(list: Option<&[u8]>, address: IpAddr) -> String {
-    let mut text = String::with_capacity(40);
-    if let Some(list) = list.and_then(|list| std::str::from_utf8(list).ok()) {
-        text.push_str(list);
-        text.push(',');
+fn appended(list: Option<&[u8]>, address: IpAddr) -> Option<HeaderValue> {
+    match list.and_then(|list| std::str::from_utf8(list).ok()) {
+        Some(list) => scratch::display_value(format_args!("{list},{address}")),
+        None => scratch::display_value(address),
     }
-    // Writing to a string cannot fail.
-    let _ = write!(text, "{address}");
-    text
 }
 
 /// The address that stands `hops` places from the right, and whether it is the only one.
