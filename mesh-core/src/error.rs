@@ -185,16 +185,18 @@ kinds! {
     UpstreamTimeout => 504, 4, Some(Flag::UpstreamRequestTimeout), "response_timeout", "upstream request timeout", false;
     /// The time for one attempt passed and no retry was left.
     PerTryTimeout => 504, 4, Some(Flag::UpstreamRequestTimeout), "upstream_per_try_timeout", "upstream request timeout", false;
+    /// Nothing came from the upstream for the idle time of one attempt, and no retry was left.
+    PerTryIdleTimeout => 504, 4, Some(Flag::UpstreamRequestTimeout), "upstream_per_try_idle_timeout", "upstream request timeout", false;
     /// The stream's longest life passed.
     MaxDuration => 504, 4, Some(Flag::UpstreamMaxStreamDurationReached), "upstream_max_stream_duration_reached", "upstream max stream duration reached", false;
     /// The stream's longest life passed, downstream limit.
-    DownstreamMaxDuration => 408, 4, Some(Flag::DurationTimeout), "max_duration_timeout", "downstream duration timeout", false;
+    DownstreamMaxDuration => 408, 4, None, "max_duration_timeout", "downstream duration timeout", false;
     /// Nothing moved on the stream before the response began.
     StreamIdle => 504, 4, Some(Flag::StreamIdleTimeout), "stream_idle_timeout", "stream timeout", false;
     /// The request did not arrive in time.
-    RequestTimeout => 408, 4, Some(Flag::DownstreamProtocolError), "request_overall_timeout", "request timeout", true;
+    RequestTimeout => 408, 4, None, "request_overall_timeout", "request timeout", true;
     /// The request head did not arrive in time.
-    HeaderTimeout => 408, 4, Some(Flag::DownstreamProtocolError), "request_header_timeout", "request header timeout", true;
+    HeaderTimeout => 408, 4, None, "request_header_timeout", "request header timeout", true;
     /// The client went away.
     DownstreamTermination => 499, 1, Some(Flag::DownstreamConnectionTermination), "downstream_remote_disconnect", "", true;
     /// The client broke the protocol.

@@ -1,11 +1,14 @@
 //! The two bodies of the stack: one type for requests, one for responses, each holding every guard that rides on it.
 
+mod content;
 mod replay;
 mod request;
 mod response;
 mod tee;
 #[cfg(feature = "net")]
 mod throttled;
+#[cfg(feature = "net")]
+mod watched;
 
 use bytes::Bytes;
 

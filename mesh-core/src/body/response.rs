@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-use super::MeshBody;
+use super::{MeshBody, content::Content};
 use crate::{
     BoxError, Error, Kind,
     cluster::{Attempt, Permit},
@@ -35,16 +35,6 @@ pub struct ResponseBody<U> {
     /// Both ends of an upgrade, until the outermost layer takes them.
     #[cfg(feature = "net")]
     upgrade: Option<Box<crate::layer::route::Ends>>,
-}
-
-#[derive(Debug)]
-enum Content<U> {
-    Upstream(U),
-    /// The upstream's, held back by an injected fault.
-    #[cfg(feature = "net")]
-    Throttled(Box<super::throttled::Throttled<U>>),
-    Local(Bytes),
-    Done,
 }
 
 /// Completes the record of a request at the end of the response body, or when the body is dropped.
@@ -119,12 +109,22 @@ impl<U: MeshBody> ResponseBody<U> {
     ) {
         use super::throttled::Throttled;
 
-        self.kind = match std::mem::replace(&mut self.kind, Content::Done) {
-            Content::Upstream(body) if !body.is_end_stream() => {
-                Content::Throttled(Box::new(Throttled::new(body, rate, active, record)))
-            }
-            other => other,
-        };
+        if !self.kind.is_end_stream() {
+            let inner = std::mem::replace(&mut self.kind, Content::Done);
+            let throttled = Throttled::new(inner, rate, active, record);
+            self.kind = Content::Throttled(Box::new(throttled));
+        }
+    }
+
+    /// Ends it with [`Kind::PerTryIdleTimeout`] if nothing comes for `idle`.
+    #[cfg(feature = "net")]
+    pub(crate) fn watch(&mut self, idle: std::time::Duration, record: Option<Arc<Record>>) {
+        use super::watched::Watched;
+
+        if !self.kind.is_end_stream() {
+            let inner = std::mem::replace(&mut self.kind, Content::Done);
+            self.kind = Content::Watched(Box::new(Watched::new(inner, idle, record)));
+        }
     }
 }
 
@@ -235,25 +235,17 @@ impl<U: MeshBody> ResponseBody<U> {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let frame = match &mut self.kind {
-            Content::Upstream(body) => Pin::new(body).poll_frame(context).map_err(Error::adopt),
-            #[cfg(feature = "net")]
-            Content::Throttled(body) => {
-                let frame = Pin::new(&mut **body).poll_frame(context);
-                if body.is_received() {
-                    // What is still held back is no longer the upstream's time, nor its place in the limits.
-                    (self.attempt, self.retry, self.life) = (None, None, None);
-                    if let Some(limits) = &mut self.limits {
-                        limits.response_received();
-                    }
-                }
-                frame.map_err(Error::adopt)
+        let frame = self.kind.poll_frame(context);
+        #[cfg(feature = "net")]
+        if let Content::Throttled(body) = &self.kind
+            && body.is_received()
+        {
+            // What is still held back is no longer the upstream's time, nor its place in the limits.
+            (self.attempt, self.retry, self.life) = (None, None, None);
+            if let Some(limits) = &mut self.limits {
+                limits.response_received();
             }
-            Content::Local(bytes) if !bytes.is_empty() => {
-                Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))))
-            }
-            Content::Local(_) | Content::Done => Poll::Ready(None),
-        };
+        }
         if frame.is_pending() {
             return self.poll_limits(context).map(|kind| Some(Err(kind.into())));
         }
@@ -319,22 +311,10 @@ impl<U: MeshBody> Body for ResponseBody<U> {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            Content::Upstream(body) => body.is_end_stream(),
-            #[cfg(feature = "net")]
-            Content::Throttled(body) => body.is_end_stream(),
-            Content::Local(bytes) => bytes.is_empty(),
-            Content::Done => true,
-        }
+        self.kind.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
-            Content::Upstream(body) => body.size_hint(),
-            #[cfg(feature = "net")]
-            Content::Throttled(body) => body.size_hint(),
-            Content::Local(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Done => SizeHint::with_exact(0),
-        }
+        self.kind.size_hint()
     }
 }

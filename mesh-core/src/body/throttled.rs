@@ -10,11 +10,11 @@ use std::{
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 
-use super::MeshBody;
+use super::{MeshBody, content::Content};
 use crate::{
-    BoxError,
+    Error,
     layer::fault::Active,
     telemetry::{clock, record::Record},
     transport::Deadline,
@@ -28,7 +28,7 @@ const AHEAD: usize = 1 << 20;
 /// A body behind a token bucket, and the place among the active faults that it holds until its end.
 #[derive(Debug)]
 pub(super) struct Throttled<U> {
-    inner: U,
+    inner: Content<U>,
     bucket: Option<Bucket>,
     queue: VecDeque<Bytes>,
     /// Bytes in `queue`.
@@ -46,7 +46,7 @@ pub(super) struct Throttled<U> {
 impl<U: MeshBody> Throttled<U> {
     /// `inner` at `rate` KiB a second; `None`: as fast as it comes.
     pub(super) fn new(
-        inner: U,
+        inner: Content<U>,
         rate: Option<u64>,
         active: Active,
         record: Option<Arc<Record>>,
@@ -71,12 +71,12 @@ impl<U: MeshBody> Throttled<U> {
     }
 
     /// Takes what the upstream has.
-    fn fill(&mut self, context: &mut Context<'_>) -> Result<(), BoxError> {
+    fn fill(&mut self, context: &mut Context<'_>) -> Result<(), Error> {
         while !self.received && self.queued < AHEAD {
-            match Pin::new(&mut self.inner).poll_frame(context) {
+            match self.inner.poll_frame(context) {
                 Poll::Pending => break,
                 Poll::Ready(None) => self.received = true,
-                Poll::Ready(Some(frame)) => match frame.map_err(Into::into)?.into_data() {
+                Poll::Ready(Some(frame)) => match frame?.into_data() {
                     Ok(data) => {
                         self.queued += data.len();
                         if !data.is_empty() {
@@ -118,40 +118,36 @@ impl<U: MeshBody> Throttled<U> {
     }
 }
 
-impl<U: MeshBody> Body for Throttled<U> {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
+impl<U: MeshBody> Throttled<U> {
+    pub(super) fn poll_frame(
+        &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = &mut *self;
-        this.fill(context)?;
-        let Some(first) = this.queue.front() else {
-            return match this.trailers.take() {
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.fill(context)?;
+        let Some(first) = self.queue.front() else {
+            return match self.trailers.take() {
                 Some(trailers) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
-                None if this.received => Poll::Ready(None),
+                None if self.received => Poll::Ready(None),
                 None => Poll::Pending,
             };
         };
         let length = first.len();
-        ready!(this.poll_credit(context));
-        let sent = length.min(this.credit);
-        this.credit -= sent;
-        this.queued -= sent;
-        let data = match this.queue.front_mut() {
+        ready!(self.poll_credit(context));
+        let sent = length.min(self.credit);
+        self.credit -= sent;
+        self.queued -= sent;
+        let data = match self.queue.front_mut() {
             Some(first) if sent < length => first.split_to(sent),
-            _ => this.queue.pop_front().unwrap_or_default(),
+            _ => self.queue.pop_front().unwrap_or_default(),
         };
         Poll::Ready(Some(Ok(Frame::data(data))))
     }
 
-    fn is_end_stream(&self) -> bool {
+    pub(super) fn is_end_stream(&self) -> bool {
         self.received && self.queue.is_empty() && self.trailers.is_none()
     }
 
-    fn size_hint(&self) -> SizeHint {
+    pub(super) fn size_hint(&self) -> SizeHint {
         let (inner, queued) = (self.inner.size_hint(), self.queued as u64);
         let mut hint = SizeHint::new();
         if let Some(upper) = inner.upper() {

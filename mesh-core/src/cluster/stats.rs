@@ -83,6 +83,8 @@ stats! {
     upstream_rq_timeout,
     /// Attempts that timed out.
     upstream_rq_per_try_timeout,
+    /// Attempts in which nothing came for too long.
+    upstream_rq_per_try_idle_timeout,
     /// Streams that lived too long.
     upstream_rq_max_duration_reached,
     /// Requests that the upstream reset.

@@ -1,7 +1,16 @@
 //! Parts that the tests of several layers use.
 
-use std::task::{Context, Poll};
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
+use bytes::Bytes;
+use http_body::{Body, Frame};
+use tokio::time::{Sleep, sleep};
 use tower_service::Service;
 use tower_test::mock;
 
@@ -33,5 +42,42 @@ impl<T: Send + 'static, U: Send + 'static> Service<T> for Tame<T, U> {
         assert!(ready.is_ready(), "the test allows too few calls");
         let answer = self.0.call(request);
         Box::pin(async move { answer.await.map_err(Error::adopt) })
+    }
+}
+
+/// A body of one byte after each of some pauses.
+#[derive(Debug)]
+pub(crate) struct Paced {
+    pauses: &'static [u64],
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Paced {
+    /// Pauses in seconds.
+    pub(crate) fn new(pauses: &'static [u64]) -> Self {
+        Self {
+            pauses,
+            sleep: None,
+        }
+    }
+}
+
+impl Body for Paced {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let Some((pause, rest)) = self.pauses.split_first() else {
+            return Poll::Ready(None);
+        };
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| Box::pin(sleep(Duration::from_secs(*pause))));
+        std::task::ready!(sleep.as_mut().poll(context));
+        (self.pauses, self.sleep) = (rest, None);
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
     }
 }

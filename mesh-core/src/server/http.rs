@@ -328,7 +328,7 @@ where
     fn next_deadline(&self) -> Option<Instant> {
         let manager = self.conn.manager();
         let idle = match (self.head, self.idle) {
-            (Some(since), _) => head_limit(manager).map(|limit| since + limit),
+            (Some(since), _) => head_limit(manager).map(|(limit, _)| since + limit),
             (None, Some((since, _))) if !self.shut => {
                 manager.idle_timeout.map(|limit| since + limit)
             }
@@ -366,8 +366,10 @@ where
             self.give_up = Some(now + manager.drain_timeout.max(Duration::from_secs(1)));
         }
         if let Some(since) = self.head {
-            if head_limit(manager).is_some_and(|limit| since + limit <= now) {
-                return Some(self.slow_head());
+            if let Some((limit, kind)) = head_limit(manager)
+                && since + limit <= now
+            {
+                return Some(self.slow_head(kind));
             }
         } else if let Some((since, _)) = self.idle
             && manager
@@ -382,24 +384,27 @@ where
     }
 
     /// The request head took too long. No codec answers half a request, so it is done here.
-    fn slow_head(&mut self) -> End {
-        let stats = &self.conn.stats;
-        stats.downstream_rq_header_timeout.add(1);
-        let reply = Kind::HeaderTimeout.reply();
-        self.reject(
-            Kind::HeaderTimeout,
-            reply.http,
-            Version::HTTP_11,
-            reply.details,
-        );
+    fn slow_head(&mut self, kind: Kind) -> End {
+        if kind == Kind::HeaderTimeout {
+            self.conn.stats.downstream_rq_header_timeout.add(1);
+        }
+        let reply = kind.reply();
+        // Half a request is never a whole one: 408 for each of them.
+        let status = Kind::HeaderTimeout.reply().http;
+        self.reject(kind, status, Version::HTTP_11, reply.details);
         let Some(mut io) = self.take_io() else {
             return End::Closed;
         };
         let server = self.conn.manager().server_name.clone();
+        let rest = format!(
+            "\r\ncontent-type: text/plain\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{}",
+            reply.body.len(),
+            reply.body
+        );
         let answer = [
             b"HTTP/1.1 408 Request Timeout\r\nserver: ",
             server.as_bytes(),
-            b"\r\ncontent-type: text/plain\r\ncontent-length: 22\r\nconnection: close\r\n\r\nrequest header timeout",
+            rest.as_bytes(),
         ]
         .concat();
         // Nothing else was written since the last response, so the socket's buffer has room, or the peer does not read.
@@ -577,18 +582,17 @@ fn is_protocol(error: &hyper::Error) -> bool {
     })
 }
 
-/// Limit for a request head that has begun. Without a limit of its own the stream's applies, as in Envoy.
-fn head_limit(manager: &HttpConnectionManager) -> Option<Duration> {
+/// Limit for a request head that has begun, and what it is when it passes: that of heads, of whole requests, or of streams.
+fn head_limit(manager: &HttpConnectionManager) -> Option<(Duration, Kind)> {
     let limits = [
-        manager.request_headers_timeout,
-        manager.request_timeout,
-        manager.stream_idle_timeout,
+        (manager.request_headers_timeout, Kind::HeaderTimeout),
+        (manager.request_timeout, Kind::RequestTimeout),
+        (manager.stream_idle_timeout, Kind::StreamIdle),
     ];
     limits
         .into_iter()
-        .flatten()
-        .filter(|limit| !limit.is_zero())
-        .min()
+        .filter_map(|(limit, kind)| Some((limit.filter(|limit| !limit.is_zero())?, kind)))
+        .min_by_key(|(limit, _)| *limit)
 }
 
 fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {

@@ -185,6 +185,7 @@ impl Http {
         StreamLimits {
             idle: self.config.stream_idle_timeout,
             max_stream: self.config.max_stream_duration,
+            request: self.config.request_timeout,
         }
     }
 }

@@ -8,6 +8,7 @@ use super::{
     metrics::{HttpStats, RequestMetrics},
     record::{Late, Record, Sink, Wants},
 };
+use crate::Kind;
 
 /// Tells everything that is told of finished requests.
 #[derive(Debug, Default)]
@@ -64,22 +65,22 @@ impl Observer {
         if late.status != 0 {
             stats.response(late.status);
         }
-        if late.flags.is_empty() {
+        // Where the upstream's response went through, there is nothing more to tell.
+        let Some(details) = late.details.as_deref() else {
             return;
+        };
+        if late.flags.contains(Flag::DownstreamConnectionTermination) {
+            stats.downstream_rq_rx_reset.add(1);
         }
-        for (flag, count) in [
+        for (kind, count) in [
+            (Kind::StreamIdle, &stats.downstream_rq_idle_timeout),
             (
-                Flag::DownstreamConnectionTermination,
-                &stats.downstream_rq_rx_reset,
-            ),
-            (Flag::StreamIdleTimeout, &stats.downstream_rq_idle_timeout),
-            (
-                Flag::DurationTimeout,
+                Kind::DownstreamMaxDuration,
                 &stats.downstream_rq_max_duration_reached,
             ),
-            (Flag::UpstreamRequestTimeout, &stats.downstream_rq_timeout),
+            (Kind::RequestTimeout, &stats.downstream_rq_timeout),
         ] {
-            if late.flags.contains(flag) {
+            if details == kind.reply().details {
                 count.add(1);
             }
         }

@@ -43,7 +43,7 @@ impl Conditions {
         asks: bool,
     ) -> Option<Self> {
         let mut this = match policy {
-            Some(policy) if policy.is_active() || policy.0.per_try.is_some() || asks => Self {
+            Some(policy) if asks || policy.0.acts() => Self {
                 on: policy.0.on,
                 left: policy.0.retries,
                 per_try: policy.0.per_try,
@@ -66,7 +66,13 @@ impl Conditions {
         if !tests.is_empty() && !any(tests, headers) {
             this.on = RetryOn::default();
         }
-        (!this.on.is_empty() && this.left > 0 || this.per_try.is_some()).then_some(this)
+        let timed = this.per_try.is_some() || this.policy.0.per_try_idle.is_some();
+        (timed || this.can_retry()).then_some(this)
+    }
+
+    /// Longest time within an attempt in which nothing comes.
+    pub(super) fn per_try_idle(&self) -> Option<Duration> {
+        self.policy.0.per_try_idle
     }
 
     /// Whether a further attempt is ever made.
@@ -170,6 +176,7 @@ impl Conditions {
                     | Kind::UpstreamProtocol
                     | Kind::LocalReset
                     | Kind::PerTryTimeout
+                    | Kind::PerTryIdleTimeout
             );
         if !reset {
             return false;

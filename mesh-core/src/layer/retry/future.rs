@@ -200,8 +200,11 @@ impl Turn {
 
     /// Ready with an error when the attempt's own time is over.
     fn poll_per_try(&mut self, context: &mut Context<'_>) -> Poll<Error> {
-        let Some(limit) = self.conditions.per_try else {
-            return Poll::Pending;
+        let (limit, kind) = match (self.conditions.per_try, self.conditions.per_try_idle()) {
+            (None, None) => return Poll::Pending,
+            (Some(whole), Some(idle)) if whole <= idle => (whole, Kind::PerTryTimeout),
+            (_, Some(idle)) => (idle, Kind::PerTryIdleTimeout),
+            (Some(whole), None) => (whole, Kind::PerTryTimeout),
         };
         if self.per_try.is_none() {
             if let Some(record) = &self.record {
@@ -212,8 +215,16 @@ impl Turn {
         if let Some(deadline) = &mut self.per_try {
             ready!(Pin::new(deadline).poll(context));
         }
-        self.stats(|stats| stats.upstream_rq_per_try_timeout.add(1));
-        Poll::Ready(Kind::PerTryTimeout.into())
+        self.stats(|stats| match kind {
+            Kind::PerTryIdleTimeout => stats.upstream_rq_per_try_idle_timeout.add(1),
+            _ => stats.upstream_rq_per_try_timeout.add(1),
+        });
+        if let Some(record) = &self.record
+            && let Some(endpoint) = &record.late().endpoint
+        {
+            endpoint.stats().rq_timeout.add(1);
+        }
+        Poll::Ready(kind.into())
     }
 
     /// The back-off before the next attempt, or `None` if this was the last.
@@ -286,12 +297,16 @@ impl Turn {
         }
     }
 
-    fn last<U>(
+    fn last<U: MeshBody>(
         &mut self,
         result: Result<Response<ResponseBody<U>>, Error>,
     ) -> Result<Response<ResponseBody<U>>, Error> {
         result.map(|mut response| {
-            response.body_mut().hold_retry(self.permit.take());
+            let body = response.body_mut();
+            body.hold_retry(self.permit.take());
+            if let Some(idle) = self.conditions.per_try_idle() {
+                body.watch(idle, self.record.clone());
+            }
             response
         })
     }

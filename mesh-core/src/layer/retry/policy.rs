@@ -27,8 +27,10 @@ pub(super) struct Compiled {
     pub(super) codes: Vec<StatusCode>,
     pub(super) headers: Box<[HeaderTest]>,
     pub(super) request_headers: Box<[HeaderTest]>,
-    /// Limit of one attempt: its own, or that of idleness within it.
+    /// Limit of one attempt until its response begins.
     pub(super) per_try: Option<Duration>,
+    /// Longest time within an attempt in which nothing comes.
+    pub(super) per_try_idle: Option<Duration>,
     pub(super) base: Duration,
     pub(super) max: Duration,
     pub(super) rate_limited: Option<RateLimitedBackOff>,
@@ -66,20 +68,14 @@ impl Retries {
     ) -> Self {
         let base = policy.base_interval.unwrap_or(BASE_INTERVAL);
         let positive = |limit: Option<Duration>| limit.filter(|limit| !limit.is_zero());
-        let per_try = match (
-            positive(policy.per_try_timeout),
-            positive(policy.per_try_idle_timeout),
-        ) {
-            (Some(whole), Some(idle)) => Some(whole.min(idle)),
-            (whole, idle) => whole.or(idle),
-        };
         Self(Arc::new(Compiled {
             on: policy.on,
             retries: policy.retries,
             codes: policy.codes.clone(),
             headers,
             request_headers,
-            per_try,
+            per_try: positive(policy.per_try_timeout),
+            per_try_idle: positive(policy.per_try_idle_timeout),
             base,
             max: policy.max_interval.unwrap_or(base * 10).max(base),
             rate_limited: policy.rate_limited.clone(),
@@ -98,6 +94,7 @@ impl Retries {
             headers: Box::default(),
             request_headers: Box::default(),
             per_try: None,
+            per_try_idle: None,
             base: BASE_INTERVAL,
             max: BASE_INTERVAL * 10,
             rate_limited: None,
@@ -122,6 +119,13 @@ impl Retries {
 }
 
 impl Compiled {
+    /// Whether there is anything to do for a request that asks for nothing itself.
+    pub(super) fn acts(&self) -> bool {
+        !self.on.is_empty() && self.retries > 0
+            || self.per_try.is_some()
+            || self.per_try_idle.is_some()
+    }
+
     /// The back-off before retry number `retry` (from 0): a random part of `base · 2^retry`, at most of `max`.
     pub(super) fn back_off(&self, retry: u32, random: u64) -> Duration {
         let ceiling = self

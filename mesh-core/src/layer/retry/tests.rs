@@ -11,7 +11,10 @@ use super::{Retries, RetryLayer};
 use crate::{
     Error, Kind,
     body::{RequestBody, ResponseBody},
-    layer::{Fixed, tests::Tame},
+    layer::{
+        Fixed,
+        tests::{Paced, Tame},
+    },
     model::{RetryOn, RetryPolicy},
 };
 
@@ -177,4 +180,47 @@ async fn a_body_over_its_limit_is_sent_once() {
     send.send_response(response);
     let seen = client.await.expect("no panic").expect("the response");
     assert_eq!(seen.status(), StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_in_which_nothing_comes_is_tried_again() {
+    let limit = RetryPolicy {
+        per_try_timeout: Some(Duration::from_secs(5)),
+        per_try_idle_timeout: Some(Duration::from_secs(1)),
+        ..policy("reset", 1)
+    };
+    let begun = tokio::time::Instant::now();
+    let seen = play(limit.clone(), &[], &[Answer::Silence, Answer::Status(200)]).await;
+    assert_eq!((seen, begun.elapsed().as_secs()), ((Ok(200), 2), 1));
+    let seen = play(limit, &[], &[Answer::Silence, Answer::Silence]).await;
+    assert_eq!(seen, (Err(Kind::PerTryIdleTimeout), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_idle_time_of_an_attempt_holds_for_its_response_body() {
+    // One frame comes after each pause, in seconds.
+    for (pauses, wanted) in [
+        (&[2, 2, 2][..], Ok(6)),
+        (&[2, 2, 4], Err((Kind::PerTryIdleTimeout, 7))),
+    ] {
+        let app = tower::service_fn(move |_: Req| async move {
+            Ok::<_, Error>(Response::new(ResponseBody::upstream(Paced::new(pauses))))
+        });
+        let limit = RetryPolicy {
+            per_try_idle_timeout: Some(Duration::from_secs(3)),
+            ..RetryPolicy::default()
+        };
+        let policy = Retries::new(&limit, None).expect("valid");
+        let mut service = RetryLayer::new(Fixed(policy)).layer(app);
+        let request = Request::new(RequestBody::new(Full::from("body")));
+        let begun = tokio::time::Instant::now();
+        let response = service.call(request).await.expect("a head");
+        let seen = response.into_body().collect().await;
+        let after = begun.elapsed().as_secs();
+        let seen = seen.map(|_| after).map_err(|error| {
+            let error = error.downcast::<Error>().expect("one of ours");
+            (error.kind(), after)
+        });
+        assert_eq!(seen, wanted, "{pauses:?}");
+    }
 }

@@ -45,6 +45,7 @@ where
                     && !response.body().is_end_stream()
                 {
                     limits.moved();
+                    limits.response_begins();
                     response.body_mut().limit(limits);
                 }
                 response

@@ -21,6 +21,8 @@ pub struct Limits {
     waiting: Option<Duration>,
     route: Option<Instant>,
     max_stream: Option<Instant>,
+    /// As long as the request has not arrived.
+    request: Option<Instant>,
     idle: Option<Duration>,
     /// When something was last known to have moved.
     moved: Instant,
@@ -43,6 +45,10 @@ impl Limits {
             waiting,
             route: resolved.route.filter(|_| received).map(|route| now + route),
             max_stream: resolved.max_stream.map(|life| now + life),
+            request: resolved
+                .request
+                .filter(|_| !received)
+                .map(|limit| now + limit),
             idle: resolved.idle,
             moved: now,
             seen: 0,
@@ -55,6 +61,11 @@ impl Limits {
         if self.record.is_none() && self.idle.is_some() {
             self.moved = clock::now();
         }
+    }
+
+    /// The response has begun: the time for the request does not run any more.
+    pub(super) fn response_begins(&mut self) {
+        self.request = None;
     }
 
     /// The upstream has said all: its time does not run any more.
@@ -87,11 +98,14 @@ impl Limits {
 
     /// Ready with what has passed.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Kind> {
-        if let (Some(route), Some(record)) = (self.waiting, &self.record)
+        if (self.waiting.is_some() || self.request.is_some())
+            && let Some(record) = &self.record
             && record.poll_received(context).is_ready()
         {
-            self.waiting = None;
-            self.route = Some(clock::now() + route);
+            self.request = None;
+            if let Some(route) = self.waiting.take() {
+                self.route = Some(clock::now() + route);
+            }
         }
         self.look();
         loop {
@@ -135,7 +149,7 @@ impl Limits {
     }
 
     fn next(&self) -> Option<Instant> {
-        [self.route, self.max_stream, self.idle_at()]
+        [self.route, self.max_stream, self.request, self.idle_at()]
             .into_iter()
             .flatten()
             .min()
@@ -147,6 +161,8 @@ impl Limits {
             Some(Kind::UpstreamTimeout)
         } else if passed(self.max_stream) {
             Some(Kind::DownstreamMaxDuration)
+        } else if passed(self.request) {
+            Some(Kind::RequestTimeout)
         } else if passed(self.idle_at()) {
             Some(Kind::StreamIdle)
         } else {

@@ -38,6 +38,8 @@ pub struct StreamLimits {
     pub idle: Option<Duration>,
     /// Longest life (`max_stream_duration`).
     pub max_stream: Option<Duration>,
+    /// Until the whole request has arrived or its response has begun (`request_timeout`).
+    pub request: Option<Duration>,
 }
 
 /// Limits of one request.
@@ -46,6 +48,7 @@ pub(super) struct Resolved {
     pub(super) route: Option<Duration>,
     pub(super) max_stream: Option<Duration>,
     pub(super) idle: Option<Duration>,
+    pub(super) request: Option<Duration>,
 }
 
 /// Envoy's default for `RouteAction.timeout`.
@@ -116,6 +119,7 @@ impl Timeouts {
             route,
             max_stream,
             idle: self.idle.or(defaults.idle).and_then(some_time),
+            request: defaults.request.and_then(some_time),
         }
     }
 
@@ -139,18 +143,19 @@ impl Timeouts {
         let Some(policy) = self.max_stream else {
             return defaults.max_stream.and_then(some_time);
         };
-        let (Some(asked), Some(most)) = (asked, policy.grpc_timeout_header_max) else {
-            return policy.max.or(defaults.max_stream).and_then(some_time);
+        let life = match (asked, policy.grpc_timeout_header_max) {
+            // A deadline of zero is one that has passed.
+            (Some(asked), Some(most)) => {
+                let capped = Some(most).filter(|most| !most.is_zero() && asked > *most);
+                let offset = policy.grpc_timeout_header_offset.unwrap_or_default();
+                capped.unwrap_or(asked).saturating_sub(offset)
+            }
+            _ => policy.max.or(defaults.max_stream).and_then(some_time)?,
         };
-        let mut life = asked;
-        if !most.is_zero() && life > most {
-            life = most;
+        // As in Envoy, the upstream is told whichever limit it is.
+        if is_grpc(headers) {
+            headers.insert(GRPC_TIMEOUT, grpc_timeout(life));
         }
-        if let Some(offset) = policy.grpc_timeout_header_offset {
-            life = life.saturating_sub(offset);
-        }
-        headers.insert(GRPC_TIMEOUT, grpc_timeout(life));
-        // A deadline of zero is one that has passed.
         Some(life)
     }
 

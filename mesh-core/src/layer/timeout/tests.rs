@@ -11,8 +11,9 @@ use super::{StreamLimits, TimeoutLayer, Timeouts};
 use crate::{
     Error, Kind,
     body::{RequestBody, ResponseBody},
-    layer::Fixed,
+    layer::{Exchange, Fixed},
     model,
+    telemetry::record::Record,
 };
 
 type Req = Request<RequestBody<Empty<Bytes>>>;
@@ -60,6 +61,7 @@ async fn the_earliest_of_all_limits_acts() {
     let defaults = StreamLimits {
         idle: seconds(7),
         max_stream: seconds(9),
+        request: None,
     };
     let (error, after) = unanswered(Timeouts::default(), defaults).await;
     assert_eq!(
@@ -226,4 +228,128 @@ fn timeouts_follow_envoys_final_timeout() {
             "{bad}"
         );
     }
+}
+
+/// Drives a request whose body is on its way through the layer; `finish`: when its last byte comes.
+async fn receiving(defaults: StreamLimits, finish: Option<u64>) -> (Result<u16, Kind>, u64) {
+    let record = Record::begin(None, http::Version::HTTP_11, false);
+    let body = RequestBody::observed(Full::from("on its way"), &record);
+    let exchange = Exchange {
+        request: Request::new(body),
+        record,
+    };
+    // The upstream reads the body when it is time, and answers two seconds later.
+    let inner = tower::service_fn(
+        move |exchange: Exchange<RequestBody<Full<Bytes>>>| async move {
+            let Some(finish) = finish else {
+                std::future::pending::<()>().await;
+                unreachable!("it never comes");
+            };
+            tokio::time::sleep(Duration::from_secs(finish)).await;
+            let body = exchange.request.into_body().collect().await;
+            body.expect("the whole body");
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            Ok::<_, Error>(Response::new(ResponseBody::<Full<Bytes>>::empty()))
+        },
+    );
+    let policy = Timeouts::default();
+    let mut service = TimeoutLayer::new(Fixed(policy), defaults).layer(inner);
+    let begun = tokio::time::Instant::now();
+    let seen = service.call(exchange).await;
+    let seen = seen
+        .map(|response| response.status().as_u16())
+        .map_err(|error| {
+            assert_eq!(error.status(), 408, "the client was slow");
+            error.kind()
+        });
+    (seen, begun.elapsed().as_secs())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_does_not_arrive_in_time_is_ended_with_408() {
+    let defaults = StreamLimits {
+        request: seconds(4),
+        ..StreamLimits::default()
+    };
+    let seen = receiving(defaults, None).await;
+    assert_eq!(seen, (Err(Kind::RequestTimeout), 4));
+    // What arrives in time may be answered late.
+    assert_eq!(receiving(defaults, Some(3)).await, (Ok(200), 5));
+    // The other limits of the stream tell a slow client from a slow upstream too.
+    for (defaults, kind) in [
+        (
+            StreamLimits {
+                idle: seconds(4),
+                ..StreamLimits::default()
+            },
+            Kind::StreamIdle,
+        ),
+        (
+            StreamLimits {
+                max_stream: seconds(4),
+                ..StreamLimits::default()
+            },
+            Kind::DownstreamMaxDuration,
+        ),
+    ] {
+        assert_eq!(receiving(defaults, None).await, (Err(kind), 4));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_for_a_request_ends_when_its_response_begins() {
+    let record = Record::begin(None, http::Version::HTTP_11, false);
+    let body = RequestBody::observed(Full::from("on its way"), &record);
+    // It answers at once, keeps the request's body, and its own body comes after ten seconds.
+    let inner = tower::service_fn(|exchange: Exchange<RequestBody<Full<Bytes>>>| async {
+        let late = Box::pin(async move {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            drop(exchange);
+            None::<Result<HeaderMap, std::convert::Infallible>>
+        });
+        let body = Full::from("begun").with_trailers(late);
+        Ok::<_, Error>(Response::new(ResponseBody::upstream(body)))
+    });
+    let defaults = StreamLimits {
+        request: seconds(4),
+        ..StreamLimits::default()
+    };
+    let mut service = TimeoutLayer::new(Fixed(Timeouts::default()), defaults).layer(inner);
+    let exchange = Exchange {
+        request: Request::new(body),
+        record,
+    };
+    let response = service.call(exchange).await.expect("a head");
+    let begun = tokio::time::Instant::now();
+    let body = response.into_body().collect().await.expect("a whole body");
+    assert_eq!(body.to_bytes(), "begun");
+    assert_eq!(begun.elapsed().as_secs(), 10);
+}
+
+#[test]
+fn the_life_of_a_stream_follows_envoys_refresh_duration_timeout() {
+    let grpc = ("content-type", "application/grpc");
+    let text = |text: &str| Some(text.to_owned());
+    let forward_with = |max, most, offset| model::Forward {
+        max_stream_duration: Some(model::MaxStreamDuration {
+            max,
+            grpc_timeout_header_max: most,
+            grpc_timeout_header_offset: offset,
+        }),
+        ..forward()
+    };
+    // A limit that does not come of the header is told to a gRPC upstream all the same.
+    let lives = forward_with(seconds(30), None, None);
+    let seen = resolved(lives.clone(), &[grpc, ("grpc-timeout", "5S")]);
+    assert_eq!(seen, (None, Some(30_000), None, text("30000m")));
+    let seen = resolved(lives, &[("grpc-timeout", "5S")]);
+    assert_eq!(seen, (None, Some(30_000), None, text("5S")));
+    // Zero is no limit, and an offset may leave nothing.
+    let none = forward_with(Some(Duration::ZERO), None, None);
+    assert_eq!(resolved(none, &[]).1, None);
+    let any = forward_with(None, Some(Duration::ZERO), seconds(2));
+    let seen = resolved(any.clone(), &[grpc, ("grpc-timeout", "5S")]);
+    assert_eq!(seen, (None, Some(3000), None, text("3000m")));
+    let seen = resolved(any, &[grpc, ("grpc-timeout", "1S")]);
+    assert_eq!(seen, (None, Some(0), None, text("0m")));
 }

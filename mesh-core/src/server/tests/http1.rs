@@ -205,6 +205,31 @@ async fn a_slow_head_is_answered_with_408() {
 }
 
 #[tokio::test]
+async fn the_earliest_limit_of_a_head_says_what_passed() {
+    let limit = Some(Duration::from_millis(100));
+    let mut whole = manager();
+    whole.request_timeout = limit;
+    let mut idle = manager();
+    idle.stream_idle_timeout = limit;
+    for (manager, kind, body) in [
+        (whole, Kind::RequestTimeout, "request timeout"),
+        (idle, Kind::StreamIdle, "stream timeout"),
+    ] {
+        let server = Running::http(manager);
+        let mut client = server.connect().await;
+        client.send(b"GET / HT").await;
+        let answer = client.rest().await;
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{kind:?}: {answer}");
+        assert!(answer.ends_with(&format!("\r\n\r\n{body}")), "{answer}");
+        drop(client);
+        server.idle().await;
+        let rejected = server.rejected();
+        assert_eq!((rejected[0].kind, rejected[0].status), (kind, 408));
+        assert_eq!(server.stat("http.test.downstream_rq_header_timeout"), 0);
+    }
+}
+
+#[tokio::test]
 async fn a_slow_second_head_is_answered_with_408_too() {
     let mut slow = manager();
     slow.request_headers_timeout = Some(Duration::from_millis(100));
