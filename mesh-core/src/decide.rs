@@ -1,20 +1,25 @@
 //! Level 0: decide, pick, finish, without I/O, for proxies that keep their own sockets.
 //!
-//! [`Reader::decide`] finds the route of a head, [`Decision::pick`] admits the request to an endpoint, and
+//! [`Reader::chain`] finds the filter chain of a connection and [`Chain::decide`] the route of a head; [`Reader::decide`] asks
+//! a route configuration by its name. [`Decision::pick`] admits the request to an endpoint, and
 //! [`Attempt::finish`](crate::cluster::Attempt::finish) tells how it went. Nothing here waits or needs a runtime.
+//!
+//! What else the route says is the caller's to do: [`Forwarding::finalize_request`] changes the head, and
+//! [`ForwardEntry::config`](crate::route::ForwardEntry::config) has timeouts and retries. Whether the cluster wants TLS stands in
+//! `attempt.cluster().config().transport`.
 //!
 //! ```
 //! use mesh_core::{
 //!     Kind,
 //!     cluster::{AttemptOutcome, PickKey},
+//!     decide::Chain,
 //!     route::Head,
-//!     snapshot::Reader,
 //! };
 //!
-//! /// Where a request that a foreign proxy read goes to.
-//! fn upstream(reader: &mut Reader, headers: &[(&[u8], &[u8])], random: u64) -> Result<String, Kind> {
+//! /// Where a request that a foreign proxy read goes to. It has the chain of the connection from `reader.chain(…)`.
+//! fn upstream(chain: &Chain, headers: &[(&[u8], &[u8])], random: u64) -> Result<String, Kind> {
 //!     let head = Head { random, ..Head::new(b"GET", b"http", b"reviews:9080", b"/", headers) };
-//!     let decision = reader.decide("outbound", &head)?;
+//!     let decision = chain.decide(&head)?;
 //!     let attempt = decision.pick(&PickKey { random, ..PickKey::default() })?;
 //!     let address = attempt.endpoint().address().to_string();
 //!     attempt.finish(AttemptOutcome::Response(200));
@@ -22,15 +27,65 @@
 //! }
 //! ```
 
+use std::sync::Arc;
+
 use crate::{
     Kind,
     cluster::{Attempt, PickKey},
     route::{Decision, Forwarding, Head, Headers},
-    snapshot::Reader,
+    snapshot::{ConnFacts, Http, Reader},
 };
 
+/// How the requests of one connection are decided: the connection manager of its filter chain. As in a server, the connection
+/// keeps it, and each request meets the newest route table.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    http: Arc<Http>,
+}
+
+impl Chain {
+    /// What to do with a request.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::FailClosedInbound`] if protection is configured that cannot act here.
+    pub fn decide<H: Headers + ?Sized>(&self, head: &Head<'_, H>) -> Result<Decision, Kind> {
+        if self.http.front().refusal().is_some() {
+            return Err(Kind::FailClosedInbound);
+        }
+        Ok(self.http.routes().swap().load().decide(head))
+    }
+
+    /// The compiled connection manager.
+    pub fn http(&self) -> &Arc<Http> {
+        &self.http
+    }
+}
+
 impl Reader {
-    /// What to do with a request under the route configuration `table`.
+    /// The filter chain of `listener` that serves a connection.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::NotReady`] if there is no such listener, or not yet; [`Kind::NoRoute`] if no chain matches, or the one that does
+    /// is not HTTP; [`Kind::FailClosedInbound`] if it may serve nobody, since protection is configured that cannot act here.
+    pub fn chain(&mut self, listener: &str, facts: &ConnFacts<'_>) -> Result<Chain, Kind> {
+        let listener = self
+            .load()
+            .listeners()
+            .get(listener)
+            .ok_or(Kind::NotReady)?;
+        let index = listener.filter_chains().find(facts).ok_or(Kind::NoRoute)?;
+        let (chain, http) = listener.chains().nth(index).ok_or(Kind::NoRoute)?;
+        if chain.refuse.is_some() {
+            return Err(Kind::FailClosedInbound);
+        }
+        let http = http.ok_or(Kind::NoRoute)?.clone();
+        Ok(Chain { http })
+    }
+
+    /// What to do with a request under the route configuration `table`, which has a name of its own (RDS). What a listener
+    /// refuses is not seen here: [`Reader::chain`] does.
     ///
     /// # Errors
     ///
@@ -68,5 +123,139 @@ impl Forwarding {
     pub fn pick(&self, key: &PickKey<'_>) -> Result<Attempt, Kind> {
         let cluster = self.cluster().ok_or(Kind::NoCluster)?;
         cluster.attempt(self.forward().config().priority, key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cluster::AttemptOutcome,
+        config::{Change, MemorySource, Update},
+        model::{
+            self, Address, FilterChain, HttpConnectionManager, Network, RouteSource, TcpProxy,
+        },
+        snapshot::{Driver, Mesh, tests as fixtures},
+    };
+
+    fn chain(network: Network, port: Option<u16>) -> FilterChain {
+        FilterChain {
+            name: "".into(),
+            matches: model::FilterChainMatch {
+                destination_port: port,
+                ..Default::default()
+            },
+            transport: Default::default(),
+            transport_connect_timeout: None,
+            network,
+            refuse: None,
+        }
+    }
+
+    fn manager(cluster: &str) -> HttpConnectionManager {
+        HttpConnectionManager {
+            routes: RouteSource::Inline(Box::new(fixtures::table("", cluster))),
+            ..Default::default()
+        }
+    }
+
+    fn http(manager: HttpConnectionManager) -> Network {
+        Network::Http(Box::new(manager))
+    }
+
+    fn apply(driver: &mut Driver<MemorySource>, chains: Vec<FilterChain>) {
+        let address = Address::Socket(([127, 0, 0, 1], 0).into());
+        let mut listener = model::Listener::new("out", address);
+        listener.filter_chains = chains;
+        driver.apply(Update {
+            changes: vec![
+                fixtures::eds("a"),
+                fixtures::endpoints("a", 1),
+                fixtures::eds("b"),
+                fixtures::endpoints("b", 2),
+                Change::Listener(Arc::new(listener)),
+            ],
+            ..Update::default()
+        });
+    }
+
+    /// The chain of a connection to `port`.
+    fn enter(reader: &mut Reader, port: u16) -> Result<Chain, Kind> {
+        let destination = Address::Socket(([10, 0, 0, 1], port).into());
+        let source = Address::Socket(([10, 0, 0, 2], 9).into());
+        reader.chain("out", &ConnFacts::plain(&destination, &source))
+    }
+
+    /// The port that a request goes to.
+    fn picked(chain: &Chain) -> u16 {
+        let headers: &[(&str, &str)] = &[];
+        let head = Head::new(b"GET", b"http", b"h", b"/", headers);
+        let decision = chain.decide(&head).expect("decided");
+        let attempt = decision.pick(&PickKey::default()).expect("an endpoint");
+        let cluster = attempt.cluster().clone();
+        let port = attempt.endpoint().address().socket().expect("TCP").port();
+        assert_eq!(cluster.stats().upstream_rq_active.get(), 1);
+        attempt.finish(AttemptOutcome::Response(200));
+        assert_eq!(cluster.stats().upstream_rq_active.get(), 0);
+        port
+    }
+
+    #[test]
+    fn a_connection_decides_by_the_inline_table_of_its_chain() {
+        let (source, _handle) = MemorySource::new();
+        let (mesh, mut driver) = Mesh::builder().source(source).build();
+        let mut reader = mesh.reader();
+        assert_eq!(enter(&mut reader, 80).err(), Some(Kind::NotReady));
+        let chains = |first: &str| {
+            vec![
+                chain(http(manager(first)), Some(80)),
+                chain(http(manager("b")), Some(81)),
+            ]
+        };
+        apply(&mut driver, chains("a"));
+        let kept = enter(&mut reader, 80).expect("a chain");
+        assert_eq!(picked(&kept), 1);
+        assert_eq!(picked(&enter(&mut reader, 81).expect("a chain")), 2);
+        assert_eq!(enter(&mut reader, 82).err(), Some(Kind::NoRoute));
+        // As a server's, the next connection follows the change.
+        apply(&mut driver, chains("b"));
+        assert_eq!(picked(&enter(&mut reader, 80).expect("a chain")), 2);
+    }
+
+    #[test]
+    fn what_may_serve_nobody_decides_nothing() {
+        let (source, _handle) = MemorySource::new();
+        let (mesh, mut driver) = Mesh::builder().source(source).build();
+        let mut reader = mesh.reader();
+        let refusing = HttpConnectionManager {
+            refuse: Some("protected".into()),
+            ..manager("a")
+        };
+        let mut closed = chain(http(manager("a")), Some(81));
+        closed.refuse = Some("protected".into());
+        let tcp = Network::Tcp(Box::new(TcpProxy {
+            stat_prefix: "".into(),
+            cluster: model::ClusterChoice::Name("a".into()),
+            idle_timeout: None,
+            max_connect_attempts: 1,
+            max_downstream_connection_duration: None,
+            access_log: Vec::new(),
+            hash: Vec::new(),
+            metadata_match: Default::default(),
+        }));
+        apply(
+            &mut driver,
+            vec![
+                chain(http(refusing), Some(80)),
+                closed,
+                chain(tcp, Some(82)),
+            ],
+        );
+        let headers: &[(&str, &str)] = &[];
+        let head = Head::new(b"GET", b"http", b"h", b"/", headers);
+        let entered = enter(&mut reader, 80).expect("a chain");
+        assert_eq!(entered.decide(&head).err(), Some(Kind::FailClosedInbound));
+        assert_eq!(enter(&mut reader, 81).err(), Some(Kind::FailClosedInbound));
+        assert_eq!(enter(&mut reader, 82).err(), Some(Kind::NoRoute));
     }
 }

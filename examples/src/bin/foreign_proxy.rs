@@ -11,8 +11,10 @@ use std::{
 use mesh_core::{
     Kind,
     cluster::{Attempt, AttemptOutcome, PickKey},
+    decide::Chain,
+    model::Address,
     route::{Decision, Head},
-    snapshot::{Mesh, Reader},
+    snapshot::{ConnFacts, Mesh, Reader},
 };
 use mesh_xds::file::FileSource;
 
@@ -36,25 +38,22 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Where the mesh sends a request to, or the status to answer.
-fn route(reader: &mut Reader, head: &Head<'_, Vec<(String, String)>>) -> Result<Attempt, u16> {
-    let listener = reader.load().listeners().get("outbound").ok_or(503_u16)?;
-    let table = listener.http(0).ok_or(503_u16)?.routes().load();
-    match table.decide(head) {
-        // This proxy sends heads on as they are, so it refuses routes that change them.
-        Decision::Forward(forwarding) if !forwarding.is_plain() => Err(501),
-        Decision::Forward(forwarding) => forwarding.pick(&PickKey::default()).map_err(|_| 503),
-        Decision::NotFound(_) => Err(404),
-        _ => Err(501),
+fn route(chain: &Chain, head: &Head<'_, Vec<(String, String)>>) -> Result<Attempt, Kind> {
+    match chain.decide(head)? {
+        // Heads are sent on as they are, so there is no way where a route changes them.
+        Decision::Forward(to) if !to.is_plain() => Err(Kind::NoRoute),
+        decision => decision.pick(&PickKey::default()),
     }
 }
 
 /// Serves one request of a connection; what happened.
 fn serve(mut client: &TcpStream, reader: &mut Reader) -> io::Result<String> {
+    let [local, peer] = [client.local_addr()?, client.peer_addr()?].map(Address::Socket);
+    let chain = reader.chain("outbound", &ConnFacts::plain(&local, &peer));
     let lines = BufReader::new(client.take(65_536)).lines();
     let lines = lines.take_while(|line| line.as_ref().map_or(true, |line| !line.is_empty()));
     let lines = lines.collect::<io::Result<Vec<_>>>()?;
-    let first = lines.first().map_or("", String::as_str);
-    let mut headers = Vec::new();
+    let (first, mut headers) = (lines.first().map_or("", String::as_str), Vec::new());
     for (name, value) in lines.iter().skip(1).filter_map(|line| line.split_once(':')) {
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
@@ -66,9 +65,10 @@ fn serve(mut client: &TcpStream, reader: &mut Reader) -> io::Result<String> {
     };
     let host = find("host").map_or("", |(_, value)| value).as_bytes();
     let head = Head::new(method.as_bytes(), b"http", host, path.as_bytes(), &headers);
-    let attempt = match body.map_or_else(|| route(reader, &head), |_| Err(501)) {
+    let routed = || chain.and_then(|chain| route(&chain, &head));
+    let attempt = match body.map_or_else(routed, |_| Err(Kind::PayloadTooLarge)) {
         Ok(attempt) => attempt,
-        Err(status) => return refuse(client, status),
+        Err(kind) => return refuse(client, kind.reply().http),
     };
     let address = attempt.endpoint().address().to_string();
     let mut sent = format!("{first}\r\nconnection: close\r\n");

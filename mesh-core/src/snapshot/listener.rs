@@ -25,6 +25,20 @@ pub struct ConnFacts<'a> {
     pub application_protocols: &'a [Name],
 }
 
+impl<'a> ConnFacts<'a> {
+    /// A connection from `source` to `destination` of which nothing else is known: no TLS, no hello.
+    pub fn plain(destination: &'a Address, source: &'a Address) -> Self {
+        Self {
+            destination,
+            source,
+            direct_source: source,
+            server_name: "",
+            transport_protocol: "raw_buffer",
+            application_protocols: &[],
+        }
+    }
+}
+
 /// Why filter chains cannot stand together in one listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

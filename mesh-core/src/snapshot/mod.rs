@@ -116,4 +116,4 @@ impl Listener {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -35,7 +35,7 @@ fn forward(cluster: &str) -> Route {
     }
 }
 
-fn table(name: &str, cluster: &str) -> RouteConfiguration {
+pub(crate) fn table(name: &str, cluster: &str) -> RouteConfiguration {
     RouteConfiguration {
         name: name.into(),
         virtual_hosts: vec![VirtualHost {
@@ -64,14 +64,14 @@ fn http_listener(name: &str, routes: RouteSource) -> Change {
     Change::Listener(Arc::new(listener))
 }
 
-fn eds(name: &str) -> Change {
+pub(crate) fn eds(name: &str) -> Change {
     Change::Cluster(Arc::new(model::Cluster::new(
         name,
         Discovery::Eds(name.into()),
     )))
 }
 
-fn endpoints(name: &str, port: u16) -> Change {
+pub(crate) fn endpoints(name: &str, port: u16) -> Change {
     let endpoint = LbEndpoint {
         address: Address::Socket(([127, 0, 0, 1], port).into()),
         hostname: "".into(),

@@ -77,6 +77,7 @@ impl Substitution {
         self.parts.iter().map(group).max().unwrap_or(0)
     }
 
+    #[cfg(feature = "regex")]
     fn write<'t>(&self, group: impl Fn(usize) -> &'t [u8], out: &mut Vec<u8>) {
         for part in &self.parts {
             match part {

@@ -100,6 +100,11 @@ impl Front {
         self.config.refuse.get_or_insert(reason);
     }
 
+    /// Why all requests are refused, if they are.
+    pub(crate) fn refusal(&self) -> Option<&Name> {
+        self.config.refuse.as_ref()
+    }
+
     /// Upgrades that are allowed on all routes.
     pub fn upgrades(&self) -> &[Upgrade] {
         &self.config.upgrades
@@ -111,7 +116,7 @@ impl Front {
         exchange: &mut Exchange<B>,
         internal_only: &[HeaderName],
     ) -> Result<Treated, Answer> {
-        if let Some(reason) = &self.config.refuse {
+        if let Some(reason) = self.refusal() {
             return Err(Error::detailed(Kind::FailClosedInbound, reason.clone()).into());
         }
         let Exchange { request, record } = exchange;
