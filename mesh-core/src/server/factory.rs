@@ -11,7 +11,7 @@ use tower_service::Service;
 use crate::{
     BoxError, model,
     snapshot::{self, Clusters},
-    transport::{ConnInfo, Connector, TcpConnector},
+    transport::{Acceptor, ConnInfo, Connector, PlainAcceptor, Prefixed, Stream, TcpConnector},
 };
 
 /// A connection that a filter chain took.
@@ -55,13 +55,25 @@ pub trait Factory: Clone {
         + 'static;
     /// Makes the upstream connections of TCP chains.
     type Connector: Connector + Clone + 'static;
+    /// Terminates the transports of connections.
+    type Acceptor: Acceptor<Stream>;
 
     /// The service of a connection on an HTTP chain.
     fn http(&self, accepted: &Accepted) -> Self::Service;
 
     /// Where the TCP chains' clusters are, and how they are reached; `None`: such connections are closed.
     fn tcp(&self, accepted: &Accepted) -> Option<(Clusters, Self::Connector)>;
+
+    /// How transports are terminated: [`PlainAcceptor`] for those who speak no TLS.
+    fn acceptor(&self) -> &Self::Acceptor;
 }
+
+/// A connection of `F`, its transport terminated, maybe with bytes that were read already.
+pub(super) type RawOf<F> = Prefixed<IoOf<F>>;
+/// What the acceptor of `F` makes of sockets.
+pub(super) type IoOf<F> = <<F as Factory>::Acceptor as Acceptor<Stream>>::Io;
+/// The handshake of the acceptor of `F`.
+pub(super) type HandshakeOf<F> = <<F as Factory>::Acceptor as Acceptor<Stream>>::Future;
 
 impl<F, S, B> Factory for F
 where
@@ -75,6 +87,7 @@ where
     type Body = B;
     type Service = S;
     type Connector = TcpConnector;
+    type Acceptor = PlainAcceptor;
 
     fn http(&self, accepted: &Accepted) -> S {
         self(accepted)
@@ -82,5 +95,9 @@ where
 
     fn tcp(&self, _accepted: &Accepted) -> Option<(Clusters, TcpConnector)> {
         None
+    }
+
+    fn acceptor(&self) -> &PlainAcceptor {
+        &PlainAcceptor
     }
 }

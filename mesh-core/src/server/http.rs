@@ -19,7 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     Factory, Rejected, ServedBody, ServedFuture, codec,
-    io::{Back, Lent, Raw},
+    factory::{IoOf, RawOf},
+    io::{Back, Lent},
     link::Command,
     listener,
     service::{Adapter, HttpConn},
@@ -27,24 +28,23 @@ use super::{
 use crate::{
     Kind,
     model::{CodecType, HttpConnectionManager},
-    transport::detect::H2_PREFACE,
+    transport::{Io, detect::H2_PREFACE},
 };
 
-type Socket = TokioIo<Lent>;
+type Socket<F> = TokioIo<Lent<IoOf<F>>>;
 
 /// What the task does with the socket after HTTP.
-#[derive(Debug)]
-pub(super) enum End {
+pub(super) enum End<R> {
     /// Nothing: it is closed.
     Closed,
     /// The peer may still be sending; it is read from for a while, so that it gets to see the last response.
-    Linger(Raw, Duration),
+    Linger(R, Duration),
 }
 
 pub(super) struct HttpTask<F: Factory, X> {
     codec: Codec<F, X>,
     conn: Arc<HttpConn>,
-    back: Option<Arc<Back>>,
+    back: Option<Arc<Back<IoOf<F>>>>,
     waker: Option<Waker>,
     /// Since when no request is in flight, and how many bytes had come by then; `None` while one is.
     idle: Option<(Instant, u64)>,
@@ -73,14 +73,14 @@ pub(super) struct HttpTask<F: Factory, X> {
 enum Codec<F: Factory, X> {
     /// Not known yet.
     Sniff {
-        io: Option<Raw>,
+        io: Option<RawOf<F>>,
         seen: Vec<u8>,
         service: Option<F::Service>,
         exec: X,
     },
-    Http1(http1::UpgradeableConnection<Socket, Adapter<F::Service>>),
+    Http1(http1::UpgradeableConnection<Socket<F>, Adapter<F::Service>>),
     // Boxed, since it is far larger than the other, and pinned by nature.
-    Http2(Box<http2::Connection<Socket, Adapter<F::Service>, X>>),
+    Http2(Box<http2::Connection<Socket<F>, Adapter<F::Service>, X>>),
     /// Somebody else has the socket.
     Upgraded,
     Over,
@@ -91,12 +91,16 @@ where
     F: Factory,
     X: Http2ServerConnExec<ServedFuture<F::Service, F::Body>, ServedBody<F::Body>> + Unpin,
 {
-    pub(super) fn new(io: Raw, conn: HttpConn, service: F::Service, exec: X) -> Self {
+    pub(super) fn new(io: RawOf<F>, conn: HttpConn, service: F::Service, exec: X) -> Self {
         let now = listener::now();
         conn.stats.downstream_cx_total.add(1);
         conn.stats.downstream_cx_active.add(1);
         let expires = conn.manager().max_connection_duration;
-        let codec = conn.manager().codec;
+        let codec = match (conn.manager().codec, io.alpn()) {
+            (CodecType::Auto, Some(b"h2")) => CodecType::Http2,
+            (CodecType::Auto, Some(_)) => CodecType::Http1,
+            (codec, _) => codec,
+        };
         let mut this = Self {
             codec: Codec::Over,
             conn: Arc::new(conn),
@@ -127,13 +131,13 @@ where
         this
     }
 
-    fn lend(&mut self, io: Raw) -> Socket {
+    fn lend(&mut self, io: RawOf<F>) -> Socket<F> {
         let (lent, back) = Lent::new(io, self.conn.link.clone());
         self.back = Some(back);
         TokioIo::new(lent)
     }
 
-    fn http1(&mut self, io: Raw, service: F::Service) {
+    fn http1(&mut self, io: RawOf<F>, service: F::Service) {
         self.conn.stats.downstream_cx_http1_total.add(1);
         self.conn.stats.downstream_cx_http1_active.add(1);
         let io = self.lend(io);
@@ -142,7 +146,7 @@ where
         self.codec = Codec::Http1(builder.serve_connection(io, adapter).with_upgrades());
     }
 
-    fn http2(&mut self, io: Raw, service: F::Service, exec: X) {
+    fn http2(&mut self, io: RawOf<F>, service: F::Service, exec: X) {
         self.conn.stats.downstream_cx_http2_total.add(1);
         self.conn.stats.downstream_cx_http2_active.add(1);
         let io = self.lend(io);
@@ -151,7 +155,7 @@ where
         self.codec = Codec::Http2(Box::new(builder.serve_connection(io, adapter)));
     }
 
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End<RawOf<F>>> {
         loop {
             if self.orders(cx) == Command::Abort {
                 return Poll::Ready(self.abort());
@@ -222,7 +226,7 @@ where
         }
     }
 
-    fn poll_codec(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll_codec(&mut self, cx: &mut Context<'_>) -> Poll<End<RawOf<F>>> {
         loop {
             let result = match &mut self.codec {
                 Codec::Sniff { .. } => {
@@ -251,7 +255,7 @@ where
     }
 
     /// Reads the first bytes; `None`: the codec is known.
-    fn poll_sniff(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
+    fn poll_sniff(&mut self, cx: &mut Context<'_>) -> Poll<Option<End<RawOf<F>>>> {
         let Codec::Sniff { io, seen, .. } = &mut self.codec else {
             return Poll::Ready(None);
         };
@@ -342,7 +346,7 @@ where
     }
 
     /// Acts on the deadlines that have passed.
-    fn expired(&mut self, now: Instant) -> Option<End> {
+    fn expired(&mut self, now: Instant) -> Option<End<RawOf<F>>> {
         let passed = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         let conn = self.conn.clone();
         let manager = conn.manager();
@@ -384,7 +388,7 @@ where
     }
 
     /// The request head took too long. No codec answers half a request, so it is done here.
-    fn slow_head(&mut self, kind: Kind) -> End {
+    fn slow_head(&mut self, kind: Kind) -> End<RawOf<F>> {
         if kind == Kind::HeaderTimeout {
             self.conn.stats.downstream_rq_header_timeout.add(1);
         }
@@ -417,7 +421,7 @@ where
     }
 
     /// The socket, with the codec gone.
-    fn take_io(&mut self) -> Option<Raw> {
+    fn take_io(&mut self) -> Option<RawOf<F>> {
         match std::mem::replace(&mut self.codec, Codec::Over) {
             Codec::Sniff { io, .. } => io,
             codec => {
@@ -435,7 +439,7 @@ where
         }
     }
 
-    fn abort(&mut self) -> End {
+    fn abort(&mut self) -> End<RawOf<F>> {
         if let (Codec::Upgraded, Some(back)) = (&self.codec, &self.back) {
             back.abort();
             self.conn.stats.downstream_cx_upgrades_active.sub(1);
@@ -446,7 +450,7 @@ where
     }
 
     /// The codec is done; `None`: the connection goes on without it.
-    fn ended(&mut self, result: hyper::Result<()>) -> Option<End> {
+    fn ended(&mut self, result: hyper::Result<()>) -> Option<End<RawOf<F>>> {
         let http1 = matches!(self.codec, Codec::Http1(_));
         let remote = self.conn.link.is_eof();
         self.active_requests(remote || result.is_err());
@@ -479,7 +483,7 @@ where
         })
     }
 
-    fn linger(&self, io: Raw) -> End {
+    fn linger(&self, io: RawOf<F>) -> End<RawOf<F>> {
         match self.conn.manager().delayed_close_timeout {
             Duration::ZERO => End::Closed,
             limit => End::Linger(io, limit),

@@ -13,24 +13,21 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::link::{Command, Link};
-use crate::transport::{Io, Prefixed, Stream};
-
-/// A socket, maybe with bytes that were read already.
-pub(super) type Raw = Prefixed<Stream>;
+use crate::transport::{Io, Prefixed};
 
 /// The socket as a codec or an upgraded stream has it.
 #[derive(Debug)]
-pub(super) struct Lent {
+pub(super) struct Lent<I> {
     /// Taken on drop only.
-    io: Option<Raw>,
+    io: Option<Prefixed<I>>,
     link: Arc<Link>,
-    back: Arc<Back>,
+    back: Arc<Back<I>>,
 }
 
 /// Where a lent socket comes back to.
-#[derive(Debug, Default)]
-pub(super) struct Back {
-    io: Mutex<Option<Raw>>,
+#[derive(Debug)]
+pub(super) struct Back<I> {
+    io: Mutex<Option<Prefixed<I>>>,
     returned: AtomicBool,
     /// The codec gave the socket away to somebody who upgraded the connection.
     upgraded: AtomicBool,
@@ -38,9 +35,9 @@ pub(super) struct Back {
     reader: Mutex<Option<Waker>>,
 }
 
-impl Back {
+impl<I> Back<I> {
     /// The socket, if it was given back.
-    pub(super) fn take(&self) -> Option<Raw> {
+    pub(super) fn take(&self) -> Option<Prefixed<I>> {
         lock(&self.io).take()
     }
 
@@ -60,9 +57,14 @@ impl Back {
     }
 }
 
-impl Lent {
-    pub(super) fn new(io: Raw, link: Arc<Link>) -> (Self, Arc<Back>) {
-        let back = Arc::new(Back::default());
+impl<I> Lent<I> {
+    pub(super) fn new(io: Prefixed<I>, link: Arc<Link>) -> (Self, Arc<Back<I>>) {
+        let back = Arc::new(Back {
+            io: Mutex::default(),
+            returned: AtomicBool::new(false),
+            upgraded: AtomicBool::new(false),
+            reader: Mutex::default(),
+        });
         let lent = Self {
             io: Some(io),
             link,
@@ -71,7 +73,10 @@ impl Lent {
         (lent, back)
     }
 
-    fn io(&mut self) -> Pin<&mut Raw> {
+    fn io(&mut self) -> Pin<&mut Prefixed<I>>
+    where
+        I: Unpin,
+    {
         Pin::new(self.io.as_mut().expect("it is taken on drop only"))
     }
 
@@ -92,7 +97,7 @@ impl Lent {
     }
 }
 
-impl Drop for Lent {
+impl<I> Drop for Lent<I> {
     fn drop(&mut self) {
         *lock(&self.back.io) = self.io.take();
         self.back.returned.store(true, Ordering::Release);
@@ -102,9 +107,13 @@ impl Drop for Lent {
     }
 }
 
-impl Io for Lent {}
+impl<I: Io> Io for Lent<I> {
+    fn alpn(&self) -> Option<&[u8]> {
+        self.io.as_ref().and_then(Io::alpn)
+    }
+}
 
-impl AsyncRead for Lent {
+impl<I: AsyncRead + Unpin> AsyncRead for Lent<I> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -121,7 +130,7 @@ impl AsyncRead for Lent {
     }
 }
 
-impl AsyncWrite for Lent {
+impl<I: AsyncWrite + Unpin> AsyncWrite for Lent<I> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -57,6 +57,8 @@ pub enum Unserved {
     NoFilterChain,
     /// The chain refuses, for this reason: protection that cannot act.
     Refused(Name),
+    /// The handshake of the chain's transport failed, for this reason.
+    Handshake(Name),
     /// A listener filter refused the first bytes.
     ListenerFilter(Name),
     /// The first bytes did not come in time.
@@ -79,6 +81,7 @@ impl Unserved {
                 flags.insert(Flag::UpstreamConnectionFailure);
                 "fail_closed"
             }
+            Self::Handshake(_) => "transport_socket_handshake_failure",
             Self::ListenerFilter(_) => {
                 flags.insert(Flag::DownstreamProtocolError);
                 "listener_filter_error"

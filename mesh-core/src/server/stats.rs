@@ -47,6 +47,8 @@ stats! {
         no_filter_chain_match,
         /// Connections closed because their chain's protection cannot act.
         downstream_cx_refused,
+        /// Connections whose transport handshake failed or took too long.
+        downstream_cx_handshake_failed,
     }
 }
 

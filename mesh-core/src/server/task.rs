@@ -13,11 +13,10 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{
     Accepted, ConnEvent, Factory, StreamExec, Unserved,
-    factory::filter_chain,
+    factory::{HandshakeOf, IoOf, RawOf, filter_chain},
     http::{End, HttpTask},
-    io::Raw,
     link::Command,
-    listener::{self, Chain, OpenGuard},
+    listener::{self, Chain, OpenGuard, Version},
     open::{self, Opened, Stop},
     service::HttpConn,
 };
@@ -26,7 +25,7 @@ use crate::{
     snapshot::ConnFacts,
     tcp::{TcpConn, TcpTask},
     telemetry::record::{Ending, Record},
-    transport::{ConnInfo, Prefixed, Stream},
+    transport::{AcceptError, Acceptor, ConnInfo, Handshake, Io, Prefixed, Stream, Terminated},
 };
 
 /// Most bytes that a closed connection may still send before it is closed for good.
@@ -47,10 +46,36 @@ enum Phase<F: Factory, X> {
     /// The listener filters read. Boxed: once a connection, and only where there are such filters.
     Opening(Opening, Arc<ConnInfo>),
     Opened(Box<Opened>),
+    /// Only on chains whose transport is terminated.
+    Handshake(Box<Shaking<HandshakeOf<F>>>),
     Http(Box<HttpTask<F, X>>),
-    Tcp(Box<TcpTask<F::Connector>>),
-    Linger(Box<Linger>),
+    Tcp(Box<TcpTask<IoOf<F>, F::Connector>>),
+    Linger(Box<Linger<IoOf<F>>>),
     Over,
+}
+
+/// A handshake on the chain that was chosen.
+struct Shaking<H> {
+    future: Pin<Box<H>>,
+    limit: Option<(Duration, Pin<Box<tokio::time::Sleep>>)>,
+    version: Arc<Version>,
+    chain: usize,
+    conn: ConnInfo,
+}
+
+impl<I: Io, H: Future<Output = Result<Terminated<I>, AcceptError>>> Shaking<H> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Terminated<I>, AcceptError>> {
+        if let Poll::Ready(result) = self.future.as_mut().poll(cx) {
+            return Poll::Ready(result);
+        }
+        match &mut self.limit {
+            Some((limit, sleep)) => {
+                ready!(sleep.as_mut().poll(cx));
+                Poll::Ready(Err(AcceptError::Timeout(*limit)))
+            }
+            None => Poll::Pending,
+        }
+    }
 }
 
 impl<F, X> ConnTask<F, X>
@@ -110,26 +135,77 @@ where
         };
         let config = filter_chain(&version.listener, chain);
         conn.filter_chain = config.name.clone();
-        let accepted = Accepted {
-            listener: version.listener.clone(),
-            chain,
-            conn: Arc::new(conn),
-        };
-        if let Some(reason) = refusal(config) {
+        let acceptor = self.factory.acceptor();
+        let refusal = config.refuse.clone();
+        if let Some(reason) = refusal.or_else(|| acceptor.refuses(&config.transport)) {
             self.open.handle.stats().downstream_cx_refused.add(1);
             self.unserved(
-                &accepted.listener,
+                &version.listener,
                 Some(chain),
-                &accepted.conn,
+                &conn.into(),
                 Unserved::Refused(reason),
             );
             return Phase::Over;
         }
-        self.serve(Prefixed::new(bytes, stream), accepted, version.chain(chain))
+        let io = Prefixed::new(bytes, stream);
+        if config.transport == TransportSocket::RawBuffer {
+            let io = acceptor.plain(io);
+            let accepted = Accepted {
+                listener: version.listener.clone(),
+                chain,
+                conn: Arc::new(conn),
+            };
+            return self.serve(io, accepted, version.chain(chain));
+        }
+        let future = Box::pin(acceptor.accept(io, &Handshake::new(config, &conn)));
+        let limit = config.transport_connect_timeout;
+        Phase::Handshake(Box::new(Shaking {
+            future,
+            limit: limit.map(|limit| (limit, Box::pin(tokio::time::sleep(limit)))),
+            version,
+            chain,
+            conn,
+        }))
+    }
+
+    /// Begins to serve a connection after its handshake.
+    fn shaken(
+        &mut self,
+        shaking: Shaking<HandshakeOf<F>>,
+        result: Result<Terminated<IoOf<F>>, AcceptError>,
+    ) -> Phase<F, X> {
+        let Shaking {
+            version,
+            chain,
+            mut conn,
+            ..
+        } = shaking;
+        match result {
+            Ok(Terminated { io, security }) => {
+                conn.security = security;
+                let accepted = Accepted {
+                    listener: version.listener.clone(),
+                    chain,
+                    conn: Arc::new(conn),
+                };
+                let io = Prefixed::new(Bytes::new(), io);
+                self.serve(io, accepted, version.chain(chain))
+            }
+            Err(error) => {
+                self.open
+                    .handle
+                    .stats()
+                    .downstream_cx_handshake_failed
+                    .add(1);
+                let reason = Unserved::Handshake(error.to_string().into());
+                self.unserved(&version.listener, Some(chain), &conn.into(), reason);
+                Phase::Over
+            }
+        }
     }
 
     /// Begins to serve a connection that a chain took.
-    fn serve(&mut self, io: Raw, accepted: Accepted, chain: &Chain) -> Phase<F, X> {
+    fn serve(&mut self, io: RawOf<F>, accepted: Accepted, chain: &Chain) -> Phase<F, X> {
         match chain {
             Chain::Http(stats) => {
                 let service = self.factory.http(&accepted);
@@ -221,6 +297,17 @@ where
                     Phase::Opened(opened) => this.assign(*opened),
                     _ => Phase::Over,
                 },
+                Phase::Handshake(shaking) => {
+                    this.open.link.register(cx.waker());
+                    if this.open.link.command() == Command::Abort {
+                        return Poll::Ready(());
+                    }
+                    let result = ready!(shaking.poll(cx));
+                    match std::mem::replace(&mut this.phase, Phase::Over) {
+                        Phase::Handshake(shaking) => this.shaken(*shaking, result),
+                        _ => Phase::Over,
+                    }
+                }
                 Phase::Http(http) => match ready!(http.poll(cx)) {
                     End::Closed => Phase::Over,
                     End::Linger(io, limit) => Phase::Linger(Box::new(Linger::new(io, limit))),
@@ -273,32 +360,15 @@ fn facts(conn: &ConnInfo) -> ConnFacts<'_> {
     }
 }
 
-/// Why a chain cannot serve: protection that cannot act closes the connection.
-fn refusal(chain: &crate::model::FilterChain) -> Option<crate::model::Name> {
-    if let Some(reason) = &chain.refuse {
-        return Some(reason.clone());
-    }
-    match &chain.transport {
-        TransportSocket::RawBuffer => None,
-        TransportSocket::Tls(_) => Some("TLS cannot be terminated here yet".into()),
-        TransportSocket::ProxyProtocol(..) => {
-            Some("a PROXY protocol transport is for upstream connections".into())
-        }
-        TransportSocket::Unsupported(name, _) => {
-            Some(format!("transport socket {name} is not supported").into())
-        }
-    }
-}
-
 /// Reads what a peer still sends, so that closing does not reset the connection before the peer has read the response.
-struct Linger {
-    io: Raw,
+struct Linger<I> {
+    io: Prefixed<I>,
     sleep: Pin<Box<tokio::time::Sleep>>,
     read: usize,
 }
 
-impl Linger {
-    fn new(io: Raw, limit: Duration) -> Self {
+impl<I: Io> Linger<I> {
+    fn new(io: Prefixed<I>, limit: Duration) -> Self {
         let until: Instant = listener::now() + limit;
         Self {
             io,

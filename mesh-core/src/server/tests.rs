@@ -1,5 +1,6 @@
 //! Listeners over real sockets.
 
+mod acceptor;
 mod http1;
 mod http2;
 mod lifecycle;

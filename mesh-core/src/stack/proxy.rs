@@ -13,16 +13,17 @@ use crate::{
     pool::{Outgoing, PoolBody},
     server::{Accepted, Factory},
     snapshot::Clusters,
-    transport::Connector,
+    transport::{Acceptor, Connector, PlainAcceptor, Stream},
 };
 
 /// Serves every connection with the stack of its filter chain over one pool. Cheap to clone.
 #[derive(Clone)]
-pub struct Proxy<L, C, X> {
+pub struct Proxy<L, C, X, A = PlainAcceptor> {
     leaf: L,
     connector: C,
     clusters: Clusters,
     exec: X,
+    acceptor: A,
 }
 
 impl<L, C, X> Proxy<L, C, X> {
@@ -33,17 +34,31 @@ impl<L, C, X> Proxy<L, C, X> {
             connector,
             clusters,
             exec,
+            acceptor: PlainAcceptor,
         }
     }
 }
 
-impl<L, C, X> fmt::Debug for Proxy<L, C, X> {
+impl<L, C, X, A> Proxy<L, C, X, A> {
+    /// Terminates transports with `acceptor` instead.
+    pub fn acceptor<B>(self, acceptor: B) -> Proxy<L, C, X, B> {
+        Proxy {
+            leaf: self.leaf,
+            connector: self.connector,
+            clusters: self.clusters,
+            exec: self.exec,
+            acceptor,
+        }
+    }
+}
+
+impl<L, C, X, A> fmt::Debug for Proxy<L, C, X, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Proxy").finish_non_exhaustive()
     }
 }
 
-impl<L, C, X> Factory for Proxy<L, C, X>
+impl<L, C, X, A> Factory for Proxy<L, C, X, A>
 where
     L: Service<Outgoing<RequestBody<Incoming>>, Response = Response<PoolBody>, Error = Error>
         + Clone
@@ -51,6 +66,7 @@ where
         + 'static,
     C: Connector + Clone + 'static,
     X: Clone + Unpin + 'static,
+    A: Acceptor<Stream> + Clone,
     Outbound<L, X>: Service<
             Request<Incoming>,
             Response = Response<ResponseBody<PoolBody>>,
@@ -60,6 +76,7 @@ where
     type Body = ResponseBody<PoolBody>;
     type Service = Outbound<L, X>;
     type Connector = C;
+    type Acceptor = A;
 
     fn http(&self, accepted: &Accepted) -> Self::Service {
         let http = accepted
@@ -74,5 +91,9 @@ where
 
     fn tcp(&self, _accepted: &Accepted) -> Option<(Clusters, C)> {
         Some((self.clusters.clone(), self.connector.clone()))
+    }
+
+    fn acceptor(&self) -> &A {
+        &self.acceptor
     }
 }

@@ -20,7 +20,7 @@ use crate::{
         metrics::TcpConnection,
         record::{Ending, Record},
     },
-    transport::{ConnectError, Connector, Deadline, Prefixed, Stream, Target},
+    transport::{ConnectError, Connector, Deadline, Io, Prefixed, Target},
 };
 
 /// What the task of a TCP connection knows from its listener.
@@ -45,8 +45,8 @@ impl TcpConn {
 }
 
 /// Drives one proxied connection.
-pub(crate) struct TcpTask<C: Connector> {
-    downstream: Prefixed<Stream>,
+pub(crate) struct TcpTask<I: Io, C: Connector> {
+    downstream: Prefixed<I>,
     conn: TcpConn,
     clusters: Clusters,
     connector: C,
@@ -83,9 +83,9 @@ struct Held {
     open: bool,
 }
 
-impl<C: Connector> TcpTask<C> {
+impl<I: Io, C: Connector> TcpTask<I, C> {
     pub(crate) fn new(
-        downstream: Prefixed<Stream>,
+        downstream: Prefixed<I>,
         conn: TcpConn,
         clusters: Clusters,
         connector: C,
@@ -333,7 +333,7 @@ impl<C: Connector> TcpTask<C> {
     }
 }
 
-impl<C: Connector> Drop for TcpTask<C> {
+impl<I: Io, C: Connector> Drop for TcpTask<I, C> {
     fn drop(&mut self) {
         self.state = State::Over;
         let (sent, received) = (self.up.bytes, self.down.bytes);

@@ -20,7 +20,7 @@ use crate::{
     server::{Accepted, Factory, tests::support::*},
     snapshot::{Clusters, Compiler},
     telemetry::flags::Flag,
-    transport::TcpConnector,
+    transport::{PlainAcceptor, TcpConnector},
 };
 
 /// Serves TCP chains only.
@@ -31,6 +31,7 @@ impl Factory for Tcp {
     type Body = http_body_util::Full<bytes::Bytes>;
     type Service = Echo;
     type Connector = TcpConnector;
+    type Acceptor = PlainAcceptor;
 
     fn http(&self, accepted: &Accepted) -> Echo {
         echoes()(accepted)
@@ -38,6 +39,10 @@ impl Factory for Tcp {
 
     fn tcp(&self, _accepted: &Accepted) -> Option<(Clusters, TcpConnector)> {
         Some((self.0.clone(), TcpConnector))
+    }
+
+    fn acceptor(&self) -> &PlainAcceptor {
+        &PlainAcceptor
     }
 }
 

@@ -246,13 +246,13 @@ impl<'a> Cursor<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
     /// A hello as OpenSSL lays it out, cut to what matters.
-    fn hello(name: &str, protocols: &[&str]) -> Vec<u8> {
+    pub(crate) fn hello(name: &str, protocols: &[&str]) -> Vec<u8> {
         let block16 = |bytes: &[u8]| [&(bytes.len() as u16).to_be_bytes(), bytes].concat();
         let sni = block16(&[&[0][..], &block16(name.as_bytes())].concat());
         let list: Vec<u8> = protocols
@@ -280,7 +280,7 @@ mod tests {
         [&[1, 0][..], &(body.len() as u16).to_be_bytes(), &body].concat()
     }
 
-    fn records(message: &[u8], size: usize) -> Vec<u8> {
+    pub(crate) fn records(message: &[u8], size: usize) -> Vec<u8> {
         message
             .chunks(size)
             .flat_map(|part| [&[22, 3, 1][..], &(part.len() as u16).to_be_bytes(), part].concat())

@@ -138,6 +138,14 @@ impl<I> Prefixed<I> {
         }
     }
 
+    /// The same first bytes before another form of the stream.
+    pub fn map<J>(self, f: impl FnOnce(I) -> J) -> Prefixed<J> {
+        Prefixed {
+            prefix: self.prefix,
+            io: f(self.io),
+        }
+    }
+
     /// The stream itself.
     pub fn get_ref(&self) -> &I {
         &self.io

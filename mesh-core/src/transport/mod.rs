@@ -1,5 +1,7 @@
-//! How connections are made and what is known of them. No TLS here: a `Connector` that speaks it brings it.
+//! How connections are made and what is known of them. No TLS here: a `Connector` and an `Acceptor` that speak it bring it.
 
+#[cfg(feature = "net")]
+mod accept;
 #[cfg(feature = "net")]
 mod connect;
 pub mod detect;
@@ -19,6 +21,7 @@ pub use self::peer::{ConnInfo, Security};
 pub(crate) use self::socket::{abstract_path, set_keepalive};
 #[cfg(feature = "net")]
 pub use self::{
+    accept::{AcceptError, Acceptor, Handshake, PlainAcceptor, Terminated},
     connect::{ConnectError, Connector, Target, TcpConnector},
     exec::{Exec, LocalExec, TokioExec},
     io::{Io, Prefixed, Stream},

@@ -1,11 +1,14 @@
-//! Request smuggling, tried on a proxy from the outside.
+//! Attacks on a proxy from the outside: request smuggling, floods and slow peers.
 //!
-//! Every case sends bytes to the proxy; a raw upstream behind it reads what was sent on with the [strict](crate::strict) parser. A
-//! case says which targets may arrive. Cases run at once, each under a path of its own, and share upstream connections, so that one
-//! request swallowing another one shows as well.
+//! Every smuggling case sends bytes to the proxy; a raw upstream behind it reads what was sent on with the [strict](crate::strict)
+//! parser. A case says which targets may arrive. Cases run at once, each under a path of its own, and share upstream connections, so
+//! that one request swallowing another one shows as well. [`floods`] run one by one, so that their memory can be told apart, and
+//! [`program`] starts the proxy, its access log included.
 
 pub mod cases;
+pub mod floods;
 mod h2;
+pub mod program;
 mod upstream;
 
 use std::io::{Read, Write};
@@ -14,27 +17,38 @@ use std::time::{Duration, Instant};
 
 use crate::strict::Request;
 
-pub use cases::{CASES, Case, Want};
+pub use cases::{Case, Want};
 pub use upstream::{Seen, Upstream};
 
 /// How long a connection may stay quiet until the case counts as answered.
-const QUIET: Duration = Duration::from_millis(700);
+const QUIET: Duration = Duration::from_millis(1500);
 /// The longest that a case may take.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Plays all cases through the proxy at `proxy`, whose upstream is `upstream`; one outcome for each case, in their order.
+/// A case after it was played.
+#[derive(Debug)]
+pub struct Played {
+    /// The case.
+    pub case: &'static Case,
+    /// What the client and the upstream saw, in short.
+    pub answer: String,
+    /// The proxy answered, reset the stream or said goodbye.
+    pub answered: bool,
+    /// The client's port, by which the access log names the connection.
+    pub port: u16,
+    /// Whether it is as the case wants it.
+    pub verdict: Result<(), String>,
+}
+
+/// Plays all cases through the proxy at `proxy`, whose upstream is `upstream`, and gives them in their order.
 ///
 /// # Errors
 ///
 /// The proxy cannot be reached at all.
-pub fn play(
-    proxy: SocketAddr,
-    upstream: &Upstream,
-) -> std::io::Result<Vec<(&'static str, Result<(), String>)>> {
+pub fn play(proxy: SocketAddr, upstream: &Upstream) -> std::io::Result<Vec<Played>> {
     TcpStream::connect(proxy)?;
     let answers: Vec<_> = std::thread::scope(|scope| {
-        let running: Vec<_> = CASES
-            .iter()
+        let running: Vec<_> = cases::all()
             .enumerate()
             .map(|(n, case)| scope.spawn(move || send(proxy, &case.bytes(n))))
             .collect();
@@ -48,39 +62,114 @@ pub fn play(
             .collect()
     });
     let seen = upstream.seen();
-    Ok(CASES
-        .iter()
+    Ok(cases::all()
         .enumerate()
         .zip(answers)
-        .map(|((n, case), answer)| {
-            (
-                case.name,
-                answer.and_then(|answer| judge(case, n, &answer, &seen)),
-            )
+        .map(|((n, case), answer)| match answer {
+            Ok(answer) => Played {
+                case,
+                answer: describe(case, n, &answer, &seen),
+                answered: answer.is_some(case),
+                port: answer.port,
+                verdict: judge(case, n, &answer, &seen),
+            },
+            Err(error) => Played {
+                case,
+                answer: error.clone(),
+                answered: false,
+                port: 0,
+                verdict: Err(error),
+            },
         })
         .collect())
 }
 
+/// What a client saw.
+struct Answer {
+    bytes: Vec<u8>,
+    closed: bool,
+    port: u16,
+}
+
+impl Answer {
+    fn is_some(&self, case: &Case) -> bool {
+        if case.is_h2() {
+            h2::answer(&self.bytes) != h2::Answer::default()
+        } else {
+            self.status(case).is_some()
+        }
+    }
+
+    fn status(&self, case: &Case) -> Option<u16> {
+        if case.is_h2() {
+            h2::answer(&self.bytes).status
+        } else {
+            h1_status(&self.bytes)
+        }
+    }
+}
+
 /// Sends `bytes`, then reads until the proxy closes or stays quiet.
-fn send(proxy: SocketAddr, bytes: &[u8]) -> Result<Vec<u8>, String> {
+fn send(proxy: SocketAddr, bytes: &[u8]) -> Result<Answer, String> {
     let mut socket = TcpStream::connect(proxy).map_err(|error| error.to_string())?;
+    let port = socket.local_addr().map_or(0, |address| address.port());
     socket
         .set_read_timeout(Some(QUIET))
         .map_err(|error| error.to_string())?;
     // A proxy that refuses early may close before all is written; what it answered is still read below.
     let _ = socket.write_all(bytes);
     let (mut answer, mut block, start) = (Vec::new(), [0; 4096], Instant::now());
+    let mut closed = false;
     while start.elapsed() < LIMIT {
         match socket.read(&mut block) {
-            Ok(0) | Err(_) => break,
-            Ok(n) => answer.extend_from_slice(&block[..n]),
+            Ok(0) => closed = true,
+            Err(error) => closed = error.kind() == std::io::ErrorKind::ConnectionReset,
+            Ok(n) => {
+                answer.extend_from_slice(&block[..n]);
+                continue;
+            }
         }
+        break;
     }
     let _ = socket.shutdown(Shutdown::Both);
-    Ok(answer)
+    Ok(Answer {
+        bytes: answer,
+        closed,
+        port,
+    })
 }
 
-fn judge(case: &Case, n: usize, answer: &[u8], seen: &Seen) -> Result<(), String> {
+/// The targets of a case that arrived, without its prefix.
+fn arrived(n: usize, seen: &Seen) -> Vec<&str> {
+    let prefix = cases::prefix(n);
+    let targets = seen.requests.iter().map(|request| request.target.as_str());
+    targets
+        .filter_map(|target| Some(target.split_once(&prefix)?.1))
+        .collect()
+}
+
+/// The answer in a few words.
+fn describe(case: &Case, n: usize, answer: &Answer, seen: &Seen) -> String {
+    let mut words = Vec::new();
+    words.extend(answer.status(case).map(|status| status.to_string()));
+    if case.is_h2() {
+        let answer = h2::answer(&answer.bytes);
+        words.extend(answer.reset.map(|code| format!("RST_STREAM {code}")));
+        words.extend(answer.goaway.map(|code| format!("GOAWAY {code}")));
+    }
+    match (answer.closed, words.is_empty()) {
+        (true, _) => words.push("closed".to_owned()),
+        (false, true) => words.push("waits".to_owned()),
+        (false, false) => {}
+    }
+    let arrived = arrived(n, seen);
+    if !arrived.is_empty() {
+        words.push(format!("sent on: {}", arrived.join(" ")));
+    }
+    words.join(", ")
+}
+
+fn judge(case: &Case, n: usize, answer: &Answer, seen: &Seen) -> Result<(), String> {
     let prefix = cases::prefix(n);
     if let Some(violation) = seen.violations.iter().find(|text| text.contains(&prefix)) {
         return Err(format!("not strict upstream: {violation}"));
@@ -94,11 +183,7 @@ fn judge(case: &Case, n: usize, answer: &[u8], seen: &Seen) -> Result<(), String
         .iter()
         .map(|request| request.target.as_str())
         .collect();
-    let status = if case.is_h2() {
-        h2::status(answer)
-    } else {
-        h1_status(answer)
-    };
+    let status = answer.status(case);
     let told = format!("arrived {targets:?}, answer {status:?}");
     let full = |names: &[&str]| {
         names
