@@ -272,6 +272,46 @@ async fn strict_refuses_what_has_no_effect() {
     assert!(error.to_string().contains("HTTPRoute"), "{error}");
 }
 
+/// A field without effect is listed with its place, and refused by `strict`.
+#[tokio::test]
+async fn a_field_without_effect_is_named_by_line_and_path() {
+    let temp = Temp::new("inactive");
+    temp.write("services.yaml", SERVICES);
+    temp.write(
+        "rule.yaml",
+        "apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: tunnelled}
+spec:
+  host: reviews
+  trafficPolicy:
+    tunnel: {protocol: CONNECT, targetHost: a.com, targetPort: 443}
+",
+    );
+    let update = next(&mut IstioSource::new(options(&temp.0)).expect("a folder")).await;
+    let note = update
+        .notes
+        .iter()
+        .find(|n| &*n.path == "spec.trafficPolicy.tunnel");
+    let note = note.unwrap_or_else(|| panic!("{:?}", update.notes));
+    assert_eq!(&*note.resource, "DestinationRule default/tunnelled");
+    assert!(note.reason.contains("rule.yaml:7:5)"), "{}", note.reason);
+    let mut strict = options(&temp.0);
+    strict.strict = true;
+    let error = IstioSource::new(strict)
+        .expect("a folder")
+        .next()
+        .await
+        .expect_err("refused at start")
+        .to_string();
+    assert!(
+        error.contains(
+            "rule.yaml:7:5: DestinationRule default/tunnelled: spec.trafficPolicy.tunnel: "
+        ),
+        "{error}"
+    );
+}
+
 #[tokio::test]
 async fn a_proxy_without_workload_is_refused_by_name() {
     let temp = Temp::new("workload");

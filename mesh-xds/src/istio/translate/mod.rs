@@ -7,12 +7,10 @@ use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::envoy::config::listener::v3::Listener;
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 
-use super::api::destination_rule::{ConsistentHashLb, TrafficPolicy};
+use super::api::destination_rule::ConsistentHashLb;
 use super::api::virtual_service::Destination;
 use super::api::{Origin, Spec};
-use super::index::{
-    Context, Interception, MergedRule, Meta, Proxy, ProxyKind, Resolution, SidecarScope,
-};
+use super::index::{Context, Interception, Meta, Proxy, ProxyKind, Resolution, SidecarScope};
 
 mod access_log;
 mod base64;
@@ -153,7 +151,6 @@ pub fn translate(context: &Context, proxy: &Proxy, options: &Options) -> Resourc
         }
     }
     env.note_what_does_not_act(&mut out.notes);
-    note_mesh_config(context, &mut out.notes);
     note_missing_clusters(&mut out);
     out.notes.extend(context.problems.iter().map(|problem| {
         Note::ignored(
@@ -235,12 +232,6 @@ impl Env<'_> {
                 ),
             ));
         }
-        let mut seen = BTreeSet::new();
-        for rule in self.scope.destination_rules.values().flatten() {
-            if seen.insert((&rule.meta.namespace, &rule.meta.name)) {
-                note_rule(rule, notes);
-            }
-        }
     }
 }
 
@@ -287,109 +278,4 @@ fn missing_text(cluster: &str) -> String {
         [_, port, subset, host] => format!("subset {subset} of {host}:{port} does not exist"),
         _ => format!("cluster {cluster} does not exist"),
     }
-}
-
-/// Lists fields of MeshConfig that are read and do not act.
-fn note_mesh_config(context: &Context, notes: &mut Vec<Note>) {
-    let mesh = &context.mesh;
-    let proxy = mesh.default_config.as_ref();
-    let topology = proxy.and_then(|proxy| proxy.gateway_topology.as_ref());
-    let mut set: Vec<String> = [
-        (mesh.proxy_listen_port != 0, "proxyListenPort"),
-        (
-            mesh.proxy_inbound_listen_port != 0,
-            "proxyInboundListenPort",
-        ),
-        (mesh.locality_lb_setting.is_some(), "localityLbSetting"),
-        (
-            proxy.is_some_and(|proxy| proxy.proxy_admin_port != 0),
-            "defaultConfig.proxyAdminPort",
-        ),
-        (
-            proxy.is_some_and(|proxy| proxy.status_port != 0),
-            "defaultConfig.statusPort",
-        ),
-        (
-            proxy.is_some_and(|proxy| proxy.concurrency.is_some()),
-            "defaultConfig.concurrency",
-        ),
-    ]
-    .into_iter()
-    .filter(|(set, _)| *set)
-    .map(|(_, name)| name.to_owned())
-    .collect();
-    let keys = topology.iter().flat_map(|topology| topology.ignored.keys());
-    set.extend(keys.map(|key| format!("defaultConfig.gatewayTopology.{key}")));
-    let object = context
-        .objects
-        .iter()
-        .rev()
-        .find(|object| matches!(object.spec, Spec::MeshConfig(_)));
-    if let Some(object) = object.filter(|_| !set.is_empty()) {
-        notes.push(Note::ignored(
-            &object.origin,
-            "MeshConfig".to_owned(),
-            format!("does not act: {}", set.join(", ")),
-        ));
-    }
-}
-
-fn note_rule(rule: &MergedRule, notes: &mut Vec<Note>) {
-    let mut fields: Vec<String> = Vec::new();
-    let general = rule
-        .spec
-        .traffic_policy
-        .iter()
-        .map(|policy| ("trafficPolicy".to_owned(), policy));
-    let subsets = rule.spec.subsets.iter().filter_map(|subset| {
-        let policy = subset.traffic_policy.as_ref()?;
-        Some((format!("subsets[{}].trafficPolicy", subset.name), policy))
-    });
-    for (path, policy) in general.chain(subsets) {
-        fields.extend(
-            inert(policy)
-                .into_iter()
-                .map(|field| format!("{path}.{field}")),
-        );
-    }
-    if !fields.is_empty() {
-        notes.push(Note::ignored(
-            &rule.meta.origin,
-            format!("DestinationRule {}/{}", rule.meta.namespace, rule.meta.name),
-            format!("does not act yet: {}", fields.join(", ")),
-        ));
-    }
-}
-
-/// Fields of a traffic policy that no resource is made from.
-fn inert(policy: &TrafficPolicy) -> Vec<&'static str> {
-    let balancers = policy
-        .port_level_settings
-        .iter()
-        .filter_map(|setting| setting.load_balancer.as_ref());
-    let mut balancers = policy.load_balancer.iter().chain(balancers);
-    let (mut locality, mut zone) = (false, false);
-    for balancer in &mut balancers {
-        locality |= balancer.locality_lb_setting.is_some();
-        zone |= balancer.zone_aware_lb_setting.is_some();
-    }
-    let codes = policy
-        .outlier_detection
-        .as_ref()
-        .is_some_and(|outlier| !outlier.outlier_detection_http_error_codes.is_empty());
-    let errors = policy
-        .outlier_detection
-        .as_ref()
-        .is_some_and(|outlier| outlier.consecutive_errors != 0);
-    [
-        (policy.tunnel.is_some(), "tunnel"),
-        (policy.proxy_protocol.is_some(), "proxyProtocol"),
-        (locality, "loadBalancer.localityLbSetting"),
-        (zone, "loadBalancer.zoneAwareLbSetting"),
-        (codes, "outlierDetection.outlierDetectionHttpErrorCodes"),
-        (errors, "outlierDetection.consecutiveErrors"),
-    ]
-    .into_iter()
-    .filter_map(|(set, name)| set.then_some(name))
-    .collect()
 }

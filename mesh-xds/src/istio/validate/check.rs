@@ -123,6 +123,17 @@ impl Check {
         self.push(Severity::Inactive, at, message);
     }
 
+    /// Says that the whole object has no effect.
+    pub(super) fn inactive_object(&mut self, message: impl Display) {
+        self.problems.push(Problem {
+            severity: Severity::Inactive,
+            path: Path::root(),
+            message: message.to_string(),
+            allowed: Vec::new(),
+            nearest: None,
+        });
+    }
+
     /// Refuses a field that does not exist.
     pub(super) fn unknown(&mut self, at: &At<'_>, field: &str, nearest: Option<&str>) {
         self.error(at, format_args!("unknown field `{field}`"));

@@ -104,6 +104,16 @@ fn traffic_policy(c: &mut Check, at: &At<'_>, policy: &TrafficPolicy, namespace:
     }
     if let Some(settings) = &policy.tunnel {
         tunnel(c, &at.key("tunnel"), settings);
+        c.inactive(
+            &at.key("tunnel"),
+            "no tunnel is made yet: connections go to the destination itself",
+        );
+    }
+    if policy.proxy_protocol.is_some() {
+        c.inactive(
+            &at.key("proxyProtocol"),
+            "connections do not begin with a PROXY header yet",
+        );
     }
 }
 
@@ -137,8 +147,14 @@ fn outlier_detection(c: &mut Check, at: &At<'_>, outlier: Option<&OutlierDetecti
     );
     if outlier.consecutive_errors != 0 {
         let message =
-            "consecutiveErrors is deprecated, use consecutiveGatewayErrors or consecutive5xxErrors";
-        c.warn(&at.key("consecutiveErrors"), message);
+            "consecutiveErrors has no effect: use consecutiveGatewayErrors or consecutive5xxErrors";
+        c.inactive(&at.key("consecutiveErrors"), message);
+    }
+    if !outlier.outlier_detection_http_error_codes.is_empty() {
+        c.inactive(
+            &at.key("outlierDetectionHttpErrorCodes"),
+            "the codes do not count as errors yet",
+        );
     }
     let local = outlier
         .consecutive_local_origin_failures
@@ -346,6 +362,9 @@ pub(super) fn locality_lb(
     lb: &LocalityLoadBalancerSetting,
     outlier: bool,
 ) {
+    if lb.enabled != Some(false) {
+        c.inactive(at, NO_LOCALITY);
+    }
     if !lb.distribute.is_empty() && !lb.failover.is_empty() {
         return c.error(at, "only one of distribute and failover can be set");
     }
@@ -391,7 +410,13 @@ pub(super) fn locality_lb(
     failover_needs_outlier(c, at, &lb.failover, &lb.failover_priority, outlier);
 }
 
+/// Why a setting about localities has no effect.
+const NO_LOCALITY: &str = "localities do not count yet: endpoints of all localities are used alike";
+
 fn zone_aware(c: &mut Check, at: &At<'_>, lb: &ZoneAwareLoadBalancerSetting, outlier: bool) {
+    if lb.enabled != Some(false) {
+        c.inactive(at, NO_LOCALITY);
+    }
     for (i, label) in lb
         .failover_priority
         .iter()

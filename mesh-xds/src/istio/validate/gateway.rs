@@ -67,6 +67,12 @@ fn server(c: &mut Check, at: &At<'_>, server: &Server) {
     } else if !server.bind.is_empty() {
         c.rule(&at.key("bind"), rules::ip(&server.bind));
     }
+    if !server.default_endpoint.is_empty() {
+        c.inactive(
+            &at.key("defaultEndpoint"),
+            "defaultEndpoint has no effect, as in Istio: VirtualService objects lead traffic on",
+        );
+    }
     if let Some(tls) = &server.tls {
         tls_options(c, &at.key("tls"), tls);
     }

@@ -1,11 +1,13 @@
 //! MeshConfig: ranges of what is used, and which fields are not.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::check::{At, Check};
 use super::destination_rule::locality_lb;
 use super::{http, rules};
 use crate::istio::api::MeshConfig;
+use crate::istio::api::mesh_config::AccessLogEncoding;
 use crate::yaml::nearest;
 
 pub(super) fn check(c: &mut Check, config: &MeshConfig) {
@@ -17,6 +19,12 @@ pub(super) fn check(c: &mut Check, config: &MeshConfig) {
         // 0 is the default.
         if port != 0 {
             c.rule(&At::root(field), rules::port(port));
+            if field != "proxyHttpPort" {
+                c.inactive(
+                    &At::root(field),
+                    "no port of its own without interception: it has no effect",
+                );
+            }
         }
     }
     if let Some(timeout) = config.connect_timeout {
@@ -33,6 +41,17 @@ pub(super) fn check(c: &mut Check, config: &MeshConfig) {
         c.error(
             &At::root("protocolDetectionTimeout"),
             "the duration must be of whole milliseconds",
+        );
+    }
+    let json = config.access_log_encoding == AccessLogEncoding::Json;
+    let format = &config.access_log_format;
+    if json
+        && !format.is_empty()
+        && serde_json::from_str::<BTreeMap<String, String>>(format).is_err()
+    {
+        c.inactive(
+            &At::root("accessLogFormat"),
+            "it is no JSON object of texts, so the default format is used",
         );
     }
     if let Some(lb) = &config.locality_lb_setting {
@@ -52,16 +71,29 @@ pub(super) fn check(c: &mut Check, config: &MeshConfig) {
         ] {
             if port != 0 {
                 c.rule(&at.key(field), rules::port(port));
+                c.inactive(&at.key(field), BY_FLAG);
             }
         }
-        if proxy.concurrency.is_some_and(|n| n < 0) {
-            c.error(&at.key("concurrency"), "concurrency must not be negative");
+        if let Some(number) = proxy.concurrency {
+            if number < 0 {
+                c.error(&at.key("concurrency"), "concurrency must not be negative");
+            }
+            c.inactive(&at.key("concurrency"), BY_FLAG);
+        }
+        if let Some(topology) = &proxy.gateway_topology {
+            let at = at.key("gatewayTopology");
+            for field in topology.ignored.keys() {
+                unread(c, &at.key(field), field, TOPOLOGY_FIELDS);
+            }
         }
         for field in proxy.ignored.keys() {
             unread(c, &at.key(field), field, PROXY_FIELDS);
         }
     }
 }
+
+/// Why a setting of the proxy has no effect.
+const BY_FLAG: &str = "it has no effect: meshd takes it on its command line";
 
 /// A field that exists has no effect; one that does not is refused.
 fn unread(c: &mut Check, at: &At<'_>, field: &str, known: &[&str]) {
@@ -74,7 +106,7 @@ fn unread(c: &mut Check, at: &At<'_>, field: &str, known: &[&str]) {
 }
 
 /// Fields of MeshConfig (`mesh/v1alpha1/config.proto`).
-const MESH_FIELDS: &[&str] = &[
+pub(crate) const MESH_FIELDS: &[&str] = &[
     "proxyListenPort",
     "proxyInboundListenPort",
     "proxyHttpPort",
@@ -173,4 +205,11 @@ const PROXY_FIELDS: &[&str] = &[
     "statsCompression",
     "statsEvictionInterval",
     "connectionSettings",
+];
+
+/// Fields of `gatewayTopology` (`mesh/v1alpha1/proxy.proto`).
+const TOPOLOGY_FIELDS: &[&str] = &[
+    "numTrustedProxies",
+    "forwardClientCertDetails",
+    "proxyProtocol",
 ];

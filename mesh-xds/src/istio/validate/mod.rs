@@ -22,6 +22,8 @@ mod tests;
 mod virtual_service;
 
 pub use check::{Problem, Severity};
+#[cfg(test)]
+pub(crate) use mesh::MESH_FIELDS;
 pub use reference::dangling;
 
 use crate::istio::api::security::Action;
@@ -56,7 +58,30 @@ pub fn object(object: &Object) -> Vec<Problem> {
         Spec::MeshConfig(config) => mesh::check(c, config),
         _ => {}
     }
+    if let Some(reason) = no_effect(object) {
+        check.inactive_object(format_args!("{} {reason}", object.kind));
+    }
     check.into_problems()
+}
+
+/// Why an object of a kind that is read has no effect at all.
+fn no_effect(object: &Object) -> Option<&'static str> {
+    match &object.spec {
+        Spec::EnvoyFilter(_) => Some("does not act yet: resources stay as they are made"),
+        Spec::Telemetry(_) => Some("does not act yet: the mesh's defaults stay in force"),
+        Spec::WasmPlugin(_) | Spec::TrafficExtension(_) => {
+            Some("does not act yet: requests pass without it")
+        }
+        Spec::WorkloadGroup(_) => Some("has no effect: nobody registers workloads of it"),
+        Spec::ProxyConfig(_) => Some("has no effect: meshd takes such settings by flags"),
+        Spec::Other if *object.kind == *"IstioOperator" => {
+            Some("is for an installer, it configures no traffic")
+        }
+        Spec::AuthorizationPolicy(policy) if policy.action == Action::Audit => {
+            Some("with action AUDIT does not act yet: nothing is recorded")
+        }
+        _ => None,
+    }
 }
 
 fn is_istio(spec: &Spec) -> bool {

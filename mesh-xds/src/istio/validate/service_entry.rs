@@ -27,6 +27,12 @@ pub(super) fn check(c: &mut Check, at: &At<'_>, entry: &ServiceEntry, object: &O
     }
     ports(c, at, entry, object);
     resolution(c, at, entry, object);
+    if !entry.subject_alt_names.is_empty() {
+        c.inactive(
+            &at.key("subjectAltNames"),
+            "names of servers are not verified yet, since TLS is not originated",
+        );
+    }
     let plain = |p: &ServicePort| {
         !matches!(
             rules::protocol(&p.protocol),
@@ -288,6 +294,18 @@ pub(super) fn workload_entry(
         }
     }
     endpoint_ports(c, at, entry, ports);
+    if !entry.network.is_empty() {
+        c.inactive(
+            &at.key("network"),
+            "networks do not count yet: the address is used as it is",
+        );
+    }
+    if !entry.service_account.is_empty() {
+        c.inactive(
+            &at.key("serviceAccount"),
+            "identities of endpoints are not verified yet, since TLS is not originated",
+        );
+    }
 }
 
 fn endpoint_ports(

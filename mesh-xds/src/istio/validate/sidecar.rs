@@ -8,6 +8,7 @@ use super::gateway::tls_options;
 use super::rules::{self, Protocol};
 use super::selector;
 use super::virtual_service::destination;
+use crate::istio::api::destination_rule::{ConnectionPoolSettings, H2UpgradePolicy};
 use crate::istio::api::gateway::{Port, ServerTlsMode, ServerTlsSettings};
 use crate::istio::api::sidecar::{
     CaptureMode, IstioEgressListener, IstioIngressListener, OutboundMode, OutboundTrafficPolicy,
@@ -35,10 +36,16 @@ pub(super) fn check(c: &mut Check, at: &At<'_>, sidecar: &Sidecar, namespace: &s
         &at.key("inboundConnectionPool"),
         sidecar.inbound_connection_pool.as_ref(),
     );
+    no_upgrade(
+        c,
+        &at.key("inboundConnectionPool"),
+        sidecar.inbound_connection_pool.as_ref(),
+    );
     let mut binds = BTreeSet::new();
     for (i, listener) in sidecar.egress.iter().enumerate() {
         let at = at.key("egress");
         let at = at.index(i);
+        not_captured(c, &at, listener.capture_mode);
         match &listener.port {
             None if i + 1 == sidecar.egress.len() => {}
             None => c.error(&at, "the listener without a port must be the last one"),
@@ -48,6 +55,27 @@ pub(super) fn check(c: &mut Check, at: &At<'_>, sidecar: &Sidecar, namespace: &s
     }
     if let Some(policy) = &sidecar.outbound_traffic_policy {
         outbound_policy(c, &at.key("outboundTrafficPolicy"), policy);
+    }
+}
+
+/// Nothing upgrades connections to the application, as in Istio.
+fn no_upgrade(c: &mut Check, at: &At<'_>, pool: Option<&ConnectionPoolSettings>) {
+    let http = pool.and_then(|pool| pool.http.as_ref());
+    if http.is_some_and(|http| http.h2_upgrade_policy == H2UpgradePolicy::Upgrade) {
+        c.inactive(
+            &at.key("http").key("h2UpgradePolicy"),
+            "connections to the application are not upgraded",
+        );
+    }
+}
+
+/// Nothing intercepts traffic yet: listeners bind their ports.
+fn not_captured(c: &mut Check, at: &At<'_>, mode: CaptureMode) {
+    if mode == CaptureMode::Iptables {
+        c.inactive(
+            &at.key("captureMode"),
+            "traffic is not intercepted yet: the listener binds its port",
+        );
     }
 }
 
@@ -81,6 +109,12 @@ fn ingress(c: &mut Check, at: &At<'_>, listener: &IstioIngressListener, ports: &
         &at.key("connectionPool"),
         listener.connection_pool.as_ref(),
     );
+    no_upgrade(
+        c,
+        &at.key("connectionPool"),
+        listener.connection_pool.as_ref(),
+    );
+    not_captured(c, at, listener.capture_mode);
     let http = listener
         .connection_pool
         .as_ref()

@@ -227,6 +227,12 @@ fn tcp_match(c: &mut Check, at: &At<'_>, matched: &L4MatchAttributes) {
         &matched.source_labels,
         &matched.gateways,
     );
+    if !matched.source_subnet.is_empty() {
+        c.inactive(
+            &at.key("sourceSubnet"),
+            "sourceSubnet has no effect, as in Istio: connections from everywhere match",
+        );
+    }
 }
 
 fn l4(

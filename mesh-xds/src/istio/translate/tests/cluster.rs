@@ -117,19 +117,6 @@ fn tls_is_written_down_and_never_left_out() {
 }
 
 #[test]
-fn fields_without_effect_are_listed() {
-    let resources =
-        rule("trafficPolicy: {tunnel: {protocol: CONNECT, targetHost: y, targetPort: 80}}");
-    let note = resources
-        .notes
-        .iter()
-        .find(|note| note.object == "DestinationRule a/x")
-        .expect("a note");
-    assert!(note.text.contains("trafficPolicy.tunnel"), "{note:?}");
-    assert!(note.origin.line > 1, "{note:?}");
-}
-
-#[test]
 fn resources_lead_back_to_the_file() {
     let resources = rule("trafficPolicy: {loadBalancer: {simple: RANDOM}}");
     let name = resources.cluster(GENERAL)["metadata"]["filter_metadata"]["istio"]["config"].clone();

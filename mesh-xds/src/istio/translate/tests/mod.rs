@@ -10,9 +10,11 @@ use crate::istio::read;
 
 mod cluster;
 mod decoded;
+mod fields;
 mod gateway;
 mod listener;
 mod route;
+mod trace;
 
 /// Two services in namespace `a`, with two endpoints.
 const SERVICES: &str = "
@@ -60,8 +62,8 @@ fn sidecar(yaml: &str) -> Resources {
     )
 }
 
-/// The resources of a gateway with the label `istio: ingressgateway`.
-fn gateway(yaml: &str) -> Resources {
+/// A gateway with the label `istio: ingressgateway`.
+fn edge_proxy() -> Proxy {
     let mut proxy = Proxy {
         kind: ProxyKind::Router,
         namespace: "istio-system".to_owned(),
@@ -71,7 +73,12 @@ fn gateway(yaml: &str) -> Resources {
     proxy
         .labels
         .insert("istio".to_owned(), "ingressgateway".to_owned());
-    translate(&context(yaml), &proxy, &Options::default())
+    proxy
+}
+
+/// The resources of [`edge_proxy`].
+fn gateway(yaml: &str) -> Resources {
+    translate(&context(yaml), &edge_proxy(), &Options::default())
 }
 
 impl Resources {
