@@ -5,17 +5,19 @@
     reason = "fields that Envoy still reads are read, noted or refused"
 )]
 
+use std::path::PathBuf;
+
 use envoy_types::pb::envoy::config::{
     bootstrap::v3::{
         Admin, Bootstrap as Proto,
         bootstrap::{DynamicResources, StaticResources},
     },
-    core::v3::Node as ProtoNode,
+    core::v3::{ConfigSource, Node as ProtoNode},
 };
 use mesh_core::model::{AccessLog, Address, Metadata, Name};
 use prost::Message;
 
-use super::BOOTSTRAP;
+use super::{BOOTSTRAP, subscribe::path_of};
 use crate::{
     decode::{
         Context, Findings, access_log, common,
@@ -33,6 +35,10 @@ pub struct Bootstrap {
     pub admin_access_log: Vec<AccessLog>,
     /// Who this proxy is.
     pub node: Node,
+    /// File that listeners come from besides (`dynamic_resources.lds_config`).
+    pub lds_path: Option<PathBuf>,
+    /// File that clusters come from besides (`dynamic_resources.cds_config`).
+    pub cds_path: Option<PathBuf>,
 }
 
 /// Who a proxy is (`config.core.v3.Node`).
@@ -85,10 +91,10 @@ fn settings(cx: &mut Context, value: &Proto) -> Bootstrap {
             ignored!(cx; secrets);
         });
     }
-    if let Some(resources) = dynamic_resources {
-        cx.field("dynamic_resources", |cx| dynamic(cx, resources));
-    }
     let mut out = Bootstrap::default();
+    if let Some(resources) = dynamic_resources {
+        cx.field("dynamic_resources", |cx| dynamic(cx, resources, &mut out));
+    }
     if let Some(value) = admin {
         cx.field("admin", |cx| self::admin(cx, value, &mut out));
     }
@@ -98,8 +104,9 @@ fn settings(cx: &mut Context, value: &Proto) -> Bootstrap {
     out
 }
 
-/// Without a control plane there would be no configuration at all, so asking for one is refused.
-fn dynamic(cx: &mut Context, value: &DynamicResources) {
+/// Resources may come from files. Without a control plane there would be no configuration at all, so asking for one is
+/// refused.
+fn dynamic(cx: &mut Context, value: &DynamicResources, out: &mut Bootstrap) {
     let DynamicResources {
         lds_config,
         lds_resources_locator,
@@ -107,7 +114,32 @@ fn dynamic(cx: &mut Context, value: &DynamicResources) {
         cds_resources_locator,
         ads_config,
     } = value;
-    unsupported!(cx; lds_config, lds_resources_locator, cds_config, cds_resources_locator, ads_config);
+    unsupported!(cx; lds_resources_locator, cds_resources_locator, ads_config);
+    for (name, source, path) in [
+        ("lds_config", lds_config, &mut out.lds_path),
+        ("cds_config", cds_config, &mut out.cds_path),
+    ] {
+        if let Some(source) = source {
+            *path = cx.field(name, |cx| self::source(cx, source));
+        }
+    }
+}
+
+/// The file that resources come from.
+fn source(cx: &mut Context, value: &ConfigSource) -> Option<PathBuf> {
+    // A file is there or not, so there is nothing to wait for.
+    let ConfigSource {
+        authorities,
+        initial_fetch_timeout,
+        resource_api_version: _,
+        config_source_specifier: _,
+    } = value;
+    ignored!(cx; authorities, initial_fetch_timeout);
+    let path = path_of(value);
+    if path.is_none() {
+        cx.reject("", "only path_config_source is supported: resources from a file");
+    }
+    path
 }
 
 fn admin(cx: &mut Context, value: &Admin, out: &mut Bootstrap) {

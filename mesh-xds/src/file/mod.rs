@@ -1,11 +1,15 @@
 //! Envoy's own bootstrap file, YAML or JSON, as a source of configuration.
 //!
+//! Listeners, clusters, route tables and endpoints may also stand in files of their own (`path_config_source`), which are
+//! watched; the bootstrap itself is read once, as Envoy reads it, unless [`FileSource::watched`] asks for more.
+//!
 //! Clusters and listeners are taken out of the stream of events one at a time; there is never a tree of the whole file.
 //! A file that cannot be read as a whole changes nothing; a resource that is wrong keeps its last good version. Each
 //! rejection names file, line and column.
 
 mod bootstrap;
 mod place;
+mod subscribe;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -16,10 +20,12 @@ use envoy_types::pb::envoy::config::bootstrap::v3::Bootstrap as Proto;
 use mesh_core::{
     config::{ConfigSource, Outcome, Rejection, SourceError, Update},
     model::{Name, Note},
+    telemetry::metrics::Workload,
 };
 use prost::Message;
 
 pub use self::bootstrap::{Bootstrap, Node};
+use self::{subscribe::Subscriptions, watch::Watch};
 use crate::{
     graph::{Dump, Graph, Kind},
     json, yaml,
@@ -28,18 +34,35 @@ use crate::{
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
 const RESOURCES: &str = "envoy.config.bootstrap.v3.Bootstrap.StaticResources";
 
-/// Reads one bootstrap file, and again when it changes if that is asked for.
+/// Reads one bootstrap file, the files that it names, and these again when they change.
 #[derive(Debug)]
 pub struct FileSource {
     path: PathBuf,
+    options: FileOptions,
     graph: Graph,
     bootstrap: Bootstrap,
     /// About the bootstrap itself.
     notes: Vec<Note>,
+    /// The texts that static resources stand in, with their names.
+    texts: Vec<(String, String)>,
+    subscriptions: Subscriptions,
     /// The first update, made when the source was opened.
     first: Option<Update>,
-    watch: Option<watch::Watch>,
+    watch: Option<Watch>,
     version: u64,
+}
+
+/// What a bootstrap file is completed by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileOptions {
+    /// Another bootstrap, YAML or JSON, merged over the file: its lists are appended, its values win.
+    pub overlay: Option<String>,
+    /// In place of `node.id`.
+    pub node_id: Option<String>,
+    /// In place of `node.cluster`.
+    pub node_cluster: Option<String>,
+    /// In place of `node.locality.zone`.
+    pub node_zone: Option<String>,
 }
 
 impl FileSource {
@@ -50,9 +73,18 @@ impl FileSource {
     /// [`FileError`] with line, column and field, if the file as a whole cannot be used. Resources that were refused are
     /// in the first update.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, FileError> {
+        Self::open_with(path, FileOptions::default())
+    }
+
+    /// [`FileSource::open`], completed by `options`.
+    ///
+    /// # Errors
+    ///
+    /// As [`FileSource::open`].
+    pub fn open_with(path: impl Into<PathBuf>, options: FileOptions) -> Result<Self, FileError> {
         let path = path.into();
         let text = read(&path)?;
-        Self::parse(path, &text)
+        Self::parse_with(path, &text, options)
     }
 
     /// Takes `text` for the contents of the file `path`, for example a configuration given on the command line.
@@ -61,23 +93,39 @@ impl FileSource {
     ///
     /// As [`FileSource::open`].
     pub fn parse(path: impl Into<PathBuf>, text: &str) -> Result<Self, FileError> {
+        Self::parse_with(path, text, FileOptions::default())
+    }
+
+    /// [`FileSource::parse`], completed by `options`.
+    ///
+    /// # Errors
+    ///
+    /// As [`FileSource::open`].
+    pub fn parse_with(
+        path: impl Into<PathBuf>,
+        text: &str,
+        options: FileOptions,
+    ) -> Result<Self, FileError> {
         let mut source = Self {
             path: path.into(),
+            options,
             graph: Graph::new(false),
             bootstrap: Bootstrap::default(),
             notes: Vec::new(),
+            texts: Vec::new(),
+            subscriptions: Subscriptions::default(),
             first: None,
             watch: None,
             version: 0,
         };
-        source.first = Some(source.load(text)?);
+        source.first = Some(source.load(text, true)?);
         Ok(source)
     }
 
     /// Reads the file again whenever it changes.
     #[must_use]
     pub fn watched(mut self) -> Self {
-        self.watch = Some(watch::Watch::new(self.path.clone()));
+        self.watch = Some(Watch::new(self.path.clone()));
         self
     }
 
@@ -96,17 +144,32 @@ impl FileSource {
         self.graph.dump()
     }
 
-    fn load(&mut self, text: &str) -> Result<Update, FileError> {
-        let document = Document::read(text).map_err(|error| FileError::new(&self.path, &error))?;
+    /// Reads the bootstrap and everything that it names.
+    fn load(&mut self, text: &str, start: bool) -> Result<Update, FileError> {
+        let mut document = Document::read(text).map_err(|error| FileError::new(&self.path, &error))?;
+        let mut texts = vec![(self.path.display().to_string(), text.to_owned())];
+        if let Some(overlay) = &self.options.overlay {
+            let name = "--config-yaml";
+            let over =
+                Document::read(overlay).map_err(|error| FileError::new(Path::new(name), &error))?;
+            document.merge(over);
+            texts.push((name.to_owned(), overlay.clone()));
+        }
+        self.name_node(&mut document.rest);
         let (bootstrap, findings) = bootstrap::bootstrap(&document.rest);
         if let Some(rejection) = findings.rejections.first() {
-            let location = place::locate(text, &rejection.path);
+            // The overlay wins, so a field that stands in both is read from it.
+            let found = texts.iter().rev().find_map(|(name, text)| {
+                Some((name, place::locate(text, &rejection.path)?))
+            });
             let mut error = yaml::Error::new(rejection.reason.to_string());
-            if let Some(location) = location {
+            let mut file = self.path.as_path();
+            if let Some((name, location)) = found {
                 error = error.at(location);
+                file = Path::new(name);
             }
             error = error.in_field(place::segments(&rejection.path));
-            return Err(FileError::new(&self.path, &error));
+            return Err(FileError::new(file, &error));
         }
         self.version += 1;
         let mut round = self.graph.round(self.version.to_string());
@@ -117,19 +180,40 @@ impl FileSource {
         for note in &findings.notes {
             round.note(note.clone());
         }
+        round.dynamic(true);
+        self.subscriptions.offer(&mut round, &bootstrap, start)?;
         round.bootstrap(document.rest.encode_to_vec().into());
         self.bootstrap = bootstrap;
         self.notes = findings.notes;
-        let file = self.path.display().to_string();
-        Ok(round.finish(&|path| match place::locate(text, path) {
-            Some(at) => format!("{file}:{at}").into(),
-            None => file.as_str().into(),
-        }))
+        self.texts = texts;
+        Ok(round.finish(&|path| locate(&self.texts, &self.subscriptions, path)))
     }
 
-    /// The update after a change of the file.
+    /// Puts what the options say of the node over what the file says.
+    fn name_node(&self, bootstrap: &mut Proto) {
+        let FileOptions {
+            overlay: _,
+            node_id,
+            node_cluster,
+            node_zone,
+        } = &self.options;
+        if let Some(id) = node_id {
+            bootstrap.node.get_or_insert_default().id.clone_from(id);
+        }
+        if let Some(cluster) = node_cluster {
+            let node = bootstrap.node.get_or_insert_default();
+            node.cluster.clone_from(cluster);
+        }
+        if let Some(zone) = node_zone {
+            let node = bootstrap.node.get_or_insert_default();
+            let locality = node.locality.get_or_insert_default();
+            locality.zone.clone_from(zone);
+        }
+    }
+
+    /// The update after a change of the bootstrap.
     fn reload(&mut self) -> Update {
-        let result = read(&self.path).and_then(|text| self.load(&text));
+        let result = read(&self.path).and_then(|text| self.load(&text, false));
         result.unwrap_or_else(|error| {
             self.version += 1;
             let mut notes = self.notes.clone();
@@ -142,6 +226,24 @@ impl FileSource {
             }
         })
     }
+
+    /// The update after a change of a file that the bootstrap, or what it holds, names.
+    fn refresh(&mut self) -> Update {
+        self.version += 1;
+        let mut round = self.graph.round(self.version.to_string());
+        round.keep_static();
+        for note in &self.notes {
+            round.note(note.clone());
+        }
+        round.dynamic(true);
+        let offered = self
+            .subscriptions
+            .offer(&mut round, &self.bootstrap, false);
+        if let Err(error) = offered {
+            round.reject(error.rejection());
+        }
+        round.finish(&|path| locate(&self.texts, &self.subscriptions, path))
+    }
 }
 
 impl ConfigSource for FileSource {
@@ -149,17 +251,62 @@ impl ConfigSource for FileSource {
         if let Some(update) = self.first.take() {
             return Ok(update);
         }
-        match &mut self.watch {
-            Some(watch) => watch.changed().await,
-            None => std::future::pending().await,
+        loop {
+            if self.watch.is_none() && self.subscriptions.is_empty() {
+                return std::future::pending().await;
+            }
+            tokio::time::sleep(Watch::INTERVAL).await;
+            if let Some(watch) = &mut self.watch
+                && watch.look()
+            {
+                watch.seen();
+                return Ok(self.reload());
+            }
+            if self.subscriptions.changed() {
+                return Ok(self.refresh());
+            }
         }
-        Ok(self.reload())
     }
 
     fn report(&mut self, outcome: &Outcome) {
         for rejection in &outcome.rejections {
             tracing::debug!(version = %outcome.version, %rejection, "refused");
         }
+    }
+
+    /// From the node and its metadata, under the names that Istio's bootstrap gives them.
+    fn workload(&self) -> Option<Workload> {
+        let node = &self.bootstrap.node;
+        let text = |path: &[&str]| {
+            let path: Vec<Name> = path.iter().map(|part| Name::from(*part)).collect();
+            node.metadata.get("node", &path)?.as_text()
+        };
+        let name = text(&["WORKLOAD_NAME"]).unwrap_or(&node.id);
+        let namespace = text(&["NAMESPACE"]).unwrap_or_default();
+        let label = |name: &'static str| text(&["LABELS", name]);
+        Some(Workload {
+            cluster: text(&["CLUSTER_ID"]).unwrap_or_default().into(),
+            ..Workload::labelled(name, namespace, label)
+        })
+    }
+}
+
+/// Where the field `path` stands, in the bootstrap's texts or in a file that it names.
+fn locate(texts: &[(String, String)], files: &Subscriptions, path: &str) -> Name {
+    if let Some(place) = files.locate(path) {
+        return place;
+    }
+    let (index, path) = Element::text_of(path);
+    texts
+        .get(index)
+        .map_or_else(Name::default, |(name, text)| located(name, text, path))
+}
+
+/// `FILE:LINE:COLUMN` of a field, or only the file.
+fn located(file: &str, text: &str, path: &str) -> Name {
+    match place::locate(text, path) {
+        Some(at) => format!("{file}:{at}").into(),
+        None => file.into(),
     }
 }
 
@@ -179,22 +326,57 @@ struct Document {
 
 struct Element {
     kind: Kind,
+    /// 0: the file; 1: what is merged over it.
+    text: usize,
     index: usize,
     start: usize,
     end: usize,
 }
 
 impl Element {
+    /// Begins paths in the overlay; no field begins so.
+    const OVERLAY: char = '\u{2}';
+
     fn path(&self) -> String {
         let list = match self.kind {
             Kind::Listener => "listeners",
             _ => "clusters",
         };
-        format!("static_resources.{list}[{}]", self.index)
+        let path = format!("static_resources.{list}[{}]", self.index);
+        match self.text {
+            0 => path,
+            _ => format!("{}{path}", Self::OVERLAY),
+        }
+    }
+
+    /// The text that a path leads into, and the path there.
+    fn text_of(path: &str) -> (usize, &str) {
+        match path.strip_prefix(Self::OVERLAY) {
+            Some(path) => (1, path),
+            None => (0, path),
+        }
     }
 }
 
 impl Document {
+    /// Puts another document over this one, as protobuf merges messages.
+    fn merge(&mut self, over: Self) {
+        // A message that follows another of its kind on the wire is merged into it.
+        let mut wire = self.rest.encode_to_vec();
+        wire.extend(over.rest.encode_to_vec());
+        if let Ok(rest) = Proto::decode(&*wire) {
+            self.rest = rest;
+        }
+        let base = self.arena.len();
+        self.arena.extend(over.arena);
+        self.elements.extend(over.elements.into_iter().map(|element| Element {
+            text: 1,
+            start: base + element.start,
+            end: base + element.end,
+            ..element
+        }));
+    }
+
     fn read(text: &str) -> Result<Self, yaml::Error> {
         let mut arena = Vec::new();
         let mut elements: Vec<Element> = Vec::new();
@@ -209,6 +391,7 @@ impl Document {
             arena.extend_from_slice(element.bytes);
             elements.push(Element {
                 kind,
+                text: 0,
                 index: *count,
                 start,
                 end: arena.len(),

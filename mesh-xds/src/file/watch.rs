@@ -5,14 +5,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::time::sleep;
-
 /// Looks at a file by the clock: events of the operating system miss files on network file systems and files behind
 /// links that are replaced, and one look costs a system call.
 #[derive(Debug)]
 pub(super) struct Watch {
     path: PathBuf,
     seen: Option<State>,
+    last: Option<State>,
 }
 
 /// What changes when a file is written or replaced.
@@ -24,28 +23,30 @@ struct State {
 }
 
 impl Watch {
-    const INTERVAL: Duration = Duration::from_millis(200);
+    /// Time between two looks.
+    pub(super) const INTERVAL: Duration = Duration::from_millis(200);
 
     pub(super) fn new(path: PathBuf) -> Self {
         let seen = state(&path);
-        Self { path, seen }
+        Self {
+            path,
+            seen,
+            last: None,
+        }
     }
 
-    /// Waits until the file has changed and then stayed the same for one interval: it may be in the middle of being
-    /// written. A file that is gone counts as unchanged.
-    ///
-    /// Cancel safe: a change that was not answered is found again.
-    pub(super) async fn changed(&mut self) {
-        let mut last = None;
-        loop {
-            sleep(Self::INTERVAL).await;
-            let now = state(&self.path);
-            if now.is_some() && now != self.seen && now == last {
-                self.seen = now;
-                return;
-            }
-            last = now;
-        }
+    /// Whether the file has changed and then stayed the same from one look to the next: it may be in the middle of being
+    /// written. A file that is gone counts as unchanged. A change is told of until it was [seen](Self::seen).
+    pub(super) fn look(&mut self) -> bool {
+        let now = state(&self.path);
+        let changed = now.is_some() && now != self.seen && now == self.last;
+        self.last = now;
+        changed
+    }
+
+    /// The file is about to be read as it is now.
+    pub(super) fn seen(&mut self) {
+        self.seen = state(&self.path);
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Offered {
     pub version: Name,
     /// When that was.
     pub updated: SystemTime,
+    /// Whether it may come and go; otherwise it belongs to the program's start file.
+    pub dynamic: bool,
 }
 
 impl Offered {
@@ -46,6 +48,7 @@ impl Offered {
             wire: entry.wire.clone(),
             version: entry.version.clone(),
             updated: entry.updated,
+            dynamic: entry.dynamic,
         }
     }
 }
@@ -83,111 +86,179 @@ impl Dump {
         protojson::wire_to_value(kind.message(), &wire).ok()
     }
 
+    /// Who the proxy is: the bootstrap's `node`.
+    pub fn node(&self) -> Value {
+        let mut bootstrap = self.bootstrap();
+        bootstrap["node"].take()
+    }
+
+    fn bootstrap(&self) -> Value {
+        let wire = lock(&self.state).bootstrap.clone();
+        protojson::wire_to_value("envoy.config.bootstrap.v3.Bootstrap", &wire).unwrap_or_default()
+    }
+
     /// The whole dump: `{"configs": […]}` with Envoy's sections.
     pub fn to_value(&self, options: DumpOptions) -> Value {
-        let (dynamic, version, bootstrap, updated, inline) = {
+        let (version, updated, inline) = {
             let state = lock(&self.state);
             let listeners = state.listeners.entries.values();
             let inline: Vec<_> = listeners.flat_map(inline_tables).collect();
-            let updated = state.updated;
-            (
-                state.dynamic,
-                state.version.clone(),
-                state.bootstrap.clone(),
-                updated,
-                inline,
-            )
+            let updated = state.updated.unwrap_or(UNIX_EPOCH);
+            (state.version.clone(), updated, inline)
         };
-        let updated = text(updated.unwrap_or(UNIX_EPOCH));
-        let bootstrap = protojson::wire_to_value("envoy.config.bootstrap.v3.Bootstrap", &bootstrap);
+        let clusters = self.items(Kind::Cluster, "cluster");
+        let listeners = self.items(Kind::Listener, "listener");
+        let mut bootstrap = self.bootstrap();
+        for (field, key, list) in [
+            ("clusters", "cluster", &clusters.fixed),
+            ("listeners", "listener", &listeners.fixed),
+        ] {
+            let plain: Vec<Value> = list.iter().map(|item| untyped(&item[key])).collect();
+            if !plain.is_empty() {
+                bootstrap["static_resources"][field] = plain.into();
+            }
+        }
         let mut configs = vec![section(
             "BootstrapConfigDump",
             [
-                ("bootstrap", bootstrap.unwrap_or_default()),
-                ("last_updated", updated.into()),
+                ("bootstrap", bootstrap),
+                ("last_updated", text(updated).into()),
             ],
         )];
-        configs.push(self.clusters(dynamic, &version));
-        if options.include_eds {
-            configs.push(self.endpoints(dynamic));
-        }
-        configs.push(self.listeners(dynamic, &version));
-        configs.push(self.routes(dynamic, inline));
+        let endpoints = options.include_eds.then(|| self.endpoints(&clusters));
+        configs.push(section(
+            "ClustersConfigDump",
+            [
+                ("version_info", clusters.version(&version)),
+                ("static_clusters", clusters.fixed.into()),
+                ("dynamic_active_clusters", clusters.dynamic.into()),
+            ],
+        ));
+        configs.extend(endpoints);
+        configs.push(listeners_section(listeners, &version));
+        configs.push(section("ScopedRoutesConfigDump", []));
+        configs.push(self.routes(inline));
+        configs.push(section("SecretsConfigDump", []));
         json!({ "configs": configs })
     }
 
-    fn clusters(&self, dynamic: bool, version: &str) -> Value {
-        let items = self.items(Kind::Cluster, "cluster", dynamic);
-        let field = if dynamic {
-            "dynamic_active_clusters"
-        } else {
-            "static_clusters"
-        };
+    /// Endpoints as they came by themselves, and as they stand in the clusters.
+    fn endpoints(&self, clusters: &Items) -> Value {
+        let items = self.items(Kind::Endpoints, "endpoint_config");
+        let mut fixed = items.fixed;
+        let all = clusters.fixed.iter().chain(&clusters.dynamic);
+        fixed.extend(all.filter_map(|item| own_endpoints(&item["cluster"])));
         section(
-            "ClustersConfigDump",
-            [("version_info", version.into()), (field, items)],
+            "EndpointsConfigDump",
+            [
+                ("static_endpoint_configs", fixed.into()),
+                ("dynamic_endpoint_configs", items.dynamic.into()),
+            ],
         )
     }
 
-    fn endpoints(&self, dynamic: bool) -> Value {
-        let items = self.items(Kind::Endpoints, "endpoint_config", dynamic);
-        let field = if dynamic {
-            "dynamic_endpoint_configs"
-        } else {
-            "static_endpoint_configs"
-        };
-        section("EndpointsConfigDump", [(field, items)])
-    }
-
-    fn listeners(&self, dynamic: bool, version: &str) -> Value {
-        let (field, items) = if dynamic {
-            let active = self.resources(Kind::Listener).into_iter().map(|offered| {
-                let state = item(Kind::Listener, "listener", &offered, true);
-                json!({ "name": &*offered.name, "active_state": state })
-            });
-            ("dynamic_listeners", active.collect())
-        } else {
-            (
-                "static_listeners",
-                self.items(Kind::Listener, "listener", false),
-            )
-        };
-        section(
-            "ListenersConfigDump",
-            [("version_info", version.into()), (field, items)],
-        )
-    }
-
-    fn routes(&self, dynamic: bool, inline: Vec<(Value, SystemTime)>) -> Value {
+    fn routes(&self, inline: Vec<(Value, SystemTime)>) -> Value {
         let inline = inline.into_iter().map(
             |(table, updated)| json!({ "route_config": table, "last_updated": text(updated) }),
         );
+        let items = self.items(Kind::Routes, "route_config");
+        let dynamic: Vec<Value> = items.fixed.into_iter().chain(items.dynamic).collect();
         section(
             "RoutesConfigDump",
             [
                 ("static_route_configs", inline.collect()),
-                (
-                    "dynamic_route_configs",
-                    self.items(Kind::Routes, "route_config", dynamic),
-                ),
+                ("dynamic_route_configs", dynamic.into()),
             ],
         )
     }
 
-    fn items(&self, kind: Kind, field: &str, dynamic: bool) -> Value {
-        let all = self.resources(kind).into_iter();
-        all.map(|offered| item(kind, field, &offered, dynamic))
-            .collect()
+    fn items(&self, kind: Kind, field: &str) -> Items {
+        let mut items = Items::default();
+        for offered in self.resources(kind) {
+            let list = match offered.dynamic {
+                true => &mut items.dynamic,
+                false => &mut items.fixed,
+            };
+            list.push(item(kind, field, &offered));
+        }
+        items
     }
+}
+
+/// Resources of one kind: those of the start file, and those that may come and go.
+#[derive(Debug, Default)]
+struct Items {
+    fixed: Vec<Value>,
+    dynamic: Vec<Value>,
+}
+
+impl Items {
+    /// The version of the kind, which only resources have that may change.
+    fn version(&self, version: &str) -> Value {
+        match self.dynamic.is_empty() {
+            true => Value::Null,
+            false => version.into(),
+        }
+    }
+}
+
+fn listeners_section(mut listeners: Items, version: &str) -> Value {
+    let version = listeners.version(version);
+    let dynamic = listeners.dynamic.drain(..).map(|state| {
+        let name = state["listener"]["name"].clone();
+        json!({ "name": name, "active_state": state })
+    });
+    let dynamic: Value = dynamic.collect();
+    section(
+        "ListenersConfigDump",
+        [
+            ("version_info", version),
+            ("static_listeners", listeners.fixed.into()),
+            ("dynamic_listeners", dynamic),
+        ],
+    )
+}
+
+/// The endpoints that stand in a cluster, with what Envoy says of each.
+fn own_endpoints(cluster: &Value) -> Option<Value> {
+    let mut assignment = untyped(cluster.get("load_assignment")?);
+    assignment["@type"] = format!("type.googleapis.com/{}", Kind::Endpoints.message()).into();
+    assignment["cluster_name"] = cluster["name"].clone();
+    let groups = assignment["endpoints"].as_array_mut();
+    for endpoint in groups
+        .into_iter()
+        .flatten()
+        .filter_map(|group| group["lb_endpoints"].as_array_mut())
+        .flatten()
+    {
+        for (field, default) in [
+            ("health_status", Value::from("HEALTHY")),
+            ("load_balancing_weight", Value::from(1)),
+        ] {
+            if endpoint.get(field).is_none() {
+                endpoint[field] = default;
+            }
+        }
+    }
+    Some(json!({ "endpoint_config": assignment }))
+}
+
+/// A resource without its `@type`.
+fn untyped(value: &Value) -> Value {
+    let mut value = value.clone();
+    if let Value::Object(fields) = &mut value {
+        fields.remove("@type");
+    }
+    value
 }
 
 fn wire_of<T>(table: &Table<T>, name: &str) -> Option<Bytes> {
     table.entries.get(name).map(|entry| entry.wire.clone())
 }
 
-fn item(kind: Kind, field: &str, offered: &Offered, dynamic: bool) -> Value {
+fn item(kind: Kind, field: &str, offered: &Offered) -> Value {
     let mut out = Map::new();
-    if dynamic {
+    if offered.dynamic {
         out.insert("version_info".to_owned(), Value::from(&*offered.version));
     }
     out.insert(field.to_owned(), typed(kind.message(), &offered.wire));

@@ -73,7 +73,7 @@ struct State {
     endpoints: Table<ClusterLoadAssignment>,
     routes: Table<RouteConfiguration>,
     listeners: Table<Listener>,
-    /// Whether the resources come from a control plane, for [`Dump`].
+    /// Whether resources come from a control plane unless a round says otherwise, for [`Dump`].
     dynamic: bool,
     version: Name,
     bootstrap: Bytes,
@@ -101,6 +101,7 @@ struct Entry<T> {
     notes: Box<[Note]>,
     version: Name,
     updated: SystemTime,
+    dynamic: bool,
     seen: bool,
     /// What this one replaces, until the round ends: it may turn out that it cannot be used.
     previous: Option<Box<Entry<T>>>,
@@ -139,11 +140,13 @@ impl Graph {
         let mut state = lock(&self.state);
         state.unsee();
         Round {
+            dynamic: state.dynamic,
             state,
             version: version.into(),
             now: SystemTime::now(),
             changes: Vec::new(),
             rejections: Vec::new(),
+            unplaced: Vec::new(),
             notes: Vec::new(),
             refused: Vec::new(),
             places: Vec::new(),
@@ -160,11 +163,14 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 #[derive(Debug)]
 pub struct Round<'g> {
     state: MutexGuard<'g, State>,
+    dynamic: bool,
     version: Name,
     now: SystemTime,
     changes: Vec<Change>,
     /// With the path of the resource in the source's text.
     rejections: Vec<(String, Rejection)>,
+    /// With the place that they were found at.
+    unplaced: Vec<Rejection>,
     notes: Vec<Note>,
     /// Names of resources that were refused.
     refused: Vec<(Kind, Name)>,
@@ -176,6 +182,38 @@ impl Round<'_> {
     /// Offers a resource as a message.
     pub fn message(&mut self, kind: Kind, message: &impl Message) {
         self.wire(kind, &message.encode_to_vec(), "");
+    }
+
+    /// Says of what is offered from now on whether it belongs to the program's own start file or may come and go.
+    pub fn dynamic(&mut self, dynamic: bool) {
+        self.dynamic = dynamic;
+    }
+
+    /// Offers once more, as they are, all resources in force that are not dynamic.
+    pub fn keep_static(&mut self) {
+        fn keep<T>(table: &mut Table<T>) {
+            for entry in table.entries.values_mut() {
+                entry.seen |= !entry.dynamic;
+            }
+        }
+        keep(&mut self.state.clusters);
+        keep(&mut self.state.endpoints);
+        keep(&mut self.state.routes);
+        keep(&mut self.state.listeners);
+    }
+
+    /// The wire form of every resource of a kind that was offered so far, or is in force in place of one that was.
+    pub fn offered(&self, kind: Kind) -> Vec<Bytes> {
+        fn seen<T>(table: &Table<T>) -> Vec<Bytes> {
+            let entries = table.entries.values().filter(|entry| entry.seen);
+            entries.map(|entry| entry.wire.clone()).collect()
+        }
+        match kind {
+            Kind::Cluster => seen(&self.state.clusters),
+            Kind::Endpoints => seen(&self.state.endpoints),
+            Kind::Routes => seen(&self.state.routes),
+            Kind::Listener => seen(&self.state.listeners),
+        }
     }
 
     /// Offers a resource as wire bytes. `path` is where it stands in the source's text; empty if there is none.
@@ -206,12 +244,14 @@ impl Round<'_> {
         table: impl Fn(&mut State) -> (&mut Table<T>, fn(Arc<T>) -> Change, SystemTime),
     ) {
         let name = resource_name(wire);
+        let dynamic = self.dynamic;
         let (entries, change, now) = table(&mut self.state);
         if let Some(entry) = entries.entries.get_mut(name.as_str())
             && entry.wire == wire
             && !entry.seen
         {
             entry.seen = true;
+            entry.dynamic = dynamic;
             return;
         }
         let Decoded {
@@ -253,6 +293,7 @@ impl Round<'_> {
             notes: findings.notes.into(),
             version: self.version.clone(),
             updated: now,
+            dynamic,
             seen: true,
             previous: None,
         };
@@ -275,6 +316,11 @@ impl Round<'_> {
         self.rejections.push((path.to_owned(), rejection));
     }
 
+    /// A file, or another carrier of resources, cannot be read.
+    pub fn reject(&mut self, rejection: Rejection) {
+        self.unplaced.push(rejection);
+    }
+
     /// Keeps the bootstrap, without its resources, for [`Dump`].
     pub fn bootstrap(&mut self, wire: Bytes) {
         self.state.bootstrap = wire;
@@ -289,7 +335,7 @@ impl Round<'_> {
         self.state.updated = Some(self.now);
         let mut notes = self.notes;
         self.state.notes(&mut notes);
-        let rejections = self
+        let mut rejections: Vec<_> = self
             .rejections
             .into_iter()
             .map(|(path, mut rejection)| {
@@ -302,6 +348,7 @@ impl Round<'_> {
                 rejection
             })
             .collect();
+        rejections.append(&mut self.unplaced);
         Update {
             version: self.version,
             changes: self.changes,
