@@ -198,7 +198,8 @@ async fn a_broken_file_changes_nothing_and_is_named_until_it_is_whole() {
     let seen: Vec<_> = update.rejections.iter().map(ToString::to_string).collect();
     assert_eq!(seen.len(), 2, "both files are broken now: {seen:?}");
     assert!(
-        seen.iter().any(|one| one.contains("lds.yaml:11:") && one.contains("stat_prefix")),
+        seen.iter()
+            .any(|one| one.contains("lds.yaml:11:") && one.contains("stat_prefix")),
         "{seen:?}"
     );
 
@@ -279,10 +280,18 @@ static_resources: {clusters: [{name: second, connect_timeout: 1s}, {name: bad, c
 
     let mut source = open(overlay.replace("lb_policy: nope", "type: STRICT_DNS")).expect("whole");
     let node = &source.bootstrap().node;
-    assert_eq!((&*node.id, &*node.cluster, &*node.locality.zone), ("over", "flag", "z"));
+    assert_eq!(
+        (&*node.id, &*node.cluster, &*node.locality.zone),
+        ("over", "flag", "z")
+    );
     let identity = source.workload().expect("the node says it");
     assert_eq!(
-        [&*identity.name, &identity.namespace, &identity.app, &identity.version],
+        [
+            &*identity.name,
+            &identity.namespace,
+            &identity.app,
+            &identity.version
+        ],
         ["w", "ns", "a", "v2"]
     );
     assert_eq!(source.dump().node()["cluster"], "flag");
@@ -295,7 +304,9 @@ static_resources: {clusters: [{name: second, connect_timeout: 1s}, {name: bad, c
 fn the_dump_tells_static_from_dynamic() {
     let temp = whole("dump");
     let source = FileSource::open(temp.path("envoy.yaml")).expect("a bootstrap");
-    let dump = source.dump().to_value(mesh_xds::graph::DumpOptions { include_eds: true });
+    let dump = source
+        .dump()
+        .to_value(mesh_xds::graph::DumpOptions { include_eds: true });
     let configs = dump["configs"].as_array().expect("a list");
     let section = |name: &str| {
         let url = format!("type.googleapis.com/envoy.admin.v3.{name}");
@@ -317,6 +328,14 @@ fn the_dump_tells_static_from_dynamic() {
     let endpoints = &section("EndpointsConfigDump")["dynamic_endpoint_configs"][0];
     assert_eq!(endpoints["endpoint_config"]["cluster_name"], "app");
     let bootstrap = &section("BootstrapConfigDump")["bootstrap"];
-    assert_eq!(bootstrap["static_resources"]["clusters"][0]["name"], "fixed");
-    assert_eq!(bootstrap["static_resources"]["clusters"].as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        bootstrap["static_resources"]["clusters"][0]["name"],
+        "fixed"
+    );
+    assert_eq!(
+        bootstrap["static_resources"]["clusters"]
+            .as_array()
+            .map(Vec::len),
+        Some(1)
+    );
 }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use mesh_xds::{
-    file::{FileError, FileSource},
+    file::{FileError, FileOptions, FileSource},
     graph::{Dump, DumpOptions},
     istio::{
         index::ProxyKind,
@@ -41,10 +41,24 @@ pub(crate) struct Facts {
 impl Opened {
     pub(crate) fn open(options: &Options) -> Result<Self, Failure> {
         match &options.source {
-            Source::File(path) => file(FileSource::open(path)),
-            Source::Text(text) => file(FileSource::parse("--config-yaml", text)),
+            Source::File(path, overlay) => {
+                file(FileSource::open_with(path, file_options(options, overlay)))
+            }
+            Source::Text(text) => {
+                let completed = file_options(options, &None);
+                file(FileSource::parse_with("--config-yaml", text, completed))
+            }
             Source::Folder(args, gateway) => folder(args, *gateway),
         }
+    }
+}
+
+fn file_options(options: &Options, overlay: &Option<String>) -> FileOptions {
+    FileOptions {
+        overlay: overlay.clone(),
+        node_id: options.node.id.clone(),
+        node_cluster: options.node.cluster.clone(),
+        node_zone: options.node.zone.clone(),
     }
 }
 

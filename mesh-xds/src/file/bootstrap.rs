@@ -137,7 +137,10 @@ fn source(cx: &mut Context, value: &ConfigSource) -> Option<PathBuf> {
     ignored!(cx; authorities, initial_fetch_timeout);
     let path = path_of(value);
     if path.is_none() {
-        cx.reject("", "only path_config_source is supported: resources from a file");
+        cx.reject(
+            "",
+            "only path_config_source is supported: resources from a file",
+        );
     }
     path
 }

@@ -146,7 +146,8 @@ impl FileSource {
 
     /// Reads the bootstrap and everything that it names.
     fn load(&mut self, text: &str, start: bool) -> Result<Update, FileError> {
-        let mut document = Document::read(text).map_err(|error| FileError::new(&self.path, &error))?;
+        let mut document =
+            Document::read(text).map_err(|error| FileError::new(&self.path, &error))?;
         let mut texts = vec![(self.path.display().to_string(), text.to_owned())];
         if let Some(overlay) = &self.options.overlay {
             let name = "--config-yaml";
@@ -159,9 +160,10 @@ impl FileSource {
         let (bootstrap, findings) = bootstrap::bootstrap(&document.rest);
         if let Some(rejection) = findings.rejections.first() {
             // The overlay wins, so a field that stands in both is read from it.
-            let found = texts.iter().rev().find_map(|(name, text)| {
-                Some((name, place::locate(text, &rejection.path)?))
-            });
+            let found = texts
+                .iter()
+                .rev()
+                .find_map(|(name, text)| Some((name, place::locate(text, &rejection.path)?)));
             let mut error = yaml::Error::new(rejection.reason.to_string());
             let mut file = self.path.as_path();
             if let Some((name, location)) = found {
@@ -236,9 +238,7 @@ impl FileSource {
             round.note(note.clone());
         }
         round.dynamic(true);
-        let offered = self
-            .subscriptions
-            .offer(&mut round, &self.bootstrap, false);
+        let offered = self.subscriptions.offer(&mut round, &self.bootstrap, false);
         if let Err(error) = offered {
             round.reject(error.rejection());
         }
@@ -369,12 +369,13 @@ impl Document {
         }
         let base = self.arena.len();
         self.arena.extend(over.arena);
-        self.elements.extend(over.elements.into_iter().map(|element| Element {
-            text: 1,
-            start: base + element.start,
-            end: base + element.end,
-            ..element
-        }));
+        self.elements
+            .extend(over.elements.into_iter().map(|element| Element {
+                text: 1,
+                start: base + element.start,
+                end: base + element.end,
+                ..element
+            }));
     }
 
     fn read(text: &str) -> Result<Self, yaml::Error> {

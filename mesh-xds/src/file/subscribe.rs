@@ -99,7 +99,8 @@ impl Subscriptions {
         let listeners = round.offered(Kind::Listener);
         let endpoints = clusters.iter().filter_map(|wire| endpoints_path(wire));
         let routes = listeners.iter().flat_map(|wire| routes_paths(wire));
-        let mut named: Vec<(Kind, PathBuf)> = endpoints.map(|path| (Kind::Endpoints, path)).collect();
+        let mut named: Vec<(Kind, PathBuf)> =
+            endpoints.map(|path| (Kind::Endpoints, path)).collect();
         named.extend(routes.map(|path| (Kind::Routes, path)));
         named.sort();
         named.dedup();
@@ -135,7 +136,11 @@ impl Subscriptions {
             .files
             .iter()
             .find(|((kind, path), _)| Place::name(*kind, path) == mark)?;
-        Some(super::located(&path.display().to_string(), &file.text, field))
+        Some(super::located(
+            &path.display().to_string(),
+            &file.text,
+            field,
+        ))
     }
 }
 
@@ -192,15 +197,17 @@ impl Subscribed {
 fn resources(kind: Kind, text: &str) -> Result<Vec<Vec<u8>>, yaml::Error> {
     let response: DiscoveryResponse = json::from_yaml(RESPONSE, text)?;
     let wanted = format!("type.googleapis.com/{}", kind.message());
-    let unwrapped = response.resources.into_iter().map(|any| {
-        match any.type_url == Wrapped::type_url() {
-            true => Wrapped::decode(&*any.value)
-                .ok()
-                .and_then(|wrapped| wrapped.resource)
-                .unwrap_or_default(),
-            false => any,
-        }
-    });
+    let unwrapped =
+        response
+            .resources
+            .into_iter()
+            .map(|any| match any.type_url == Wrapped::type_url() {
+                true => Wrapped::decode(&*any.value)
+                    .ok()
+                    .and_then(|wrapped| wrapped.resource)
+                    .unwrap_or_default(),
+                false => any,
+            });
     let all = unwrapped.enumerate().map(|(index, any): (usize, Any)| {
         if any.type_url == wanted {
             return Ok(any.value);
