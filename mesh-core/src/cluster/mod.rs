@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 pub use self::{
     attempt::{Attempt, AttemptOutcome},
     endpoint::{Endpoint, EndpointStats},
-    lb::{PickKey, Picker},
+    lb::{Omit, PickKey, Picker},
     limits::{Counter, LimitState, Permit},
     set::EndpointSet,
     stats::{ClusterStats, Count},

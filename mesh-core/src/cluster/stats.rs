@@ -93,6 +93,10 @@ stats! {
     upstream_rq_tx_reset,
     /// Retries.
     upstream_rq_retry,
+    /// Retries after a back-off of our own.
+    upstream_rq_retry_backoff_exponential,
+    /// Retries after a back-off that the response asked for.
+    upstream_rq_retry_backoff_ratelimited,
     /// Retries that succeeded.
     upstream_rq_retry_success,
     /// Retries refused by a limit.

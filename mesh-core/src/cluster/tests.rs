@@ -1,11 +1,11 @@
 use std::sync::Arc;
 
-use super::{AttemptOutcome, Cluster, Permit, PickKey};
+use super::{AttemptOutcome, Cluster, Omit, Permit, PickKey};
 use crate::{
     Kind,
     model::{
         self, Address, ClusterLoadAssignment, Discovery, HealthStatus, LbEndpoint, LbPolicy,
-        LocalityEndpoints, Priority,
+        LocalityEndpoints, Metadata, Priority, RetryPolicy, Value,
     },
 };
 
@@ -263,4 +263,90 @@ fn a_previous_host_is_avoided_while_another_takes_traffic() {
         };
         assert_ne!(handle.pick(&key).expect("an endpoint").id(), tried[0].id());
     }
+}
+
+/// Metadata in `envoy.lb`.
+fn labels(labels: &[(&str, Value)]) -> Metadata {
+    let labels = labels
+        .iter()
+        .map(|(key, value)| ((*key).into(), value.clone()))
+        .collect();
+    Metadata {
+        namespaces: vec![("envoy.lb".into(), Value::Object(labels))],
+    }
+}
+
+#[test]
+fn retries_avoid_endpoints_by_their_metadata() {
+    let text = |text: &str| Value::String(text.into());
+    let of = |port, metadata| LbEndpoint {
+        metadata,
+        ..endpoint(port, 1, HealthStatus::Healthy)
+    };
+    let members = vec![
+        of(1, labels(&[("canary", Value::Bool(true))])),
+        of(2, labels(&[("stage", text("dev")), ("zone", text("a"))])),
+        of(
+            3,
+            labels(&[("stage", Value::List(vec![text("prod"), text("dev")]))]),
+        ),
+        of(4, Metadata::default()),
+    ];
+    let picked = |policy: RetryPolicy| {
+        let members = vec![group(0, members.clone())];
+        let handle = Cluster::new(Arc::new(cluster(LbPolicy::RoundRobin, members)), None);
+        let omit = Omit::of(&policy);
+        let mut ports: Vec<u16> = (0..16)
+            .map(|_| {
+                let key = PickKey {
+                    host_attempts: 5,
+                    omit: omit.as_ref(),
+                    ..PickKey::default()
+                };
+                let endpoint = handle.pick(&key).expect("an endpoint");
+                endpoint.address().socket().expect("a socket").port()
+            })
+            .collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    };
+    assert_eq!(picked(RetryPolicy::default()), [1, 2, 3, 4]);
+    let canaries = RetryPolicy {
+        omit_canary_hosts: true,
+        ..RetryPolicy::default()
+    };
+    assert_eq!(picked(canaries), [2, 3, 4]);
+    for (wanted, left) in [
+        (&[("stage", text("dev"))][..], &[1, 4][..]),
+        (&[("stage", text("dev")), ("zone", text("a"))], &[1, 3, 4]),
+        (&[("stage", text("none"))], &[1, 2, 3, 4]),
+        (&[], &[1, 2, 3, 4]),
+    ] {
+        let policy = RetryPolicy {
+            omit_host_metadata: labels(wanted),
+            ..RetryPolicy::default()
+        };
+        assert_eq!(picked(policy), left, "{wanted:?}");
+    }
+}
+
+#[test]
+fn one_that_is_to_be_avoided_is_picked_if_there_is_no_other() {
+    let only = LbEndpoint {
+        metadata: labels(&[("canary", Value::Bool(true))]),
+        ..endpoint(1, 1, HealthStatus::Healthy)
+    };
+    let config = cluster(LbPolicy::RoundRobin, vec![group(0, vec![only])]);
+    let handle = Cluster::new(Arc::new(config), None);
+    let omit = Omit::of(&RetryPolicy {
+        omit_canary_hosts: true,
+        ..RetryPolicy::default()
+    });
+    let key = PickKey {
+        host_attempts: 5,
+        omit: omit.as_ref(),
+        ..PickKey::default()
+    };
+    assert!(handle.pick(&key).is_ok());
 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::{ClusterChoice, Fraction, HeaderMatcher, Name, Regex, RuntimeFraction, StringMatcher};
+use super::{
+    ClusterChoice, Fraction, HeaderMatcher, Metadata, Name, Regex, RuntimeFraction, StringMatcher,
+};
 
 /// When and how a request is tried again (`config.route.v3.RetryPolicy`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub struct RetryPolicy {
     pub avoid_previous_hosts: bool,
     /// Canary endpoints are avoided (`omit_canary_hosts`).
     pub omit_canary_hosts: bool,
+    /// Endpoints with all of this metadata in `envoy.lb` are avoided (`omit_host_metadata`).
+    pub omit_host_metadata: Metadata,
     /// How often another endpoint is picked to avoid a previous one; default 1, Istio 5.
     pub host_selection_attempts: u32,
     /// Priorities that were tried are avoided, updated every so many attempts (`previous_priorities`).
@@ -85,6 +89,12 @@ impl RetryOn {
     pub const GRPC_UNAVAILABLE: Self = Self(1 << 14);
     /// HTTP/3 connection failures after which the next attempt uses TCP.
     pub const HTTP3_POST_CONNECT_FAILURE: Self = Self(1 << 15);
+    /// All conditions of gRPC.
+    pub const GRPC: Self = Self::GRPC_CANCELLED
+        .or(Self::GRPC_DEADLINE_EXCEEDED)
+        .or(Self::GRPC_INTERNAL)
+        .or(Self::GRPC_RESOURCE_EXHAUSTED)
+        .or(Self::GRPC_UNAVAILABLE);
 
     const NAMES: [(&'static str, Self); 16] = [
         ("5xx", Self::SERVER_ERROR),
@@ -134,6 +144,12 @@ impl RetryOn {
     #[must_use]
     pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// Those of `other` only, or all but those.
+    #[must_use]
+    pub const fn only(self, other: Self, wanted: bool) -> Self {
+        Self(self.0 & if wanted { other.0 } else { !other.0 })
     }
 
     /// Whether no condition is set.

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use self::{least_request::LeastRequest, random::Random, round_robin::RoundRobin};
 use super::Endpoint;
-use crate::model::LbPolicy;
+use crate::model::{LbPolicy, Name, RetryPolicy, Value};
 
 /// What a pick may depend on.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,13 +23,56 @@ pub struct PickKey<'a> {
     pub exclude: &'a [Arc<Endpoint>],
     /// How often another endpoint is looked for to avoid one of `exclude` (`host_selection_retry_max_attempts`).
     pub host_attempts: u32,
+    /// Endpoints that a retry avoids by what they are.
+    pub omit: Option<&'a Omit>,
 }
 
 impl PickKey<'_> {
-    fn excludes(&self, endpoint: &Arc<Endpoint>) -> bool {
-        self.exclude
-            .iter()
-            .any(|previous| previous.id() == endpoint.id())
+    fn excludes(&self, endpoint: &Endpoint) -> bool {
+        let tried = || {
+            self.exclude
+                .iter()
+                .any(|previous| previous.id() == endpoint.id())
+        };
+        tried() || self.omit.is_some_and(|omit| omit.holds(endpoint))
+    }
+}
+
+/// Endpoints that retries avoid by their metadata in `envoy.lb` (`omit_canary_hosts`, `omit_host_metadata`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Omit {
+    canaries: bool,
+    /// All of these; empty: none is avoided by them.
+    labels: Box<[(Name, Value)]>,
+}
+
+impl Omit {
+    const NAMESPACE: &str = "envoy.lb";
+
+    /// What `policy` avoids, if that is anything.
+    pub fn of(policy: &RetryPolicy) -> Option<Self> {
+        let labels = match policy.omit_host_metadata.get(Self::NAMESPACE, &[]) {
+            Some(Value::Object(labels)) => labels.clone().into_boxed_slice(),
+            _ => Box::default(),
+        };
+        let this = Self {
+            canaries: policy.omit_canary_hosts,
+            labels,
+        };
+        (this != Self::default()).then_some(this)
+    }
+
+    /// Whether `endpoint` is avoided. A value that is a list holds each of its items, as in Envoy.
+    fn holds(&self, endpoint: &Endpoint) -> bool {
+        let Some(own) = endpoint.metadata().get(Self::NAMESPACE, &[]) else {
+            return false;
+        };
+        let holds = |(key, wanted): &(Name, Value)| match own.get(key) {
+            Some(Value::List(items)) if items.contains(wanted) => true,
+            found => found == Some(wanted),
+        };
+        self.canaries && own.get("canary") == Some(&Value::Bool(true))
+            || !self.labels.is_empty() && self.labels.iter().all(holds)
     }
 }
 
@@ -103,7 +146,7 @@ impl Picker for AnyPicker {
         }
         // Chance found only tried ones; one that was not tried is better than the same again.
         scan(&self.members, random, |endpoint| {
-            endpoint.is_healthy() && !key.exclude.iter().any(|e| e.id() == endpoint.id())
+            endpoint.is_healthy() && !key.excludes(endpoint)
         })
         .filter(|_| key.host_attempts > 0)
         .or(last)

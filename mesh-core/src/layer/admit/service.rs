@@ -10,7 +10,7 @@ use super::{ByShadow, FixedAdmit, ResponseFuture};
 use crate::{
     Error, Kind,
     body::{MeshBody, RequestBody},
-    cluster::{Attempt, Cluster, PickKey},
+    cluster::{Attempt, Cluster, Omit, PickKey},
     layer::{ByRoute, Routed, mirror::Shadow},
     model::Priority,
     pool::Outgoing,
@@ -85,6 +85,7 @@ fn attempt<B>(routed: &Routed<B>) -> Result<Attempt, Error> {
             .and_then(|connection| connection.original_dst.or(connection.local.socket())),
         exclude: &routed.tried,
         host_attempts: routed.host_attempts,
+        omit: omit(routed),
     };
     let priority = routed.forwarding.forward().config().priority;
     routed.cluster.attempt(priority, &key).map_err(|kind| {
@@ -95,6 +96,14 @@ fn attempt<B>(routed: &Routed<B>) -> Result<Attempt, Error> {
             _ => kind.into(),
         }
     })
+}
+
+/// What a retry avoids.
+fn omit<B>(routed: &Routed<B>) -> Option<&Omit> {
+    if routed.is_first_attempt() {
+        return None;
+    }
+    routed.forwarding.policies().retries()?.omit()
 }
 
 impl<S, B, U> Service<(Shadow, Request<B>)> for Admit<S, ByShadow>

@@ -2,10 +2,15 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::{HeaderMap, HeaderName, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 
 use super::{Retries, policy::Compiled};
-use crate::{Error, Kind, model::RetryOn, route::Headers, telemetry::record::grpc_status};
+use crate::{
+    Error, Kind,
+    model::RetryOn,
+    route::{Field, Head, Headers},
+    telemetry::record::grpc_status,
+};
 
 const RETRY_ON: HeaderName = HeaderName::from_static("x-envoy-retry-on");
 const RETRY_GRPC_ON: HeaderName = HeaderName::from_static("x-envoy-retry-grpc-on");
@@ -37,9 +42,9 @@ struct More {
 impl Conditions {
     /// The conditions for a request, whose retry headers are taken out; `None` if nothing is ever tried again and no
     /// attempt has a limit of its own.
-    pub(super) fn new(
+    pub(super) fn new<B>(
         policy: Option<&Retries>,
-        headers: &mut HeaderMap,
+        request: &mut Request<B>,
         asks: bool,
     ) -> Option<Self> {
         let mut this = match policy {
@@ -60,11 +65,14 @@ impl Conditions {
             _ => return None,
         };
         if asks {
-            this.read(headers);
+            this.read(request.headers_mut());
         }
         let tests = &this.policy.0.request_headers;
-        if !tests.is_empty() && !any(tests, headers) {
-            this.on = RetryOn::default();
+        if !tests.is_empty() {
+            let head = Head::of(request);
+            if !tests.iter().any(|test| test.matches(&head)) {
+                this.on = RetryOn::default();
+            }
         }
         let timed = this.per_try.is_some() || this.policy.0.per_try_idle.is_some();
         (timed || this.can_retry()).then_some(this)
@@ -81,13 +89,11 @@ impl Conditions {
     }
 
     fn read(&mut self, headers: &mut HeaderMap) {
-        for name in [RETRY_ON, RETRY_GRPC_ON] {
-            if let Some(text) = headers
-                .remove(name)
-                .as_ref()
-                .and_then(|value| value.to_str().ok())
-            {
-                self.on = self.on.or(RetryOn::parse(text).0);
+        // Each header knows its own conditions only.
+        for (name, grpc) in [(RETRY_ON, false), (RETRY_GRPC_ON, true)] {
+            if let Some(value) = headers.remove(name) {
+                let (asked, _) = RetryOn::parse(value.to_str().unwrap_or_default());
+                self.on = self.on.or(asked.only(RetryOn::GRPC, grpc));
             }
         }
         if let Some(max) = number(headers.remove(MAX_RETRIES)) {
@@ -121,7 +127,7 @@ impl Conditions {
             || on(RetryOn::GATEWAY_ERROR) && (502..=504).contains(&code)
             || on(RetryOn::RETRIABLE_4XX) && code == 409
             || on(RetryOn::RETRIABLE_STATUS_CODES) && self.has_code(status)
-            || on(RetryOn::RETRIABLE_HEADERS) && self.has_header(response.headers())
+            || on(RetryOn::RETRIABLE_HEADERS) && self.has_header(response)
             || self.grpc(response.headers())
     }
 
@@ -133,22 +139,24 @@ impl Conditions {
         more || self.policy.0.codes.contains(&status)
     }
 
-    fn has_header(&self, headers: &HeaderMap) -> bool {
+    fn has_header<B>(&self, response: &Response<B>) -> bool {
+        let headers = response.headers();
         let more = self
             .more
             .as_ref()
             .is_some_and(|more| more.headers.iter().any(|name| headers.contains_key(name)));
-        more || any(&self.policy.0.headers, headers)
+        more || self.policy.0.headers.iter().any(|test| match test.field() {
+            Field::Header(name) => test.matches_value(headers.joined(name).as_deref()),
+            Field::Unknown(name) if &**name == ":status" => {
+                test.matches_value(Some(response.status().as_str().as_bytes()))
+            }
+            _ => test.matches_value(None),
+        })
     }
 
     /// gRPC conditions look at responses that consist of trailers only; later trailers come too late.
     fn grpc(&self, headers: &HeaderMap) -> bool {
-        const ALL: RetryOn = RetryOn::GRPC_CANCELLED
-            .or(RetryOn::GRPC_DEADLINE_EXCEEDED)
-            .or(RetryOn::GRPC_INTERNAL)
-            .or(RetryOn::GRPC_RESOURCE_EXHAUSTED)
-            .or(RetryOn::GRPC_UNAVAILABLE);
-        if !self.on.any(ALL) {
+        if !self.on.any(RetryOn::GRPC) {
             return false;
         }
         let condition = match grpc_status(headers) {
@@ -190,38 +198,33 @@ impl Conditions {
     }
 }
 
-/// Whether nothing of the request reached the upstream.
+/// Whether nothing of the request was sent.
 fn unsent(error: &Error) -> bool {
     #[cfg(feature = "client")]
     let lost = crate::pool::lost(error).is_some_and(|lost| !lost.sent);
     #[cfg(not(feature = "client"))]
     let lost = false;
-    lost || error.kind() == Kind::RefusedStream
+    lost
 }
 
 impl Compiled {
-    /// How long the response asks to wait, if the policy listens to that.
-    pub(super) fn asked_back_off(&self, headers: &HeaderMap) -> Option<Duration> {
+    /// How long the response asks to wait, if the policy listens to that: so long at least, at most half as much more.
+    pub(super) fn asked_back_off(&self, headers: &HeaderMap, random: u64) -> Option<Duration> {
         let policy = self.rate_limited.as_ref()?;
-        policy.reset_headers.iter().find_map(|(name, seconds)| {
+        let wait = policy.reset_headers.iter().find_map(|(name, seconds)| {
             let value: u64 = headers.get(name)?.to_str().ok()?.trim().parse().ok()?;
             let wait = if *seconds {
-                Duration::from_secs(value)
+                value
             } else {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-                Duration::from_secs(value).checked_sub(now)?
+                value.checked_sub(now.as_secs())?
             };
+            let wait = Duration::from_secs(wait);
             (wait <= policy.max_interval).then_some(wait)
-        })
+        })?;
+        let more = u64::try_from((wait / 2).as_nanos()).unwrap_or(u64::MAX);
+        (more > 0).then(|| wait + Duration::from_nanos(random % more))
     }
-}
-
-/// Whether one of the tests holds.
-fn any(tests: &[crate::route::HeaderTest], headers: &HeaderMap) -> bool {
-    tests.iter().any(|test| match test.field() {
-        crate::route::Field::Header(name) => test.matches_value(headers.joined(name).as_deref()),
-        _ => test.matches_value(None),
-    })
 }
 
 fn words(list: &str) -> impl Iterator<Item = &str> {

@@ -266,14 +266,20 @@ impl Turn {
                 return None;
             }
         }
-        self.stats(|stats| stats.upstream_rq_retry.add(1));
         self.per_try = None;
         self.remember();
         let policy = &self.conditions.policy.0;
         let asked = result
             .as_ref()
             .ok()
-            .and_then(|response| policy.asked_back_off(response.headers()));
+            .and_then(|response| policy.asked_back_off(response.headers(), rand::random()));
+        self.stats(|stats| {
+            stats.upstream_rq_retry.add(1);
+            match asked {
+                Some(_) => stats.upstream_rq_retry_backoff_ratelimited.add(1),
+                None => stats.upstream_rq_retry_backoff_exponential.add(1),
+            }
+        });
         Some(asked.unwrap_or_else(|| policy.back_off(self.attempts - 1, rand::random())))
     }
 

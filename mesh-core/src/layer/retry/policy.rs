@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use http::StatusCode;
 
 use crate::{
+    cluster::Omit,
     model::{self, Name, RateLimitedBackOff, RetryOn},
     route::{HeaderTest, RetryRules, header_tests},
 };
@@ -36,6 +37,7 @@ pub(super) struct Compiled {
     pub(super) rate_limited: Option<RateLimitedBackOff>,
     pub(super) avoid_previous: bool,
     pub(super) host_attempts: u32,
+    pub(super) omit: Option<Omit>,
     pub(super) buffer: u64,
 }
 
@@ -81,6 +83,7 @@ impl Retries {
             rate_limited: policy.rate_limited.clone(),
             avoid_previous: policy.avoid_previous_hosts,
             host_attempts: policy.host_selection_attempts,
+            omit: Omit::of(policy),
             buffer: buffer.unwrap_or(BUFFER),
         }))
     }
@@ -100,6 +103,7 @@ impl Retries {
             rate_limited: None,
             avoid_previous: false,
             host_attempts: 1,
+            omit: None,
             buffer: BUFFER,
         }))
     }
@@ -110,6 +114,11 @@ impl Retries {
         ASKED
             .get_or_init(|| Self::simple(RetryOn::default(), DEFAULT_RETRIES))
             .clone()
+    }
+
+    /// Which endpoints retries avoid by what they are.
+    pub fn omit(&self) -> Option<&Omit> {
+        self.0.omit.as_ref()
     }
 
     /// Whether it can ever act.

@@ -49,7 +49,7 @@ where
     fn call(&mut self, mut request: R) -> Self::Future {
         let asks = request.asks();
         let (policy, http) = self.policy.split(&mut request);
-        let Some(conditions) = Conditions::new(policy, http.headers_mut(), asks) else {
+        let Some(conditions) = Conditions::new(policy, http, asks) else {
             return ResponseFuture::once(self.inner.call(request));
         };
         request.avoid(conditions.policy.0.host_attempts);

@@ -15,7 +15,10 @@ use crate::{
         Fixed,
         tests::{Paced, Tame},
     },
-    model::{RetryOn, RetryPolicy},
+    model::{
+        HeaderMatcher, HeaderValueMatcher, RateLimitedBackOff, RetryOn, RetryPolicy, StringMatcher,
+        StringPattern,
+    },
 };
 
 type Req = Request<RequestBody<Full<Bytes>>>;
@@ -26,7 +29,20 @@ fn policy(on: &str, retries: u32) -> RetryPolicy {
         on: RetryOn::parse(on).0,
         retries,
         codes: vec![StatusCode::IM_A_TEAPOT],
+        headers: vec![exact("x-again", "yes"), exact(":status", "201")],
         ..RetryPolicy::default()
+    }
+}
+
+fn exact(name: &str, value: &str) -> HeaderMatcher {
+    HeaderMatcher {
+        name: name.into(),
+        value: HeaderValueMatcher::String(StringMatcher {
+            pattern: StringPattern::Exact(value.into()),
+            ignore_case: false,
+        }),
+        invert: false,
+        missing_as_empty: false,
     }
 }
 
@@ -35,6 +51,7 @@ fn policy(on: &str, retries: u32) -> RetryPolicy {
 enum Answer {
     Status(u16),
     Grpc(&'static str),
+    Header(u16, &'static str, &'static str),
     Fail(Kind),
     Silence,
 }
@@ -79,6 +96,11 @@ async fn play(
                     .headers_mut()
                     .insert("grpc-status", status.parse().expect("a value"));
             }
+            Answer::Header(status, name, value) => {
+                *response.status_mut() = status.try_into().expect("a status");
+                let value = value.parse().expect("a value");
+                response.headers_mut().insert(name, value);
+            }
             Answer::Fail(kind) => {
                 send.send_error(Error::new(kind));
                 continue;
@@ -122,6 +144,17 @@ async fn conditions_decide_what_is_tried_again() {
         ("cancelled,internal", Grpc("13"), 2),
         ("5xx,reset", Fail(Kind::Overflow), 1),
         ("5xx,reset", Fail(Kind::NoHealthyUpstream), 1),
+        ("reset-before-request", Fail(Kind::RefusedStream), 1),
+        ("5xx", Header(503, "x-envoy-ratelimited", "true"), 1),
+        (
+            "envoy-ratelimited",
+            Header(429, "x-envoy-ratelimited", "true"),
+            2,
+        ),
+        ("retriable-headers", Header(200, "x-again", "yes"), 2),
+        ("retriable-headers", Header(200, "x-again", "no"), 1),
+        ("retriable-headers", Status(201), 2),
+        ("5xx", Header(200, "x-again", "yes"), 1),
     ] {
         let (_, attempts) = play(policy(on, 1), &[], &[first, ok]).await;
         assert_eq!(attempts, wanted, "{on} {first:?}");
@@ -223,4 +256,128 @@ async fn the_idle_time_of_an_attempt_holds_for_its_response_body() {
         });
         assert_eq!(seen, wanted, "{pauses:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_header_of_the_request_means_what_it_means_in_envoy() {
+    use Answer::*;
+    for (headers, first, wanted) in [
+        (&[("x-envoy-retry-grpc-on", "cancelled")][..], Grpc("1"), 2),
+        (&[("x-envoy-retry-grpc-on", "5xx")], Status(500), 1),
+        (&[("x-envoy-retry-on", "cancelled")], Grpc("1"), 1),
+        (
+            &[("x-envoy-retry-on", "5xx"), ("x-envoy-max-retries", "0")],
+            Status(500),
+            1,
+        ),
+        (
+            &[("x-envoy-retry-on", "5xx"), ("x-envoy-max-retries", "many")],
+            Status(500),
+            2,
+        ),
+        (&[("x-envoy-max-retries", "5")], Status(500), 1),
+        (
+            &[
+                ("x-envoy-retry-on", "retriable-headers"),
+                ("x-envoy-retriable-header-names", "x-a, x-b"),
+            ],
+            Header(200, "x-b", "1"),
+            2,
+        ),
+    ] {
+        let (_, attempts) = play(policy("", 1), headers, &[first, Status(200)]).await;
+        assert_eq!(attempts, wanted, "{headers:?} {first:?}");
+    }
+    // The time for one attempt, and none of it.
+    let limit = RetryPolicy {
+        per_try_timeout: Some(Duration::from_secs(9)),
+        ..policy("5xx", 1)
+    };
+    let begun = tokio::time::Instant::now();
+    let asks = [("x-envoy-upstream-rq-per-try-timeout-ms", "2000")];
+    let seen = play(limit, &asks, &[Silence, Status(200)]).await;
+    assert_eq!((seen, begun.elapsed().as_secs()), ((Ok(200), 2), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_requests_with_certain_headers_are_tried_again() {
+    let bad = [Answer::Status(503), Answer::Status(200)];
+    for (wanted, attempts) in [
+        (vec![exact("x-user", "test")], 2),
+        (vec![exact("x-user", "other")], 1),
+        (vec![exact("x-user", "other"), exact(":method", "POST")], 2),
+        (vec![exact(":path", "/b")], 2),
+        (vec![exact(":authority", "c")], 1),
+    ] {
+        let limited = RetryPolicy {
+            request_headers: wanted.clone(),
+            ..policy("5xx", 1)
+        };
+        let seen = play(limited, &[("x-user", "test")], &bad).await;
+        assert_eq!(seen.1, attempts, "{wanted:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_response_may_say_when_to_come_again() {
+    let now = std::time::SystemTime::now();
+    let now = now
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970");
+    let later: &'static str = Box::leak((now.as_secs() + 100).to_string().into_boxed_str());
+    for (name, value, least, most) in [
+        ("retry-after", "10", 10_000, 15_000),
+        // Over the longest wait the next header counts, and where there is none, the usual back-off.
+        ("retry-after", "301", 0, 25),
+        ("retry-after", "0", 0, 25),
+        ("retry-after", "soon", 0, 25),
+        ("x-reset-at", later, 98_000, 151_000),
+        ("x-reset-at", "5", 0, 25),
+    ] {
+        let limited = RetryPolicy {
+            rate_limited: Some(RateLimitedBackOff {
+                reset_headers: vec![
+                    (http::HeaderName::from_static("retry-after"), true),
+                    (http::HeaderName::from_static("x-reset-at"), false),
+                ],
+                max_interval: Duration::from_secs(300),
+            }),
+            ..policy("5xx", 1)
+        };
+        let begun = tokio::time::Instant::now();
+        let answers = [Answer::Header(503, name, value), Answer::Status(200)];
+        // The test's own patience is shorter than these waits.
+        let (seen, _) = patient(limited, &answers).await;
+        assert_eq!(seen, Ok(200));
+        let after = begun.elapsed().as_millis();
+        assert!(
+            (least..=most).contains(&after),
+            "{name}: {value}: {after} ms"
+        );
+    }
+}
+
+/// Plays without a limit for the time between two attempts.
+async fn patient(policy: RetryPolicy, answers: &[Answer]) -> (Result<u16, Kind>, usize) {
+    let attempts = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let (count, list) = (attempts.clone(), answers.to_vec());
+    let app = tower::service_fn(move |_: Req| {
+        let turn = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let mut response = Response::new(ResponseBody::<Full<Bytes>>::empty());
+        if let Some(Answer::Header(status, name, value)) = list.get(turn) {
+            *response.status_mut() = (*status).try_into().expect("a status");
+            let value = value.parse().expect("a value");
+            response.headers_mut().insert(*name, value);
+        }
+        async { Ok::<_, Error>(response) }
+    });
+    let policy = Retries::new(&policy, None).expect("valid");
+    let mut service = RetryLayer::new(Fixed(policy)).layer(app);
+    let seen = service
+        .call(Request::new(RequestBody::new(Full::from("body"))))
+        .await;
+    let seen = seen
+        .map(|response| response.status().as_u16())
+        .map_err(|error| error.kind());
+    (seen, attempts.load(std::sync::atomic::Ordering::Relaxed))
 }

@@ -13,7 +13,10 @@ use envoy_types::pb::envoy::{
             route_action::{HashPolicy as ProtoHash, RequestMirrorPolicy, hash_policy},
         },
     },
-    extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig,
+    extensions::retry::{
+        host::omit_host_metadata::v3::OmitHostMetadataConfig,
+        priority::previous_priorities::v3::PreviousPrioritiesConfig,
+    },
 };
 use http::StatusCode;
 use mesh_core::model::{
@@ -25,6 +28,7 @@ use super::forward::substitution;
 use crate::decode::{
     Context,
     common::{self, bool_of, some_duration},
+    context::Typed,
     format, header, matcher,
 };
 
@@ -130,6 +134,9 @@ fn rate_limited(cx: &mut Context, value: &RateLimitedRetryBackOff) -> Option<Rat
         reset_headers,
         max_interval,
     } = value;
+    if reset_headers.is_empty() {
+        cx.reject("reset_headers", "must not be empty");
+    }
     let reset_headers = cx.each("reset_headers", reset_headers, |cx, value| {
         let seconds = value.format == ResetHeaderFormat::Seconds as i32;
         header::name(cx, "name", &value.name).map(|name| (name, seconds))
@@ -161,30 +168,40 @@ fn priority(cx: &mut Context, value: &RetryPriority) -> Option<u32> {
 }
 
 fn predicate(cx: &mut Context, value: &RetryHostPredicate, policy: &mut RetryPolicy) {
-    let named = match &value.config_type {
-        Some(retry_host_predicate::ConfigType::TypedConfig(any)) => cx
-            .field("typed_config", |cx| cx.typed(any))
-            .map(|typed| typed.name),
+    let typed = match &value.config_type {
+        Some(retry_host_predicate::ConfigType::TypedConfig(any)) => {
+            cx.field("typed_config", |cx| cx.typed(any))
+        }
         None => None,
     };
-    let kind = named
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| value.name.clone());
+    let typed = typed.filter(|typed| !typed.name.is_empty());
+    let kind = typed.as_ref().map_or(&value.name, |typed| &typed.name);
     match kind.as_str() {
         "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
         | "envoy.retry_host_predicates.previous_hosts" => policy.avoid_previous_hosts = true,
         "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate"
-        | "envoy.retry_host_predicates.omit_canary_hosts" => {
-            policy.omit_canary_hosts = true;
-            cx.ignored("", true);
-        }
+        | "envoy.retry_host_predicates.omit_canary_hosts" => policy.omit_canary_hosts = true,
         "envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig"
-        | "envoy.retry_host_predicates.omit_host_metadata" => cx.ignored("", true),
+        | "envoy.retry_host_predicates.omit_host_metadata" => {
+            cx.field("typed_config", |cx| match &typed {
+                Some(typed) => omit_metadata(cx, typed, policy),
+                None => cx.reject("", "must be set"),
+            });
+        }
         _ => cx.reject(
             "",
             format_args!("retry host predicate {} is not supported", value.name),
         ),
     }
+}
+
+fn omit_metadata(cx: &mut Context, typed: &Typed, policy: &mut RetryPolicy) {
+    let Some(OmitHostMetadataConfig { metadata_match }) = cx.message(typed) else {
+        return;
+    };
+    policy.omit_host_metadata = cx.field("metadata_match", |cx| {
+        common::metadata(cx, metadata_match.as_ref())
+    });
 }
 
 pub(super) fn mirrors(cx: &mut Context, values: &[RequestMirrorPolicy]) -> Vec<Mirror> {

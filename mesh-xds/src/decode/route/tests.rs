@@ -186,3 +186,80 @@ fn what_a_tree_cannot_do_is_refused_by_name() {
         );
     }
 }
+
+/// The forwarding action of the only route, and the paths of the notes.
+fn forward(route: &str) -> (model::Forward, Vec<String>) {
+    let text = format!(
+        r#"{{"virtual_hosts":[{{"name":"v","domains":["*"],"routes":[
+            {{"match":{{"prefix":"/"}},"route":{{"cluster":"a",{route}}}}}]}}]}}"#
+    );
+    let (table, notes) = decode(&text);
+    let table = table.expect("accepted");
+    let RouteRules::List(routes) = &table.virtual_hosts[0].routes else {
+        panic!("a list");
+    };
+    let Action::Forward(forward) = &routes[0].action else {
+        panic!("forwards");
+    };
+    let within = "virtual_hosts[0].routes[0].route.";
+    let paths = notes.iter().map(|note| note.path.replace(within, ""));
+    ((**forward).clone(), paths.collect())
+}
+
+#[test]
+fn a_retry_policy_is_kept_whole_and_what_does_not_act_is_listed() {
+    let (route, notes) = forward(
+        r#""retry_policy":{"retry_on":"5xx,cancelled,unheard-of","num_retries":4,"per_try_timeout":"2s","per_try_idle_timeout":"1s",
+            "retriable_status_codes":[404],"host_selection_retry_max_attempts":5,
+            "retriable_headers":[{"name":"a","present_match":true}],"retriable_request_headers":[{"name":"b","present_match":true}],
+            "retry_back_off":{"base_interval":"1s","max_interval":"2s"},
+            "rate_limited_retry_back_off":{"reset_headers":[{"name":"c","format":"UNIX_TIMESTAMP"}]},
+            "retry_host_predicate":[
+                {"name":"envoy.retry_host_predicates.previous_hosts"},
+                {"name":"x","typed_config":{"@type":"type.googleapis.com/envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate"}},
+                {"name":"y","typed_config":{"@type":"type.googleapis.com/envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig",
+                    "metadata_match":{"filter_metadata":{"envoy.lb":{"stage":"dev"}}}}}],
+            "retry_priority":{"name":"p","typed_config":{"@type":"type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig","update_frequency":2}}}"#,
+    );
+    assert_eq!(
+        notes,
+        ["retry_policy.retry_on", "retry_policy.retry_priority"]
+    );
+    let seconds = |seconds| Some(std::time::Duration::from_secs(seconds));
+    let retry = route.retry.expect("a policy");
+    let wanted = model::RetryOn::SERVER_ERROR.or(model::RetryOn::GRPC_CANCELLED);
+    assert_eq!((retry.on, retry.retries), (wanted, 4));
+    assert_eq!(retry.per_try_timeout, seconds(2));
+    assert_eq!(retry.per_try_idle_timeout, seconds(1));
+    assert_eq!((retry.headers.len(), retry.request_headers.len()), (1, 1));
+    assert_eq!(
+        (retry.base_interval, retry.max_interval),
+        (seconds(1), seconds(2))
+    );
+    assert!(retry.avoid_previous_hosts && retry.omit_canary_hosts);
+    assert_eq!(retry.host_selection_attempts, 5);
+    let label = retry.omit_host_metadata.get("envoy.lb", &["stage".into()]);
+    assert_eq!(label, Some(&model::Value::String("dev".into())));
+    let limited = retry.rate_limited.expect("a back-off");
+    assert_eq!(
+        limited.reset_headers,
+        [("c".parse().expect("a name"), false)]
+    );
+    assert_eq!(Some(limited.max_interval), seconds(300));
+}
+
+#[test]
+fn what_does_not_act_yet_is_listed_by_name() {
+    for (field, text) in [
+        (
+            "metadata_match",
+            r#"{"filter_metadata":{"envoy.lb":{"a":"b"}}}"#,
+        ),
+        ("hash_policy", r#"[{"header":{"header_name":"x"}}]"#),
+        ("hedge_policy", r#"{"hedge_on_per_try_timeout":true}"#),
+        ("rate_limits", r#"[{"actions":[{"remote_address":{}}]}]"#),
+    ] {
+        let (_, notes) = forward(&format!(r#""{field}":{text}"#));
+        assert_eq!(notes, [field]);
+    }
+}
