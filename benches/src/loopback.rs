@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
@@ -33,6 +34,12 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// What the app answers.
 pub const ANSWER: &str = "hello";
+/// A path that is answered at once, as any but [`SLOW`].
+pub const PATH: &str = "/hello";
+/// A path that is answered after a while.
+pub const SLOW: &str = "/slow";
+/// How long that takes.
+const WHILE: Duration = Duration::from_millis(100);
 
 /// Which protocol is spoken on all connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +67,10 @@ pub fn runtime() -> std::io::Result<Runtime> {
 ///
 /// Loopback has no port left.
 pub fn app(protocol: Protocol) -> Result<SocketAddr, Failure> {
-    let answer = |_: Request<Incoming>| async {
+    let answer = |request: Request<Incoming>| async move {
+        if request.uri().path() == SLOW {
+            tokio::time::sleep(WHILE).await;
+        }
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(ANSWER)))
     };
     let runtime = runtime()?;
@@ -93,8 +103,8 @@ pub async fn send(
 /// What a client writes: HTTP/1 sends a path, HTTP/2 the authority too.
 pub fn uri(protocol: Protocol, address: SocketAddr) -> Uri {
     let text = match protocol {
-        Protocol::Http1 => "/hello".to_owned(),
-        Protocol::Http2 => format!("http://{address}/hello"),
+        Protocol::Http1 => PATH.to_owned(),
+        Protocol::Http2 => format!("http://{address}{PATH}"),
     };
     text.parse().expect("an address and a path make a URI")
 }
@@ -269,6 +279,13 @@ where
             Either::A(response) => response.await,
             Either::B(response) => response.await,
         }
+    }
+
+    /// Whether the connection takes further requests.
+    pub async fn is_open(&self) -> bool {
+        poll_fn(|context| self.lock().poll_ready(context))
+            .await
+            .is_ok()
     }
 
     fn lock(&self) -> MutexGuard<'_, Sender<B>> {

@@ -1,7 +1,7 @@
 //! The bookinfo demo as its user sees it, with sidecars and embedded: time to the first page, to an edit in force, to the end.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -108,7 +108,25 @@ fn mode(name: &str, flags: &[&str]) -> Fallible<Vec<Reading>> {
             "0",
             status.success(),
         ),
+        left_behind(name)?,
     ])
+}
+
+/// Processes of the demo and its port, of which nothing may be left.
+fn left_behind(name: &str) -> Fallible<Reading> {
+    let program = workspace::release_program("bookinfo").canonicalize()?;
+    // Programs that end meanwhile, and those of other users, have no readable link.
+    let of_demo = |entry: &fs::DirEntry| {
+        fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe == program)
+    };
+    let processes = fs::read_dir("/proc")?.flatten().filter(of_demo).count();
+    let port = TcpListener::bind(SocketAddr::from(GATEWAY)).map_or("taken", |_| "free");
+    Ok(Reading::holds(
+        format!("{name}, left behind"),
+        format!("{processes} processes, its port {port}"),
+        "0 processes, its port free",
+        processes == 0 && port == "free",
+    ))
 }
 
 /// Saves an edit and waits until it acts: the time until the first of [`AGREE`] pages in a row that follow it.

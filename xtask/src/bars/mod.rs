@@ -1,8 +1,11 @@
 //! `cargo xtask bars`: each demand that has a number, measured and held against its bar.
 
+mod allocations;
+mod budgets;
 mod demo;
 mod memory;
 mod ratios;
+mod reloads;
 
 use clap::{Args, ValueEnum};
 
@@ -31,8 +34,14 @@ enum Group {
     Counterparts,
     /// CPU per request beside other proxies
     Ratios,
+    /// What the stack adds to a call: time, allocations
+    Allocations,
     /// Resident memory, idle and with 10,000 clusters
     Memory,
+    /// 1,000 reloads under steady load
+    Reloads,
+    /// Crates under mesh-core, lines of the examples
+    Budgets,
 }
 
 /// One measured value beside its bar.
@@ -47,7 +56,10 @@ pub(crate) struct Reading {
 impl Reading {
     /// A value that must not exceed `bar`.
     fn at_most(name: impl Into<String>, value: f64, bar: f64, unit: &str) -> Self {
-        let shown = |number: f64| format!("{number:.2}{unit}");
+        let shown = |number: f64| match number {
+            whole if whole.fract() == 0.0 => format!("{whole:.0}{unit}"),
+            number => format!("{number:.2}{unit}"),
+        };
         Self {
             name: name.into(),
             value: shown(value),
@@ -117,7 +129,10 @@ fn measure(group: Group, rounds: u32) -> Fallible<Vec<Reading>> {
             .collect()),
         Group::Counterparts => Ok(counterparts_readings()),
         Group::Ratios => ratios::measure(rounds),
+        Group::Allocations => allocations::measure(),
         Group::Memory => memory::measure(),
+        Group::Reloads => reloads::measure(),
+        Group::Budgets => budgets::measure(),
     }
 }
 
@@ -129,16 +144,40 @@ impl From<suites::Verdict> for Reading {
 
 fn counterparts_readings() -> Vec<Reading> {
     let rig = counterparts::Rig::default();
-    let reading = |name: &str, bar: &str, outcome: Fallible<String>| match outcome {
-        Ok(value) => Reading::holds(name, value, bar, true),
-        Err(error) => Reading::holds(name, error.to_string(), bar, false),
+    let failed = |name: &str, error: Box<dyn std::error::Error>| {
+        Reading::holds(name, format!("not measured: {error}"), "measured", false)
     };
-    vec![
-        reading("h2spec", "143 of 145", counterparts::h2spec::run(&rig)),
-        reading(
-            "grpc-interop",
-            "every case, soaks without a failure",
-            counterparts::grpc::run(&rig),
-        ),
-    ]
+    let mut readings = match counterparts::h2spec::play(&rig) {
+        Ok(score) => vec![Reading::holds(
+            "h2spec",
+            format!("{} of {}", score.passed, score.total),
+            format!(
+                ">= {} of {}",
+                counterparts::h2spec::BAR,
+                counterparts::h2spec::TESTS
+            ),
+            score.met(),
+        )],
+        Err(error) => vec![failed("h2spec", error)],
+    };
+    match counterparts::grpc::play_all(&rig) {
+        Ok(failures) => {
+            let soaks = failures.iter().filter(|case| case.ends_with("soak"));
+            readings.push(Reading::holds(
+                "gRPC interop cases that fail",
+                failures.len().to_string(),
+                format!("0 of {}", counterparts::grpc::CASES.len()),
+                failures.is_empty(),
+            ));
+            let soaks = soaks.count();
+            readings.push(Reading::holds(
+                "gRPC soaks with a failure",
+                soaks.to_string(),
+                format!("0, {} calls each", counterparts::grpc::SOAK),
+                soaks == 0,
+            ));
+        }
+        Err(error) => readings.push(failed("gRPC interop", error)),
+    }
+    readings
 }

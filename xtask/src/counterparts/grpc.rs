@@ -11,7 +11,7 @@ use crate::tools;
 
 /// Every case of the client that needs neither TLS nor a cloud, but `pick_first_unary`: that one fails against the pinned
 /// server also without a proxy, as the server does not name itself.
-const CASES: [&str; 18] = [
+pub(crate) const CASES: [&str; 18] = [
     "empty_unary",
     "large_unary",
     "client_streaming",
@@ -32,11 +32,30 @@ const CASES: [&str; 18] = [
     "channel_soak",
 ];
 /// Calls of each soak; none may fail.
-const SOAK: &str = "1000";
+pub(crate) const SOAK: &str = "1000";
 /// The balancer of the client that the two cases with load reports ask for.
 const ORCA: &str = r#"{"loadBalancingConfig":[{"test_backend_metrics_load_balancer":{}}]}"#;
 
 pub(crate) fn run(rig: &Rig) -> Fallible<String> {
+    let failed = play_all(rig)?;
+    if failed.is_empty() {
+        Ok(format!(
+            "{} cases through two proxies, soaks of {SOAK} calls without a failure",
+            CASES.len()
+        ))
+    } else {
+        Err(format!(
+            "{} of {} cases failed: {}",
+            failed.len(),
+            CASES.len(),
+            failed.join(", ")
+        )
+        .into())
+    }
+}
+
+/// Plays all cases; returns those that failed.
+pub(crate) fn play_all(rig: &Rig) -> Fallible<Vec<&'static str>> {
     let client = tools::go_program("google.golang.org/grpc/interop/client", "grpc-client")?;
     let server = tools::go_program("google.golang.org/grpc/interop/server", "grpc-server")?;
     let port = process::free_port()?;
@@ -58,20 +77,7 @@ pub(crate) fn run(rig: &Rig) -> Fallible<String> {
     }
     inbound.check()?;
     outbound.check()?;
-    if failed.is_empty() {
-        Ok(format!(
-            "{} cases through two proxies, soaks of {SOAK} calls without a failure",
-            CASES.len()
-        ))
-    } else {
-        Err(format!(
-            "{} of {} cases failed: {}",
-            failed.len(),
-            CASES.len(),
-            failed.join(", ")
-        )
-        .into())
-    }
+    Ok(failed)
 }
 
 fn play(client: &Path, case: &str, port: u16) -> Fallible {
