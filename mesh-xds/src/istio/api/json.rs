@@ -118,17 +118,24 @@ where
     }
 }
 
-/// A map whose values may be `null` as well.
-pub(super) fn null_values<'de, D, T>(from: D) -> Result<BTreeMap<String, T>, D::Error>
+/// Conditions by name. Istio refuses a `null`; the empty condition `{}` asks that the name be present.
+pub(super) fn conditions<'de, D>(from: D) -> Result<BTreeMap<String, StringMatch>, D::Error>
 where
     D: Deserializer<'de>,
-    T: Deserialize<'de> + Default,
 {
-    let map = Option::<BTreeMap<String, Option<T>>>::deserialize(from)?.unwrap_or_default();
-    Ok(map
-        .into_iter()
-        .map(|(key, value)| (key, value.unwrap_or_default()))
-        .collect())
+    let map = Option::<BTreeMap<String, Option<StringMatch>>>::deserialize(from)?;
+    let entries = map.unwrap_or_default().into_iter();
+    entries
+        .map(|(key, value)| {
+            let refused = || {
+                de::Error::custom(format_args!(
+                    "the condition on `{key}` must not be null: `{{}}` asks that it be present"
+                ))
+            };
+            let value = value.ok_or_else(refused)?;
+            Ok((key, value))
+        })
+        .collect()
 }
 
 /// An integer as number or text.
@@ -412,9 +419,14 @@ mod tests {
     #[test]
     fn string_match_is_a_oneof() {
         let read: HttpMatchRequest =
-            serde_json::from_str(r#"{"headers": {"a": {}, "b": null}}"#).expect("valid");
+            serde_json::from_str(r#"{"headers": {"a": {}}}"#).expect("valid");
         assert_eq!(read.headers["a"], StringMatch::Unset);
-        assert_eq!(read.headers["b"], StringMatch::Unset);
+        let null = serde_json::from_str::<HttpMatchRequest>(r#"{"headers": {"b": null}}"#);
+        assert!(
+            null.unwrap_err()
+                .to_string()
+                .contains("`b` must not be null")
+        );
         let twice =
             serde_json::from_str::<HttpMatchRequest>(r#"{"uri": {"exact": "a", "regex": "b"}}"#);
         assert!(twice.unwrap_err().to_string().contains("only one of"));

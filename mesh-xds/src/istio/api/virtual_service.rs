@@ -73,7 +73,7 @@ pub struct HttpMatchRequest {
     pub scheme: Option<StringMatch>,
     pub method: Option<StringMatch>,
     pub authority: Option<StringMatch>,
-    #[serde(deserialize_with = "json::null_values")]
+    #[serde(deserialize_with = "json::conditions")]
     pub headers: BTreeMap<String, StringMatch>,
     #[serde(deserialize_with = "json::int")]
     pub port: u32,
@@ -81,11 +81,11 @@ pub struct HttpMatchRequest {
     pub source_labels: BTreeMap<String, String>,
     #[serde(deserialize_with = "json::null")]
     pub gateways: Vec<String>,
-    #[serde(alias = "query_params", deserialize_with = "json::null_values")]
+    #[serde(alias = "query_params", deserialize_with = "json::conditions")]
     pub query_params: BTreeMap<String, StringMatch>,
     #[serde(alias = "ignore_uri_case", deserialize_with = "json::null")]
     pub ignore_uri_case: bool,
-    #[serde(alias = "without_headers", deserialize_with = "json::null_values")]
+    #[serde(alias = "without_headers", deserialize_with = "json::conditions")]
     pub without_headers: BTreeMap<String, StringMatch>,
     #[serde(alias = "source_namespace", deserialize_with = "json::null")]
     pub source_namespace: String,

@@ -14,7 +14,7 @@ use envoy_types::pb::google::protobuf as google;
 
 use super::endpoint::Selection;
 use super::traffic_policy::{self, Draft};
-use super::{Env, pb, tls};
+use super::{Env, Note, pb, tls};
 use crate::istio::api::destination_rule::{ClientTlsMode, TrafficPolicy};
 use crate::istio::index::{
     Interception, MergedRule, Port, Protocol, ProxyKind, Registry, Resolution, Service,
@@ -30,6 +30,7 @@ pub(super) const BLACK_HOLE: &str = "BlackHoleCluster";
 pub(super) struct Clusters {
     pub(super) clusters: Vec<cluster::Cluster>,
     pub(super) endpoints: Vec<endpoint::ClusterLoadAssignment>,
+    pub(super) notes: Vec<Note>,
 }
 
 /// An outbound cluster to be built.
@@ -120,6 +121,7 @@ impl Env<'_> {
         if by_name && assignment.endpoints.is_empty() {
             return;
         }
+        self.note_localities(&mut out.notes, target, assignment.endpoints.len());
         let mut draft = new_draft(&name, kind);
         if by_name {
             set_dns(&mut draft.cluster, self.context.mesh.dns_refresh_rate);
@@ -166,6 +168,34 @@ impl Env<'_> {
             Resolution::Passthrough | Resolution::ClientSideLb | Resolution::Alias => {
                 DiscoveryType::Eds
             }
+        }
+    }
+
+    /// Istiod gives endpoints of other localities a lower priority once outlier detection is on.
+    fn note_localities(&self, notes: &mut Vec<Note>, target: &Target<'_>, localities: usize) {
+        let outlier = target
+            .policy
+            .as_ref()
+            .is_some_and(|policy| policy.outlier_detection.is_some());
+        let off = self.context.mesh.locality_lb_setting.as_ref();
+        let off = off.is_some_and(|setting| setting.enabled == Some(false));
+        let Some(rule) = target.rule.filter(|_| outlier && !off && localities > 1) else {
+            return;
+        };
+        if self.proxy.locality.is_empty() {
+            return;
+        }
+        let object = format!("DestinationRule {}/{}", rule.meta.namespace, rule.meta.name);
+        if notes.iter().all(|known| known.object != object) {
+            notes.push(Note::ignored(
+                &rule.meta.origin,
+                object,
+                format!(
+                    "outlierDetection makes no failover between localities yet: endpoints of {} in all {localities} \
+                     localities are used alike",
+                    target.service.hostname
+                ),
+            ));
         }
     }
 

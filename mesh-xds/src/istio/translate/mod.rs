@@ -127,6 +127,7 @@ pub fn translate(context: &Context, proxy: &Proxy, options: &Options) -> Resourc
     let clusters = env.outbound_clusters();
     out.clusters = clusters.clusters;
     out.endpoints = clusters.endpoints;
+    out.notes.extend(clusters.notes);
     match proxy.kind {
         ProxyKind::Router => {
             let servers = env.gateway_servers(&mut out.notes);
@@ -217,6 +218,7 @@ impl Env<'_> {
                     .to_owned(),
             ));
         }
+        self.note_auto_mutual_tls(notes);
         for service in self
             .scope
             .services
@@ -229,6 +231,33 @@ impl Env<'_> {
                 format!(
                     "resolution DYNAMIC_DNS does not act yet: requests for {} are answered 503",
                     service.hostname
+                ),
+            ));
+        }
+    }
+}
+
+/// The label of workloads that take mutual TLS of the mesh.
+const TLS_MODE: &str = "security.istio.io/tlsMode";
+
+impl Env<'_> {
+    /// Names workloads to which istiod would send mutual TLS by itself: here they get plain text.
+    fn note_auto_mutual_tls(&self, notes: &mut Vec<Note>) {
+        let workloads = &self.context.workloads;
+        let mut named = workloads.iter().filter(|workload| {
+            workload
+                .labels
+                .get(TLS_MODE)
+                .is_some_and(|mode| mode == "istio")
+                && workload.name != self.proxy.name
+        });
+        if let Some(first) = named.next() {
+            notes.push(Note::ignored(
+                &Origin::default(),
+                format!("workload {}/{}", first.namespace, first.name),
+                format!(
+                    "label {TLS_MODE}: istio does not act yet: it and {} others are sent plain text",
+                    named.count()
                 ),
             ));
         }

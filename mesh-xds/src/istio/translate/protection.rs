@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Env, Note};
 use crate::istio::api::security::{Action, MutualTlsMode, PeerAuthentication};
-use crate::istio::api::{MatchLabels, Object, Spec};
-use crate::istio::index::{Meta, service_entry};
+use crate::istio::api::{MatchLabels, Object, PolicyTargetReference, Spec};
+use crate::istio::index::{Meta, ProxyKind, service_entry};
 
 /// Whether a port takes traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,23 +48,83 @@ impl Protection {
     }
 }
 
+/// The label by which a gateway's workload names its Gateway of the Gateway API.
+const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+
+/// A policy that may refuse requests.
+struct Policy<'a> {
+    kind: &'static str,
+    selector: Option<&'a MatchLabels>,
+    target: Option<&'a PolicyTargetReference>,
+    targets: &'a [PolicyTargetReference],
+    /// Verdicts are to be recorded only.
+    dry_run: bool,
+}
+
+impl<'a> Policy<'a> {
+    fn of(object: &'a Object) -> Option<Self> {
+        match &object.spec {
+            Spec::AuthorizationPolicy(policy) if policy.action != Action::Audit => Some(Self {
+                kind: "AuthorizationPolicy",
+                selector: policy.selector.as_ref(),
+                target: policy.target_ref.as_ref(),
+                targets: &policy.target_refs,
+                dry_run: dry_run(object),
+            }),
+            Spec::RequestAuthentication(policy) => Some(Self {
+                kind: "RequestAuthentication",
+                selector: policy.selector.as_ref(),
+                target: policy.target_ref.as_ref(),
+                targets: &policy.target_refs,
+                dry_run: false,
+            }),
+            _ => None,
+        }
+    }
+
+    fn targets(&self) -> impl Iterator<Item = &'a PolicyTargetReference> {
+        self.target.into_iter().chain(self.targets)
+    }
+
+    fn has_targets(&self) -> bool {
+        self.targets().next().is_some()
+    }
+}
+
+/// Whether `istio.io/dry-run` is on, in a form that Go reads as true.
+fn dry_run(object: &Object) -> bool {
+    let value = object.annotations.get("istio.io/dry-run");
+    value.is_some_and(|value| matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"))
+}
+
 impl Env<'_> {
     /// Finds what protects this proxy; `skip` are kinds that the user has decided not to enforce.
     pub(super) fn protection(&self, skip: &BTreeSet<String>, notes: &mut Vec<Note>) -> Protection {
         let mut found = Protection::default();
         for object in &self.context.objects {
-            let (kind, selector) = match &object.spec {
-                Spec::AuthorizationPolicy(policy) if policy.action != Action::Audit => {
-                    ("AuthorizationPolicy", &policy.selector)
-                }
-                Spec::RequestAuthentication(policy) => ("RequestAuthentication", &policy.selector),
-                _ => continue,
+            let Some(policy) = Policy::of(object) else {
+                continue;
             };
-            if !self.selected(object, selector.as_ref()) {
+            let kind = policy.kind;
+            if !self.concerned(object, &policy) {
+                if policy.has_targets() {
+                    notes.push(Note::ignored(
+                        &object.origin,
+                        format!("{kind} {}/{}", object.namespace, object.name),
+                        "its targets are gateways of the Gateway API and waypoints, which are not served yet"
+                            .to_owned(),
+                    ));
+                }
                 continue;
             }
             let name = format!("{kind} {}/{}", object.namespace, object.name);
-            if skip.contains(kind) {
+            if policy.dry_run {
+                notes.push(Note::ignored(
+                    &object.origin,
+                    name,
+                    "its dry run does not act yet: no verdict is recorded".to_owned(),
+                ));
+            } else if skip.contains(kind) {
                 notes.push(Note::ignored(
                     &object.origin,
                     name,
@@ -83,10 +143,21 @@ impl Env<'_> {
         found
     }
 
-    fn selected(&self, object: &Object, selector: Option<&MatchLabels>) -> bool {
+    /// Whether a policy is for this proxy. One with targets is for gateways and waypoints that they name, never for a
+    /// sidecar.
+    fn concerned(&self, object: &Object, policy: &Policy<'_>) -> bool {
         let near = *object.namespace == *self.proxy.namespace
             || *object.namespace == *self.context.root_namespace();
-        near && selector.is_none_or(|selector| {
+        if policy.has_targets() {
+            let own = self.proxy.labels.get(GATEWAY_NAME);
+            return near
+                && self.proxy.kind == ProxyKind::Router
+                && policy.targets().any(|target| {
+                    target.kind == "GatewayClass"
+                        || (target.kind == "Gateway" && own == Some(&target.name))
+                });
+        }
+        near && policy.selector.is_none_or(|selector| {
             service_entry::selects(&selector.match_labels, &self.proxy.labels)
         })
     }

@@ -127,3 +127,58 @@ fn resources_lead_back_to_the_file() {
     let origin = &resources.origins[name.as_str().expect("a name")];
     assert_eq!(&*origin.file, "test.yaml");
 }
+
+/// Endpoints in two localities, called by a workload in one of them.
+const LOCALITIES: &str = "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: far, namespace: a}
+spec:
+  hosts: [far.com]
+  resolution: STATIC
+  location: MESH_INTERNAL
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  endpoints: [{address: 10.3.0.1, locality: r/z1}, {address: 10.3.0.2, locality: r/z2}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: far, namespace: a}
+spec: {host: far.com, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 3}}}
+";
+
+#[test]
+fn failover_between_localities_is_noted_when_it_would_act() {
+    let noted = |yaml: &str, locality: &str| {
+        let context = context(yaml);
+        let workload = context.workload("a", "x-1").expect("the workload is there");
+        let proxy = Proxy {
+            locality: locality.to_owned(),
+            ..Proxy::sidecar(workload, &context)
+        };
+        let resources = translate(&context, &proxy, &Options::default());
+        resources.notes.iter().any(|note| {
+            note.object == "DestinationRule a/far"
+                && note.text.contains("failover between localities")
+        })
+    };
+    assert!(noted(LOCALITIES, "r/z1"));
+    assert!(!noted(LOCALITIES, ""), "the caller has no locality");
+    let alike = LOCALITIES.replace("r/z2", "r/z1");
+    assert!(!noted(&alike, "r/z1"), "there is one locality");
+    let plain = LOCALITIES.replace(
+        "outlierDetection: {consecutive5xxErrors: 3}",
+        "loadBalancer: {simple: RANDOM}",
+    );
+    assert!(!noted(&plain, "r/z1"), "failover needs outlier detection");
+}
+
+#[test]
+fn workloads_that_istiod_would_send_mutual_tls_are_named() {
+    let pod = "\napiVersion: v1\nkind: Pod\nmetadata: {name: meshed, namespace: a, labels: {security.istio.io/tlsMode: istio}}\n\
+               status: {podIP: 127.1.0.9}\n";
+    let resources = sidecar(pod);
+    let named = |note: &super::super::Note| {
+        note.object == "workload a/meshed" && note.text.contains("plain text")
+    };
+    assert!(resources.notes.iter().any(named), "{:?}", resources.notes);
+}
