@@ -24,7 +24,8 @@ enum Kind<B> {
     Plain(B),
     Tee(B, Box<Tee>),
     Replay(Replay<B>),
-    Copied(Copied),
+    // Boxed, since every layer moves the body and only mirrors have one of these.
+    Copied(Box<Copied>),
     Empty,
 }
 
@@ -53,7 +54,7 @@ impl<B: MeshBody> RequestBody<B> {
 
     /// A copy of a body.
     pub fn copied(copy: Copied) -> Self {
-        Self::of(Kind::Copied(copy))
+        Self::of(Kind::Copied(Box::new(copy)))
     }
 
     /// A body that is read from `replay`.

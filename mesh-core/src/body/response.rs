@@ -13,8 +13,15 @@ use http_body::{Body, Frame, SizeHint};
 use super::{MeshBody, content::Content};
 use crate::{
     BoxError, Error, Kind,
-    cluster::{Attempt, Permit},
+    cluster::Attempt,
     telemetry::record::{Ending, Record, Sink},
+};
+#[cfg(feature = "net")]
+use crate::{
+    cluster::Permit,
+    layer::{route::Ends, timeout::Limits},
+    recycle::Recycled,
+    transport::Deadline,
 };
 
 /// A response body: the upstream's or our own, and every guard that must live until its last frame.
@@ -23,18 +30,25 @@ pub struct ResponseBody<U> {
     kind: Content<U>,
     /// Place in the cluster's limits.
     attempt: Option<Attempt>,
-    /// Longest life of the upstream stream.
-    #[cfg(feature = "net")]
-    life: Option<crate::transport::Deadline>,
-    /// Place among the cluster's retries.
-    retry: Option<Permit>,
     /// Completes the record of the request.
     guard: Option<Guard>,
     #[cfg(feature = "net")]
-    limits: Option<crate::layer::timeout::Limits>,
-    /// Both ends of an upgrade, until the outermost layer takes them.
+    limits: Option<Recycled<Limits>>,
+    /// Boxed, since every layer moves the body and few bodies have any of it.
     #[cfg(feature = "net")]
-    upgrade: Option<Box<crate::layer::route::Ends>>,
+    rare: Option<Box<Rare>>,
+}
+
+/// What few bodies hold.
+#[cfg(feature = "net")]
+#[derive(Debug, Default)]
+struct Rare {
+    /// Longest life of the upstream stream.
+    life: Option<Deadline>,
+    /// Place among the cluster's retries.
+    retry: Option<Permit>,
+    /// Both ends of an upgrade, until the outermost layer takes them.
+    ends: Option<Ends>,
 }
 
 /// Completes the record of a request at the end of the response body, or when the body is dropped.
@@ -143,14 +157,11 @@ impl<U> ResponseBody<U> {
         Self {
             kind,
             attempt: None,
-            #[cfg(feature = "net")]
-            life: None,
-            retry: None,
             guard: None,
             #[cfg(feature = "net")]
             limits: None,
             #[cfg(feature = "net")]
-            upgrade: None,
+            rare: None,
         }
     }
 
@@ -161,24 +172,29 @@ impl<U> ResponseBody<U> {
 
     /// Keeps the attempt's place in the limits until the end, which comes at the end of `life` at the latest.
     #[cfg(feature = "net")]
-    pub(crate) fn hold_attempt(
-        &mut self,
-        attempt: Attempt,
-        life: Option<crate::transport::Deadline>,
-    ) {
+    pub(crate) fn hold_attempt(&mut self, attempt: Attempt, life: Option<Deadline>) {
         self.attempt = Some(attempt);
-        self.life = life;
+        if life.is_some() {
+            self.rare().life = life;
+        }
+    }
+
+    #[cfg(feature = "net")]
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
     }
 
     /// Keeps the place among the retries until the end.
     #[cfg(feature = "net")]
     pub(crate) fn hold_retry(&mut self, permit: Option<Permit>) {
-        self.retry = permit;
+        if permit.is_some() {
+            self.rare().retry = permit;
+        }
     }
 
     /// Limits the time until the end.
     #[cfg(feature = "net")]
-    pub(crate) fn limit(&mut self, limits: crate::layer::timeout::Limits) {
+    pub(crate) fn limit(&mut self, limits: Recycled<Limits>) {
         self.limits = Some(limits);
     }
 
@@ -189,14 +205,14 @@ impl<U> ResponseBody<U> {
 
     /// Keeps both ends of an upgrade for the outermost layer.
     #[cfg(feature = "net")]
-    pub(crate) fn upgrade(&mut self, ends: crate::layer::route::Ends) {
-        self.upgrade = Some(Box::new(ends));
+    pub(crate) fn upgrade(&mut self, ends: Ends) {
+        self.rare().ends = Some(ends);
     }
 
     /// Takes them.
     #[cfg(feature = "net")]
-    pub(crate) fn take_upgrade(&mut self) -> Option<crate::layer::route::Ends> {
-        self.upgrade.take().map(|ends| *ends)
+    pub(crate) fn take_upgrade(&mut self) -> Option<Ends> {
+        self.rare.as_mut()?.ends.take()
     }
 
     /// Takes the place in the limits out, for an exchange that goes on without this body.
@@ -207,9 +223,9 @@ impl<U> ResponseBody<U> {
 
     fn finish(&mut self, ending: Ending) {
         self.attempt = None;
-        self.retry = None;
         #[cfg(feature = "net")]
         {
+            self.rare = None;
             self.limits = None;
         }
         if let Some(mut guard) = self.guard.take() {
@@ -241,7 +257,7 @@ impl<U: MeshBody> ResponseBody<U> {
             && body.is_received()
         {
             // What is still held back is no longer the upstream's time, nor its place in the limits.
-            (self.attempt, self.retry, self.life) = (None, None, None);
+            (self.attempt, self.rare) = (None, None);
             if let Some(limits) = &mut self.limits {
                 limits.response_received();
             }
@@ -254,7 +270,7 @@ impl<U: MeshBody> ResponseBody<U> {
 
     #[cfg(feature = "net")]
     fn poll_limits(&mut self, context: &mut Context<'_>) -> Poll<Kind> {
-        if let Some(life) = &mut self.life
+        if let Some(life) = self.rare.as_mut().and_then(|rare| rare.life.as_mut())
             && Pin::new(life).poll(context).is_ready()
         {
             return Poll::Ready(Kind::MaxDuration);

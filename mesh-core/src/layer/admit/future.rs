@@ -39,7 +39,7 @@ pin_project! {
             attempt: Option<Attempt>,
             record: Option<Arc<Record>>,
             // Longest life of the upstream stream.
-            life: Option<Deadline>,
+            life: Option<Box<Deadline>>,
         },
     }
 }
@@ -59,7 +59,7 @@ impl<F> ResponseFuture<F> {
     ) -> Self {
         let life = life
             .filter(|life| !life.is_zero())
-            .map(|life| Deadline::alone(clock::now() + life));
+            .map(|life| Box::new(Deadline::alone(clock::now() + life)));
         Self {
             state: State::Sent {
                 inner,
@@ -92,12 +92,17 @@ where
                 let result = match (inner.poll(context), &mut *life) {
                     (Poll::Ready(result), _) => result,
                     (Poll::Pending, Some(life)) => {
-                        ready!(Pin::new(life).poll(context));
+                        ready!(Pin::new(&mut **life).poll(context));
                         Err(Kind::MaxDuration.into())
                     }
                     (Poll::Pending, None) => return Poll::Pending,
                 };
-                Poll::Ready(answered(result, attempt.take(), record.take(), life.take()))
+                Poll::Ready(answered(
+                    result,
+                    attempt.take(),
+                    record.take(),
+                    life.take().map(|life| *life),
+                ))
             }
         }
     }

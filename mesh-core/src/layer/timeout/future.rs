@@ -12,6 +12,7 @@ use super::Limits;
 use crate::{
     Error, Kind,
     body::{MeshBody, ResponseBody},
+    recycle::Recycled,
 };
 
 pin_project! {
@@ -20,12 +21,12 @@ pin_project! {
     pub struct ResponseFuture<F> {
         #[pin]
         inner: F,
-        limits: Option<Limits>,
+        limits: Option<Recycled<Limits>>,
     }
 }
 
 impl<F> ResponseFuture<F> {
-    pub(super) fn new(inner: F, limits: Option<Limits>) -> Self {
+    pub(super) fn new(inner: F, limits: Option<Recycled<Limits>>) -> Self {
         Self { inner, limits }
     }
 }

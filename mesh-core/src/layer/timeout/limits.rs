@@ -1,14 +1,17 @@
 use std::{
+    cell::RefCell,
     future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    thread::LocalKey,
     time::{Duration, Instant},
 };
 
 use super::policy::Resolved;
 use crate::{
     Kind,
+    recycle::{Blocks, Recycle, Recycled},
     telemetry::{clock, record::Record},
     transport::Deadline,
 };
@@ -31,16 +34,26 @@ pub struct Limits {
     deadline: Option<Deadline>,
 }
 
+thread_local! {
+    static BLOCKS: Blocks<Limits> = const { RefCell::new(Vec::new()) };
+}
+
+impl Recycle for Limits {
+    fn blocks() -> &'static LocalKey<Blocks<Self>> {
+        &BLOCKS
+    }
+}
+
 impl Limits {
     /// `None` if there is no limit.
-    pub(super) fn new(resolved: Resolved, record: Option<&Arc<Record>>) -> Option<Self> {
+    pub(super) fn new(resolved: Resolved, record: Option<&Arc<Record>>) -> Option<Recycled<Self>> {
         if resolved == Resolved::default() {
             return None;
         }
         let now = record.map_or_else(clock::now, |record| record.started());
         let received = record.is_none_or(|record| record.is_received());
         let waiting = resolved.route.filter(|_| !received);
-        Some(Self {
+        Some(Recycled::new(Self {
             record: record.cloned(),
             waiting,
             route: resolved.route.filter(|_| received).map(|route| now + route),
@@ -53,7 +66,7 @@ impl Limits {
             moved: now,
             seen: 0,
             deadline: None,
-        })
+        }))
     }
 
     /// Something moved.
