@@ -11,11 +11,7 @@ use std::{
 /// Blocks that a thread keeps of each type.
 const KEPT: usize = 256;
 
-/// Blocks without a value.
-#[expect(
-    clippy::vec_box,
-    reason = "the boxes go in and out, so that what holds one is one word"
-)]
+/// Blocks without a value. The boxes go in and out, so that what holds one is one word.
 pub(crate) type Blocks<T> = RefCell<Vec<Box<Option<T>>>>;
 
 /// What lives in a recycled block.
@@ -97,7 +93,7 @@ mod tests {
         let count = Rc::new(());
         let first = Recycled::new(Counted(count.clone()));
         let at: *const Counted = &*first;
-        assert_eq!(Rc::strong_count(&first.0), 2);
+        assert_eq!(Rc::strong_count(&(*first).0), 2);
         drop(first);
         assert_eq!(Rc::strong_count(&count), 1);
         let second = Recycled::new(Counted(count.clone()));

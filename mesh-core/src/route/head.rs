@@ -4,6 +4,7 @@ use std::{borrow::Cow, net::SocketAddr};
 
 use http::{HeaderMap, HeaderName, Request, header};
 
+use super::few;
 use crate::model::{Fraction, Metadata, Name};
 
 /// Request headers by name. Pseudo headers are not among them.
@@ -17,11 +18,11 @@ pub trait Headers {
 
 impl Headers for HeaderMap {
     fn first_value(&self, name: &HeaderName) -> Option<&[u8]> {
-        self.get(name).map(|value| value.as_bytes())
+        few::get(self, name).map(|value| value.as_bytes())
     }
 
     fn joined(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>> {
-        join(self.get_all(name).iter().map(|value| value.as_bytes()))
+        join(few::values(self, name).map(|value| value.as_bytes()))
     }
 }
 

@@ -7,6 +7,7 @@ mod compile;
 mod decision;
 mod entry;
 mod facts;
+pub(crate) mod few;
 pub mod format;
 mod hash;
 mod head;

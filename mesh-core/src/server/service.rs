@@ -22,6 +22,7 @@ use super::{Accepted, ConnEvent, HttpStats, ListenerHandle, Rejected, link::Link
 use crate::{
     BoxError, Kind,
     model::{HttpConnectionManager, Network},
+    route::few,
     telemetry::record::{Ending, Record},
 };
 
@@ -136,8 +137,10 @@ impl<S> Adapter<S> {
         if request.version() == Version::HTTP_2 {
             return None;
         }
-        let mut hosts = request.headers().get_all(HOST).iter();
-        let (host, second) = (hosts.next(), hosts.next());
+        let (host, second) = {
+            let mut hosts = few::values(request.headers(), &HOST);
+            (hosts.next(), hosts.next())
+        };
         if second.is_some() {
             return Some(Kind::DownstreamProtocol);
         }

@@ -38,8 +38,10 @@ impl TraceReason {
 
 /// A new id, whose reason `reason` tells by the number that its first eight digits are. Most cost no allocation.
 pub fn generate(reason: impl FnOnce(u32) -> TraceReason) -> HeaderValue {
-    let mut text = uuid();
-    text[VERSION] = reason(number(&text).unwrap_or_default()).digit();
+    let random: [u8; 16] = rand::random();
+    let [a, b, c, d, ..] = random;
+    let mut text = written(random);
+    text[VERSION] = reason(u32::from_be_bytes([a, b, c, d])).digit();
     scratch::header_value(&text).expect("hexadecimal digits and dashes make a header value")
 }
 
@@ -71,22 +73,34 @@ fn number(id: &[u8]) -> Option<u32> {
 
 /// A new random UUID (version 4) as text.
 pub fn uuid() -> [u8; LENGTH] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut random: [u8; 16] = rand::random();
+    written(rand::random())
+}
+
+/// `random` as a UUID of version 4, in text.
+fn written(mut random: [u8; 16]) -> [u8; LENGTH] {
     random[6] = random[6] & 0x0f | 0x40;
     random[8] = random[8] & 0x3f | 0x80;
     let mut text = [b'-'; LENGTH];
-    let mut at = 0;
-    for (index, byte) in random.into_iter().enumerate() {
-        if matches!(index, 4 | 6 | 8 | 10) {
-            at += 1;
-        }
-        text[at] = DIGITS[usize::from(byte >> 4)];
-        text[at + 1] = DIGITS[usize::from(byte & 15)];
-        at += 2;
+    for (byte, at) in random.into_iter().zip(PLACES) {
+        text[at..at + 2].copy_from_slice(&HEX[usize::from(byte)]);
     }
     text
 }
+
+/// Where the digits of each byte stand.
+const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+
+/// The two digits of each byte.
+const HEX: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {

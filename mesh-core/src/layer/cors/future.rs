@@ -26,7 +26,7 @@ pin_project! {
         Pass {
             #[pin]
             inner: F,
-            marks: Option<Marks>,
+            marks: Option<Box<Marks>>,
         },
         Preflight {
             headers: HeaderMap,
@@ -35,7 +35,7 @@ pin_project! {
 }
 
 impl<F> ResponseFuture<F> {
-    pub(super) fn pass(inner: F, marks: Option<Marks>) -> Self {
+    pub(super) fn pass(inner: F, marks: Option<Box<Marks>>) -> Self {
         Self {
             state: State::Pass { inner, marks },
         }

@@ -52,7 +52,9 @@ where
         let verdict = policy.map_or(Verdict::Pass, |policy| judge(policy, request.request()));
         match verdict {
             Verdict::Pass => ResponseFuture::pass(self.inner.call(request), None),
-            Verdict::Mark(marks) => ResponseFuture::pass(self.inner.call(request), Some(marks)),
+            Verdict::Mark(marks) => {
+                ResponseFuture::pass(self.inner.call(request), Some(Box::new(marks)))
+            }
             Verdict::Preflight(headers) => {
                 if let Some(record) = request.record() {
                     record.late().details = Some("cors_response".into());

@@ -27,7 +27,8 @@ impl<F, U> std::fmt::Debug for ResponseFuture<F, U> {
 }
 
 #[cfg(feature = "net")]
-type Upgrade = Option<super::Upgrading>;
+// Boxed, since every layer above moves it and few requests are upgrades.
+type Upgrade = Option<Box<super::Upgrading>>;
 #[cfg(not(feature = "net"))]
 type Upgrade = ();
 
@@ -51,7 +52,7 @@ pin_project! {
 
 impl<F, U> ResponseFuture<F, U> {
     #[cfg(feature = "net")]
-    pub(super) fn routed(inner: F, upgrade: Option<super::Upgrading>) -> Self {
+    pub(super) fn routed(inner: F, upgrade: Option<Box<super::Upgrading>>) -> Self {
         Self::of(State::Routed { inner, upgrade })
     }
 

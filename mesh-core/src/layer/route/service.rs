@@ -164,7 +164,7 @@ fn one_content_type(headers: &mut http::HeaderMap) {
 }
 
 #[cfg(feature = "net")]
-type Forwarded<B> = (Routed<B>, Option<super::Upgrading>);
+type Forwarded<B> = (Routed<B>, Option<Box<super::Upgrading>>);
 #[cfg(not(feature = "net"))]
 type Forwarded<B> = Routed<B>;
 
@@ -190,7 +190,7 @@ fn forward<B>(
     let mut request = request;
     #[cfg(feature = "net")]
     let upgrading = match super::upgrade::begin(front, &mut request, &forwarding, &cluster) {
-        Ok(upgrading) => upgrading,
+        Ok(upgrading) => upgrading.map(Box::new),
         Err(kind) => return Err((record, kind.into())),
     };
     #[cfg(not(feature = "net"))]

@@ -11,7 +11,11 @@ use hyper::{ext::Protocol, upgrade::OnUpgrade};
 
 use super::Front;
 use crate::{
-    Kind, body::ResponseBody, cluster::Cluster, model::UpstreamProtocol, route::Forwarding,
+    Kind,
+    body::ResponseBody,
+    cluster::Cluster,
+    model::UpstreamProtocol,
+    route::{Forwarding, few},
 };
 
 /// An upgrade whose answer is awaited.
@@ -93,7 +97,7 @@ fn wanted<B>(request: &Request<B>) -> Option<(HeaderValue, Asked)> {
         return Some((HeaderValue::from_str(kind).ok()?, Asked::Connect));
     }
     // The front leaves the header only where it asks for an upgrade.
-    let kind = request.headers().get(UPGRADE)?;
+    let kind = few::get(request.headers(), &UPGRADE)?;
     Some((kind.clone(), Asked::Http1))
 }
 

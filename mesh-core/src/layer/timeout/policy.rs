@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::{layer::is_grpc, model::Forward, scratch};
+use crate::{layer::is_grpc, model::Forward, route::few, scratch};
 
 const RQ_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-ms");
 const PER_TRY_TIMEOUT: HeaderName =
@@ -94,7 +94,7 @@ impl Timeouts {
         defaults: StreamLimits,
         quiet: bool,
     ) -> Resolved {
-        let grpc = headers.get(GRPC_TIMEOUT).map(parse_grpc_timeout);
+        let grpc = few::get(headers, &GRPC_TIMEOUT).map(parse_grpc_timeout);
         let mut route = self.base();
         let mut own = false;
         if let Some(max) = self
@@ -104,7 +104,7 @@ impl Timeouts {
             route = self.grpc_route(grpc.flatten(), max);
             own = true;
         }
-        if let Some(wanted) = headers.get(RQ_TIMEOUT) {
+        if let Some(wanted) = few::get(headers, &RQ_TIMEOUT) {
             if let Some(wanted) = parse_millis(wanted) {
                 route = some_time(wanted);
                 own = true;
@@ -161,7 +161,7 @@ impl Timeouts {
 
     /// Tells the upstream how long it has.
     fn tell(&self, headers: &mut HeaderMap, route: Option<Duration>, own: bool) {
-        let per_try = headers.get(PER_TRY_TIMEOUT).and_then(parse_millis);
+        let per_try = few::get(headers, &PER_TRY_TIMEOUT).and_then(parse_millis);
         let expected = match (own, per_try) {
             (false, None) => self.expected.clone(),
             (_, Some(per_try)) => Self {

@@ -8,7 +8,7 @@ use super::{Front, Scan};
 use crate::{
     layer::respond::append,
     model::{ForwardClientCert, HttpConnectionManager, Tracing},
-    route::Headers as _,
+    route::{Headers as _, few},
     scratch,
     telemetry::{
         record::Record,
@@ -188,7 +188,7 @@ fn from_right(list: &[u8], hops: u32) -> (Option<IpAddr>, bool) {
 
 fn proto(headers: &mut HeaderMap, config: &HttpConnectionManager, connection: Option<&ConnInfo>) {
     let overwrite = config.use_remote_address && config.xff_num_trusted_hops == 0;
-    if overwrite || !headers.contains_key(FORWARDED_PROTO) {
+    if overwrite || !few::contains(headers, &FORWARDED_PROTO) {
         let tls = connection.is_some_and(|connection| connection.security.tls);
         let proto = HeaderValue::from_static(if tls { "https" } else { "http" });
         headers.insert(FORWARDED_PROTO, proto);
@@ -240,7 +240,7 @@ fn client_cert(
 fn request_id(headers: &mut HeaderMap, config: &HttpConnectionManager, edge: bool) {
     let forced = edge && !config.preserve_external_request_id;
     let tracing = config.tracing.as_ref();
-    let old = headers.get(X_REQUEST_ID);
+    let old = few::get(headers, &X_REQUEST_ID);
     if config.generate_request_id && (forced || old.is_none()) {
         let id = request_id::generate(|number| match tracing {
             Some(tracing) if config.pack_trace_reason => {

@@ -12,7 +12,7 @@ use crate::{
     Error, Kind,
     model::{HttpConnectionManager, StripPort, UnderscoresAction},
     route::{
-        HeadMut, host,
+        HeadMut, few, host,
         path::{self, Unescaped},
     },
     transport::ConnInfo,
@@ -55,8 +55,10 @@ pub(super) fn host<B>(
     connection: Option<&ConnInfo>,
     config: &HttpConnectionManager,
 ) -> Result<(), Answer> {
-    let mut hosts = request.headers().get_all(HOST).iter();
-    let (first, second) = (hosts.next(), hosts.next());
+    let (first, second) = {
+        let mut hosts = few::values(request.headers(), &HOST);
+        (hosts.next(), hosts.next())
+    };
     if second.is_some() || first.is_some_and(|host| !is_authority(host.as_bytes())) {
         return Err(Kind::DownstreamProtocol.into());
     }
