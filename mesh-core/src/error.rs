@@ -201,6 +201,8 @@ kinds! {
     DownstreamTermination => 499, 1, Some(Flag::DownstreamConnectionTermination), "downstream_remote_disconnect", "", true;
     /// The client broke the protocol.
     DownstreamProtocol => 400, 3, Some(Flag::DownstreamProtocolError), "http1.codec_error", "Bad Request", true;
+    /// The request has a transfer coding other than chunked.
+    TransferCoding => 501, 12, Some(Flag::DownstreamProtocolError), "http1.invalid_transfer_encoding", "Not Implemented", true;
     /// The request head is too large.
     HeadersTooLarge => 431, 8, Some(Flag::DownstreamProtocolError), "request_headers_too_large", "", true;
     /// The request has no host.

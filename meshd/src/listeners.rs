@@ -4,9 +4,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use mesh_core::{
     model::{Address, Direction},
-    server::{self, BindOptions, ListenerHandle, ServerStats},
+    server::{self, BindOptions, ListenerHandle, ServerStats, Unobserved},
     snapshot::{Listener, Snapshot},
-    telemetry::{connection::ConnTelemetry, metrics::Metrics},
 };
 
 use crate::{Failure, admin::BoundListeners, lifecycle, worker::Workers};
@@ -15,7 +14,6 @@ use crate::{Failure, admin::BoundListeners, lifecycle, worker::Workers};
 pub(crate) struct Manager {
     stats: Arc<ServerStats>,
     bound: BoundListeners,
-    observer: Arc<ConnTelemetry>,
     running: BTreeMap<String, Running>,
     drained: bool,
 }
@@ -28,11 +26,10 @@ struct Running {
 }
 
 impl Manager {
-    pub(crate) fn new(stats: Arc<ServerStats>, bound: BoundListeners, metrics: Metrics) -> Self {
+    pub(crate) fn new(stats: Arc<ServerStats>, bound: BoundListeners) -> Self {
         Self {
             stats,
             bound,
-            observer: Arc::new(ConnTelemetry::new(metrics)),
             running: BTreeMap::new(),
             drained: false,
         }
@@ -154,7 +151,7 @@ impl Manager {
             .map(|socket| socket.address().clone())
             .collect();
         let handle =
-            ListenerHandle::new(listener.clone(), self.stats.clone(), self.observer.clone());
+            ListenerHandle::new(listener.clone(), self.stats.clone(), Arc::new(Unobserved));
         for socket in sockets {
             workers
                 .serve(socket, &handle)

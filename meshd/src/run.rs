@@ -102,7 +102,7 @@ where
         dump: facts.dump,
     };
     serve_pages(&admin, &options, facts.admin)?;
-    let mut manager = Manager::new(stats, bound, mesh.metrics().clone());
+    let mut manager = Manager::new(stats, bound);
     manager.apply(&workers, &first, true)?;
     lifecycle.set(State::Live);
     tracing::info!(

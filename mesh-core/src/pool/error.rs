@@ -61,14 +61,14 @@ pub(super) fn of_body(error: hyper::Error) -> Error {
 }
 
 fn kind(error: &hyper::Error) -> Kind {
+    if error.is_user() {
+        return of_request_body(error);
+    }
     if let Some(h2) = find_h2(error) {
         return of_h2(h2);
     }
     if error.is_parse() {
         Kind::UpstreamProtocol
-    } else if error.is_user() {
-        // The request's own body failed: its sender went away.
-        Kind::DownstreamTermination
     } else if error.is_timeout()
         || error.is_incomplete_message()
         || error.is_canceled()
@@ -78,6 +78,31 @@ fn kind(error: &hyper::Error) -> Kind {
         Kind::ConnectionTermination
     } else {
         Kind::UpstreamProtocol
+    }
+}
+
+/// The request's own body failed: its sender broke the protocol, or went away.
+fn of_request_body(error: &hyper::Error) -> Kind {
+    use std::io::ErrorKind::{InvalidData, InvalidInput};
+    let malformed = match find_h2(error) {
+        Some(h2) => {
+            let local = h2.is_library() && !h2.is_io();
+            local
+                && !matches!(
+                    h2.reason(),
+                    None | Some(h2::Reason::NO_ERROR | h2::Reason::CANCEL)
+                )
+        }
+        // What the codec calls a malformed chunk.
+        None => sources(error).any(|source| {
+            let io = source.downcast_ref::<std::io::Error>();
+            io.is_some_and(|io| matches!(io.kind(), InvalidData | InvalidInput))
+        }),
+    };
+    if malformed {
+        Kind::DownstreamProtocol
+    } else {
+        Kind::DownstreamTermination
     }
 }
 

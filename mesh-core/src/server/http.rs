@@ -1,7 +1,8 @@
 //! One HTTP connection: codec, deadlines and closing, driven by one task.
 
+mod report;
+
 use std::{
-    error::Error as _,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
@@ -9,16 +10,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Version;
 use hyper::{
     rt::bounds::Http2ServerConnExec,
     server::conn::{http1, http2},
 };
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{
-    Factory, Rejected, ServedBody, ServedFuture, codec,
+    Factory, ServedBody, ServedFuture, codec,
     factory::{IoOf, RawOf},
     io::{Back, Lent},
     link::Command,
@@ -62,6 +62,8 @@ pub(super) struct HttpTask<F: Factory, X> {
     ordered: bool,
     /// HTTP/2: GOAWAY was sent; HTTP/1: keep-alive is off.
     shut: bool,
+    /// Heads that the codec answered by itself, and streams reset, that were reported.
+    unseen: (u64, u64),
     /// When a connection that was shut and is idle is no longer waited for.
     give_up: Option<Instant>,
 }
@@ -115,6 +117,7 @@ where
             ordered: false,
             shut: false,
             give_up: None,
+            unseen: (0, 0),
         };
         match codec {
             CodecType::Auto => {
@@ -131,8 +134,8 @@ where
         this
     }
 
-    fn lend(&mut self, io: RawOf<F>) -> Socket<F> {
-        let (lent, back) = Lent::new(io, self.conn.link.clone());
+    fn lend(&mut self, io: RawOf<F>, http2: bool) -> Socket<F> {
+        let (lent, back) = Lent::new(io, self.conn.link.clone(), http2);
         self.back = Some(back);
         TokioIo::new(lent)
     }
@@ -140,7 +143,7 @@ where
     fn http1(&mut self, io: RawOf<F>, service: F::Service) {
         self.conn.stats.downstream_cx_http1_total.add(1);
         self.conn.stats.downstream_cx_http1_active.add(1);
-        let io = self.lend(io);
+        let io = self.lend(io, false);
         let builder = codec::http1(self.conn.manager(), self.conn.buffer_limit());
         let adapter = Adapter::new(service, self.conn.clone());
         self.codec = Codec::Http1(builder.serve_connection(io, adapter).with_upgrades());
@@ -149,7 +152,7 @@ where
     fn http2(&mut self, io: RawOf<F>, service: F::Service, exec: X) {
         self.conn.stats.downstream_cx_http2_total.add(1);
         self.conn.stats.downstream_cx_http2_active.add(1);
-        let io = self.lend(io);
+        let io = self.lend(io, true);
         let builder = codec::http2(self.conn.manager(), self.conn.buffer_limit(), exec);
         let adapter = Adapter::new(service, self.conn.clone());
         self.codec = Codec::Http2(Box::new(builder.serve_connection(io, adapter)));
@@ -300,14 +303,19 @@ where
 
     /// Looks whether the connection is idle, or receives a request head.
     fn track(&mut self) {
+        if matches!(self.codec, Codec::Http2(_)) {
+            self.track_http2();
+        }
         let link = &self.conn.link;
         if link.is_closing() && !self.shut && matches!(self.codec, Codec::Http2(_)) {
             self.shut();
             return;
         }
+        let http2 = matches!(self.codec, Codec::Http2(_));
         if link.active() > 0 {
             self.idle = None;
-            self.head = None;
+            // With HTTP/2 a head may be on its way beside requests in flight.
+            self.head = self.head.filter(|_| http2);
             return;
         }
         let requests = link.requests();
@@ -315,7 +323,7 @@ where
             Some(idle) if requests == self.seen => idle,
             _ => {
                 self.seen = requests;
-                self.head = None;
+                self.head = self.head.filter(|_| http2);
                 *self.idle.insert((listener::now(), link.received()))
             }
         };
@@ -385,39 +393,6 @@ where
             self.shut();
         }
         None
-    }
-
-    /// The request head took too long. No codec answers half a request, so it is done here.
-    fn slow_head(&mut self, kind: Kind) -> End<RawOf<F>> {
-        if kind == Kind::HeaderTimeout {
-            self.conn.stats.downstream_rq_header_timeout.add(1);
-        }
-        let reply = kind.reply();
-        // Half a request is never a whole one: 408 for each of them.
-        let status = Kind::HeaderTimeout.reply().http;
-        self.reject(kind, status, Version::HTTP_11, reply.details);
-        let Some(mut io) = self.take_io() else {
-            return End::Closed;
-        };
-        let server = self.conn.manager().server_name.clone();
-        let rest = format!(
-            "\r\ncontent-type: text/plain\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{}",
-            reply.body.len(),
-            reply.body
-        );
-        let answer = [
-            b"HTTP/1.1 408 Request Timeout\r\nserver: ",
-            server.as_bytes(),
-            rest.as_bytes(),
-        ]
-        .concat();
-        // Nothing else was written since the last response, so the socket's buffer has room, or the peer does not read.
-        let mut cx = Context::from_waker(Waker::noop());
-        if let Poll::Ready(Ok(count)) = Pin::new(&mut io).poll_write(&mut cx, &answer) {
-            self.conn.link.wrote(count);
-        }
-        let _ = Pin::new(&mut io).poll_shutdown(&mut cx);
-        self.linger(io)
     }
 
     /// The socket, with the codec gone.
@@ -502,54 +477,6 @@ where
             stats.downstream_cx_destroy_local_active_rq.add(1);
         }
     }
-
-    /// Reports a request whose head nobody has.
-    fn reject(&self, kind: Kind, status: u16, version: Version, reason: &str) {
-        let rejected = Rejected {
-            kind,
-            status,
-            head: None,
-            version,
-            reason: reason.into(),
-        };
-        self.conn.reject(&rejected, None);
-    }
-
-    /// Reports why the codec gave up; whether the peer broke the protocol.
-    fn broke(&self, error: &hyper::Error, http1: bool) -> bool {
-        let version = if http1 {
-            Version::HTTP_11
-        } else {
-            Version::HTTP_2
-        };
-        let reason = || match error.source() {
-            Some(source) => format!("{error}: {source}"),
-            None => error.to_string(),
-        };
-        let (kind, status) = if error.is_parse_too_large() {
-            self.conn.stats.downstream_rq_too_large.add(1);
-            (Kind::HeadersTooLarge, Kind::HeadersTooLarge.reply().http)
-        } else if error.is_parse_version_h2() {
-            (Kind::DownstreamProtocol, 0)
-        } else if error.is_parse() {
-            (
-                Kind::DownstreamProtocol,
-                Kind::DownstreamProtocol.reply().http,
-            )
-        } else if is_protocol(error) {
-            (Kind::DownstreamProtocol, 0)
-        } else {
-            // In the middle of a request its service sees it end; in the middle of a head nobody does.
-            if error.is_incomplete_message() && self.conn.link.active() == 0 {
-                let kind = Kind::DownstreamTermination;
-                self.reject(kind, 0, version, &reason());
-            }
-            return false;
-        };
-        self.conn.stats.downstream_cx_protocol_error.add(1);
-        self.reject(kind, status, version, &reason());
-        true
-    }
 }
 
 impl<F: Factory, X> Drop for HttpTask<F, X> {
@@ -574,16 +501,6 @@ impl<F: Factory, X> Drop for HttpTask<F, X> {
             .downstream_cx_tx_bytes_total
             .add(self.conn.link.sent());
     }
-}
-
-/// Whether an HTTP/2 connection ended since the peer broke the protocol, rather than for its socket.
-fn is_protocol(error: &hyper::Error) -> bool {
-    let h2 = error
-        .source()
-        .and_then(|source| source.downcast_ref::<h2::Error>());
-    h2.is_some_and(|error| {
-        !error.is_io() && error.is_library() && error.reason() != Some(h2::Reason::NO_ERROR)
-    })
 }
 
 /// Limit for a request head that has begun, and what it is when it passes: that of heads, of whole requests, or of streams.

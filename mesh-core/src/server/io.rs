@@ -12,7 +12,10 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::link::{Command, Link};
+use super::{
+    frames::{Frames, Tally},
+    link::{Command, Link},
+};
 use crate::transport::{Io, Prefixed};
 
 /// The socket as a codec or an upgraded stream has it.
@@ -22,6 +25,8 @@ pub(super) struct Lent<I> {
     io: Option<Prefixed<I>>,
     link: Arc<Link>,
     back: Arc<Back<I>>,
+    /// HTTP/2 only.
+    frames: Option<Box<Frames>>,
 }
 
 /// Where a lent socket comes back to.
@@ -33,6 +38,8 @@ pub(super) struct Back<I> {
     upgraded: AtomicBool,
     /// Who waits for bytes of an upgraded connection, to be woken by an abort.
     reader: Mutex<Option<Waker>>,
+    /// What passed on an HTTP/2 connection.
+    pub(super) tally: Tally,
 }
 
 impl<I> Back<I> {
@@ -58,17 +65,20 @@ impl<I> Back<I> {
 }
 
 impl<I> Lent<I> {
-    pub(super) fn new(io: Prefixed<I>, link: Arc<Link>) -> (Self, Arc<Back<I>>) {
+    /// `http2`: the frames are followed.
+    pub(super) fn new(io: Prefixed<I>, link: Arc<Link>, http2: bool) -> (Self, Arc<Back<I>>) {
         let back = Arc::new(Back {
             io: Mutex::default(),
             returned: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
             reader: Mutex::default(),
+            tally: Tally::default(),
         });
         let lent = Self {
             io: Some(io),
             link,
             back: back.clone(),
+            frames: http2.then(|| Box::new(Frames::new())),
         };
         (lent, back)
     }
@@ -80,9 +90,21 @@ impl<I> Lent<I> {
         Pin::new(self.io.as_mut().expect("it is taken on drop only"))
     }
 
-    fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn wrote(
+        &mut self,
+        result: Poll<io::Result<usize>>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(count)) = &result {
             self.link.wrote(*count);
+            if let Some(frames) = &mut self.frames {
+                let mut left = *count;
+                for buf in bufs {
+                    let taken = left.min(buf.len());
+                    frames.wrote(&buf[..taken], &self.back.tally);
+                    left -= taken;
+                }
+            }
         }
         result
     }
@@ -126,6 +148,9 @@ impl<I: AsyncRead + Unpin> AsyncRead for Lent<I> {
         let before = buf.filled().len();
         ready!(this.io().poll_read(cx, buf))?;
         this.link.read(buf.filled().len() - before);
+        if let Some(frames) = &mut this.frames {
+            frames.read(&buf.filled()[before..], &this.back.tally);
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -138,7 +163,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Lent<I> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let result = this.io().poll_write(cx, buf);
-        this.wrote(result)
+        this.wrote(result, &[IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -148,7 +173,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Lent<I> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let result = this.io().poll_write_vectored(cx, bufs);
-        this.wrote(result)
+        this.wrote(result, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {

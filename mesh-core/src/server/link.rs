@@ -42,6 +42,8 @@ pub(crate) struct Link {
     active: AtomicU32,
     /// Requests begun.
     requests: AtomicU64,
+    /// Requests that were refused before they began.
+    refused: AtomicU64,
     /// Responses tell the peer that the connection closes.
     closing: AtomicBool,
     assigned: Mutex<Option<(Arc<snapshot::Listener>, usize)>>,
@@ -127,6 +129,16 @@ impl Link {
 
     pub(crate) fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    /// A request was refused before it began.
+    pub(crate) fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests whose heads the codec has handed over.
+    pub(crate) fn handed_over(&self) -> u64 {
+        self.requests() + self.refused.load(Ordering::Relaxed)
     }
 
     pub(crate) fn close_soon(&self) {

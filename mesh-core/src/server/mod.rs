@@ -11,6 +11,7 @@ mod accept;
 mod bind;
 mod codec;
 mod factory;
+mod frames;
 mod http;
 mod io;
 mod link;

@@ -1,6 +1,7 @@
 //! Between the codec and a connection's service: what the codec lets pass although it must not, counting, and closing.
 
 use std::{
+    borrow::Cow,
     cell::RefCell,
     future::Future,
     pin::Pin,
@@ -10,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Request, Response, StatusCode, Version,
+    HeaderMap, HeaderValue, Request, Response, StatusCode, Version,
     header::{self, HOST},
 };
 use http_body::{Body, Frame, SizeHint};
@@ -65,7 +66,7 @@ impl HttpConn {
             late.status = rejected.status;
             let reply = rejected.kind.reply();
             late.flags.extend(reply.flag);
-            late.details = Some(reply.details.into());
+            late.details = Some(details(rejected));
         }
         record.finish(Ending::Complete, &**observer);
     }
@@ -95,6 +96,18 @@ impl HttpConn {
             conn: self.clone(),
             http2: version == Version::HTTP_2,
         }
+    }
+}
+
+/// Envoy's `%RESPONSE_CODE_DETAILS%` of a request that a codec refused.
+fn details(rejected: &Rejected) -> Cow<'static, str> {
+    match (rejected.kind, rejected.version == Version::HTTP_2) {
+        (Kind::DownstreamProtocol, true) => format!("codec_error:{}", rejected.reason)
+            .replace(' ', "_")
+            .into(),
+        (Kind::HeadersTooLarge, true) => "http2.header_list_size_too_large".into(),
+        (Kind::HeadersTooLarge, false) => "http1.headers_too_large".into(),
+        (kind, _) => kind.reply().details.into(),
     }
 }
 
@@ -137,6 +150,10 @@ impl<S> Adapter<S> {
         if request.version() == Version::HTTP_2 {
             return None;
         }
+        // A body of unknown length is chunked. The codec takes other codings off in no case, and would send them on unnamed.
+        if request.body().size_hint().exact().is_none() && !is_chunked_only(request.headers()) {
+            return Some(Kind::TransferCoding);
+        }
         let (host, second) = {
             let mut hosts = few::values(request.headers(), &HOST);
             (hosts.next(), hosts.next())
@@ -169,6 +186,7 @@ impl<S> Adapter<S> {
             head: Some((request.method().clone(), request.uri().clone())),
             reason: reply.details.into(),
         };
+        self.conn.link.refuse();
         self.conn.reject(&rejected, Some(request));
         if kind == Kind::HeadersTooLarge {
             self.conn.stats.downstream_rq_too_large.add(1);
@@ -191,6 +209,13 @@ impl<S> Adapter<S> {
         }
         response
     }
+}
+
+/// Whether the transfer codings are what RFC 9112 section 6.1 makes everybody understand.
+fn is_chunked_only(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let (first, second) = (codings.next(), codings.next());
+    second.is_none() && first.is_none_or(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"))
 }
 
 impl<S, B> hyper::service::Service<Request<Incoming>> for Adapter<S>

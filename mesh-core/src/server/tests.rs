@@ -1,6 +1,7 @@
 //! Listeners over real sockets.
 
 mod acceptor;
+mod attacks;
 mod http1;
 mod http2;
 mod lifecycle;

@@ -2,8 +2,6 @@
 
 pub mod access_log;
 pub(crate) mod clock;
-#[cfg(feature = "server")]
-pub mod connection;
 pub mod context;
 pub mod flags;
 pub mod metrics;

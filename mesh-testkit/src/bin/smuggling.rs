@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use mesh_testkit::smuggling::{
-    self, Upstream,
+    self, Upstream, Want,
     floods::{self, FLOODS},
     program::{LogLine, Program},
 };
@@ -75,14 +75,25 @@ struct Row {
     /// Lines of the access log for the connection.
     lines: Vec<String>,
     verdict: Result<(), String>,
+    /// It is one request, whoever answers it.
+    one: bool,
     /// The proxy said something in HTTP.
     answered: bool,
 }
 
 impl Row {
     fn cells(&self) -> String {
-        let line = self.lines.first().map_or("-", |line| line);
-        format!("{} | {line}", self.answer)
+        let lines = if self.lines.is_empty() {
+            "none".to_owned()
+        } else {
+            let runs = self.lines.chunk_by(|a, b| a == b);
+            let words = runs.map(|run| match run {
+                [line] => line.clone(),
+                _ => format!("{} × {}", run.len(), run[0]),
+            });
+            words.collect::<Vec<_>>().join("; ")
+        };
+        format!("{} | {lines}", self.answer)
     }
 }
 
@@ -102,6 +113,9 @@ fn table(meshd: &Path, envoy: Option<&Path>) -> std::io::Result<usize> {
         let silent = row.lines.is_empty() && row.answered;
         let verdict = match &row.verdict {
             Err(why) => Some(why.as_str()),
+            Ok(()) if row.one && row.lines.len() > 1 => {
+                Some("more than one line in the access log")
+            }
             Ok(()) if silent => Some("no line in the access log"),
             Ok(()) => None,
         };
@@ -137,6 +151,7 @@ fn rows(path: &Path) -> std::io::Result<Vec<Row>> {
         of.map(|line| line.text.clone()).collect::<Vec<_>>()
     };
     let played = played.into_iter().map(|case| Row {
+        one: matches!(case.case.want, Want::Refuse),
         name: case.case.name,
         rfc: case.case.rfc,
         lines: lines(case.port),
@@ -145,6 +160,7 @@ fn rows(path: &Path) -> std::io::Result<Vec<Row>> {
         verdict: case.verdict,
     });
     let tried = tried.into_iter().map(|tried| Row {
+        one: false,
         name: tried.flood.name,
         rfc: tried.flood.rfc,
         lines: lines(tried.port),

@@ -20,10 +20,9 @@ use mesh_core::{
     BoxError,
     body::RequestBody,
     pool::Pool,
-    server::{self, BindOptions, Drain, ListenerHandle, ServerStats},
+    server::{self, BindOptions, Drain, ListenerHandle, ServerStats, Unobserved},
     snapshot::{Mesh, Snapshot},
     stack::Proxy,
-    telemetry::connection::ConnTelemetry,
     transport::{TcpConnector, TokioExec},
 };
 use mesh_xds::istio::{
@@ -200,13 +199,12 @@ impl Embedded {
             mesh.clusters().clone(),
             TokioExec,
         );
-        let observer = Arc::new(ConnTelemetry::new(mesh.metrics().clone()));
         let stats = Arc::new(ServerStats::default());
         let open = move |listener: &Arc<mesh_core::snapshot::Listener>| -> Result<ListenerHandle, (String, io::Error)> {
             let config = listener.config();
             let fail = |error| (config.address.to_string(), error);
             let socket = server::bind(&config.address, &BindOptions::from(&**config)).map_err(fail)?;
-            let handle = ListenerHandle::new(listener.clone(), stats.clone(), observer.clone());
+            let handle = ListenerHandle::new(listener.clone(), stats.clone(), Arc::new(Unobserved));
             tokio::spawn(server::serve(socket, handle.clone(), proxy.clone(), TokioExec));
             Ok(handle)
         };

@@ -11,21 +11,21 @@ use crate::{
     server::Drain,
 };
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
+pub(super) const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(super) const GOAWAY: u8 = 7;
+pub(super) const CONTINUATION: u8 = 9;
+pub(super) const END_STREAM: u8 = 1;
+pub(super) const END_HEADERS: u8 = 4;
 const ACK: u8 = 1;
 /// The PING whose answer tells the server that its GOAWAY has arrived. It may stand before the GOAWAY or after it.
 const SHUTDOWN_PING: &[u8] = &[0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x54];
 
 /// `GET http://x/` in HPACK: three entries of the static table and one literal.
-const GET: &[u8] = &[0x82, 0x86, 0x84, 0x41, 1, b'x'];
+pub(super) const GET: &[u8] = &[0x82, 0x86, 0x84, 0x41, 1, b'x'];
 
 fn manager() -> HttpConnectionManager {
     HttpConnectionManager {
@@ -35,18 +35,18 @@ fn manager() -> HttpConnectionManager {
     }
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let len = (payload.len() as u32).to_be_bytes();
     [&len[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 impl Client {
-    async fn preface(&mut self) {
+    pub(super) async fn preface(&mut self) {
         self.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
         self.send(&frame(SETTINGS, 0, 0, &[])).await;
     }
 
-    async fn frame(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
+    pub(super) async fn frame(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
         let mut head = [0; 9];
         if !self.read(&mut head).await {
             return None;
@@ -61,7 +61,7 @@ impl Client {
     }
 
     /// Reads until a frame of `kind`; `None` if the connection ends before.
-    async fn frame_of(&mut self, kind: u8) -> Option<(u8, u32, Vec<u8>)> {
+    pub(super) async fn frame_of(&mut self, kind: u8) -> Option<(u8, u32, Vec<u8>)> {
         loop {
             let (found, flags, stream, payload) = self.frame().await?;
             if found == kind {
