@@ -84,6 +84,11 @@ impl Lifecycle {
         }
     }
 
+    /// Whether the process has begun to serve, even if it drains by now.
+    pub(crate) fn has_served(&self) -> bool {
+        self.shared.state.load(Ordering::Acquire) != State::PreInitializing as u8
+    }
+
     pub(crate) fn set(&self, state: State) {
         self.shared.state.store(state as u8, Ordering::Release);
     }

@@ -82,11 +82,9 @@ impl Manager {
         for name in gone {
             if let Some(running) = self.running.remove(&name) {
                 tracing::info!(listener = %name, "Listener removed");
-                running.handle.close();
-                running
-                    .handle
-                    .drain(server::Drain::Gradual(DRAIN_OF_REMOVED));
+                self.retire(running.handle);
                 self.bound.remove(&name);
+                self.bound.count(|counts| counts.removed += 1);
             }
         }
     }
@@ -110,6 +108,7 @@ impl Manager {
             if running.wanted == wanted {
                 running.listener = listener.clone();
                 running.handle.replace(listener.clone());
+                self.bound.count(|counts| counts.modified += 1);
                 return Ok(());
             }
         }
@@ -134,8 +133,7 @@ impl Manager {
         if clash {
             // The same address with other options cannot be opened twice: the old socket goes first.
             if let Some(old) = self.running.remove(name) {
-                old.handle.close();
-                old.handle.drain(server::Drain::Gradual(DRAIN_OF_REMOVED));
+                self.retire(old.handle);
             }
         }
         let bind = |address: &Address| {
@@ -145,7 +143,8 @@ impl Manager {
                 source,
             })
         };
-        let sockets = wanted.0.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+        let sockets = wanted.0.iter().map(bind).collect::<Result<Vec<_>, _>>();
+        let sockets = sockets.inspect_err(|_| self.bound.count(|counts| counts.failed += 1))?;
         let bound = sockets
             .iter()
             .map(|socket| socket.address().clone())
@@ -160,6 +159,8 @@ impl Manager {
                     address: "a worker's socket".to_owned(),
                     source,
                 })?;
+            let workers = workers.count();
+            self.bound.count(|counts| counts.opened += workers);
         }
         self.bound.set(name, bound);
         let running = Running {
@@ -167,11 +168,27 @@ impl Manager {
             handle,
             wanted,
         };
-        if let Some(old) = self.running.insert(name.to_owned(), running) {
-            old.handle.close();
-            old.handle.drain(server::Drain::Gradual(DRAIN_OF_REMOVED));
+        let old = self.running.insert(name.to_owned(), running);
+        self.bound.count(|counts| match clash || old.is_some() {
+            true => counts.modified += 1,
+            false => counts.added += 1,
+        });
+        if let Some(old) = old {
+            self.retire(old.handle);
         }
         Ok(())
+    }
+
+    /// Closes a listener that is no longer wanted, and lets its connections go.
+    fn retire(&self, handle: ListenerHandle) {
+        handle.close();
+        handle.drain(server::Drain::Gradual(DRAIN_OF_REMOVED));
+        let bound = self.bound.clone();
+        bound.count(|counts| counts.draining += 1);
+        tokio::spawn(async move {
+            handle.idle().await;
+            bound.count(|counts| counts.draining -= 1);
+        });
     }
 
     /// Lets connections go, and closes listeners, as asked.

@@ -100,6 +100,7 @@ where
         collect: collector(&mesh, &stats),
         istio_metrics: istio_metrics(&mesh),
         dump: facts.dump,
+        dynamic: facts.dynamic,
     };
     serve_pages(&admin, &options, facts.admin)?;
     let mut manager = Manager::new(stats, bound);

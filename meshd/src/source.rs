@@ -1,10 +1,10 @@
 //! Opens the source of configuration that the command line names.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
 
 use mesh_xds::{
     file::{FileError, FileOptions, FileSource},
-    graph::{Dump, DumpOptions},
+    graph::Dump,
     istio::{
         index::ProxyKind,
         source::{IstioOptions, IstioSource, ProxySpec},
@@ -35,7 +35,16 @@ pub(crate) struct Facts {
     /// A refusal in the first configuration ends the program, as with Envoy's static file.
     pub(crate) strict_start: bool,
     /// The resources as they were sent.
-    pub(crate) dump: Arc<dyn Fn(bool) -> Vec<serde_json::Value> + Send + Sync>,
+    pub(crate) dump: Dump,
+    /// Which kinds of resources may come and go.
+    pub(crate) dynamic: Dynamic,
+}
+
+/// Which kinds of resources may come and go; the others are those of the start file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dynamic {
+    pub(crate) clusters: bool,
+    pub(crate) listeners: bool,
 }
 
 impl Opened {
@@ -72,7 +81,11 @@ fn file(source: Result<FileSource, FileError>) -> Result<Opened, Failure> {
     let facts = Facts {
         admin,
         strict_start: true,
-        dump: dump(source.dump()),
+        dump: source.dump(),
+        dynamic: Dynamic {
+            clusters: source.bootstrap().cds_path.is_some(),
+            listeners: source.bootstrap().lds_path.is_some(),
+        },
     };
     Ok(Opened::File(source, facts))
 }
@@ -103,18 +116,11 @@ fn folder(args: &FolderArgs, gateway: bool) -> Result<Opened, Failure> {
     let facts = Facts {
         admin: None,
         strict_start: false,
-        dump: dump(source.dump()),
+        dump: source.dump(),
+        dynamic: Dynamic {
+            clusters: true,
+            listeners: true,
+        },
     };
     Ok(Opened::Folder(source, facts))
-}
-
-fn dump(dump: Dump) -> Arc<dyn Fn(bool) -> Vec<serde_json::Value> + Send + Sync> {
-    Arc::new(move |include_eds| {
-        let value = dump.to_value(DumpOptions { include_eds });
-        value
-            .get("configs")
-            .and_then(serde_json::Value::as_array)
-            .cloned()
-            .unwrap_or_default()
-    })
 }

@@ -1,6 +1,6 @@
 //! Statistics under Envoy's names, as text, JSON and Prometheus.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use mesh_core::{
     cluster::{Cluster, LimitState},
@@ -24,7 +24,7 @@ pub(crate) struct Stat {
     metric: String,
     /// Prometheus labels, names first.
     labels: Vec<(&'static str, String)>,
-    kind: Kind,
+    pub(crate) kind: Kind,
     pub(crate) value: u64,
 }
 
@@ -158,12 +158,17 @@ impl Stats {
 
     fn breakers(&mut self, scope: Scope<'_>, priority: &str, limits: &Limits, state: &LimitState) {
         let rows = [
-            ("cx", &state.connections, limits.max_connections),
-            ("rq_pending", &state.pending, limits.max_pending_requests),
-            ("rq", &state.requests, limits.max_requests),
-            ("rq_retry", &state.retries, limits.max_retries),
+            ("cx", "cx", &state.connections, limits.max_connections),
+            (
+                "rq_pending",
+                "pending",
+                &state.pending,
+                limits.max_pending_requests,
+            ),
+            ("rq", "rq", &state.requests, limits.max_requests),
+            ("rq_retry", "retries", &state.retries, limits.max_retries),
         ];
-        for (what, counter, max) in rows {
+        for (what, left_of, counter, max) in rows {
             let open = u64::from(counter.get() >= max);
             self.scoped(
                 scope,
@@ -175,7 +180,7 @@ impl Stats {
                 let left = u64::from(max.saturating_sub(counter.get()));
                 self.scoped(
                     scope,
-                    &format!("circuit_breakers.{priority}.remaining_{what}"),
+                    &format!("circuit_breakers.{priority}.remaining_{left_of}"),
                     Kind::Gauge,
                     left,
                 );
@@ -183,9 +188,8 @@ impl Stats {
         }
     }
 
-    /// Keeps only what `wanted` holds for, by Envoy's name, and sorts.
-    pub(crate) fn finish(mut self, wanted: impl Fn(&Stat) -> bool) -> Self {
-        self.list.retain(wanted);
+    /// Sorts by Envoy's name, each once.
+    pub(crate) fn finish(mut self) -> Self {
         self.list.sort_by(|a, b| a.name.cmp(&b.name));
         // Server and layers both have the scope `http.PREFIX`; a field that both know counts the same thing.
         self.list.dedup_by(|later, first| {
@@ -196,6 +200,31 @@ impl Stats {
             same
         });
         self
+    }
+
+    /// Keeps only what `wanted` holds for.
+    pub(crate) fn keep(mut self, wanted: impl FnMut(&Stat) -> bool) -> Self {
+        self.list.retain(wanted);
+        self
+    }
+
+    /// Keeps only what was written since the start: counters above zero, gauges of the process and of memberships, which
+    /// are always set, and gauges of things of which there was one.
+    pub(crate) fn used(self) -> Self {
+        let totals: BTreeSet<String> = self
+            .list
+            .iter()
+            .filter(|stat| stat.value > 0)
+            .filter_map(|stat| Some(stat.name.strip_suffix("_total")?.to_owned()))
+            .collect();
+        self.keep(|stat| {
+            let had_one = || {
+                let thing = stat.name.strip_suffix("_active");
+                thing.is_some_and(|thing| totals.contains(thing))
+            };
+            let always = || stat.labels.is_empty() || stat.metric.contains("membership");
+            stat.value > 0 || stat.kind == Kind::Gauge && (always() || had_one())
+        })
     }
 
     /// `name: value` lines.
@@ -287,7 +316,7 @@ mod tests {
         stats.scoped(scope, "upstream_rq_2xx", Kind::Counter, 3);
         stats.scoped(scope, "circuit_breakers.default.cx_open", Kind::Gauge, 0);
         stats.plain("server.uptime", Kind::Gauge, 7);
-        let stats = stats.finish(|_| true);
+        let stats = stats.finish();
         assert!(
             stats
                 .text()
@@ -300,5 +329,25 @@ mod tests {
             text.contains("# TYPE envoy_server_uptime gauge\nenvoy_server_uptime{} 7"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn used_are_counters_above_zero_and_gauges_that_were_set() {
+        let mut stats = Stats::default();
+        let scope = Scope {
+            prefix: "cluster",
+            label: "envoy_cluster_name",
+            value: "a",
+        };
+        stats.plain("server.state", Kind::Gauge, 0);
+        stats.plain("some.counter", Kind::Counter, 0);
+        stats.scoped(scope, "membership_degraded", Kind::Gauge, 0);
+        stats.scoped(scope, "upstream_cx_total", Kind::Counter, 1);
+        stats.scoped(scope, "upstream_cx_active", Kind::Gauge, 0);
+        stats.scoped(scope, "upstream_rq_total", Kind::Counter, 0);
+        stats.scoped(scope, "upstream_rq_active", Kind::Gauge, 0);
+        let text = stats.finish().used().text();
+        let used = "cluster.a.membership_degraded: 0\ncluster.a.upstream_cx_active: 0\ncluster.a.upstream_cx_total: 1\nserver.state: 0\n";
+        assert_eq!(text, used);
     }
 }

@@ -82,6 +82,11 @@ impl Workers {
         Ok(())
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.orders.len() as u64
+    }
+
     /// The name of a worker that ended unasked; waits for one.
     pub(crate) async fn died(&mut self) -> String {
         match self.died.recv().await {

@@ -1,50 +1,54 @@
 //! `/clusters`, as text and JSON.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use mesh_core::{
     cluster::{Cluster, Endpoint},
-    model::Priority,
+    model::{Discovery, Priority},
 };
+use mesh_xds::graph::Kind;
 use serde_json::{Value, json};
 
 use super::{Admin, Query, dump, json_page, text};
 
 impl Admin {
     pub(super) fn clusters(&self, query: Query<'_>) -> Response<Full<Bytes>> {
-        let filter = match query.filter() {
+        let filter = match query.filter("filter") {
             Ok(filter) => filter,
-            Err(error) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+            Err(error) => return text(StatusCode::BAD_REQUEST, error),
         };
         let all = self.mesh.clusters().all();
         let mut clusters: Vec<_> = all
             .values()
-            .filter(|cluster| {
-                filter
-                    .as_ref()
-                    .is_none_or(|regex| regex.program().is_match(cluster.name().as_bytes()))
-            })
+            .filter(|cluster| filter.takes(cluster.name()))
             .collect();
         clusters.sort_by(|a, b| a.name().cmp(b.name()));
+        let dynamic: BTreeSet<_> = self
+            .dump
+            .resources(Kind::Cluster)
+            .into_iter()
+            .filter_map(|offered| offered.dynamic.then_some(offered.name))
+            .collect();
+        let dynamic = |cluster: &Cluster| dynamic.contains(cluster.name());
         if query.get("format").as_deref() == Some("json") {
             let list: Vec<Value> = clusters
                 .iter()
-                .map(|cluster| json_status(cluster))
+                .map(|cluster| json_status(cluster, dynamic(cluster)))
                 .collect();
             return json_page(&json!({ "cluster_statuses": list }));
         }
         let mut out = String::new();
         for cluster in clusters {
-            lines(cluster, &mut out);
+            lines(cluster, dynamic(cluster), &mut out);
         }
         text(StatusCode::OK, out)
     }
 }
 
-fn lines(cluster: &Cluster, out: &mut String) {
+fn lines(cluster: &Cluster, dynamic: bool, out: &mut String) {
     let name = cluster.name();
     let stat_name = cluster.config().alt_stat_name.as_ref().unwrap_or(name);
     let _ = writeln!(out, "{name}::observability_name::{stat_name}");
@@ -66,10 +70,15 @@ fn lines(cluster: &Cluster, out: &mut String) {
         let _ = writeln!(out, "{name}::{word}::max_requests::{}", limits.max_requests);
         let _ = writeln!(out, "{name}::{word}::max_retries::{}", limits.max_retries);
     }
-    let _ = writeln!(out, "{name}::added_via_api::false");
+    let _ = writeln!(out, "{name}::added_via_api::{dynamic}");
     for endpoint in cluster.endpoints().all() {
         let at = format!("{name}::{}", endpoint.address());
-        for (field, value) in counters(endpoint).into_iter().chain(gauges(endpoint)) {
+        let mut numbers: Vec<_> = counters(endpoint)
+            .into_iter()
+            .chain(gauges(endpoint))
+            .collect();
+        numbers.sort_unstable();
+        for (field, value) in numbers {
             let _ = writeln!(out, "{at}::{field}::{value}");
         }
         let locality = endpoint.locality();
@@ -119,52 +128,89 @@ fn health_flags(endpoint: &Endpoint) -> &'static str {
     }
 }
 
-fn json_status(cluster: &Cluster) -> Value {
+/// A `ClusterStatus` in protobuf JSON, which leaves out what has its default.
+fn json_status(cluster: &Cluster, dynamic: bool) -> Value {
     let hosts: Vec<Value> = cluster
         .endpoints()
         .all()
         .iter()
         .map(|endpoint| host(endpoint))
         .collect();
-    let thresholds: Vec<Value> = [(Priority::Default, "DEFAULT"), (Priority::High, "HIGH")]
-        .into_iter()
-        .map(|(priority, word)| {
-            let (limits, _) = cluster.limits(priority);
-            json!({
-                "priority": word,
-                "max_connections": limits.max_connections,
-                "max_pending_requests": limits.max_pending_requests,
-                "max_requests": limits.max_requests,
-                "max_retries": limits.max_retries,
-            })
-        })
-        .collect();
-    json!({
+    let thresholds = [Priority::Default, Priority::High].map(|priority| {
+        let (limits, _) = cluster.limits(priority);
+        let mut threshold = json!({
+            "max_connections": limits.max_connections,
+            "max_pending_requests": limits.max_pending_requests,
+            "max_requests": limits.max_requests,
+            "max_retries": limits.max_retries,
+        });
+        if priority == Priority::High {
+            threshold["priority"] = "HIGH".into();
+        }
+        threshold
+    });
+    let stat_name = cluster.config().alt_stat_name.as_ref();
+    let mut status = json!({
         "name": &**cluster.name(),
-        "observability_name": &**cluster.config().alt_stat_name.as_ref().unwrap_or(cluster.name()),
-        "host_statuses": hosts,
+        "observability_name": &**stat_name.unwrap_or(cluster.name()),
         "circuit_breakers": {"thresholds": thresholds},
-    })
+    });
+    if dynamic {
+        status["added_via_api"] = true.into();
+    }
+    if !hosts.is_empty() {
+        status["host_statuses"] = hosts.into();
+    }
+    if let Discovery::Eds(service) = &cluster.config().discovery
+        && service != cluster.name()
+    {
+        status["eds_service_name"] = (**service).into();
+    }
+    status
 }
 
+/// A `HostStatus` in protobuf JSON.
 fn host(endpoint: &Endpoint) -> Value {
-    let counters =
-        counters(endpoint).map(|(name, value)| json!({"name": name, "value": value.to_string()}));
-    let gauges = gauges(endpoint)
-        .map(|(name, value)| json!({"type": "GAUGE", "name": name, "value": value.to_string()}));
+    let metric = |name: &str, value: u64, gauge: bool| {
+        let mut metric = json!({ "name": name });
+        if value > 0 {
+            metric["value"] = value.to_string().into();
+        }
+        if gauge {
+            metric["type"] = "GAUGE".into();
+        }
+        metric
+    };
+    let counters = counters(endpoint).map(|(name, value)| metric(name, value, false));
+    let gauges = gauges(endpoint).map(|(name, value)| metric(name, value, true));
     let stats: Vec<Value> = counters.into_iter().chain(gauges).collect();
-    let locality = endpoint.locality();
     let mut health = json!({"eds_health_status": if endpoint.is_healthy() || endpoint.is_ejected() { "HEALTHY" } else { "UNHEALTHY" }});
     if endpoint.is_ejected() {
         health["failed_outlier_check"] = json!(true);
     }
-    json!({
+    let mut place = json!({});
+    let locality = endpoint.locality();
+    for (field, value) in [
+        ("region", &locality.region),
+        ("zone", &locality.zone),
+        ("sub_zone", &locality.sub_zone),
+    ] {
+        if !value.is_empty() {
+            place[field] = (**value).into();
+        }
+    }
+    let mut status = json!({
         "address": dump::address(endpoint.address()),
-        "hostname": &**endpoint.hostname(),
         "stats": stats,
         "health_status": health,
         "weight": endpoint.weight(),
-        "priority": endpoint.priority(),
-        "locality": {"region": &*locality.region, "zone": &*locality.zone, "sub_zone": &*locality.sub_zone},
-    })
+        "locality": place,
+    });
+    if !endpoint.hostname().is_empty() {
+        status["hostname"] = (**endpoint.hostname()).into();
+    }
+    if endpoint.priority() > 0 {
+        status["priority"] = endpoint.priority().into();
+    }
+    status
 }

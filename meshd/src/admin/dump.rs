@@ -4,47 +4,93 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use mesh_core::model::Address;
+use mesh_xds::graph::DumpOptions;
 use serde_json::{Value, json};
 
-use super::{Admin, Query, json_page, text};
+use super::{Admin, Query, json_page, mask, text};
+
+/// The repeated fields of Envoy's dumps, and what their elements are.
+const REPEATED: &[(&str, &str)] = &[
+    ("static_clusters", "ClustersConfigDump.StaticCluster"),
+    (
+        "dynamic_active_clusters",
+        "ClustersConfigDump.DynamicCluster",
+    ),
+    (
+        "dynamic_warming_clusters",
+        "ClustersConfigDump.DynamicCluster",
+    ),
+    ("static_listeners", "ListenersConfigDump.StaticListener"),
+    ("dynamic_listeners", "ListenersConfigDump.DynamicListener"),
+    ("static_route_configs", "RoutesConfigDump.StaticRouteConfig"),
+    (
+        "dynamic_route_configs",
+        "RoutesConfigDump.DynamicRouteConfig",
+    ),
+    (
+        "static_endpoint_configs",
+        "EndpointsConfigDump.StaticEndpointConfig",
+    ),
+    (
+        "dynamic_endpoint_configs",
+        "EndpointsConfigDump.DynamicEndpointConfig",
+    ),
+    (
+        "inline_scoped_route_configs",
+        "ScopedRoutesConfigDump.InlineScopedRouteConfigs",
+    ),
+    (
+        "dynamic_scoped_route_configs",
+        "ScopedRoutesConfigDump.DynamicScopedRouteConfigs",
+    ),
+    ("static_secrets", "SecretsConfigDump.StaticSecret"),
+    ("dynamic_active_secrets", "SecretsConfigDump.DynamicSecret"),
+    ("dynamic_warming_secrets", "SecretsConfigDump.DynamicSecret"),
+];
 
 impl Admin {
     /// Envoy's dump: one element a kind of resource. `resource` names the repeated field of which only the elements are
-    /// given, `name_regex` keeps those whose names match, and endpoints come only with `include_eds`.
+    /// given, `mask` the fields to keep, `name_regex` keeps those whose names match, and endpoints come only with
+    /// `include_eds`.
     pub(super) fn config_dump(&self, query: Query<'_>) -> Response<Full<Bytes>> {
-        let mut configs = (self.dump)(query.has("include_eds"));
-        if let Some(pattern) = query.get("name_regex") {
-            let regex = match mesh_core::model::Regex::parse(&pattern) {
-                Ok(regex) => regex,
-                Err(error) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+        let refuse = |reason: String| text(StatusCode::BAD_REQUEST, reason);
+        let names = match query.filter("name_regex") {
+            Ok(names) => names,
+            Err(error) => return refuse(error),
+        };
+        let options = DumpOptions {
+            include_eds: query.has("include_eds"),
+        };
+        let mut dump = self.dump.to_value(options);
+        let mut configs: Vec<Value> = match dump["configs"].take() {
+            Value::Array(configs) => configs,
+            _ => Vec::new(),
+        };
+        if query.has("name_regex") {
+            configs
+                .iter_mut()
+                .for_each(|config| keep_named(config, |name| names.takes(name)));
+        }
+        let field = query.get("resource").filter(|field| !field.is_empty());
+        if let Some(field) = &field {
+            configs = match elements(&configs, field) {
+                Ok(elements) => elements,
+                Err((status, reason)) => return text(status, reason),
             };
-            for config in &mut configs {
-                keep_named(config, |name| regex.program().is_match(name.as_bytes()));
+        }
+        if let Some(mask) = query.get("mask").filter(|mask| !mask.is_empty()) {
+            let any = !configs.is_empty();
+            configs = configs
+                .iter()
+                .filter_map(|config| mask::apply(config, &mask))
+                .collect();
+            if any && configs.is_empty() {
+                return refuse(format!(
+                    "FieldMask {mask} could not be successfully applied to any configs."
+                ));
             }
         }
-        if query.has("mask") {
-            return text(
-                StatusCode::BAD_REQUEST,
-                "mask is not supported; use resource and name_regex\n".into(),
-            );
-        }
-        match query.get("resource") {
-            None => json_page(&json!({ "configs": configs })),
-            Some(field) => {
-                let found: Vec<&Value> = configs
-                    .iter()
-                    .filter_map(|config| config.get(&field)?.as_array())
-                    .flatten()
-                    .collect();
-                if found.is_empty() && !configs.iter().any(|config| config.get(&field).is_some()) {
-                    return text(
-                        StatusCode::NOT_FOUND,
-                        format!("{field} not found in config dump\n"),
-                    );
-                }
-                json_page(&json!({ "configs": found }))
-            }
-        }
+        json_page(&json!({ "configs": configs }))
     }
 
     pub(super) fn config_status(&self) -> Value {
@@ -69,6 +115,32 @@ impl Admin {
     }
 }
 
+/// The elements of the repeated field `field`, each with its type.
+fn elements(configs: &[Value], field: &str) -> Result<Vec<Value>, (StatusCode, String)> {
+    let Some((_, kind)) = REPEATED.iter().find(|(name, _)| *name == field) else {
+        let single = configs.iter().any(|config| config.get(field).is_some());
+        return Err(match single {
+            true => (
+                StatusCode::BAD_REQUEST,
+                format!("{field} is not a repeated field. Use ?mask= to get only this field"),
+            ),
+            false => (
+                StatusCode::NOT_FOUND,
+                format!("{field} not found in config dump"),
+            ),
+        });
+    };
+    let lists = configs
+        .iter()
+        .filter_map(|config| config.get(field)?.as_array());
+    let typed = |element: &Value| {
+        let mut element = element.clone();
+        element["@type"] = format!("type.googleapis.com/envoy.admin.v3.{kind}").into();
+        element
+    };
+    Ok(lists.flatten().map(typed).collect())
+}
+
 /// Keeps the elements of each list in `config` whose resource has a wanted name.
 fn keep_named(config: &mut Value, wanted: impl Fn(&str) -> bool) {
     let Some(members) = config.as_object_mut() else {
@@ -82,7 +154,10 @@ fn keep_named(config: &mut Value, wanted: impl Fn(&str) -> bool) {
 fn name_of(element: &Value) -> Option<&str> {
     let inner = ["cluster", "listener", "route_config", "endpoint_config"]
         .iter()
-        .find_map(|key| element.get(key))?;
+        .find_map(|key| {
+            let state = element.get("active_state");
+            element.get(key).or_else(|| state?.get(key))
+        })?;
     inner
         .get("name")
         .or_else(|| inner.get("cluster_name"))?

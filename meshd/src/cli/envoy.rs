@@ -152,6 +152,7 @@ impl EnvoyArgs {
             admin_address_path: args.admin_address_path,
             readiness: None,
             metrics: None,
+            cpuset_threads: args.cpuset_threads,
             log_level: args.log_level,
             log_components: args.component_log_level,
             log_path: args.log_path,

@@ -142,6 +142,8 @@ pub(crate) struct Options {
     pub(crate) admin_address_path: Option<PathBuf>,
     pub(crate) readiness: Option<SocketAddr>,
     pub(crate) metrics: Option<SocketAddr>,
+    /// Whether `--cpuset-threads` was given, which is how workers are counted anyhow.
+    pub(crate) cpuset_threads: bool,
     pub(crate) log_level: LogLevel,
     pub(crate) log_components: Option<String>,
     pub(crate) log_path: Option<PathBuf>,
@@ -195,6 +197,7 @@ fn folder(args: FolderArgs, gateway: bool) -> Options {
         admin_address_path: None,
         readiness: args.readiness.0,
         metrics: args.metrics.0,
+        cpuset_threads: false,
         log_level: args.log_level,
         log_components: None,
         log_path: None,

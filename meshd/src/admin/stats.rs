@@ -1,0 +1,193 @@
+//! `/stats` and `/stats/prometheus`.
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use http_body_util::Full;
+
+use super::{Admin, Query, json_page, text};
+use crate::{
+    lifecycle::State,
+    stats::{Kind, Stat, Stats},
+};
+
+/// What Envoy says where no certificate is there to expire.
+const NEVER: u64 = u32::MAX as u64;
+
+impl Admin {
+    fn stats(&self) -> Stats {
+        let mut stats = Stats::default();
+        self.server_stats(&mut stats);
+        self.config_stats(&mut stats);
+        stats.clusters(&self.mesh.snapshot());
+        (self.collect)(&mut stats);
+        stats
+    }
+
+    fn server_stats(&self, stats: &mut Stats) {
+        let state = self.lifecycle.state();
+        let gauges = [
+            ("uptime", self.lifecycle.uptime_s()),
+            ("state", state as u64),
+            ("live", u64::from(state == State::Live)),
+            ("concurrency", self.options.concurrency as u64),
+            ("hot_restart_epoch", 0),
+            ("parent_connections", 0),
+            ("days_until_first_cert_expiring", NEVER),
+        ];
+        for (name, value) in gauges {
+            stats.plain(&format!("server.{name}"), Kind::Gauge, value);
+        }
+        if let Some(bytes) = resident_memory() {
+            stats.plain("server.memory_physical_size", Kind::Gauge, bytes);
+        }
+    }
+
+    fn config_stats(&self, stats: &mut Stats) {
+        let report = self.mesh.status().load();
+        let counts = self.listeners.counts();
+        let rows = [
+            ("mesh.config.generation", Kind::Counter, report.generation),
+            (
+                "mesh.config.update_rejected",
+                Kind::Counter,
+                report.rejected_updates,
+            ),
+            (
+                "mesh.config.rejections",
+                Kind::Gauge,
+                report.rejections.len() as u64,
+            ),
+            (
+                "mesh.config.not_acting",
+                Kind::Gauge,
+                report.notes.len() as u64,
+            ),
+            (
+                "cluster_manager.active_clusters",
+                Kind::Gauge,
+                self.mesh.snapshot().clusters().all().len() as u64,
+            ),
+            ("cluster_manager.warming_clusters", Kind::Gauge, 0),
+            (
+                "listener_manager.total_listeners_active",
+                Kind::Gauge,
+                self.listeners.all().len() as u64,
+            ),
+            (
+                "listener_manager.total_listeners_draining",
+                Kind::Gauge,
+                counts.draining,
+            ),
+            ("listener_manager.total_listeners_warming", Kind::Gauge, 0),
+            (
+                "listener_manager.workers_started",
+                Kind::Gauge,
+                u64::from(self.lifecycle.has_served()),
+            ),
+            (
+                "listener_manager.listener_added",
+                Kind::Counter,
+                counts.added,
+            ),
+            (
+                "listener_manager.listener_modified",
+                Kind::Counter,
+                counts.modified,
+            ),
+            (
+                "listener_manager.listener_removed",
+                Kind::Counter,
+                counts.removed,
+            ),
+            (
+                "listener_manager.listener_create_success",
+                Kind::Counter,
+                counts.opened,
+            ),
+            (
+                "listener_manager.listener_create_failure",
+                Kind::Counter,
+                counts.failed,
+            ),
+        ];
+        for (name, kind, value) in rows {
+            stats.plain(name, kind, value);
+        }
+        // An update is one of all kinds here.
+        for (prefix, dynamic) in [
+            ("cluster_manager.cds", self.dynamic.clusters),
+            ("listener_manager.lds", self.dynamic.listeners),
+        ] {
+            let updates = [
+                ("update_attempt", report.generation),
+                (
+                    "update_success",
+                    report.generation.saturating_sub(report.rejected_updates),
+                ),
+                ("update_rejected", report.rejected_updates),
+            ];
+            for (field, value) in updates.into_iter().filter(|_| dynamic) {
+                stats.plain(&format!("{prefix}.{field}"), Kind::Counter, value);
+            }
+        }
+    }
+
+    pub(super) fn stats_page(&self, query: Query<'_>) -> Response<Full<Bytes>> {
+        let formats = ["text", "json", "prometheus"];
+        let format = match query.choice("/stats", "format", &formats) {
+            Ok("prometheus") => return self.prometheus(query),
+            Ok(format) => format,
+            Err(usage) => return text(StatusCode::BAD_REQUEST, usage),
+        };
+        let types = ["All", "Counters", "Gauges", "Histograms", "TextReadouts"];
+        let kind = match query.choice("/stats", "type", &types) {
+            Ok(kind) => kind,
+            Err(usage) => return text(StatusCode::BAD_REQUEST, usage),
+        };
+        let wanted = |stat: &Stat| match kind {
+            "All" => true,
+            "Counters" => stat.kind == Kind::Counter,
+            "Gauges" => stat.kind == Kind::Gauge,
+            _ => false,
+        };
+        let stats = match self.selected(query) {
+            Ok(stats) => stats.keep(wanted),
+            Err(error) => return text(StatusCode::BAD_REQUEST, error),
+        };
+        match format {
+            "json" => json_page(&stats.json()),
+            _ => text(StatusCode::OK, stats.text()),
+        }
+    }
+
+    pub(super) fn prometheus(&self, query: Query<'_>) -> Response<Full<Bytes>> {
+        let stats = match self.selected(query) {
+            Ok(stats) => stats,
+            Err(error) => return text(StatusCode::BAD_REQUEST, error),
+        };
+        let mut out = stats.prometheus();
+        // Istio's metrics have names of their own, which a filter of statistics does not mean.
+        if !query.has("filter") {
+            (self.istio_metrics)(&mut out);
+        }
+        text(StatusCode::OK, out)
+    }
+
+    /// What `filter` and `usedonly` leave.
+    fn selected(&self, query: Query<'_>) -> Result<Stats, String> {
+        let filter = query.filter("filter")?;
+        let mut stats = self.stats().finish();
+        if query.has("usedonly") {
+            stats = stats.used();
+        }
+        Ok(stats.keep(|stat| filter.takes(&stat.name)))
+    }
+}
+
+/// Bytes of this process in physical memory.
+fn resident_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
