@@ -161,6 +161,9 @@ fn collector(mesh: &Mesh, server: &Arc<ServerStats>) -> Arc<dyn Fn(&mut Stats) +
             };
             http.each(|field, value| stats.scoped(scope, field, kind_of(field), value));
         });
+        metrics.each_route(|scope, counts| {
+            counts.each(|field, value| stats.routed(scope, field, value));
+        });
     })
 }
 

@@ -6,6 +6,7 @@ use mesh_core::{
     cluster::{Cluster, LimitState},
     model::{Limits, Priority},
     snapshot::Snapshot,
+    telemetry::metrics::{RoutePart, RouteScope},
 };
 
 /// Whether a statistic only rises.
@@ -56,9 +57,37 @@ impl Stats {
 
     /// Adds a statistic of a scope.
     pub(crate) fn scoped(&mut self, scope: Scope<'_>, name: &str, kind: Kind, value: u64) {
-        let mut labels = vec![(scope.label, scope.value.to_owned())];
-        let mut metric = format!("{}_{}", scope.prefix, sanitize(name));
-        // Envoy turns the class of a status into a label.
+        let labels = vec![(scope.label, scope.value.to_owned())];
+        let metric = format!("{}_{}", scope.prefix, sanitize(name));
+        let name = format!("{}.{}.{name}", scope.prefix, scope.value);
+        self.classed(name, metric, labels, kind, value);
+    }
+
+    /// Adds a statistic of a virtual cluster, or of a route with a prefix of its own.
+    pub(crate) fn routed(&mut self, scope: &RouteScope, field: &str, value: u64) {
+        let part = scope.part.as_str();
+        let label = match scope.part {
+            RoutePart::VirtualCluster => "envoy_virtual_cluster",
+            RoutePart::Route => "envoy_route",
+        };
+        let labels = vec![
+            ("envoy_virtual_host", scope.host.to_string()),
+            (label, scope.name.to_string()),
+        ];
+        let metric = format!("vhost_{part}_{}", sanitize(field));
+        let name = format!("vhost.{}.{part}.{}.{field}", scope.host, scope.name);
+        self.classed(name, metric, labels, kind_of(field), value);
+    }
+
+    /// Adds a statistic; the class of a status in its name becomes a label, as in Envoy.
+    fn classed(
+        &mut self,
+        name: String,
+        mut metric: String,
+        mut labels: Vec<(&'static str, String)>,
+        kind: Kind,
+        value: u64,
+    ) {
         if let Some(digit) = metric
             .strip_suffix("xx")
             .and_then(|rest| rest.chars().last())
@@ -68,7 +97,6 @@ impl Stats {
             metric.push_str("xx");
             labels.insert(0, ("envoy_response_code_class", digit.to_string()));
         }
-        let name = format!("{}.{}.{name}", scope.prefix, scope.value);
         self.list.push(Stat {
             name,
             metric,
@@ -316,14 +344,27 @@ mod tests {
         stats.scoped(scope, "upstream_rq_2xx", Kind::Counter, 3);
         stats.scoped(scope, "circuit_breakers.default.cx_open", Kind::Gauge, 0);
         stats.plain("server.uptime", Kind::Gauge, 7);
+        let scope = RouteScope {
+            host: "v".into(),
+            part: RoutePart::VirtualCluster,
+            name: "users".into(),
+        };
+        stats.routed(&scope, "upstream_rq_4xx", 2);
         let stats = stats.finish();
         assert!(
             stats
                 .text()
                 .contains("cluster.outbound|80||a.upstream_rq_2xx: 3\n")
         );
+        assert!(
+            stats
+                .text()
+                .contains("vhost.v.vcluster.users.upstream_rq_4xx: 2\n")
+        );
         let text = stats.prometheus();
         let line = "envoy_cluster_upstream_rq_xx{envoy_response_code_class=\"2\",envoy_cluster_name=\"outbound|80||a\"} 3";
+        assert!(text.contains(line), "{text}");
+        let line = "envoy_vhost_vcluster_upstream_rq_xx{envoy_response_code_class=\"4\",envoy_virtual_host=\"v\",envoy_virtual_cluster=\"users\"} 2";
         assert!(text.contains(line), "{text}");
         assert!(
             text.contains("# TYPE envoy_server_uptime gauge\nenvoy_server_uptime{} 7"),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use super::{
+    counted::VirtualCluster,
     entry::{
         Arm, Choice, CorsPolicy, EntryAction, FaultRules, FilterPolicy, FilterSetting,
         ForwardEntry, HostEntry, MirrorEntry, RetryRules, RouteEntry,
@@ -113,12 +114,18 @@ impl Compiler<'_> {
         let mut virtual_clusters = Vec::new();
         for (index, cluster) in config.virtual_clusters.iter().enumerate() {
             match header_tests(&cluster.headers) {
-                Ok(tests) => virtual_clusters.push((cluster.name.clone(), tests)),
+                Ok(tests) => {
+                    virtual_clusters.push(VirtualCluster::new(cluster.name.clone(), tests));
+                }
                 Err(name) => fault((
                     format!("virtual_clusters[{index}].headers"),
                     format!("no header can have the name {name:?}"),
                 )),
             }
+        }
+        if !virtual_clusters.is_empty() {
+            // What fits none of them is counted under this name.
+            virtual_clusters.push(VirtualCluster::new("other".into(), Box::default()));
         }
         let entry = Arc::new(HostEntry {
             table: self.table.name.clone(),
@@ -244,6 +251,7 @@ impl Compiler<'_> {
             response,
             filters,
             cors,
+            stats: std::sync::OnceLock::new(),
         })
     }
 

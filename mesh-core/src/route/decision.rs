@@ -9,6 +9,7 @@ use http::{
 };
 
 use super::{
+    counted::Counted,
     entry::{Arm, FilterSetting, ForwardEntry, HostEntry, RouteEntry, direct_body, find_filter},
     format::FormatContext,
     head::{Field, Head, Headers},
@@ -111,6 +112,11 @@ impl Forwarding {
             Some(named) => named.1.as_ref(),
             None => self.arm().cluster.as_ref(),
         }
+    }
+
+    /// The statistics of its own that a request counts in, if there are any.
+    pub(crate) fn counted<H: Headers + ?Sized>(&self, head: &Head<'_, H>) -> Option<Box<Counted>> {
+        Counted::new(&self.route, head)
     }
 
     /// Settings of the filter `name`: the arm's, else the route's, the virtual host's, the table's.

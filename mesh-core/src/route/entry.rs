@@ -1,10 +1,14 @@
 //! A route as requests use it: everything that its table, virtual host and arm add, resolved once.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use http::HeaderValue;
 
 use super::{
+    counted::VirtualCluster,
     format::{BodyFormatter, FormatContext},
     head::{Field, Head, Headers},
     mutate::Mutations,
@@ -15,6 +19,7 @@ use crate::{
     cluster::Cluster,
     model::{self, Name},
     snapshot::Clusters,
+    telemetry::metrics::RouteStats,
 };
 
 /// A virtual host: what its routes have in common.
@@ -22,7 +27,7 @@ use crate::{
 pub struct HostEntry {
     pub(super) table: Name,
     pub(super) config: Arc<model::VirtualHost>,
-    pub(super) virtual_clusters: Vec<(Name, Box<[HeaderTest]>)>,
+    pub(super) virtual_clusters: Vec<VirtualCluster>,
 }
 
 impl HostEntry {
@@ -43,14 +48,9 @@ impl HostEntry {
 
     /// The virtual cluster of a request: the first that matches, `other` if none does, nothing if there are none.
     pub fn virtual_cluster<H: Headers + ?Sized>(&self, head: &Head<'_, H>) -> Option<&str> {
-        if self.virtual_clusters.is_empty() {
-            return None;
-        }
-        let found = self
-            .virtual_clusters
-            .iter()
-            .find(|(_, tests)| tests.iter().all(|test| test.matches(head)));
-        Some(found.map_or("other", |(name, _)| name))
+        let mut clusters = self.virtual_clusters.iter();
+        let found = clusters.find(|cluster| cluster.matches(head))?;
+        Some(&found.name)
     }
 }
 
@@ -64,6 +64,8 @@ pub struct RouteEntry {
     pub(super) response: Mutations,
     pub(super) filters: Vec<FilterPolicy>,
     pub(super) cors: Option<Arc<CorsPolicy>>,
+    /// Of its `stat_prefix`, found by the first request that counts.
+    pub(super) stats: OnceLock<Arc<RouteStats>>,
 }
 
 /// What a route does, compiled.

@@ -4,6 +4,7 @@
 //! [`Decision`]. What must change in the head and in the response is compiled into the decision's route.
 
 mod compile;
+mod counted;
 mod decision;
 mod entry;
 mod facts;
@@ -22,6 +23,7 @@ mod template;
 mod text;
 mod tree;
 
+pub(crate) use self::counted::Counted;
 pub use self::{
     decision::{Decision, Forwarding, Redirection},
     entry::{

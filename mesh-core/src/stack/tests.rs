@@ -120,15 +120,24 @@ fn parts(
     clusters: Vec<Arc<crate::cluster::Cluster>>,
     metrics: &Metrics,
 ) -> Arc<Http> {
+    let host = model::VirtualHost {
+        name: "all".into(),
+        domains: vec!["*".into()],
+        routes: model::RouteRules::List(vec![route]),
+        ..Default::default()
+    };
+    host_parts(host, clusters, metrics)
+}
+
+fn host_parts(
+    host: model::VirtualHost,
+    clusters: Vec<Arc<crate::cluster::Cluster>>,
+    metrics: &Metrics,
+) -> Arc<Http> {
     let clusters: Clusters = clusters.into_iter().collect();
     let table = model::RouteConfiguration {
         name: "table".into(),
-        virtual_hosts: vec![model::VirtualHost {
-            name: "all".into(),
-            domains: vec!["*".into()],
-            routes: model::RouteRules::List(vec![route]),
-            ..Default::default()
-        }],
+        virtual_hosts: vec![host],
         ..Default::default()
     };
     let table = RouteTable::compile(&table, &clusters).expect("a valid table");
@@ -192,6 +201,78 @@ async fn a_request_passes_all_layers_and_is_counted() {
     }
     let metrics = metrics.render();
     assert!(metrics.contains("response_code=\"200\""), "{metrics}");
+}
+
+#[tokio::test]
+async fn virtual_clusters_and_routes_with_a_prefix_count_for_themselves() {
+    let address = upstream().await;
+    let metrics = Metrics::default();
+    let posts = model::HeaderMatcher {
+        name: ":method".into(),
+        value: model::HeaderValueMatcher::String(model::StringMatcher {
+            pattern: model::StringPattern::Exact("POST".into()),
+            ignore_case: false,
+        }),
+        invert: false,
+        missing_as_empty: false,
+    };
+    let mut gone = forward("gone");
+    gone.matches.path = model::PathMatch::Prefix("/gone".into());
+    gone.stat_prefix = Some("lost".into());
+    let host = model::VirtualHost {
+        name: "v".into(),
+        domains: vec!["*".into()],
+        routes: model::RouteRules::List(vec![gone, forward("echo")]),
+        virtual_clusters: vec![model::VirtualCluster {
+            name: "posts".into(),
+            headers: vec![posts],
+        }],
+        ..Default::default()
+    };
+    let http = host_parts(host, vec![cluster("echo", address)], &metrics);
+    let pool: Pool<_, RequestBody<Full<Bytes>>> = Pool::new(TcpConnector);
+    let mut stack = OutboundParts::new(http, pool.service(), TokioExec).connection(None);
+    for (method, path) in [
+        ("POST", "/"),
+        ("POST", "/gone"),
+        ("GET", "/"),
+        ("GET", "/gone"),
+        ("GET", "/gone"),
+    ] {
+        let mut request = get(path);
+        *request.method_mut() = method.parse().expect("a method");
+        let response = stack.call(request).await.expect("never fails");
+        text(response).await;
+    }
+    let mut seen = Vec::new();
+    metrics.each_route(|scope, stats| {
+        stats.each(|field, value| {
+            if value > 0 {
+                seen.push(format!(
+                    "{}.{}.{}.{field} {value}",
+                    scope.host,
+                    scope.part.as_str(),
+                    scope.name
+                ));
+            }
+        });
+    });
+    assert_eq!(
+        seen,
+        [
+            "v.vcluster.other.upstream_rq_total 3",
+            "v.vcluster.other.upstream_rq_completed 3",
+            "v.vcluster.other.upstream_rq_2xx 1",
+            "v.vcluster.other.upstream_rq_5xx 2",
+            "v.vcluster.posts.upstream_rq_total 2",
+            "v.vcluster.posts.upstream_rq_completed 2",
+            "v.vcluster.posts.upstream_rq_2xx 1",
+            "v.vcluster.posts.upstream_rq_5xx 1",
+            "v.route.lost.upstream_rq_total 3",
+            "v.route.lost.upstream_rq_completed 3",
+            "v.route.lost.upstream_rq_5xx 3",
+        ]
+    );
 }
 
 #[tokio::test]

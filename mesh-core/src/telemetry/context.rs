@@ -158,6 +158,10 @@ impl FormatContext for RecordContext<'_> {
             }
             Item::BytesReceived => text(self.record.request_bytes(), out),
             Item::BytesSent => text(self.record.response_bytes(), out),
+            Item::VirtualClusterName => {
+                let counted = late.counted.as_ref();
+                name(counted.and_then(|counted| counted.virtual_cluster()), out)
+            }
             Item::RouteName => name(late.route.as_ref(), out),
             Item::GrpcStatus => late
                 .grpc_status

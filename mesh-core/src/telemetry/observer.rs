@@ -95,6 +95,9 @@ impl Sink for Observer {
     fn finish(&self, record: &Record, late: &Late) {
         if let Some(metrics) = &self.metrics {
             metrics.count(record, late);
+            if let Some(counted) = &late.counted {
+                counted.count(metrics.registry(), late);
+            }
         }
         if let Some(stats) = &self.stats {
             self.count(stats, late);

@@ -141,6 +141,8 @@ pub struct Late {
     pub response_headers: Vec<(HeaderName, HeaderValue)>,
     /// Response trailers, if wanted.
     pub trailers: Vec<(HeaderName, HeaderValue)>,
+    /// Statistics of a virtual cluster or route that the request counts in; few do.
+    pub(crate) counted: Option<Box<crate::route::Counted>>,
     /// Name of the route.
     pub route: Option<Name>,
     /// The cluster.
@@ -494,6 +496,7 @@ impl Late {
         self.cluster = None;
         self.endpoint = None;
         self.route = None;
+        self.counted = None;
     }
 
     /// The response broke off, or the client went away.

@@ -115,12 +115,14 @@ where
         }
         match table.decide(&head) {
             Decision::Forward(forwarding) => {
+                let counted = forwarding.counted(&head);
                 match forward(
                     front,
                     exchange,
                     forwarding,
                     random,
                     treated.has_envoy_headers,
+                    counted,
                 ) {
                     #[cfg(feature = "net")]
                     Ok((routed, upgrading)) => {
@@ -175,12 +177,14 @@ fn forward<B>(
     forwarding: Forwarding,
     random: u64,
     has_envoy_headers: bool,
+    counted: Option<Box<crate::route::Counted>>,
 ) -> Result<Forwarded<B>, (Arc<crate::telemetry::record::Record>, Error)> {
     let Exchange { request, record } = exchange;
     {
         let mut late = record.late();
         late.route = Some(forwarding.route().name().clone());
         late.cluster = forwarding.cluster().cloned();
+        late.counted = counted;
     }
     let Some(cluster) = forwarding.cluster().cloned() else {
         let status = forwarding.forward().config().cluster_not_found_status;

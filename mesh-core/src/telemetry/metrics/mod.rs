@@ -8,6 +8,7 @@ mod http;
 mod labels;
 mod registry;
 mod requests;
+mod routes;
 mod tcp;
 
 #[cfg(test)]
@@ -19,6 +20,7 @@ pub use self::{
     labels::{Labels, Workload},
     registry::{Metrics, Series, TcpSeries},
     requests::RequestMetrics,
+    routes::{RoutePart, RouteScope, RouteStats},
     tcp::{TcpConnection, TcpMetrics},
 };
 

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError},
 };
 
-use super::{Histogram, HttpStats, Labels, Workload};
+use super::{Histogram, HttpStats, Labels, RouteScope, RouteStats, Workload};
 use crate::{cluster::Count, model::Name};
 
 /// The metrics of a mesh. Cloning shares.
@@ -21,6 +21,7 @@ struct Shared {
     requests: Mutex<BTreeMap<Labels, Arc<Series>>>,
     tcp: Mutex<BTreeMap<Labels, Arc<TcpSeries>>>,
     http: Mutex<BTreeMap<Name, Arc<HttpStats>>>,
+    routes: Mutex<BTreeMap<RouteScope, Arc<RouteStats>>>,
 }
 
 /// Counters of requests that have all labels in common.
@@ -85,6 +86,18 @@ impl Metrics {
     pub fn each_http(&self, mut f: impl FnMut(&Name, &HttpStats)) {
         for (prefix, stats) in lock(&self.0.http).iter() {
             f(prefix, stats);
+        }
+    }
+
+    /// The statistics of a virtual cluster or a route.
+    pub fn route(&self, scope: RouteScope) -> Arc<RouteStats> {
+        lock(&self.0.routes).entry(scope).or_default().clone()
+    }
+
+    /// Each virtual cluster and each route with statistics of its own, once it was used.
+    pub fn each_route(&self, mut f: impl FnMut(&RouteScope, &RouteStats)) {
+        for (scope, stats) in lock(&self.0.routes).iter() {
+            f(scope, stats);
         }
     }
 

@@ -48,6 +48,11 @@ impl RequestMetrics {
         }
     }
 
+    /// Where it counts.
+    pub(crate) fn registry(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Counts a finished request.
     pub fn count(&self, record: &Record, late: &Late) {
         let key = Key {
