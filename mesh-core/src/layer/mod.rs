@@ -22,6 +22,7 @@ pub mod respond;
 #[cfg(feature = "net")]
 pub mod retry;
 pub mod route;
+mod scan;
 #[cfg(feature = "net")]
 pub mod timeout;
 
@@ -35,11 +36,13 @@ pub use self::{
     policies::RoutePolicies,
     policy::{ByRoute, Fixed, PolicyOf},
     request::{Carrier, Exchange, Routed},
+    scan::Scan,
 };
 
 /// Whether a request is gRPC, by its content type.
 pub(crate) fn is_grpc(headers: &http::HeaderMap) -> bool {
-    crate::route::few::get(headers, &http::header::CONTENT_TYPE)
+    headers
+        .get(http::header::CONTENT_TYPE)
         .and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"))
         .is_some_and(|rest| rest.is_empty() || rest[0] == b'+' || rest[0] == b';')
 }

@@ -8,6 +8,7 @@ use http::Request;
 use crate::model::Priority;
 use crate::{
     cluster::{Cluster, Endpoint},
+    layer::Scan,
     route::Forwarding,
     telemetry::record::Record,
 };
@@ -26,6 +27,11 @@ pub trait Carrier {
     /// What is known of it; `None` outside a stack.
     fn record(&self) -> Option<&Arc<Record>> {
         None
+    }
+
+    /// What its head had when it came.
+    fn scan(&self) -> Scan {
+        Scan::UNKNOWN
     }
 }
 
@@ -85,8 +91,8 @@ pub struct Routed<B> {
     pub tried: Vec<Arc<Endpoint>>,
     /// How often another endpoint is looked for to avoid those.
     pub host_attempts: u32,
-    /// It has `x-envoy-*` headers, which may ask for retries and times.
-    pub has_envoy_headers: bool,
+    /// What its head had when it came.
+    pub scan: Scan,
 }
 
 impl<B> Carrier for Routed<B> {
@@ -102,6 +108,10 @@ impl<B> Carrier for Routed<B> {
 
     fn record(&self) -> Option<&Arc<Record>> {
         Some(&self.record)
+    }
+
+    fn scan(&self) -> Scan {
+        self.scan
     }
 }
 
@@ -142,7 +152,8 @@ impl<B> super::retry::Repeat for Routed<B> {
             attempt,
             tried: tried.to_vec(),
             host_attempts: 0,
-            has_envoy_headers: false,
+            // A request is asked for its wishes once.
+            scan: Scan::default(),
         }
     }
 
@@ -152,7 +163,7 @@ impl<B> super::retry::Repeat for Routed<B> {
     }
 
     fn asks(&self) -> bool {
-        self.has_envoy_headers
+        self.scan.has(Scan::ENVOY)
     }
 
     fn avoid(&mut self, host_attempts: u32) {

@@ -4,7 +4,6 @@ use std::{borrow::Cow, net::SocketAddr};
 
 use http::{HeaderMap, HeaderName, Request, header};
 
-use super::few;
 use crate::model::{Fraction, Metadata, Name};
 
 /// Request headers by name. Pseudo headers are not among them.
@@ -18,11 +17,11 @@ pub trait Headers {
 
 impl Headers for HeaderMap {
     fn first_value(&self, name: &HeaderName) -> Option<&[u8]> {
-        few::get(self, name).map(|value| value.as_bytes())
+        self.get(name).map(|value| value.as_bytes())
     }
 
     fn joined(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>> {
-        join(few::values(self, name).map(|value| value.as_bytes()))
+        join(self.get_all(name).iter().map(|value| value.as_bytes()))
     }
 }
 

@@ -8,7 +8,6 @@ mod counted;
 mod decision;
 mod entry;
 mod facts;
-pub(crate) mod few;
 pub mod format;
 mod hash;
 mod head;

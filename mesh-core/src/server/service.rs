@@ -23,7 +23,6 @@ use super::{Accepted, ConnEvent, HttpStats, ListenerHandle, Rejected, link::Link
 use crate::{
     BoxError, Kind,
     model::{HttpConnectionManager, Network},
-    route::few,
     telemetry::record::{Ending, Record},
 };
 
@@ -155,7 +154,7 @@ impl<S> Adapter<S> {
             return Some(Kind::TransferCoding);
         }
         let (host, second) = {
-            let mut hosts = few::values(request.headers(), &HOST);
+            let mut hosts = request.headers().get_all(HOST).iter();
             (hosts.next(), hosts.next())
         };
         if second.is_some() {

@@ -202,22 +202,32 @@ impl Replies {
 
 /// Removes the headers that speak of the connection to the upstream.
 fn strip_connection(headers: &mut HeaderMap) {
-    let any = headers.keys().any(|name| {
-        matches!(
-            name.as_str(),
-            "connection" | "transfer-encoding" | "upgrade" | "keep-alive" | "proxy-connection"
-        )
-    });
-    if any {
-        for name in [
-            CONNECTION,
-            TRANSFER_ENCODING,
-            UPGRADE,
-            KEEP_ALIVE,
-            PROXY_CONNECTION,
-        ] {
-            headers.remove(name);
-        }
+    const NAMES: [HeaderName; 5] = [
+        CONNECTION,
+        TRANSFER_ENCODING,
+        UPGRADE,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+    ];
+    // One look over the names, since most responses have one of them or none.
+    let mut present = [false; 5];
+    for name in headers.keys() {
+        let index = match name.as_str() {
+            "connection" => 0,
+            "transfer-encoding" => 1,
+            "upgrade" => 2,
+            "keep-alive" => 3,
+            "proxy-connection" => 4,
+            _ => continue,
+        };
+        present[index] = true;
+    }
+    for (name, _) in NAMES
+        .into_iter()
+        .zip(present)
+        .filter(|(_, present)| *present)
+    {
+        headers.remove(name);
     }
 }
 

@@ -10,7 +10,7 @@ use super::{Answer, CellTable, Front, ResponseFuture, TableOf};
 use crate::{
     Error, Kind,
     body::{RequestBody, ResponseBody},
-    layer::{Exchange, Routed},
+    layer::{Exchange, Routed, Scan},
     route::{ConnectionFacts, Decision, Forwarding, Head},
     telemetry::context::RecordContext,
     transport::ConnInfo,
@@ -100,9 +100,13 @@ where
         head.random = random;
         // HTTP/1 names no scheme: it is the trusted `x-forwarded-proto`, which was set where it was absent.
         if exchange.request.uri().scheme().is_none() {
-            head.scheme = match head.forwarded_proto() {
-                b"https" => b"https",
-                _ => b"http",
+            head.scheme = if front.writes_proto(treated.scan) {
+                if facts.tls { b"https" } else { b"http" }
+            } else {
+                match head.forwarded_proto() {
+                    b"https" => b"https",
+                    _ => b"http",
+                }
             };
         } else if facts.tls {
             head.scheme = b"https";
@@ -116,14 +120,7 @@ where
         match table.decide(&head) {
             Decision::Forward(forwarding) => {
                 let counted = forwarding.counted(&head);
-                match forward(
-                    front,
-                    exchange,
-                    forwarding,
-                    random,
-                    treated.has_envoy_headers,
-                    counted,
-                ) {
+                match forward(front, exchange, forwarding, random, treated.scan, counted) {
                     #[cfg(feature = "net")]
                     Ok((routed, upgrading)) => {
                         ResponseFuture::routed(inner.call(routed), upgrading)
@@ -176,7 +173,7 @@ fn forward<B>(
     exchange: Exchange<B>,
     forwarding: Forwarding,
     random: u64,
-    has_envoy_headers: bool,
+    scan: Scan,
     counted: Option<Box<crate::route::Counted>>,
 ) -> Result<Forwarded<B>, (Arc<crate::telemetry::record::Record>, Error)> {
     let Exchange { request, record } = exchange;
@@ -208,7 +205,7 @@ fn forward<B>(
         attempt: 1,
         tried: Vec::new(),
         host_attempts: 0,
-        has_envoy_headers,
+        scan,
     };
     #[cfg(feature = "net")]
     return Ok((routed, upgrading));

@@ -11,11 +11,7 @@ use hyper::{ext::Protocol, upgrade::OnUpgrade};
 
 use super::Front;
 use crate::{
-    Kind,
-    body::ResponseBody,
-    cluster::Cluster,
-    model::UpstreamProtocol,
-    route::{Forwarding, few},
+    Kind, body::ResponseBody, cluster::Cluster, model::UpstreamProtocol, route::Forwarding,
 };
 
 /// An upgrade whose answer is awaited.
@@ -97,7 +93,7 @@ fn wanted<B>(request: &Request<B>) -> Option<(HeaderValue, Asked)> {
         return Some((HeaderValue::from_str(kind).ok()?, Asked::Connect));
     }
     // The front leaves the header only where it asks for an upgrade.
-    let kind = few::get(request.headers(), &UPGRADE)?;
+    let kind = request.headers().get(UPGRADE)?;
     Some((kind.clone(), Asked::Http1))
 }
 

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::{layer::is_grpc, model::Forward, route::few, scratch};
+use crate::{
+    layer::{Scan, is_grpc},
+    model::Forward,
+    scratch,
+};
 
 const RQ_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-ms");
 const PER_TRY_TIMEOUT: HeaderName =
@@ -91,10 +95,14 @@ impl Timeouts {
     pub(super) fn resolve(
         &self,
         headers: &mut HeaderMap,
+        scan: Scan,
         defaults: StreamLimits,
         quiet: bool,
     ) -> Resolved {
-        let grpc = few::get(headers, &GRPC_TIMEOUT).map(parse_grpc_timeout);
+        let grpc = scan
+            .has(Scan::GRPC_TIMEOUT)
+            .then(|| headers.get(GRPC_TIMEOUT));
+        let grpc = grpc.flatten().map(parse_grpc_timeout);
         let mut route = self.base();
         let mut own = false;
         if let Some(max) = self
@@ -104,16 +112,18 @@ impl Timeouts {
             route = self.grpc_route(grpc.flatten(), max);
             own = true;
         }
-        if let Some(wanted) = few::get(headers, &RQ_TIMEOUT) {
-            if let Some(wanted) = parse_millis(wanted) {
+        let asks = scan.has(Scan::ENVOY);
+        if asks && let Some(wanted) = headers.remove(RQ_TIMEOUT) {
+            if let Some(wanted) = parse_millis(&wanted) {
                 route = some_time(wanted);
                 own = true;
             }
-            headers.remove(RQ_TIMEOUT);
         }
         let max_stream = self.stream_life(headers, grpc.flatten(), defaults);
         if !quiet {
-            self.tell(headers, route, own);
+            let per_try = asks.then(|| headers.get(PER_TRY_TIMEOUT)).flatten();
+            let per_try = per_try.and_then(parse_millis);
+            self.tell(headers, route, own, per_try);
         }
         Resolved {
             route,
@@ -160,8 +170,13 @@ impl Timeouts {
     }
 
     /// Tells the upstream how long it has.
-    fn tell(&self, headers: &mut HeaderMap, route: Option<Duration>, own: bool) {
-        let per_try = few::get(headers, &PER_TRY_TIMEOUT).and_then(parse_millis);
+    fn tell(
+        &self,
+        headers: &mut HeaderMap,
+        route: Option<Duration>,
+        own: bool,
+        per_try: Option<Duration>,
+    ) {
         let expected = match (own, per_try) {
             (false, None) => self.expected.clone(),
             (_, Some(per_try)) => Self {

@@ -48,9 +48,10 @@ where
 
     fn call(&mut self, mut request: R) -> Self::Future {
         let (defaults, quiet) = (self.defaults, self.quiet);
+        let scan = request.scan();
         let limits = match self.policy.split(&mut request) {
             (Some(policy), http) => {
-                let resolved = policy.resolve(http.headers_mut(), defaults, quiet);
+                let resolved = policy.resolve(http.headers_mut(), scan, defaults, quiet);
                 Limits::new(resolved, request.record())
             }
             (None, _) => None,

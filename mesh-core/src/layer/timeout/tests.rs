@@ -11,7 +11,7 @@ use super::{StreamLimits, TimeoutLayer, Timeouts};
 use crate::{
     Error, Kind,
     body::{RequestBody, ResponseBody},
-    layer::{Exchange, Fixed},
+    layer::{Exchange, Fixed, Scan},
     model,
     telemetry::record::Record,
 };
@@ -127,8 +127,12 @@ fn resolved(
         .retry
         .as_ref()
         .and_then(|retry| retry.per_try_timeout);
-    let seen =
-        Timeouts::of(&forward, per_try).resolve(&mut headers, StreamLimits::default(), false);
+    let seen = Timeouts::of(&forward, per_try).resolve(
+        &mut headers,
+        Scan::UNKNOWN,
+        StreamLimits::default(),
+        false,
+    );
     let text = |name| {
         headers
             .get(name)

@@ -1,14 +1,17 @@
 //! `x-forwarded-*`, `x-envoy-*` and `x-request-id`: who the client is, and which headers it may have set.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header::VIA};
 
-use super::{Front, Scan};
+use super::Front;
 use crate::{
-    layer::respond::append,
+    layer::{Scan, respond::append},
     model::{ForwardClientCert, HttpConnectionManager, Tracing},
-    route::{Headers as _, few},
+    route::Headers as _,
     scratch,
     telemetry::{
         record::Record,
@@ -67,8 +70,8 @@ pub(super) fn treat<B>(
     if scan.has(Scan::CLIENT_CERT) {
         client_cert(headers, config, connection);
     }
-    let client = client(headers, config, connection);
-    proto(headers, config, connection);
+    let client = client(headers, scan, config, connection);
+    proto(headers, scan, config, connection);
     let internal = client.single && client.ip.is_some_and(|ip| is_internal(config, ip));
     let edge = !internal && config.use_remote_address;
     if scan.has(Scan::ENVOY) {
@@ -89,7 +92,7 @@ pub(super) fn treat<B>(
             headers.insert(EXTERNAL_ADDRESS, value);
         }
     }
-    request_id(headers, config, edge);
+    request_id(headers, scan, config, edge);
     // A trace that was asked for can be looked up by the id that comes back (`x-envoy-force-trace`).
     if config.always_set_request_id_in_response
         || scan.has(Scan::ENVOY) && headers.contains_key(FORCE_TRACE)
@@ -123,13 +126,14 @@ struct Client {
 
 fn client(
     headers: &mut HeaderMap,
+    scan: Scan,
     config: &HttpConnectionManager,
     connection: Option<&ConnInfo>,
 ) -> Client {
     let peer = connection.and_then(|connection| connection.peer.socket());
     let hops = config.xff_num_trusted_hops;
     if !config.use_remote_address {
-        let (ip, single) = match headers.joined(&FORWARDED_FOR) {
+        let (ip, single) = match forwarded_for(headers, scan) {
             Some(list) => from_right(&list, hops),
             None => (None, false),
         };
@@ -141,7 +145,7 @@ fn client(
         };
     }
     // Several lines are one list, so that the right end is what the nearest proxy wrote.
-    let list = headers.joined(&FORWARDED_FOR);
+    let list = forwarded_for(headers, scan);
     let single = list.is_none();
     let trusted = list
         .as_deref()
@@ -160,6 +164,11 @@ fn client(
         ip: trusted.or(peer.map(|peer| peer.ip())),
         single,
     }
+}
+
+fn forwarded_for(headers: &HeaderMap, scan: Scan) -> Option<Cow<'_, [u8]>> {
+    let present = scan.has(Scan::FORWARDED_FOR);
+    present.then(|| headers.joined(&FORWARDED_FOR)).flatten()
 }
 
 fn appended(list: Option<&[u8]>, address: IpAddr) -> Option<HeaderValue> {
@@ -186,9 +195,14 @@ fn from_right(list: &[u8], hops: u32) -> (Option<IpAddr>, bool) {
     (ip, single)
 }
 
-fn proto(headers: &mut HeaderMap, config: &HttpConnectionManager, connection: Option<&ConnInfo>) {
+fn proto(
+    headers: &mut HeaderMap,
+    scan: Scan,
+    config: &HttpConnectionManager,
+    connection: Option<&ConnInfo>,
+) {
     let overwrite = config.use_remote_address && config.xff_num_trusted_hops == 0;
-    if overwrite || !few::contains(headers, &FORWARDED_PROTO) {
+    if overwrite || !scan.has(Scan::FORWARDED_PROTO) {
         let tls = connection.is_some_and(|connection| connection.security.tls);
         let proto = HeaderValue::from_static(if tls { "https" } else { "http" });
         headers.insert(FORWARDED_PROTO, proto);
@@ -237,10 +251,11 @@ fn client_cert(
     }
 }
 
-fn request_id(headers: &mut HeaderMap, config: &HttpConnectionManager, edge: bool) {
+fn request_id(headers: &mut HeaderMap, scan: Scan, config: &HttpConnectionManager, edge: bool) {
     let forced = edge && !config.preserve_external_request_id;
     let tracing = config.tracing.as_ref();
-    let old = few::get(headers, &X_REQUEST_ID);
+    let known = scan.has(Scan::REQUEST_ID);
+    let old = known.then(|| headers.get(X_REQUEST_ID)).flatten();
     if config.generate_request_id && (forced || old.is_none()) {
         let id = request_id::generate(|number| match tracing {
             Some(tracing) if config.pack_trace_reason => {

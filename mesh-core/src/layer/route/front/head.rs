@@ -12,7 +12,7 @@ use crate::{
     Error, Kind,
     model::{HttpConnectionManager, StripPort, UnderscoresAction},
     route::{
-        HeadMut, few, host,
+        HeadMut, host,
         path::{self, Unescaped},
     },
     transport::ConnInfo,
@@ -25,10 +25,14 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 /// Names with `_`, which some servers read as `-`.
 pub(super) fn underscores<B>(
     request: &mut Request<B>,
-    scan: Scan,
     action: UnderscoresAction,
 ) -> Result<(), Answer> {
-    if !scan.has(Scan::UNDERSCORE) {
+    if action == UnderscoresAction::Allow
+        || !request
+            .headers()
+            .keys()
+            .any(|name| name.as_str().contains('_'))
+    {
         return Ok(());
     }
     match action {
@@ -56,7 +60,7 @@ pub(super) fn host<B>(
     config: &HttpConnectionManager,
 ) -> Result<(), Answer> {
     let (first, second) = {
-        let mut hosts = few::values(request.headers(), &HOST);
+        let mut hosts = request.headers().get_all(HOST).iter();
         (hosts.next(), hosts.next())
     };
     if second.is_some() || first.is_some_and(|host| !is_authority(host.as_bytes())) {

@@ -2,7 +2,6 @@
 
 mod forwarded;
 mod head;
-mod scan;
 
 #[cfg(test)]
 mod tests;
@@ -12,10 +11,9 @@ use std::{net::IpAddr, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header::LOCATION};
 
-use self::scan::Scan;
 use crate::{
     Error, Kind,
-    layer::Exchange,
+    layer::{Exchange, Scan},
     model::{HttpConnectionManager, Name, Upgrade},
     telemetry::record::Wants,
 };
@@ -52,7 +50,8 @@ impl<E: Into<Error>> From<E> for Answer {
 pub(super) struct Treated {
     /// The client's address, if `x-forwarded-for` is trusted to tell it.
     pub(super) remote: Option<IpAddr>,
-    pub(super) has_envoy_headers: bool,
+    /// What the head had when it came.
+    pub(super) scan: Scan,
 }
 
 impl Front {
@@ -110,6 +109,11 @@ impl Front {
         &self.config.upgrades
     }
 
+    /// Whether `x-forwarded-proto` says what the connection is, since a request with this scan had none.
+    pub(super) fn writes_proto(&self, scan: Scan) -> bool {
+        self.proxy && !scan.has(Scan::FORWARDED_PROTO) && self.config.scheme.is_none()
+    }
+
     /// Checks and changes the head.
     pub(super) fn treat<B>(
         &self,
@@ -140,12 +144,9 @@ impl Front {
         }
         let scan = Scan::of(request.headers());
         if !self.proxy {
-            return Ok(Treated {
-                remote: None,
-                has_envoy_headers: scan.has(Scan::ENVOY),
-            });
+            return Ok(Treated { remote: None, scan });
         }
-        head::underscores(request, scan, self.config.underscores)?;
+        head::underscores(request, self.config.underscores)?;
         head::host(
             request,
             record.connection().map(|connection| &**connection),
@@ -154,10 +155,7 @@ impl Front {
         head::path(request, &self.config)?;
         head::connection(request, scan)?;
         let remote = forwarded::treat(self, request, scan, record, internal_only);
-        Ok(Treated {
-            remote,
-            has_envoy_headers: scan.has(Scan::ENVOY),
-        })
+        Ok(Treated { remote, scan })
     }
 }
 

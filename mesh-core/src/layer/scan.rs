@@ -4,31 +4,44 @@ use http::HeaderMap;
 
 /// Which groups of headers a head has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Scan(u8);
+pub struct Scan(u16);
 
 impl Scan {
     /// `x-envoy-*`.
-    pub(super) const ENVOY: u8 = 1;
+    pub(crate) const ENVOY: u16 = 1;
     /// Headers of the connection.
-    pub(super) const CONNECTION: u8 = 1 << 1;
-    /// A name with `_`.
-    pub(super) const UNDERSCORE: u8 = 1 << 2;
+    pub(crate) const CONNECTION: u16 = 1 << 1;
+    /// `x-forwarded-for`.
+    pub(crate) const FORWARDED_FOR: u16 = 1 << 2;
     /// `upgrade`.
-    pub(super) const UPGRADE: u8 = 1 << 3;
+    pub(crate) const UPGRADE: u16 = 1 << 3;
     /// `te`.
-    pub(super) const TE: u8 = 1 << 4;
+    pub(crate) const TE: u16 = 1 << 4;
     /// `x-forwarded-client-cert`.
-    pub(super) const CLIENT_CERT: u8 = 1 << 5;
+    pub(crate) const CLIENT_CERT: u16 = 1 << 5;
     /// `expect`.
-    pub(super) const EXPECT: u8 = 1 << 6;
+    pub(crate) const EXPECT: u16 = 1 << 6;
+    /// `x-forwarded-proto`.
+    pub(crate) const FORWARDED_PROTO: u16 = 1 << 7;
+    /// `x-request-id`.
+    pub(crate) const REQUEST_ID: u16 = 1 << 8;
+    /// `grpc-timeout`.
+    pub(crate) const GRPC_TIMEOUT: u16 = 1 << 9;
 
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    /// Of a head that was not looked at: it may have everything.
+    pub const UNKNOWN: Self = Self(u16::MAX);
+
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
         let mut bits = 0;
         for name in headers.keys() {
             let name = name.as_str();
             bits |= match name.as_bytes()[0] {
                 b'x' if name.starts_with("x-envoy-") => Self::ENVOY,
+                b'x' if name == "x-request-id" => Self::REQUEST_ID,
+                b'x' if name == "x-forwarded-for" => Self::FORWARDED_FOR,
+                b'x' if name == "x-forwarded-proto" => Self::FORWARDED_PROTO,
                 b'x' if name == "x-forwarded-client-cert" => Self::CLIENT_CERT,
+                b'g' if name == "grpc-timeout" => Self::GRPC_TIMEOUT,
                 b'c' if name == "connection" => Self::CONNECTION,
                 b'e' if name == "expect" => Self::EXPECT,
                 b'k' if name == "keep-alive" => Self::CONNECTION,
@@ -39,14 +52,11 @@ impl Scan {
                 b't' if name == "te" => Self::TE,
                 _ => 0,
             };
-            if memchr::memchr(b'_', name.as_bytes()).is_some() {
-                bits |= Self::UNDERSCORE;
-            }
         }
         Self(bits)
     }
 
-    pub(super) fn has(self, bits: u8) -> bool {
+    pub(crate) fn has(self, bits: u16) -> bool {
         self.0 & bits != 0
     }
 }
