@@ -199,6 +199,8 @@ kinds! {
     HeaderTimeout => 408, 4, None, "request_header_timeout", "request header timeout", true;
     /// The client went away.
     DownstreamTermination => 499, 1, Some(Flag::DownstreamConnectionTermination), "downstream_remote_disconnect", "", true;
+    /// The client reset its stream.
+    DownstreamReset => 499, 1, Some(Flag::DownstreamRemoteReset), "http2.remote_reset", "", true;
     /// The client broke the protocol.
     DownstreamProtocol => 400, 3, Some(Flag::DownstreamProtocolError), "http1.codec_error", "Bad Request", true;
     /// The request has a transfer coding other than chunked.

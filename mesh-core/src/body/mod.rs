@@ -12,6 +12,8 @@ mod watched;
 
 use bytes::Bytes;
 
+#[cfg(feature = "net")]
+pub(crate) use self::response::Tunnel;
 pub use self::{
     replay::{Replay, ReplayEnd},
     request::RequestBody,

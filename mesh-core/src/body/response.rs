@@ -51,6 +51,18 @@ struct Rare {
     ends: Option<Ends>,
 }
 
+/// What an upgraded exchange takes over from the body.
+#[cfg(feature = "net")]
+pub(crate) struct Tunnel {
+    pub(crate) ends: Ends,
+    pub(crate) limits: Option<Recycled<Limits>>,
+    /// Longest life of the upstream stream.
+    pub(crate) life: Option<Deadline>,
+    /// Places in the cluster's limits.
+    pub(crate) attempt: Option<Attempt>,
+    pub(crate) retry: Option<Permit>,
+}
+
 /// Completes the record of a request at the end of the response body, or when the body is dropped.
 #[derive(Debug)]
 pub struct Guard {
@@ -209,16 +221,17 @@ impl<U> ResponseBody<U> {
         self.rare().ends = Some(ends);
     }
 
-    /// Takes them.
+    /// Takes them, with what limits the exchange, which goes on without this body.
     #[cfg(feature = "net")]
-    pub(crate) fn take_upgrade(&mut self) -> Option<Ends> {
-        self.rare.as_mut()?.ends.take()
-    }
-
-    /// Takes the place in the limits out, for an exchange that goes on without this body.
-    #[cfg(feature = "net")]
-    pub(crate) fn take_attempt(&mut self) -> Option<Attempt> {
-        self.attempt.take()
+    pub(crate) fn take_upgrade(&mut self) -> Option<Tunnel> {
+        let rare = self.rare.as_mut()?;
+        Some(Tunnel {
+            ends: rare.ends.take()?,
+            limits: self.limits.take(),
+            life: rare.life.take(),
+            attempt: self.attempt.take(),
+            retry: rare.retry.take(),
+        })
     }
 
     fn finish(&mut self, ending: Ending) {

@@ -6,7 +6,8 @@ use http::{HeaderName, HeaderValue};
 
 use super::{
     Cors, Fault, HashPolicy, HeaderMatcher, Metadata, MetadataMatcher, Mirror, Name, Origin,
-    PathTemplate, QueryMatcher, Regex, RetryPolicy, RuntimeFraction, StringMatcher,
+    PathTemplate, ProxyProtocolVersion, QueryMatcher, Regex, RetryPolicy, RuntimeFraction,
+    StringMatcher,
 };
 
 /// A table of virtual hosts (`config.route.v3.RouteConfiguration`).
@@ -582,9 +583,16 @@ pub struct Upgrade {
     /// Allowed.
     pub enabled: bool,
     /// For CONNECT: the proxy ends it and sends the payload on as TCP (`connect_config`).
-    pub terminate_connect: bool,
-    /// POST may be ended so too (`connect_config.allow_post`).
+    pub connect: Option<ConnectConfig>,
+}
+
+/// How a CONNECT request ends here (`UpgradeConfig.ConnectConfig`): its payload goes on as raw TCP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectConfig {
+    /// A POST request may end so too.
     pub allow_post: bool,
+    /// The upstream connection begins with a PROXY protocol header of this version.
+    pub proxy_protocol: Option<ProxyProtocolVersion>,
 }
 
 /// A filter's settings for one route, virtual host, table or arm (`typed_per_filter_config`).

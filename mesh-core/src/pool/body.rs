@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::error;
+use super::{error, tunnel::RawBody};
 use crate::Error;
 
 /// Takes back a connection at the end of an exchange.
@@ -46,8 +46,16 @@ impl Drop for Lease {
 /// A response body. Gives its connection back to the pool when it ends, and has it closed or its stream reset when it is
 /// dropped before.
 pub struct PoolBody {
-    incoming: Incoming,
+    content: Content,
     lease: Lease,
+}
+
+enum Content {
+    Http(Incoming),
+    /// A raw connection.
+    Tcp(Box<dyn RawBody>),
+    /// Nothing: what follows is a tunnel.
+    None,
 }
 
 impl PoolBody {
@@ -56,14 +64,24 @@ impl PoolBody {
         if incoming.is_end_stream() {
             lease.finish();
         }
-        Self { incoming, lease }
+        Self {
+            content: Content::Http(incoming),
+            lease,
+        }
     }
 
-    /// The body of an upgrade: its connection serves no other request.
-    pub(super) fn upgraded(incoming: Incoming, lease: Lease) -> Self {
-        drop(lease);
+    /// No body: the exchange goes on as a tunnel.
+    pub(super) fn empty() -> Self {
         Self {
-            incoming,
+            content: Content::None,
+            lease: Lease(None),
+        }
+    }
+
+    /// What comes over a raw connection.
+    pub(super) fn tcp(raw: Box<dyn RawBody>) -> Self {
+        Self {
+            content: Content::Tcp(raw),
             lease: Lease(None),
         }
     }
@@ -78,11 +96,16 @@ impl Body for PoolBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
-        let frame = std::task::ready!(Pin::new(&mut this.incoming).poll_frame(cx));
+        let incoming = match &mut this.content {
+            Content::Http(incoming) => incoming,
+            Content::Tcp(raw) => return raw.poll_frame(cx),
+            Content::None => return Poll::Ready(None),
+        };
+        let frame = std::task::ready!(Pin::new(&mut *incoming).poll_frame(cx));
         match &frame {
             None => this.lease.finish(),
             // Nor does it poll for the end after the last sized frame.
-            Some(Ok(frame)) if frame.is_trailers() || this.incoming.is_end_stream() => {
+            Some(Ok(frame)) if frame.is_trailers() || incoming.is_end_stream() => {
                 this.lease.finish();
             }
             Some(_) => {}
@@ -91,11 +114,19 @@ impl Body for PoolBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match &self.content {
+            Content::Http(incoming) => incoming.is_end_stream(),
+            Content::Tcp(_) => false,
+            Content::None => true,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.content {
+            Content::Http(incoming) => incoming.size_hint(),
+            Content::Tcp(_) => SizeHint::default(),
+            Content::None => SizeHint::with_exact(0),
+        }
     }
 }
 

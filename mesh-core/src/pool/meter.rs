@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::Protocol;
 use crate::{
     cluster::{Cluster, Endpoint, Permit},
-    transport::Target,
+    transport::{Io, Target},
 };
 
 /// A counted connection.
@@ -25,13 +25,19 @@ pub struct Metered<I> {
 }
 
 impl<I> Metered<I> {
-    pub(super) fn new(io: I, target: &Target, protocol: Protocol, permit: Option<Permit>) -> Self {
+    pub(super) fn new(
+        io: I,
+        target: &Target,
+        protocol: Option<Protocol>,
+        permit: Option<Permit>,
+    ) -> Self {
         let (stats, endpoint) = (target.cluster.stats(), target.endpoint.stats());
         stats.upstream_cx_total.add(1);
         stats.upstream_cx_active.add(1);
         match protocol {
-            Protocol::Http1 => stats.upstream_cx_http1_total.add(1),
-            Protocol::Http2 => stats.upstream_cx_http2_total.add(1),
+            Some(Protocol::Http1) => stats.upstream_cx_http1_total.add(1),
+            Some(Protocol::Http2) => stats.upstream_cx_http2_total.add(1),
+            None => {}
         }
         endpoint.cx_total.add(1);
         endpoint.cx_active.add(1);
@@ -64,6 +70,8 @@ impl<I> Drop for Metered<I> {
         }
     }
 }
+
+impl<I: Io> Io for Metered<I> {}
 
 impl<I: AsyncRead + Unpin> AsyncRead for Metered<I> {
     fn poll_read(

@@ -13,6 +13,7 @@ mod prepare;
 mod sending;
 mod service;
 mod task;
+mod tunnel;
 
 use std::{fmt, sync::Arc};
 
@@ -25,7 +26,7 @@ pub use self::{
 };
 use crate::{
     cluster::{Cluster, Endpoint},
-    model::Priority,
+    model::{ConnectConfig, Priority},
     transport::{ConnInfo, TokioExec},
 };
 
@@ -43,6 +44,8 @@ pub struct Outgoing<B> {
     /// The downstream connection. Only needed where the cluster's transport writes a PROXY protocol header: then upstream
     /// connections are not shared between downstream connections. Without it such a header says that nothing is known.
     pub downstream: Option<Arc<ConnInfo>>,
+    /// The request ends here: its payload goes on as raw TCP, and the answer is 200 as soon as there is a connection.
+    pub connect: Option<ConnectConfig>,
 }
 
 /// Upstream connections. Cloning shares.

@@ -1,8 +1,8 @@
 //! Writes a request in the form that the protocol of its connection asks for.
 
 use http::{
-    Method, Request, Uri, Version,
-    header::{CONNECTION, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE},
+    HeaderValue, Method, Request, Uri, Version,
+    header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE},
     uri::{Authority, PathAndQuery, Scheme},
 };
 
@@ -11,25 +11,53 @@ use hyper::ext::Protocol as ConnectProtocol;
 use super::Protocol;
 use crate::{Error, Kind, scratch};
 
-/// Authority and target move to where `protocol` wants them.
-pub(super) fn prepare<B>(request: &mut Request<B>, protocol: Protocol) -> Result<(), Error> {
+/// Authority and target move to where `protocol` wants them. Returns what an HTTP/2 request asks to be upgraded to.
+pub(super) fn prepare<B>(
+    request: &mut Request<B>,
+    protocol: Protocol,
+) -> Result<Option<Box<HeaderValue>>, Error> {
     match protocol {
-        Protocol::Http1 => to_http1(request),
-        Protocol::Http2 => to_http2(request),
+        Protocol::Http1 => to_http1(request).map(|()| None),
+        Protocol::Http2 => {
+            let upgrade = to_extended_connect(request)?;
+            to_http2(request).map(|()| upgrade)
+        }
     }
+}
+
+/// RFC 8441: an upgrade of HTTP/1.1 is a CONNECT with `:protocol` in HTTP/2.
+fn to_extended_connect<B>(request: &mut Request<B>) -> Result<Option<Box<HeaderValue>>, Error> {
+    let headers = request.headers_mut();
+    if !headers.contains_key(UPGRADE) || !headers.contains_key(CONNECTION) {
+        return Ok(None);
+    }
+    let Some(kind) = headers.remove(UPGRADE) else {
+        return Ok(None);
+    };
+    headers.remove(CONTENT_LENGTH);
+    let name = kind.to_str().map_err(|_| Kind::DownstreamProtocol)?;
+    let protocol = ConnectProtocol::from(name);
+    request.extensions_mut().insert(protocol);
+    *request.method_mut() = Method::CONNECT;
+    Ok(Some(Box::new(kind)))
 }
 
 /// RFC 9112 section 3.2: origin form with `host`, authority form for CONNECT.
 fn to_http1<B>(request: &mut Request<B>) -> Result<(), Error> {
     *request.version_mut() = Version::HTTP_11;
-    if request.uri().authority().is_none() || *request.method() == Method::CONNECT {
+    if request.uri().authority().is_none() {
         return Ok(());
     }
+    let connect = *request.method() == Method::CONNECT;
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
     let authority = parts.authority.take().ok_or(Kind::Internal)?;
     let host =
         scratch::header_value(authority.as_str().as_bytes()).ok_or(Kind::DownstreamProtocol)?;
     request.headers_mut().insert(HOST, host);
+    if connect {
+        *request.uri_mut() = Uri::from(authority);
+        return Ok(());
+    }
     let path = parts
         .path_and_query
         .unwrap_or_else(|| PathAndQuery::from_static("/"));

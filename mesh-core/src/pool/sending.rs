@@ -10,7 +10,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Request, Response, StatusCode, Version, header::CONNECTION};
+use http::{
+    HeaderValue, Request, Response, StatusCode, Version,
+    header::{CONNECTION, UPGRADE},
+};
 use http_body::Body;
 use hyper::{body::Incoming, client::conn::TrySendError};
 use pin_project_lite::pin_project;
@@ -22,7 +25,11 @@ use super::{
     error,
     host::Key,
 };
-use crate::{Error, transport::Target};
+use crate::{
+    Error,
+    model::ConnectConfig,
+    transport::{Switched, Target, UpstreamKind},
+};
 
 /// A future of hyper's answer to a request.
 pub(super) trait Exchange<B>:
@@ -48,6 +55,10 @@ pub(super) struct Ask {
     pub(super) whole: bool,
     /// Its method is CONNECT.
     pub(super) connect: bool,
+    /// What it asks to be upgraded to, where HTTP/2 says so in the form of CONNECT.
+    pub(super) upgrade: Option<Box<HeaderValue>>,
+    /// It ends here, and its payload goes on as TCP.
+    pub(super) ends_here: Option<ConnectConfig>,
 }
 
 pin_project! {
@@ -158,7 +169,7 @@ where
                     let held = held.take().expect(ONCE);
                     let mut failed = match result {
                         Ok(response) => {
-                            return Poll::Ready(Ok(finish(response, held, this.ask.connect)));
+                            return Poll::Ready(Ok(finish(response, held, this.ask)));
                         }
                         Err(failed) => failed,
                     };
@@ -220,25 +231,53 @@ impl<B: Send + 'static> Drop for Held<B> {
     }
 }
 
-/// Puts the lease into the body. After an upgrade the connection never comes back, so the lease ends here.
+/// Puts the lease into the body, unless the exchange goes on as a tunnel.
 pub(super) fn finish<B: Send + 'static>(
     response: Response<Incoming>,
     held: Held<B>,
-    connect: bool,
+    ask: &mut Ask,
 ) -> Response<PoolBody> {
     if matches!(held.conn().sender, Sender::Http1(_)) && is_last(&response) {
         held.conn().last_exchange();
     }
-    let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS
-        || connect && response.status().is_success();
+    let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS
+        || ask.connect && response.status().is_success();
     let lease = held.into_lease();
-    response.map(|body| {
-        if upgraded {
-            PoolBody::upgraded(body, lease)
-        } else {
-            PoolBody::new(body, lease)
-        }
-    })
+    if switched {
+        return switch(response, lease, ask.upgrade.take());
+    }
+    response.map(|body| PoolBody::new(body, lease))
+}
+
+/// The answer to an upgrade in the form of HTTP/1.1, whatever the upstream speaks, and what its tunnel must know.
+fn switch(
+    mut response: Response<Incoming>,
+    lease: Lease,
+    upgrade: Option<Box<HeaderValue>>,
+) -> Response<PoolBody> {
+    let http2 = response.version() == Version::HTTP_2;
+    if let Some(kind) = upgrade
+        && http2
+    {
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, *kind);
+    }
+    let switched = if http2 {
+        // The stream counts as long as the tunnel lives.
+        Switched::hyper(UpstreamKind::Http2, Some(Box::new(lease)))
+    } else {
+        // An HTTP/1 connection never comes back, so its lease ends here.
+        drop(lease);
+        let kind = match response.status() {
+            StatusCode::SWITCHING_PROTOCOLS => UpstreamKind::Http1Upgrade,
+            _ => UpstreamKind::Http1Connect,
+        };
+        Switched::hyper(kind, None)
+    };
+    response.extensions_mut().insert(switched);
+    response.map(|_| PoolBody::empty())
 }
 
 /// Whether the upstream closes the connection after this response (RFC 9112 section 9.3).

@@ -109,10 +109,12 @@ where
             endpoint,
             priority,
             downstream,
+            connect: ends_here,
         } = outgoing;
         let mut target = Target::new(cluster, endpoint);
-        let exclusive =
-            downstream.filter(|_| matches!(target.transport(), TransportSocket::ProxyProtocol(..)));
+        let exclusive = downstream.filter(|_| {
+            ends_here.is_some() || matches!(target.transport(), TransportSocket::ProxyProtocol(..))
+        });
         let protocol = protocol(target.cluster.config().protocol, request.version());
         let key = Key {
             thread: thread(),
@@ -123,17 +125,25 @@ where
             downstream: exclusive.as_ref().map_or(0, |conn| conn.id),
         };
         target.downstream = exclusive;
-        let prepared = prepare(&mut request, protocol);
+        let (prepared, upgrade) = match prepare(&mut request, protocol) {
+            Ok(upgrade) => (Ok(()), upgrade),
+            Err(error) => (Err(error), None),
+        };
         let ask = Ask {
             target,
             whole: request.body().is_end_stream(),
             connect: *request.method() == Method::CONNECT,
+            upgrade,
+            ends_here,
         };
         let steps = Steps {
             exchange: exchange::<B>,
             resume: Self::resume,
         };
-        let state = match prepared.map(|()| self.shared.hosts.take(&key)) {
+        let state = match prepared.map(|()| match ends_here {
+            None => self.shared.hosts.take(&key),
+            Some(_) => None,
+        }) {
             Ok(Some(conn)) => State::begin(conn, ask.whole, request, exchange::<B>),
             Ok(None) => State::Resumed {
                 resumed: Box::pin(self.clone().resume(ask.clone(), key, request, 0)),
@@ -146,11 +156,14 @@ where
     /// Sends a request for which no kept connection was there, or of which `unsent` turned out to be gone.
     async fn resume(
         self,
-        ask: Ask,
+        mut ask: Ask,
         key: Key,
         mut request: Request<B>,
         mut unsent: u32,
     ) -> Result<Response<PoolBody>, Error> {
+        if let Some(config) = ask.ends_here {
+            return Box::pin(self.tunnel(request, ask.target, key.priority, config)).await;
+        }
         loop {
             let fresh = unsent == MAX_UNSENT;
             let kept = if fresh {
@@ -169,7 +182,7 @@ where
                 std::future::poll_fn(|cx| held.conn().poll_settled(cx)).await;
             }
             match exchange(held.conn(), request).await {
-                Ok(response) => return Ok(finish(response, held, ask.connect)),
+                Ok(response) => return Ok(finish(response, held, &mut ask)),
                 Err(mut failed) => match failed.take_message() {
                     Some(message) if unsent < MAX_UNSENT => {
                         unsent += 1;
@@ -220,7 +233,7 @@ where
 }
 
 /// A place for a connection in the limits of the cluster and of the endpoint.
-fn permit(target: &Target, priority: Priority) -> Option<Permit> {
+pub(super) fn permit(target: &Target, priority: Priority) -> Option<Permit> {
     let max = target.cluster.config().per_host_max_connections;
     let open = target.endpoint.stats().cx_active.get();
     let permit = match max {
@@ -234,10 +247,10 @@ fn permit(target: &Target, priority: Priority) -> Option<Permit> {
 }
 
 /// A request that waits for a connection, as statistics see it.
-struct Pending<'a>(&'a ClusterStats);
+pub(super) struct Pending<'a>(&'a ClusterStats);
 
 impl<'a> Pending<'a> {
-    fn begin(stats: &'a ClusterStats) -> Self {
+    pub(super) fn begin(stats: &'a ClusterStats) -> Self {
         stats.upstream_rq_pending_total.add(1);
         stats.upstream_rq_pending_active.add(1);
         Self(stats)

@@ -56,17 +56,35 @@ where
             Ok(conn)
         }
         Err(error) => {
-            let stats = target.cluster.stats();
-            stats.upstream_cx_connect_fail.add(1);
-            if error.kind() == Kind::ConnectTimeout {
-                stats.upstream_cx_connect_timeout.add(1);
-            }
-            target.endpoint.stats().cx_connect_fail.add(1);
+            count_failure(target, error.kind());
             progress.failure = Some(error.kind());
             drop(progress);
             shared.hosts.forget(&host);
             Err(error)
         }
+    }
+}
+
+/// Counts a connection that could not be made.
+pub(super) fn count_failure(target: &Target, kind: Kind) {
+    let stats = target.cluster.stats();
+    stats.upstream_cx_connect_fail.add(1);
+    if kind == Kind::ConnectTimeout {
+        stats.upstream_cx_connect_timeout.add(1);
+    }
+    target.endpoint.stats().cx_connect_fail.add(1);
+}
+
+/// A socket, within the cluster's connect timeout.
+pub(super) async fn dial<C: Connector>(connector: &C, target: &Target) -> Result<C::Io, Error> {
+    match tokio::time::timeout(target.timeout(), connector.connect(target)).await {
+        Ok(Ok(io)) => Ok(io),
+        // The sentence names the cluster that wants what is not there, so it is shown to the client.
+        Ok(Err(error)) if error.kind() == Kind::FailClosed => {
+            Err(Error::detailed(Kind::FailClosed, error.to_string()))
+        }
+        Ok(Err(error)) => Err(Error::caused_by(error.kind(), error)),
+        Err(_) => Err(Kind::ConnectTimeout.into()),
     }
 }
 
@@ -99,16 +117,8 @@ where
     X: PoolExec<C::Io, B>,
 {
     let config = target.cluster.config();
-    let io = match tokio::time::timeout(target.timeout(), shared.connector.connect(target)).await {
-        Ok(Ok(io)) => io,
-        // The sentence names the cluster that wants what is not there, so it is shown to the client.
-        Ok(Err(error)) if error.kind() == Kind::FailClosed => {
-            return Err(Error::detailed(Kind::FailClosed, error.to_string()));
-        }
-        Ok(Err(error)) => return Err(Error::caused_by(error.kind(), error)),
-        Err(_) => return Err(Kind::ConnectTimeout.into()),
-    };
-    let io = TokioIo::new(Metered::new(io, target, host.key.protocol, permit));
+    let io = dial(&shared.connector, target).await?;
+    let io = TokioIo::new(Metered::new(io, target, Some(host.key.protocol), permit));
     let limits = ConnLimits {
         max_streams: config.http2.max_concurrent_streams.unwrap_or(u32::MAX),
         max_requests: config

@@ -135,7 +135,8 @@ where
     }
 
     fn lend(&mut self, io: RawOf<F>, http2: bool) -> Socket<F> {
-        let (lent, back) = Lent::new(io, self.conn.link.clone(), http2);
+        let conn = self.conn.accepted.conn.clone();
+        let (lent, back) = Lent::new(io, self.conn.link.clone(), conn, http2);
         self.back = Some(back);
         TokioIo::new(lent)
     }
@@ -245,7 +246,7 @@ where
                     if !back.is_returned() {
                         return Poll::Pending;
                     }
-                    self.conn.stats.downstream_cx_upgrades_active.sub(1);
+                    self.conn.upgrade_ended();
                     self.codec = Codec::Over;
                     continue;
                 }
@@ -415,11 +416,12 @@ where
     }
 
     fn abort(&mut self) -> End<RawOf<F>> {
+        self.conn.accepted.conn.set_gone();
         if let (Codec::Upgraded, Some(back)) = (&self.codec, &self.back) {
             back.abort();
-            self.conn.stats.downstream_cx_upgrades_active.sub(1);
+            self.conn.upgrade_ended();
         }
-        self.active_requests(false);
+        self.active_requests(self.conn.link.active(), false);
         self.take_io();
         End::Closed
     }
@@ -428,7 +430,7 @@ where
     fn ended(&mut self, result: hyper::Result<()>) -> Option<End<RawOf<F>>> {
         let http1 = matches!(self.codec, Codec::Http1(_));
         let remote = self.conn.link.is_eof();
-        self.active_requests(remote || result.is_err());
+        let active = self.conn.link.active();
         let broken = match &result {
             Ok(()) => false,
             Err(error) => self.broke(error, http1),
@@ -438,10 +440,10 @@ where
             let back = self.back.as_ref()?;
             back.upgrade();
             self.codec = Codec::Upgraded;
-            self.conn.stats.downstream_cx_upgrades_total.add(1);
-            self.conn.stats.downstream_cx_upgrades_active.add(1);
+            self.conn.upgrade_begins();
             return None;
         }
+        self.active_requests(active, remote || result.is_err());
         let local = !remote && (result.is_ok() || broken);
         let by = if local {
             &self.conn.stats.downstream_cx_destroy_local
@@ -465,8 +467,8 @@ where
         }
     }
 
-    fn active_requests(&self, remote: bool) {
-        if self.conn.link.active() == 0 {
+    fn active_requests(&self, active: u32, remote: bool) {
+        if active == 0 {
             return;
         }
         let stats = &self.conn.stats;
@@ -485,7 +487,7 @@ impl<F: Factory, X> Drop for HttpTask<F, X> {
         match &self.codec {
             Codec::Http1(_) => stats.downstream_cx_http1_active.sub(1),
             Codec::Http2(_) => stats.downstream_cx_http2_active.sub(1),
-            Codec::Upgraded => stats.downstream_cx_upgrades_active.sub(1),
+            Codec::Upgraded => self.conn.upgrade_ended(),
             Codec::Sniff { .. } | Codec::Over => {}
         }
         let lived = listener::now().saturating_duration_since(self.conn.accepted.conn.started);

@@ -16,7 +16,7 @@ use super::{
     frames::{Frames, Tally},
     link::{Command, Link},
 };
-use crate::transport::{Io, Prefixed};
+use crate::transport::{ConnInfo, Io, Prefixed};
 
 /// The socket as a codec or an upgraded stream has it.
 #[derive(Debug)]
@@ -24,6 +24,7 @@ pub(super) struct Lent<I> {
     /// Taken on drop only.
     io: Option<Prefixed<I>>,
     link: Arc<Link>,
+    conn: Arc<ConnInfo>,
     back: Arc<Back<I>>,
     /// HTTP/2 only.
     frames: Option<Box<Frames>>,
@@ -66,7 +67,12 @@ impl<I> Back<I> {
 
 impl<I> Lent<I> {
     /// `http2`: the frames are followed.
-    pub(super) fn new(io: Prefixed<I>, link: Arc<Link>, http2: bool) -> (Self, Arc<Back<I>>) {
+    pub(super) fn new(
+        io: Prefixed<I>,
+        link: Arc<Link>,
+        conn: Arc<ConnInfo>,
+        http2: bool,
+    ) -> (Self, Arc<Back<I>>) {
         let back = Arc::new(Back {
             io: Mutex::default(),
             returned: AtomicBool::new(false),
@@ -77,6 +83,7 @@ impl<I> Lent<I> {
         let lent = Self {
             io: Some(io),
             link,
+            conn,
             back: back.clone(),
             frames: http2.then(|| Box::new(Frames::new())),
         };
@@ -95,16 +102,20 @@ impl<I> Lent<I> {
         result: Poll<io::Result<usize>>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(count)) = &result {
-            self.link.wrote(*count);
-            if let Some(frames) = &mut self.frames {
-                let mut left = *count;
-                for buf in bufs {
-                    let taken = left.min(buf.len());
-                    frames.wrote(&buf[..taken], &self.back.tally);
-                    left -= taken;
+        match &result {
+            Poll::Ready(Err(_)) => self.conn.set_gone(),
+            Poll::Ready(Ok(count)) => {
+                self.link.wrote(*count);
+                if let Some(frames) = &mut self.frames {
+                    let mut left = *count;
+                    for buf in bufs {
+                        let taken = left.min(buf.len());
+                        frames.wrote(&buf[..taken], &self.back.tally);
+                        left -= taken;
+                    }
                 }
             }
+            Poll::Pending => {}
         }
         result
     }
@@ -146,12 +157,18 @@ impl<I: AsyncRead + Unpin> AsyncRead for Lent<I> {
             this.check_abort(cx)?;
         }
         let before = buf.filled().len();
-        ready!(this.io().poll_read(cx, buf))?;
-        this.link.read(buf.filled().len() - before);
-        if let Some(frames) = &mut this.frames {
-            frames.read(&buf.filled()[before..], &this.back.tally);
+        let result = ready!(this.io().poll_read(cx, buf));
+        let read = &buf.filled()[before..];
+        if result.is_err() || read.is_empty() {
+            this.conn.set_gone();
         }
-        Poll::Ready(Ok(()))
+        if result.is_ok() {
+            this.link.read(read.len());
+            if let Some(frames) = &mut this.frames {
+                frames.read(read, &this.back.tally);
+            }
+        }
+        Poll::Ready(result)
     }
 }
 

@@ -5,17 +5,20 @@ use std::{
     cell::RefCell,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
     task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Request, Response, StatusCode, Version,
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{self, HOST},
 };
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+use hyper::{body::Incoming, upgrade::OnUpgrade};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
@@ -24,6 +27,7 @@ use crate::{
     BoxError, Kind,
     model::{HttpConnectionManager, Network},
     telemetry::record::{Ending, Record},
+    transport::{Ticket, Watch},
 };
 
 /// What the task, the service and the bodies of one HTTP connection share.
@@ -32,6 +36,8 @@ pub(super) struct HttpConn {
     pub(super) stats: Arc<HttpStats>,
     pub(super) accepted: Accepted,
     pub(super) handle: ListenerHandle,
+    /// A layer counts upgrades.
+    pub(super) counts_upgrades: AtomicBool,
 }
 
 impl HttpConn {
@@ -94,6 +100,31 @@ impl HttpConn {
         InFlight {
             conn: self.clone(),
             http2: version == Version::HTTP_2,
+            upgrade: None,
+        }
+    }
+
+    /// A request is no longer in flight.
+    fn ended(&self, http2: bool) {
+        self.stats.downstream_rq_active.sub(1);
+        // The streams of HTTP/2 end in tasks of their own, and the connection's task has to notice that it is idle.
+        if self.link.end() && http2 {
+            self.link.wake();
+        }
+    }
+
+    /// The codec gave its socket away. Counted here only where no layer counts upgrades.
+    pub(super) fn upgrade_begins(&self) {
+        if !self.counts_upgrades.load(Ordering::Relaxed) {
+            self.stats.downstream_cx_upgrades_total.add(1);
+            self.stats.downstream_cx_upgrades_active.add(1);
+        }
+    }
+
+    /// The socket came back.
+    pub(super) fn upgrade_ended(&self) {
+        if !self.counts_upgrades.load(Ordering::Relaxed) {
+            self.stats.downstream_cx_upgrades_active.sub(1);
         }
     }
 }
@@ -114,15 +145,72 @@ fn details(rejected: &Rejected) -> Cow<'static, str> {
 struct InFlight {
     conn: Arc<HttpConn>,
     http2: bool,
+    /// What may become a tunnel is in flight until the last holder of its ticket is gone.
+    upgrade: Option<Arc<Upgrade>>,
+}
+
+impl InFlight {
+    /// Whether the client asked for an upgrade and did not get it. What it sent with the request must not be read as another.
+    fn is_refused<B>(&self, response: &Response<B>) -> bool {
+        let Some(upgrade) = &self.upgrade else {
+            return false;
+        };
+        let agreed = match upgrade.connect {
+            true => response.status().is_success(),
+            false => response.status() == StatusCode::SWITCHING_PROTOCOLS,
+        };
+        upgrade.state.load(Ordering::Relaxed) != UNKNOWN && !agreed
+    }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.conn.stats.downstream_rq_active.sub(1);
-        // The streams of HTTP/2 end in tasks of their own, and the connection's task has to notice that it is idle.
-        if self.conn.link.end() && self.http2 {
-            self.conn.link.wake();
+        if self.upgrade.is_none() {
+            self.conn.ended(self.http2);
         }
+    }
+}
+
+/// A request that asks for an upgrade, as statistics see it.
+struct Upgrade {
+    conn: Arc<HttpConn>,
+    connect: bool,
+    http2: bool,
+    state: AtomicU8,
+}
+
+/// No layer has looked at it.
+const UNKNOWN: u8 = 0;
+/// It is an upgrade, and not counted.
+const ASKED: u8 = 1;
+/// It counts.
+const ALLOWED: u8 = 2;
+
+impl Watch for Upgrade {
+    fn asked(&self) {
+        self.state.store(ASKED, Ordering::Relaxed);
+    }
+
+    fn allowed(&self) {
+        if self.state.swap(ALLOWED, Ordering::Relaxed) != ALLOWED {
+            self.conn.counts_upgrades.store(true, Ordering::Relaxed);
+            self.conn.stats.downstream_cx_upgrades_total.add(1);
+            self.conn.stats.downstream_cx_upgrades_active.add(1);
+        }
+    }
+
+    fn refused(&self) {
+        self.asked();
+        self.conn.stats.downstream_rq_ws_on_non_ws_route.add(1);
+    }
+}
+
+impl Drop for Upgrade {
+    fn drop(&mut self) {
+        if *self.state.get_mut() == ALLOWED {
+            self.conn.stats.downstream_cx_upgrades_active.sub(1);
+        }
+        self.conn.ended(self.http2);
     }
 }
 
@@ -235,7 +323,19 @@ where
                 in_flight: None,
             };
         }
-        let in_flight = Some(self.conn.begin(request.version()));
+        let mut in_flight = self.conn.begin(request.version());
+        // The codec leaves this where there may be an upgrade, and nowhere else.
+        if request.extensions().get::<OnUpgrade>().is_some() {
+            let upgrade = Arc::new(Upgrade {
+                conn: self.conn.clone(),
+                connect: *request.method() == Method::CONNECT,
+                http2: in_flight.http2,
+                state: AtomicU8::new(UNKNOWN),
+            });
+            in_flight.upgrade = Some(upgrade.clone());
+            request.extensions_mut().insert(Ticket(upgrade));
+        }
+        let in_flight = Some(in_flight);
         let mut service = self.service.borrow_mut();
         let mut cx = Context::from_waker(Waker::noop());
         let state = match service.poll_ready(&mut cx) {
@@ -316,7 +416,7 @@ where
 fn served<B>(mut response: Response<B>, in_flight: Option<InFlight>) -> Response<ServedBody<B>> {
     if let Some(in_flight) = &in_flight
         && !in_flight.http2
-        && in_flight.conn.link.is_closing()
+        && (in_flight.conn.link.is_closing() || in_flight.is_refused(&response))
         && response.status() != StatusCode::SWITCHING_PROTOCOLS
     {
         response

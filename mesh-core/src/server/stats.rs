@@ -67,9 +67,9 @@ stats! {
         downstream_cx_http2_total,
         /// HTTP/2 connections open (gauge).
         downstream_cx_http2_active,
-        /// Connections that were upgraded.
+        /// Upgrades that were allowed, CONNECT included.
         downstream_cx_upgrades_total,
-        /// Upgraded connections open (gauge).
+        /// Those that go on (gauge).
         downstream_cx_upgrades_active,
         /// Connections that ended.
         downstream_cx_destroy,
@@ -101,6 +101,8 @@ stats! {
         downstream_cx_drain_close,
         /// Requests in flight (gauge).
         downstream_rq_active,
+        /// Upgrades that neither route nor listener allows.
+        downstream_rq_ws_on_non_ws_route,
         /// Requests whose head is too large.
         downstream_rq_too_large,
         /// Requests whose head did not come in time.

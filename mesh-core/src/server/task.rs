@@ -214,6 +214,7 @@ where
                     stats: stats.clone(),
                     accepted,
                     handle: self.open.handle.clone(),
+                    counts_upgrades: Default::default(),
                 };
                 Phase::Http(Box::new(HttpTask::new(
                     io,

@@ -1,5 +1,8 @@
 //! Real requests through the whole stack: hyper server, pool, loopback.
 
+#[cfg(feature = "server")]
+mod upgrades;
+
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
@@ -311,8 +314,7 @@ fn upgrading(address: SocketAddr) -> Arc<Http> {
         upgrades: vec![model::Upgrade {
             kind: "websocket".into(),
             enabled: true,
-            terminate_connect: false,
-            allow_post: false,
+            connect: None,
         }],
         ..Default::default()
     };

@@ -1,6 +1,5 @@
 //! The TCP proxy: bytes between a downstream connection and an endpoint of a cluster.
 
-mod copy;
 mod task;
 
 use std::{sync::Arc, time::Duration};

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{TcpEnd, copy::OneWay};
+use super::TcpEnd;
 use crate::{
     Kind,
     cluster::{Attempt, AttemptOutcome, Cluster, Permit, PickKey},
@@ -20,7 +20,7 @@ use crate::{
         metrics::TcpConnection,
         record::{Ending, Record},
     },
-    transport::{ConnectError, Connector, Deadline, Io, Prefixed, Target},
+    transport::{ConnectError, Connector, Deadline, Io, OneWay, Prefixed, Target},
 };
 
 /// What the task of a TCP connection knows from its listener.

@@ -379,8 +379,8 @@ impl Record {
         copy(trailers, &wants.trailers, &mut late.trailers);
     }
 
-    /// Counts the bytes of an upgraded exchange.
-    #[cfg(feature = "net")]
+    /// Counts the bytes of a proxied connection.
+    #[cfg(feature = "server")]
     pub(crate) fn spliced(&self, received: u64, sent: u64) {
         self.request_bytes.fetch_add(received, Ordering::Relaxed);
         self.response_bytes.fetch_add(sent, Ordering::Relaxed);
@@ -445,6 +445,17 @@ impl Record {
         );
     }
 
+    /// How the client left: a stream of HTTP/2 may end alone.
+    fn left(&self, version: Version) -> Kind {
+        let connection = self.connection.as_ref();
+        if version == Version::HTTP_2 && connection.is_some_and(|connection| !connection.is_gone())
+        {
+            Kind::DownstreamReset
+        } else {
+            Kind::DownstreamTermination
+        }
+    }
+
     pub(crate) fn finish(self: Arc<Self>, ending: Ending, sink: &dyn Sink) {
         {
             let duration = self.elapsed();
@@ -453,7 +464,10 @@ impl Record {
             match ending {
                 Ending::Complete => {}
                 Ending::Broken(kind) => late.broke(kind),
-                Ending::Dropped => late.broke(Kind::DownstreamTermination),
+                Ending::Dropped => {
+                    let kind = self.left(late.version);
+                    late.broke(kind);
+                }
             }
             sink.finish(&self, &late);
             late.release();

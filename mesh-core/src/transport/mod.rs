@@ -4,6 +4,8 @@
 mod accept;
 #[cfg(feature = "net")]
 mod connect;
+#[cfg(feature = "net")]
+mod copy;
 pub mod detect;
 #[cfg(feature = "net")]
 mod exec;
@@ -14,11 +16,15 @@ pub mod proxy_protocol;
 #[cfg(feature = "net")]
 mod socket;
 #[cfg(feature = "net")]
+mod switched;
+#[cfg(feature = "net")]
 mod timer;
 
 pub use self::peer::{ConnInfo, Security};
 #[cfg(feature = "server")]
 pub(crate) use self::socket::{abstract_path, set_keepalive};
+#[cfg(feature = "server")]
+pub(crate) use self::switched::Watch;
 #[cfg(feature = "net")]
 pub use self::{
     accept::{AcceptError, Acceptor, Handshake, PlainAcceptor, Terminated},
@@ -26,4 +32,9 @@ pub use self::{
     exec::{Exec, LocalExec, TokioExec},
     io::{Io, Prefixed, Stream},
     timer::{ConnTimer, Deadline},
+};
+#[cfg(feature = "net")]
+pub(crate) use self::{
+    copy::{Failed, OneWay},
+    switched::{End, Switched, Ticket, UpstreamKind},
 };

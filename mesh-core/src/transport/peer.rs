@@ -2,7 +2,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::{Instant, SystemTime},
 };
 
@@ -37,6 +40,8 @@ pub struct ConnInfo {
     pub started_at: SystemTime,
     #[cfg(feature = "net")]
     pub(crate) timer: super::ConnTimer,
+    /// The peer has closed it, or it is being closed.
+    pub(crate) gone: Arc<AtomicBool>,
 }
 
 /// What is known of a connection's transport.
@@ -72,7 +77,18 @@ impl ConnInfo {
             started_at: SystemTime::now(),
             #[cfg(feature = "net")]
             timer: super::ConnTimer::default(),
+            gone: Arc::default(),
         }
+    }
+
+    #[cfg(feature = "server")]
+    pub(crate) fn set_gone(&self) {
+        self.gone.store(true, Ordering::Release);
+    }
+
+    /// Whether the peer has closed the connection, or it is being closed.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
     }
 
     /// The connection's timer, for deadlines of its requests.

@@ -297,8 +297,7 @@ fn upgrade(cx: &mut Context, value: &manager::UpgradeConfig) -> Option<Upgrade> 
     Some(Upgrade {
         kind: Name::from(upgrade_type.to_ascii_lowercase()),
         enabled: common::bool_of(enabled.as_ref(), true),
-        terminate_connect: false,
-        allow_post: false,
+        connect: None,
     })
 }
 

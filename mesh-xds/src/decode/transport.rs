@@ -84,23 +84,27 @@ fn proxy_protocol(
         tlv_as_pool_key,
     } = value;
     ignored!(cx; allow_unspecified_address, tlv_as_pool_key);
-    let mut version = ProxyProtocolVersion::V1;
-    if let Some(config) = config {
-        cx.field("config", |cx| {
-            let ProxyProtocolConfig {
-                version: _,
-                pass_through_tlvs,
-                added_tlvs,
-            } = config;
-            ignored!(cx; pass_through_tlvs);
-            unsupported!(cx; added_tlvs);
-            if config.version() == Version::V2 {
-                version = ProxyProtocolVersion::V2;
-            }
-        });
-    }
+    let version = config
+        .as_ref()
+        .map(|config| cx.field("config", |cx| version(cx, config)))
+        .unwrap_or_default();
     let inner = socket(cx, "transport_socket", transport_socket.as_ref());
     Some(TransportSocket::ProxyProtocol(version, Box::new(inner)))
+}
+
+/// Which header a PROXY protocol configuration asks for.
+pub(super) fn version(cx: &mut Context, value: &ProxyProtocolConfig) -> ProxyProtocolVersion {
+    let ProxyProtocolConfig {
+        version: _,
+        pass_through_tlvs,
+        added_tlvs,
+    } = value;
+    ignored!(cx; pass_through_tlvs);
+    unsupported!(cx; added_tlvs);
+    match value.version() {
+        Version::V1 => ProxyProtocolVersion::V1,
+        Version::V2 => ProxyProtocolVersion::V2,
+    }
 }
 
 fn upstream_tls(cx: &mut Context, value: &UpstreamTlsContext) -> TlsContext {

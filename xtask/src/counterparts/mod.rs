@@ -3,6 +3,7 @@
 mod clients;
 pub(crate) mod grpc;
 pub(crate) mod h2spec;
+mod plays;
 mod regex;
 mod router_socket;
 mod smuggling;
@@ -33,6 +34,7 @@ pub(crate) fn steps(summary: &mut Summary, proxy: Option<&Path>) {
     summary.step("curl", || clients::curl(&rig));
     summary.step("h2load", || clients::h2load(&rig));
     summary.step("websocket", || clients::websocket(&rig));
+    summary.step("upgrades", || plays::run(&rig, "upgrades"));
     summary.step("smuggling", || smuggling::run(&rig));
     summary.step("router-socket", || router_socket::run(&rig));
     summary.step("re2", regex::run);

@@ -3,7 +3,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use tower_service::Service;
 
 use super::{ByShadow, FixedAdmit, ResponseFuture};
@@ -12,8 +12,9 @@ use crate::{
     body::{MeshBody, RequestBody},
     cluster::{Attempt, Cluster, Omit, PickKey},
     layer::{ByRoute, Routed, mirror::Shadow},
-    model::Priority,
+    model::{ConnectConfig, Priority},
     pool::Outgoing,
+    route::Forwarding,
 };
 
 /// Admits requests to clusters.
@@ -65,8 +66,10 @@ where
             late.attempts += 1;
         }
         let life = attempt.cluster().config().max_stream_duration;
+        let connect = ends_here(request.method(), &forwarding);
         let outgoing = Outgoing {
             request,
+            connect,
             cluster: attempt.cluster().clone(),
             endpoint: attempt.endpoint().clone(),
             priority: attempt.priority(),
@@ -74,6 +77,16 @@ where
         };
         ResponseFuture::sent(self.inner.call(outgoing), attempt, Some(record), life)
     }
+}
+
+/// Whether the request ends here and its payload goes on as TCP.
+fn ends_here(method: &Method, forwarding: &Forwarding) -> Option<ConnectConfig> {
+    if *method != Method::CONNECT && *method != Method::POST {
+        return None;
+    }
+    let upgrades = &forwarding.forward().config().upgrades;
+    let config = upgrades.iter().find_map(|upgrade| upgrade.connect)?;
+    (*method == Method::CONNECT || config.allow_post).then_some(config)
 }
 
 fn attempt<B>(routed: &Routed<B>) -> Result<Attempt, Error> {
@@ -152,6 +165,7 @@ where
         endpoint: attempt.endpoint().clone(),
         priority,
         downstream: None,
+        connect: None,
     };
     ResponseFuture::sent(inner.call(outgoing), attempt, None, life)
 }

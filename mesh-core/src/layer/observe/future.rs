@@ -55,9 +55,8 @@ where
         };
         guard.see_response(&mut response);
         #[cfg(feature = "net")]
-        if let Some(ends) = response.body_mut().take_upgrade() {
-            let attempt = response.body_mut().take_attempt();
-            tokio::spawn(super::splice::run(ends, guard, attempt));
+        if let Some(tunnel) = response.body_mut().take_upgrade() {
+            super::splice::begin(&mut response, tunnel, guard);
             return Poll::Ready(Ok(response));
         }
         // Hyper drops a body that is over before it began without asking it anything.

@@ -93,7 +93,7 @@ where
                 let result = ready!(inner.poll(context));
                 #[cfg(feature = "net")]
                 if let Some(upgrade) = upgrade.take() {
-                    return Poll::Ready(result.map(|response| upgrade.answer(response)));
+                    return Poll::Ready(result.and_then(|response| upgrade.answer(response)));
                 }
                 #[cfg(not(feature = "net"))]
                 let () = *upgrade;

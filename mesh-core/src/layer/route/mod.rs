@@ -12,6 +12,8 @@ mod table;
 mod upgrade;
 
 #[cfg(feature = "net")]
+pub(crate) use self::upgrade::Asked;
+#[cfg(feature = "net")]
 pub use self::upgrade::{Ends, Upgrading};
 pub use self::{
     front::{Answer, Front},

@@ -130,6 +130,12 @@ where
                     Err((record, error)) => ResponseFuture::answer(&record, error.into()),
                 }
             }
+            #[cfg(feature = "net")]
+            Decision::Redirect(_) | Decision::DirectResponse(_)
+                if is_refused(front, &mut exchange) =>
+            {
+                ResponseFuture::answer(&exchange.record, Kind::UpgradeDenied.into())
+            }
             Decision::Redirect(redirection) => {
                 let response = {
                     let mut late = exchange.record.late();
@@ -148,9 +154,19 @@ where
                 ResponseFuture::answer(&exchange.record, Answer::Response(Box::new(response)))
             }
             // There is no application behind a proxy's routes that it could go on to.
-            _ => ResponseFuture::answer(&exchange.record, Kind::NoRoute.into()),
+            _ => {
+                #[cfg(feature = "net")]
+                super::upgrade::unrouted(&exchange.request);
+                ResponseFuture::answer(&exchange.record, Kind::NoRoute.into())
+            }
         }
     }
+}
+
+/// Whether the request asks for an upgrade that the listener does not allow, on a route that says nothing of upgrades.
+#[cfg(feature = "net")]
+fn is_refused<B>(front: &Front, exchange: &mut Exchange<B>) -> bool {
+    super::upgrade::begin(front, &mut exchange.request, &exchange.record, &[]).is_err()
 }
 
 /// A type that the route added takes the place of the default one, instead of standing beside it.
@@ -190,8 +206,10 @@ fn forward<B>(
     #[cfg(feature = "net")]
     let mut request = request;
     #[cfg(feature = "net")]
-    let upgrading = match super::upgrade::begin(front, &mut request, &forwarding, &cluster) {
-        Ok(upgrading) => upgrading.map(Box::new),
+    let rules = &forwarding.forward().config().upgrades;
+    #[cfg(feature = "net")]
+    let upgrading = match super::upgrade::begin(front, &mut request, &record, rules) {
+        Ok(upgrading) => upgrading,
         Err(kind) => return Err((record, kind.into())),
     };
     #[cfg(not(feature = "net"))]

@@ -13,6 +13,7 @@ use crate::{
     Error, Kind,
     body::{MeshBody, ResponseBody},
     recycle::Recycled,
+    transport::Switched,
 };
 
 pin_project! {
@@ -31,6 +32,11 @@ impl<F> ResponseFuture<F> {
     }
 }
 
+/// Whether a tunnel follows.
+fn goes_on<U>(response: &Response<ResponseBody<U>>) -> bool {
+    response.extensions().get::<Switched>().is_some()
+}
+
 impl<F, U> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<Response<ResponseBody<U>>, Error>>,
@@ -43,7 +49,7 @@ where
         if let Poll::Ready(result) = this.inner.poll(context) {
             return Poll::Ready(result.map(|mut response| {
                 if let Some(mut limits) = this.limits.take()
-                    && !response.body().is_end_stream()
+                    && (!response.body().is_end_stream() || goes_on(&response))
                 {
                     limits.moved();
                     limits.response_begins();

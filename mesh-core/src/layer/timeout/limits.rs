@@ -94,7 +94,7 @@ impl Limits {
     }
 
     /// Counts a timeout against the cluster.
-    pub(super) fn count(&self, kind: Kind) {
+    pub(crate) fn count(&self, kind: Kind) {
         if kind != Kind::UpstreamTimeout {
             return;
         }
@@ -107,6 +107,12 @@ impl Limits {
                 endpoint.stats().rq_timeout.add(1);
             }
         }
+    }
+
+    /// An upgrade has been agreed on, so that the route's timeout has nothing to limit any more.
+    pub(crate) fn upgraded(&mut self) {
+        self.waiting = None;
+        self.route = None;
     }
 
     /// Ready with what has passed.

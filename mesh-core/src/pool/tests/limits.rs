@@ -286,6 +286,7 @@ async fn a_connection_answered_early_serves_nobody_before_its_upload_ends() {
             .expect("a request");
         let endpoint = cluster.pick(&PickKey::default()).expect("an endpoint");
         let outgoing = Outgoing {
+            connect: None,
             request,
             cluster: cluster.clone(),
             endpoint,

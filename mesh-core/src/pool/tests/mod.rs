@@ -120,6 +120,7 @@ impl Fixture {
 fn outgoing(cluster: &Arc<Cluster>, request: Request<Body>) -> Outgoing<Body> {
     let endpoint = cluster.pick(&PickKey::default()).expect("an endpoint");
     Outgoing {
+        connect: None,
         request,
         cluster: cluster.clone(),
         endpoint,

@@ -18,8 +18,8 @@ use envoy_types::pb::envoy::{
 use http::{HeaderName, StatusCode, header};
 use mesh_core::{
     model::{
-        ClusterChoice, Forward, HostRewrite, InternalRedirect, MaxStreamDuration, Name,
-        PathRewrite, Priority, Regex, Upgrade, WeightedCluster, WeightedClusters,
+        ClusterChoice, ConnectConfig, Forward, HostRewrite, InternalRedirect, MaxStreamDuration,
+        Name, PathRewrite, Priority, Regex, Upgrade, WeightedCluster, WeightedClusters,
     },
     route::regex::Substitution,
 };
@@ -30,7 +30,7 @@ use crate::decode::{
     common::{self, bool_of, some_duration},
     filter, format,
     header::{mutations, name as header_name},
-    matcher,
+    matcher, transport,
 };
 
 pub(super) fn forward(cx: &mut Context, value: &proto::RouteAction) -> Option<Forward> {
@@ -373,12 +373,11 @@ fn upgrades(cx: &mut Context, values: &[route_action::UpgradeConfig]) -> Vec<Upg
         if connect.is_some() && kind != "connect" && kind != "connect-udp" {
             cx.reject("connect_config", format_args!("{kind} is no CONNECT"));
         }
-        let proxy = connect.is_some_and(|config| config.proxy_protocol_config.is_some());
-        cx.unsupported("connect_config.proxy_protocol_config", proxy);
+        cx.unsupported("connect_config", connect.is_some() && kind == "connect-udp");
         Some(Upgrade {
             enabled: bool_of(value.enabled.as_ref(), true),
-            terminate_connect: connect.is_some(),
-            allow_post: connect.is_some_and(|config| config.allow_post),
+            connect: connect
+                .map(|config| cx.field("connect_config", |cx| connect_config(cx, config))),
             kind: kind.into(),
         })
     });
@@ -394,6 +393,21 @@ fn upgrades(cx: &mut Context, values: &[route_action::UpgradeConfig]) -> Vec<Upg
         }
     }
     upgrades
+}
+
+fn connect_config(
+    cx: &mut Context,
+    value: &route_action::upgrade_config::ConnectConfig,
+) -> ConnectConfig {
+    let route_action::upgrade_config::ConnectConfig {
+        proxy_protocol_config,
+        allow_post,
+    } = value;
+    let version = |config| cx.field("proxy_protocol_config", |cx| transport::version(cx, config));
+    ConnectConfig {
+        allow_post: *allow_post,
+        proxy_protocol: proxy_protocol_config.as_ref().map(version),
+    }
 }
 
 fn internal_redirect(cx: &mut Context, value: &proto::RouteAction) -> Option<InternalRedirect> {

@@ -22,6 +22,26 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
+/// An upgrade over HTTP/2 (RFC 8441) becomes one of HTTP/1.1, as Envoy's codec does it, so that it is routed and logged as such.
+/// `bytestream` is no upgrade but CONNECT by another name.
+#[cfg(feature = "net")]
+pub(super) fn extended_connect<B>(request: &mut Request<B>) {
+    if *request.method() != Method::CONNECT {
+        return;
+    }
+    let protocol = request.extensions().get::<hyper::ext::Protocol>();
+    let kind = protocol
+        .filter(|protocol| protocol.as_str() != "bytestream")
+        .and_then(|protocol| HeaderValue::from_str(protocol.as_str()).ok());
+    if let Some(kind) = kind {
+        request.extensions_mut().remove::<hyper::ext::Protocol>();
+        *request.method_mut() = Method::GET;
+        let headers = request.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, kind);
+    }
+}
+
 /// Names with `_`, which some servers read as `-`.
 pub(super) fn underscores<B>(
     request: &mut Request<B>,
@@ -187,7 +207,10 @@ pub(super) fn connection<B>(request: &mut Request<B>, scan: Scan) -> Result<(), 
         headers.remove(name);
     }
     if upgrade {
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        let alone = |list: &HeaderValue| list.as_bytes().eq_ignore_ascii_case(b"upgrade");
+        if !headers.get(CONNECTION).is_some_and(alone) {
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        }
         // Without a length the upgrade would seem to have a body once its transfer coding is gone.
         if headers.remove(TRANSFER_ENCODING).is_none() && !headers.contains_key(CONTENT_LENGTH) {
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
@@ -216,7 +239,8 @@ fn is_upgrade<B>(request: &Request<B>) -> bool {
         .iter()
         .any(|list| lists(list, "upgrade"));
     asked
-        && request.version() == Version::HTTP_11
+        // Over HTTP/2 the codec lets no such header pass: it was written here.
+        && matches!(request.version(), Version::HTTP_11 | Version::HTTP_2)
         && headers
             .get(UPGRADE)
             .is_some_and(|kind| !kind.as_bytes().eq_ignore_ascii_case(b"h2c"))

@@ -142,6 +142,8 @@ impl Front {
         {
             return Err(Answer::Response(Box::default()));
         }
+        #[cfg(feature = "net")]
+        head::extended_connect(request);
         let scan = Scan::of(request.headers());
         if !self.proxy {
             return Ok(Treated { remote: None, scan });

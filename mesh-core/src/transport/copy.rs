@@ -20,41 +20,68 @@ thread_local! {
 
 /// One way of a proxied connection.
 #[derive(Debug, Default)]
-pub(super) struct OneWay {
+pub(crate) struct OneWay {
     /// What was read and could not be written yet; the first `written` bytes are gone.
     left: Vec<u8>,
     written: usize,
     eof: bool,
+    #[cfg(feature = "server")]
     done: bool,
     /// Bytes written so far.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
+}
+
+/// Which side of a copy failed.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// Reading did.
+    From(io::Error),
+    /// Writing did.
+    To(io::Error),
 }
 
 impl OneWay {
     /// Whether the end has been passed on.
-    pub(super) fn is_done(&self) -> bool {
+    #[cfg(feature = "server")]
+    pub(crate) fn is_done(&self) -> bool {
         self.done
     }
 
     /// Copies as long as it goes. Ready when the end of `from` has been passed on to `to` as the end of its writing.
-    pub(super) fn poll<R, W>(
+    #[cfg(feature = "server")]
+    pub(crate) fn poll<R, W>(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut R,
         to: &mut W,
-    ) -> Poll<io::Result<()>>
+    ) -> Poll<Result<(), Failed>>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        if self.done {
-            return Poll::Ready(Ok(()));
+        if !self.done {
+            ready!(self.poll_data(cx, from, to))?;
+            let ended = ready!(Pin::new(&mut *to).poll_shutdown(cx));
+            ended.or_else(gone).map_err(Failed::To)?;
+            self.done = true;
         }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Copies as long as it goes. Ready when `from` has ended and all that came is written; `to` is not told of the end.
+    pub(crate) fn poll_data<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+        to: &mut W,
+    ) -> Poll<Result<(), Failed>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
         for _ in 0..ROUNDS {
-            ready!(self.poll_left(cx, to))?;
+            ready!(self.poll_left(cx, to)).map_err(Failed::To)?;
             if self.eof {
-                ready!(Pin::new(&mut *to).poll_shutdown(cx)).or_else(gone)?;
-                self.done = true;
                 return Poll::Ready(Ok(()));
             }
             ready!(SCRATCH.with_borrow_mut(|scratch| self.poll_chunk(cx, from, to, scratch)))?;
@@ -90,23 +117,25 @@ impl OneWay {
         from: &mut R,
         to: &mut W,
         scratch: &mut [u8],
-    ) -> Poll<io::Result<()>>
+    ) -> Poll<Result<(), Failed>>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
         let mut buf = ReadBuf::new(scratch);
-        ready!(Pin::new(from).poll_read(cx, &mut buf))?;
+        ready!(Pin::new(from).poll_read(cx, &mut buf)).map_err(Failed::From)?;
         let mut rest = buf.filled();
         self.eof = rest.is_empty();
         while !rest.is_empty() {
             match Pin::new(&mut *to).poll_write(cx, rest) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(Err(Failed::To(io::ErrorKind::WriteZero.into())));
+                }
                 Poll::Ready(Ok(count)) => {
                     self.bytes += count as u64;
                     rest = &rest[count..];
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failed::To(error))),
                 Poll::Pending => {
                     self.left = rest.to_vec();
                     self.written = 0;
@@ -119,6 +148,7 @@ impl OneWay {
 }
 
 /// A peer that is gone already needs no end of writing.
+#[cfg(feature = "server")]
 fn gone(error: io::Error) -> io::Result<()> {
     match error.kind() {
         io::ErrorKind::NotConnected | io::ErrorKind::BrokenPipe => Ok(()),
@@ -126,7 +156,7 @@ fn gone(error: io::Error) -> io::Result<()> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "server"))]
 mod tests {
     use std::future::poll_fn;
 

@@ -1,0 +1,75 @@
+"""Runs cases, each a function that says what it saw, and compares it with what is written down."""
+
+import argparse
+import json
+import os
+import sys
+import traceback
+
+
+class Play:
+    def __init__(self):
+        self.cases = []
+
+    def case(self, expected, ours=None, why=None):
+        """What Envoy shows; `ours`: what meshd shows instead, and `why`."""
+
+        def keep(function):
+            self.cases.append((function.__name__, function, expected, ours))
+            return function
+
+        return keep
+
+    def _from_table(self, more):
+        path = sys.argv[0].removesuffix(".py") + ".json"
+        table = {}
+        if os.path.exists(path):
+            with open(path, encoding="utf-8") as text:
+                table = json.load(text)
+        for name, function in more:
+            row = table.get(name, {})
+            self.cases.append((name, function, row.get("envoy", "?"), row.get("ours")))
+
+    def main(self, world, more=None):
+        """Runs all cases. Those of `more`, pairs of name and function, have their expectations in a table beside the script."""
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--proxy", required=True)
+        parser.add_argument("--scratch", required=True)
+        parser.add_argument("--only", default="")
+        parser.add_argument("--envoy", action="store_true", help="the proxy is Envoy itself")
+        parser.add_argument("--show", action="store_true", help="show what was seen of each case")
+        options = parser.parse_args()
+        os.makedirs(options.scratch, exist_ok=True)
+        # Envoy keeps log lines for ten seconds unless told otherwise.
+        arguments = ["--drain-time-s", "2"]
+        if options.envoy:
+            arguments += ["--file-flush-interval-msec", "20"]
+        if more is not None:
+            self._from_table(more)
+        alive = world(options.proxy, options.scratch, arguments)
+        failed = []
+        try:
+            for name, function, expected, ours in self.cases:
+                if options.only not in name:
+                    continue
+                wanted = expected if options.envoy or ours is None else ours
+                try:
+                    seen = function(alive, name)
+                except Exception as error:  # one broken case is that case's failure
+                    traceback.print_exc()
+                    seen = f"{type(error).__name__}: {error}"
+                good = seen == wanted
+                if not good:
+                    failed.append(name)
+                if options.show:
+                    print(f"{name}\n    {seen}", flush=True)
+                elif good:
+                    print(f"{name}: passed", flush=True)
+                else:
+                    print(f"{name}: FAILED\n    expected {wanted}\n    seen     {seen}", flush=True)
+            if alive.proxy.process.poll() is not None:
+                failed.append("the proxy ended")
+        finally:
+            alive.stop()
+        print(f"{len(self.cases) - len(failed)} passed, {len(failed)} failed")
+        return 1 if failed else 0

@@ -1,0 +1,527 @@
+"""A proxy in front of peers that misbehave on purpose, clients that look closely, and the access log that must agree."""
+
+import json
+import os
+import socket
+import struct
+import subprocess
+import threading
+import time
+import urllib.request
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
+import h2.settings
+
+SHORT = 3.0
+RESET = struct.pack("ii", 1, 0)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def serve(handler):
+    """Runs `handler(socket)` in a thread for each connection; returns the port."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(64)
+
+    def one(peer):
+        with peer:
+            try:
+                handler(peer)
+            except (OSError, ValueError, h2.exceptions.ProtocolError):
+                pass
+
+    def accept():
+        while True:
+            peer, _ = listener.accept()
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=one, args=(peer,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    return listener.getsockname()[1]
+
+
+def reset(peer):
+    """Closes with a TCP reset."""
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    peer.close()
+
+
+def read_head(peer, data=b""):
+    while b"\r\n\r\n" not in data:
+        more = peer.recv(65536)
+        if not more:
+            raise ValueError("no head")
+        data += more
+    head, rest = data.split(b"\r\n\r\n", 1)
+    return head.decode("latin-1"), rest
+
+
+def headers_of(head):
+    found = {}
+    for line in head.split("\r\n")[1:]:
+        name, _, value = line.partition(":")
+        found[name.strip().lower()] = value.strip()
+    return found
+
+
+class Seen:
+    """What upstreams saw, by case."""
+
+    def __init__(self):
+        self.lock = threading.Condition()
+        self.facts = {}
+
+    def tell(self, case, fact):
+        with self.lock:
+            self.facts.setdefault(case, []).append(fact)
+            self.lock.notify_all()
+
+    def get(self, case):
+        with self.lock:
+            return list(self.facts.get(case, []))
+
+    def wait(self, case, fact, limit=SHORT):
+        end = time.monotonic() + limit
+        with self.lock:
+            while fact not in self.facts.get(case, []):
+                if not self.lock.wait(max(0.0, end - time.monotonic())):
+                    break
+                if time.monotonic() >= end:
+                    break
+            return fact in self.facts.get(case, [])
+
+
+class H1Client:
+    """A raw HTTP/1.1 client."""
+
+    def __init__(self, port):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=SHORT)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.rest = b""
+
+    def send(self, data):
+        self.socket.sendall(data if isinstance(data, bytes) else data.encode())
+
+    def head(self, limit=SHORT):
+        """Status line and headers, or how the connection ended."""
+        self.socket.settimeout(limit)
+        try:
+            while True:
+                text, self.rest = read_head(self.socket, self.rest)
+                if not text.startswith("HTTP/1.1 100"):
+                    break
+        except ValueError:
+            return "closed", {}
+        except TimeoutError:
+            return "silence", {}
+        except ConnectionError:
+            return "reset", {}
+        return text.split(" ")[1], headers_of(text)
+
+    def read(self, count, limit=SHORT):
+        """That many bytes of payload, or fewer if it ends."""
+        self.socket.settimeout(limit)
+        try:
+            while len(self.rest) < count:
+                more = self.socket.recv(65536)
+                if not more:
+                    break
+                self.rest += more
+        except (TimeoutError, ConnectionError):
+            pass
+        got, self.rest = self.rest[:count], self.rest[count:]
+        return got
+
+    def end(self, limit=SHORT):
+        """Everything up to the end, and how it ended."""
+        self.socket.settimeout(limit)
+        data = self.rest
+        self.rest = b""
+        try:
+            while True:
+                more = self.socket.recv(65536)
+                if not more:
+                    return data, "closed"
+                data += more
+        except TimeoutError:
+            return data, "open"
+        except ConnectionError:
+            return data, "reset"
+
+    def body(self, headers, limit=SHORT):
+        """The body, and whether it is whole, from the head's framing."""
+        if "content-length" in headers:
+            length = int(headers["content-length"])
+            data = self.read(length, limit)
+            return data, "whole" if len(data) == length else "cut"
+        if headers.get("transfer-encoding") == "chunked":
+            return self._chunked(limit)
+        data, how = self.end(limit)
+        return data, how
+
+    def _line(self, limit):
+        self.socket.settimeout(limit)
+        while b"\r\n" not in self.rest:
+            more = self.socket.recv(65536)
+            if not more:
+                return None
+            self.rest += more
+        line, self.rest = self.rest.split(b"\r\n", 1)
+        return line
+
+    def _chunked(self, limit):
+        data = b""
+        try:
+            while True:
+                line = self._line(limit)
+                if line is None:
+                    return data, "cut"
+                size = int(line.split(b";")[0], 16)
+                chunk = self.read(size + 2, limit)
+                if len(chunk) < size + 2:
+                    return data + chunk, "cut"
+                data += chunk[:-2]
+                if size == 0:
+                    return data, "whole"
+        except (TimeoutError, ConnectionError, ValueError):
+            return data, "cut"
+
+    def alive(self):
+        """Whether the connection serves another request."""
+        try:
+            self.send("GET /ok HTTP/1.1\r\nhost: plain\r\nx-case: alive\r\n\r\n")
+        except OSError:
+            return False
+        status, headers = self.head(2)
+        if status != "200":
+            return False
+        self.body(headers)
+        return True
+
+    def half_close(self):
+        self.socket.shutdown(socket.SHUT_WR)
+
+    def reset(self):
+        reset(self.socket)
+
+    def close(self):
+        self.socket.close()
+
+
+class Stream:
+    def __init__(self):
+        self.status = None
+        self.headers = {}
+        self.data = b""
+        self.end = None
+
+
+class H2Peer:
+    """An HTTP/2 end whose frames are written by hand where a library would not."""
+
+    def __init__(self, peer, client):
+        self.socket = peer
+        config = h2.config.H2Configuration(
+            client_side=client,
+            header_encoding="utf-8",
+            validate_outbound_headers=False,
+            validate_inbound_headers=False,
+            normalize_outbound_headers=False,
+        )
+        self.h2 = h2.connection.H2Connection(config)
+        self.streams = {}
+        self.goaway = None
+        self.settings = {}
+        self.closed = None
+
+    def stream(self, number):
+        return self.streams.setdefault(number, Stream())
+
+    def flush(self):
+        data = self.h2.data_to_send()
+        if data:
+            self.socket.sendall(data)
+
+    def pump(self, limit):
+        """Takes what comes within `limit`; `None` at the end."""
+        self.socket.settimeout(limit)
+        try:
+            data = self.socket.recv(65536)
+        except TimeoutError:
+            return []
+        except ConnectionError:
+            self.closed = "reset"
+            return None
+        if not data:
+            self.closed = "closed"
+            return None
+        try:
+            events = self.h2.receive_data(data)
+        except h2.exceptions.ProtocolError as error:
+            # An answer after a GOAWAY, say.
+            self.closed = type(error).__name__
+            return None
+        for event in events:
+            self.note(event)
+        self.flush()
+        return events
+
+    def note(self, event):
+        if isinstance(event, h2.events.RemoteSettingsChanged):
+            for setting in event.changed_settings.values():
+                self.settings[int(setting.setting)] = setting.new_value
+        elif isinstance(event, (h2.events.ResponseReceived, h2.events.RequestReceived)):
+            stream = self.stream(event.stream_id)
+            stream.headers = dict(event.headers)
+            stream.status = stream.headers.get(":status")
+        elif isinstance(event, h2.events.DataReceived):
+            self.stream(event.stream_id).data += event.data
+            if event.flow_controlled_length:
+                self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        elif isinstance(event, h2.events.StreamEnded):
+            stream = self.stream(event.stream_id)
+            stream.end = stream.end or "end"
+        elif isinstance(event, h2.events.StreamReset):
+            stream = self.stream(event.stream_id)
+            stream.end = f"{stream.end}+rst{event.error_code}" if stream.end else f"rst{event.error_code}"
+        elif isinstance(event, h2.events.ConnectionTerminated):
+            self.goaway = (event.last_stream_id, event.error_code)
+
+    def until(self, wanted, limit=SHORT):
+        end = time.monotonic() + limit
+        while not wanted():
+            left = end - time.monotonic()
+            if left <= 0 or self.pump(left) is None:
+                return wanted()
+        return True
+
+    def headers(self, number, headers, end=False):
+        self.h2.send_headers(number, headers, end_stream=end)
+        self.flush()
+
+    def send(self, number, data, end=False):
+        self.h2.send_data(number, data, end_stream=end)
+        self.flush()
+
+    def rst(self, number, code=8):
+        self.h2.reset_stream(number, code)
+        self.flush()
+
+
+class H2Client(H2Peer):
+    def __init__(self, port, **settings):
+        peer = socket.create_connection(("127.0.0.1", port), timeout=SHORT)
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().__init__(peer, True)
+        self.h2.initiate_connection()
+        self.flush()
+        self.until(lambda: self.settings)
+
+    def request(self, headers, end=True):
+        number = self.h2.get_next_available_stream_id()
+        self.headers(number, list(headers.items()), end)
+        self.stream(number)
+        return number
+
+    def answer(self, number, limit=SHORT):
+        stream = self.stream(number)
+        self.until(lambda: stream.status or stream.end, limit)
+        if stream.status:
+            return stream.status
+        return stream.end or self.closed or "silence"
+
+    def finish(self, number, limit=SHORT):
+        stream = self.stream(number)
+        self.until(lambda: stream.end, limit)
+        return stream.end or self.closed or "open"
+
+    def settle(self, seconds=0.3):
+        """Takes what still comes."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if self.pump(max(0.01, end - time.monotonic())) is None:
+                return
+
+    def alive(self):
+        if self.closed or self.goaway:
+            return False
+        number = self.request({":method": "GET", ":scheme": "http", ":authority": "plain", ":path": "/ok", "x-case": "alive"})
+        return self.answer(number, 2) == "200"
+
+    def close(self):
+        self.socket.close()
+
+
+class H2Server(H2Peer):
+    def __init__(self, peer, allow_connect=True):
+        super().__init__(peer, False)
+        if allow_connect:
+            self.h2.local_settings[h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL] = 1
+        self.h2.initiate_connection()
+        self.flush()
+
+
+class Proxy:
+    """The proxy under test."""
+
+    def __init__(self, program, config, folder, name, arguments=()):
+        self.admin = free_port()
+        self.log = os.path.join(folder, f"{name}-access.log")
+        config["admin"] = {"address": address(self.admin)}
+        path = os.path.join(folder, f"{name}.json")
+        with open(path, "w", encoding="utf-8") as out:
+            json.dump(config, out, indent=1)
+        open(self.log, "w", encoding="utf-8").close()
+        self.output = open(os.path.join(folder, f"{name}.log"), "w", encoding="utf-8")
+        self.process = subprocess.Popen(
+            [program, "-c", path, "--concurrency", "1", "--disable-hot-restart", "-l", "warning"] + list(arguments),
+            stdout=self.output,
+            stderr=subprocess.STDOUT,
+        )
+
+    def wait(self, port):
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the proxy ended with {self.process.returncode}, see {self.output.name}")
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                return
+            except OSError:
+                time.sleep(0.05)
+        raise RuntimeError("the proxy does not listen")
+
+    def lines(self, case, count=1, limit=SHORT):
+        """The access log lines of a case; waits for `count`."""
+        end = time.monotonic() + limit
+        while True:
+            with open(self.log, encoding="utf-8") as log:
+                found = [line for line in map(parse, log) if line and line["case"] == case]
+            if len(found) >= count or time.monotonic() >= end:
+                return found
+            time.sleep(0.02)
+
+    def post(self, path):
+        request = urllib.request.Request(f"http://127.0.0.1:{self.admin}{path}", method="POST", data=b"")
+        with urllib.request.urlopen(request, timeout=SHORT) as answer:
+            return answer.read().decode()
+
+    def stats(self):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/stats", timeout=SHORT) as answer:
+            text = answer.read().decode()
+        pairs = (line.rsplit(": ", 1) for line in text.splitlines() if ": " in line)
+        return {pair[0]: int(pair[1]) for pair in pairs if pair[1].lstrip("-").isdigit()}
+
+    def stop(self):
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def parse(line):
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def address(port):
+    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+
+
+LOG_FIELDS = {
+    "case": "%REQ(X-CASE)%",
+    "method": "%REQ(:METHOD)%",
+    "path": "%REQ(:PATH)%",
+    "authority": "%REQ(:AUTHORITY)%",
+    "protocol": "%PROTOCOL%",
+    "code": "%RESPONSE_CODE%",
+    "flags": "%RESPONSE_FLAGS%",
+    "details": "%RESPONSE_CODE_DETAILS%",
+    "rx": "%BYTES_RECEIVED%",
+    "tx": "%BYTES_SENT%",
+    "duration": "%DURATION%",
+    "upstream": "%UPSTREAM_HOST%",
+    "route": "%ROUTE_NAME%",
+    "cluster": "%UPSTREAM_CLUSTER%",
+}
+
+
+def manager(prefix, routes, log, **more):
+    config = {
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": prefix,
+        "codec_type": "AUTO",
+        "access_log": [
+            {
+                "name": "envoy.access_loggers.file",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+                    "path": log,
+                    "log_format": {"json_format": LOG_FIELDS},
+                },
+            }
+        ],
+        "route_config": {"name": prefix, "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
+        "http_filters": [
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+            }
+        ],
+    }
+    config.update(more)
+    return config
+
+
+def listener(name, port, config, **more):
+    return {
+        "name": name,
+        "address": address(port),
+        "filter_chains": [
+            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": config}]}
+        ],
+        **more,
+    }
+
+
+def cluster(name, port, http2=None, **more):
+    config = {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(port)}}]}],
+        },
+        **more,
+    }
+    if http2 is not None:
+        config["typed_extension_protocol_options"] = {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http2_protocol_options": http2},
+            }
+        }
+    return config
+
+
+def line_of(proxy, case):
+    """The one log line of a case, as the tables write it."""
+    found = proxy.lines(case)
+    if len(found) != 1:
+        return f"{len(found)} log lines"
+    line = found[0]
+    return f"{line['code']} {line['flags'] or '-'} {line['details'] or '-'}"
