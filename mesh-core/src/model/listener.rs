@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    AccessLog, Address, Cidr, ClusterChoice, HashPolicy, HttpConnectionManager, Metadata, Name,
-    Origin, TcpKeepalive, TransportSocket,
+    AccessLog, Address, Cidr, ClusterChoice, HashPolicy, HttpConnectionManager, MatchTree,
+    Metadata, Name, Origin, TcpKeepalive, TransportSocket,
 };
 
 /// A socket that connections come in on (`config.listener.v3.Listener`).
@@ -22,6 +22,8 @@ pub struct Listener {
     pub direction: Direction,
     /// The best match serves the connection.
     pub filter_chains: Vec<FilterChain>,
+    /// Chooses among the chains by name instead of by their own matches (`filter_chain_matcher`).
+    pub filter_chain_matcher: Option<MatchTree>,
     /// Serves connections that no chain matches; `None`: they are closed.
     pub default_filter_chain: Option<FilterChain>,
     /// What looks at the first bytes, in order.
@@ -62,6 +64,7 @@ impl Listener {
             bind_to_port: true,
             direction: Direction::Unspecified,
             filter_chains: Vec::new(),
+            filter_chain_matcher: None,
             default_filter_chain: None,
             listener_filters: Vec::new(),
             listener_filters_timeout: Duration::from_secs(15),

@@ -94,7 +94,7 @@ impl Default for RouteRules {
     }
 }
 
-/// A matcher tree over request data (`xds.type.matcher.v3.Matcher`).
+/// A matcher tree over request data, or over what is known of a connection (`xds.type.matcher.v3.Matcher`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MatchTree {
     /// How a child is found.
@@ -141,6 +141,14 @@ pub enum MatchInput {
     DestinationPort,
     /// The peer's address (`SourceIPInput`).
     SourceIp,
+    /// The socket's peer, whatever a PROXY protocol header says (`DirectSourceIPInput`).
+    DirectSourceIp,
+    /// `local` for a peer on the same host (`SourceTypeInput`).
+    SourceType,
+    /// `tls` or `raw_buffer` (`TransportProtocolInput`).
+    TransportProtocol,
+    /// `'h2','http/1.1'`: what the peer offered (`ApplicationProtocolInput`).
+    ApplicationProtocols,
     /// The peer's port (`SourcePortInput`).
     SourcePort,
     /// TLS server name (`ServerNameInput`).
@@ -158,6 +166,8 @@ pub enum OnMatch {
     Route(Box<Route>),
     /// Routes, first match wins (`RouteList`).
     Routes(Vec<Route>),
+    /// A filter chain by name, in the tree of a listener.
+    Chain(Name),
 }
 
 /// Which requests of a virtual host must come over TLS.

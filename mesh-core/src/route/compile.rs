@@ -194,7 +194,7 @@ impl Compiler<'_> {
             let list = match on {
                 OnMatch::Route(route) => self.list(host, &mut std::iter::once(&**route), &mut keep),
                 OnMatch::Routes(routes) => self.list(host, &mut routes.iter(), &mut keep),
-                OnMatch::Tree(_) => None,
+                OnMatch::Tree(_) | OnMatch::Chain(_) => None,
             };
             match (list, first) {
                 (Some(list), _) => {

@@ -114,6 +114,10 @@ fn then<'m, E: From<(String, String)>>(
     match on {
         OnMatch::Tree(tree) => Ok(Then::Tree(Box::new(Tree::new(tree, leaf)?))),
         OnMatch::Route(_) | OnMatch::Routes(_) => Ok(Then::Leaf(leaf(on)?)),
+        OnMatch::Chain(name) => {
+            let reason = format!("filter chain {name} is no route");
+            Err(E::from(("action".to_owned(), reason)))
+        }
     }
 }
 
@@ -165,6 +169,13 @@ impl Input {
             MatchInput::SourcePort => Self::SourcePort,
             MatchInput::ServerName => Self::ServerName,
             MatchInput::FilterState(key) => Self::FilterState(key.clone()),
+            MatchInput::DirectSourceIp
+            | MatchInput::SourceType
+            | MatchInput::TransportProtocol
+            | MatchInput::ApplicationProtocols => {
+                let reason = "is an input of filter chain matchers only".to_owned();
+                return Err(("input".to_owned(), reason));
+            }
         })
     }
 

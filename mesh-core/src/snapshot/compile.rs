@@ -240,13 +240,9 @@ impl Compiler {
                 continue;
             }
             let resource: Name = format!("listener {} filter_chains", config.name).into();
-            let filter_chains = match FilterChains::compile(
-                &config.filter_chains,
-                config.default_filter_chain.is_some(),
-            ) {
+            let filter_chains = match filter_chains(config) {
                 Ok(filter_chains) => filter_chains,
-                Err(conflict) => {
-                    let rejection = chain_rejection(&config.name, &conflict);
+                Err(rejection) => {
                     self.refuse(resource, vec![rejection], round);
                     continue;
                 }
@@ -429,6 +425,24 @@ impl Compiler {
     fn refuse(&mut self, resource: Name, rejections: Vec<Rejection>, round: &mut Round) {
         round.refused.insert(resource.clone());
         self.refused.insert(resource, rejections);
+    }
+}
+
+fn filter_chains(config: &model::Listener) -> Result<FilterChains, Rejection> {
+    let default = config.default_filter_chain.is_some();
+    match &config.filter_chain_matcher {
+        None => FilterChains::compile(&config.filter_chains, default)
+            .map_err(|conflict| chain_rejection(&config.name, &conflict)),
+        Some(tree) => {
+            FilterChains::with_tree(&config.filter_chains, tree, default).map_err(|reason| {
+                Rejection {
+                    resource: format!("listener {}", config.name).into(),
+                    path: "filter_chain_matcher".into(),
+                    reason: reason.into(),
+                    location: "".into(),
+                }
+            })
+        }
     }
 }
 

@@ -6,7 +6,8 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
-use crate::model::{Address, Cidr, FilterChain, FilterChainMatch, Name};
+use super::chain_tree::ChainTree;
+use crate::model::{Address, Cidr, FilterChain, FilterChainMatch, MatchTree, Name};
 
 /// What is known of a connection when its filter chain is chosen.
 #[derive(Clone, Debug)]
@@ -103,6 +104,8 @@ impl ChainConflict {
 pub struct FilterChains {
     /// By destination port; 0: any.
     ports: HashMap<u16, Prefixes<ServerNames>>,
+    /// Takes the place of the chains' own matches.
+    tree: Option<ChainTree>,
     default: Option<usize>,
 }
 
@@ -121,6 +124,7 @@ impl FilterChains {
     pub fn compile(chains: &[FilterChain], default: bool) -> Result<Self, ChainConflict> {
         let mut compiled = Self {
             ports: HashMap::new(),
+            tree: None,
             default: default.then_some(chains.len()),
         };
         for (index, chain) in chains.iter().enumerate() {
@@ -138,10 +142,40 @@ impl FilterChains {
         Ok(compiled)
     }
 
+    /// The same with a tree that chooses the chains by their names, whatever their own matches are. A name that no chain has
+    /// closes the connection, as in Envoy.
+    ///
+    /// # Errors
+    ///
+    /// Chains without a name or with the same one, and trees that read what connections do not have.
+    pub fn with_tree(
+        chains: &[FilterChain],
+        tree: &MatchTree,
+        default: bool,
+    ) -> Result<Self, String> {
+        let mut names = HashMap::new();
+        for (index, chain) in chains.iter().enumerate() {
+            if chain.name.is_empty() {
+                return Err(format!("filter_chains[{index}] must have a name"));
+            }
+            if names.insert(chain.name.clone(), index).is_some() {
+                return Err(format!("two filter chains are named {}", chain.name));
+            }
+        }
+        Ok(Self {
+            ports: HashMap::new(),
+            tree: Some(ChainTree::new(tree, &names)?),
+            default: default.then_some(chains.len()),
+        })
+    }
+
     /// The chain for a connection, by index; the default chain comes last. `None`: the connection is closed.
     ///
     /// Once a criterion has matched, less specific values of it are not tried any more, as in Envoy.
     pub fn find(&self, facts: &ConnFacts<'_>) -> Option<usize> {
+        if let Some(tree) = &self.tree {
+            return tree.find(facts).unwrap_or(self.default);
+        }
         let port = facts.destination.socket().map_or(0, |addr| addr.port());
         let destinations = self.ports.get(&port).or_else(|| self.ports.get(&0));
         destinations
@@ -289,7 +323,7 @@ fn source_type<'a>(
 }
 
 /// Envoy's `isSameIpOrLoopback`: a Unix socket, a loopback peer, or one and the same address on both ends.
-fn is_same_host(facts: &ConnFacts<'_>) -> bool {
+pub(super) fn is_same_host(facts: &ConnFacts<'_>) -> bool {
     match (facts.source.socket(), facts.destination.socket()) {
         (None, _) => true,
         (Some(source), destination) => {

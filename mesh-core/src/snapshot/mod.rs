@@ -6,6 +6,7 @@
 //! request on an open connection meets it.
 
 mod cell;
+mod chain_tree;
 mod clusters;
 mod compile;
 #[cfg(feature = "net")]

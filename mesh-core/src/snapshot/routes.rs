@@ -84,6 +84,7 @@ pub(super) fn cluster_names(config: &RouteConfiguration) -> std::collections::Ha
             OnMatch::Tree(inner) => tree(inner, names),
             OnMatch::Route(one) => route(one, names),
             OnMatch::Routes(list) => list.iter().for_each(|one| route(one, names)),
+            OnMatch::Chain(_) => {}
         }
     }
     fn tree(tree: &MatchTree, names: &mut std::collections::HashSet<Name>) {

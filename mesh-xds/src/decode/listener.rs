@@ -22,6 +22,7 @@ use super::{
     Context, access_log, common,
     context::Typed,
     filter, http,
+    route::chain_tree,
     set::{ignored, unsupported},
     tcp, transport,
 };
@@ -56,7 +57,13 @@ pub(crate) fn listener(cx: &mut Context, value: &Proto) -> Option<Listener> {
     out.additional_addresses = cx.each("additional_addresses", additional_addresses, additional);
     socket(value, &mut out);
     out.filter_chains = cx.each("filter_chains", filter_chains, chain);
-    distinct(cx, &out.filter_chains);
+    match &value.filter_chain_matcher {
+        Some(tree) => {
+            let tree = cx.field("filter_chain_matcher", |cx| chain_tree(cx, tree));
+            out.filter_chain_matcher = tree;
+        }
+        None => distinct(cx, &out.filter_chains),
+    }
     if let Some(value) = default_filter_chain {
         out.default_filter_chain = cx.field("default_filter_chain", |cx| chain(cx, value));
     }
@@ -104,7 +111,7 @@ fn unused(cx: &mut Context, value: &Proto) {
         socket_options, tcp_fast_open_queue_length, connection_balance_config, reuse_port,
         max_connections_to_accept_per_socket_event, enable_mptcp, ignore_global_conn_limit,
         bypass_overload_manager);
-    unsupported!(cx, value; fcds_config, filter_chain_matcher, udp_listener_config, api_listener);
+    unsupported!(cx, value; fcds_config, udp_listener_config, api_listener);
 }
 
 /// An address that a socket can be bound to.

@@ -271,3 +271,76 @@ fn config_dump_has_envoys_sections() {
     let routes = &section("RoutesConfigDump")["static_route_configs"][0]["route_config"];
     assert_eq!(routes["virtual_hosts"][0]["name"], "all");
 }
+
+#[test]
+fn a_filter_chain_matcher_names_the_chains() {
+    let tree = r#"
+    filter_chain_matcher:
+      matcher_tree:
+        input:
+          name: port
+          typed_config: {"@type": type.googleapis.com/envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput}
+        exact_match_map:
+          map:
+            "80":
+              action:
+                name: plain
+                typed_config: {"@type": type.googleapis.com/google.protobuf.StringValue, value: plain}
+      on_no_match:
+        matcher:
+          matcher_list:
+            matchers:
+            - predicate:
+                single_predicate:
+                  input:
+                    name: alpn
+                    typed_config: {"@type": type.googleapis.com/envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput}
+                  value_match: {exact: "'h2c'"}
+              on_match:
+                action:
+                  name: plain
+                  typed_config: {"@type": type.googleapis.com/google.protobuf.StringValue, value: plain}
+    filter_chains:
+    - name: plain
+      filters:"#;
+    let text = HTTP.replacen("\n    filter_chains:\n    - filters:", tree, 1);
+    assert_ne!(text, HTTP);
+    let mut source = open(&text);
+    let update = first(&mut source);
+    assert!(update.rejections.is_empty(), "{:?}", update.rejections);
+    let listener = update.changes.iter().find_map(|change| match change {
+        Change::Listener(listener) => Some(listener.clone()),
+        _ => None,
+    });
+    let listener = listener.expect("a listener");
+    let tree = listener.filter_chain_matcher.as_ref().expect("a tree");
+    let chains = mesh_core::snapshot::FilterChains::with_tree(&listener.filter_chains, tree, false)
+        .expect("it compiles");
+    let find = |port: u16, protocols: &[mesh_core::model::Name]| {
+        let address = |port| mesh_core::model::Address::Socket(([192, 0, 2, 1], port).into());
+        chains.find(&mesh_core::snapshot::ConnFacts {
+            destination: &address(port),
+            source: &address(1),
+            direct_source: &address(1),
+            server_name: "",
+            transport_protocol: "raw_buffer",
+            application_protocols: protocols,
+        })
+    };
+    assert_eq!(find(80, &[]), Some(0));
+    assert_eq!(find(81, &["h2c".into()]), Some(0));
+    assert_eq!(find(81, &[]), None);
+
+    let wrong = text.replace("{exact: \"'h2c'\"}", "{exact: a}").replace(
+        "google.protobuf.StringValue, value: plain",
+        "envoy.config.route.v3.RouteList",
+    );
+    let update = first(&mut open(&wrong));
+    assert!(
+        update.rejections[0]
+            .reason
+            .contains("google.protobuf.StringValue is allowed"),
+        "{:?}",
+        update.rejections
+    );
+}

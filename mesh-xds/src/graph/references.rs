@@ -81,6 +81,7 @@ fn tree<'m>(node: &'m MatchTree, path: &str, out: &mut Vec<(String, &'m Name)>) 
             OnMatch::Tree(inner) => tree(inner, path, out),
             OnMatch::Route(one) => route(one, path, out),
             OnMatch::Routes(routes) => list(routes, path, out),
+            OnMatch::Chain(_) => {}
         }
     }
 }

@@ -6,6 +6,8 @@ mod matches;
 mod policy;
 mod tree;
 
+pub(crate) use self::tree::chain_tree;
+
 use envoy_types::pb::{
     envoy::config::route::v3::{
         self as proto, VirtualCluster as ProtoVirtualCluster, virtual_host::TlsRequirementType,

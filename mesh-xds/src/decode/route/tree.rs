@@ -33,6 +33,7 @@ use crate::decode::{Context, context::Typed};
 
 const ROUTE: &str = "envoy.config.route.v3.Route";
 const ROUTE_LIST: &str = "envoy.config.route.v3.RouteList";
+const CHAIN_NAME: &str = "google.protobuf.StringValue";
 const HEADER: &str = "envoy.type.matcher.v3.HttpRequestHeaderMatchInput";
 const QUERY: &str = "envoy.type.matcher.v3.HttpRequestQueryParamMatchInput";
 const NETWORK: &str = "envoy.extensions.matching.common_inputs.network.v3.";
@@ -41,12 +42,26 @@ const NETWORK: &str = "envoy.extensions.matching.common_inputs.network.v3.";
 const MAX_DEPTH: usize = 32;
 
 pub(super) fn tree(cx: &mut Context, value: &Matcher, max_body: u32) -> Option<MatchTree> {
-    Decoder { max_body, depth: 0 }.tree(cx, value)
+    let leaves = Leaves::Routes { max_body };
+    Decoder { leaves, depth: 0 }.tree(cx, value)
+}
+
+/// A listener's tree: its leaves are names of filter chains.
+pub(crate) fn chain_tree(cx: &mut Context, value: &Matcher) -> Option<MatchTree> {
+    let leaves = Leaves::Chains;
+    Decoder { leaves, depth: 0 }.tree(cx, value)
 }
 
 struct Decoder {
-    max_body: u32,
+    leaves: Leaves,
     depth: usize,
+}
+
+/// What a tree leads to.
+#[derive(Clone, Copy)]
+enum Leaves {
+    Routes { max_body: u32 },
+    Chains,
 }
 
 impl Decoder {
@@ -147,7 +162,10 @@ impl Decoder {
 
     fn action(&mut self, cx: &mut Context, value: &TypedExtensionConfig) -> Option<OnMatch> {
         let typed = typed(cx, value)?;
-        let max_body = self.max_body;
+        let max_body = match self.leaves {
+            Leaves::Routes { max_body } => max_body,
+            Leaves::Chains => return cx.field("typed_config", |cx| chain_name(cx, &typed)),
+        };
         cx.field("typed_config", |cx| match typed.name.as_str() {
             ROUTE => {
                 let message: ProtoRoute = cx.message(&typed)?;
@@ -172,6 +190,20 @@ impl Decoder {
             }
         })
     }
+}
+
+/// An action of a listener's tree: the name of a filter chain.
+fn chain_name(cx: &mut Context, typed: &Typed) -> Option<OnMatch> {
+    if typed.name != CHAIN_NAME {
+        let other = &typed.name;
+        cx.reject(
+            "",
+            format_args!("action {other:?} is not supported: {CHAIN_NAME} is allowed"),
+        );
+        return None;
+    }
+    let name: String = cx.message(typed)?;
+    Some(OnMatch::Chain(name.into()))
 }
 
 fn typed(cx: &mut Context, value: &TypedExtensionConfig) -> Option<Typed> {
@@ -202,6 +234,10 @@ fn input(cx: &mut Context, value: Option<&TypedExtensionConfig>) -> Option<Match
             Some("DestinationPortInput") => Some(MatchInput::DestinationPort),
             Some("SourceIPInput") => Some(MatchInput::SourceIp),
             Some("SourcePortInput") => Some(MatchInput::SourcePort),
+            Some("DirectSourceIPInput") => Some(MatchInput::DirectSourceIp),
+            Some("SourceTypeInput") => Some(MatchInput::SourceType),
+            Some("TransportProtocolInput") => Some(MatchInput::TransportProtocol),
+            Some("ApplicationProtocolInput") => Some(MatchInput::ApplicationProtocols),
             Some("ServerNameInput") => Some(MatchInput::ServerName),
             Some("FilterStateInput") => {
                 let message: FilterStateInput = cx.message(&typed)?;
