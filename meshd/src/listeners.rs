@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use mesh_core::{
     model::{Address, Direction},
-    server::{self, BindOptions, ListenerHandle, ServerStats, Unobserved},
+    server::{self, BindOptions, Directory, ListenerHandle, ServerStats, Unobserved},
     snapshot::{Listener, Snapshot},
 };
 
@@ -15,6 +15,8 @@ pub(crate) struct Manager {
     stats: Arc<ServerStats>,
     bound: BoundListeners,
     running: BTreeMap<String, Running>,
+    /// Where listeners hand redirected connections to.
+    directory: Arc<Directory>,
     drained: bool,
 }
 
@@ -31,6 +33,7 @@ impl Manager {
             stats,
             bound,
             running: BTreeMap::new(),
+            directory: Arc::default(),
             drained: false,
         }
     }
@@ -53,9 +56,6 @@ impl Manager {
         self.close_gone(snapshot);
         let mut outcome = Ok(());
         for (name, listener) in snapshot.listeners() {
-            if !listener.config().bind_to_port {
-                continue;
-            }
             if let Err(failure) = self.follow(workers, name, listener) {
                 if first {
                     return Err(failure);
@@ -71,12 +71,7 @@ impl Manager {
         let gone: Vec<String> = self
             .running
             .keys()
-            .filter(|name| {
-                !snapshot
-                    .listeners()
-                    .get(name.as_str())
-                    .is_some_and(|listener| listener.config().bind_to_port)
-            })
+            .filter(|name| !snapshot.listeners().contains_key(name.as_str()))
             .cloned()
             .collect();
         for name in gone {
@@ -96,10 +91,10 @@ impl Manager {
         listener: &Arc<Listener>,
     ) -> Result<(), Failure> {
         let config = listener.config();
-        let addresses: Vec<Address> = std::iter::once(&config.address)
-            .chain(&config.additional_addresses)
-            .cloned()
-            .collect();
+        let addresses = std::iter::once(&config.address).chain(&config.additional_addresses);
+        // Without a socket it only gets what others hand over.
+        let bound = addresses.filter(|_| config.bind_to_port);
+        let addresses: Vec<Address> = bound.cloned().collect();
         let wanted = (addresses, BindOptions::from(&**config));
         if let Some(running) = self.running.get_mut(name) {
             if Arc::ptr_eq(&running.listener, listener) {
@@ -108,6 +103,8 @@ impl Manager {
             if running.wanted == wanted {
                 running.listener = listener.clone();
                 running.handle.replace(listener.clone());
+                self.directory.remove(&running.handle);
+                self.directory.add(&running.handle);
                 self.bound.count(|counts| counts.modified += 1);
                 return Ok(());
             }
@@ -151,6 +148,7 @@ impl Manager {
             .collect();
         let handle =
             ListenerHandle::new(listener.clone(), self.stats.clone(), Arc::new(Unobserved));
+        handle.hand_over_by(&self.directory);
         for socket in sockets {
             workers
                 .serve(socket, &handle)
@@ -162,7 +160,12 @@ impl Manager {
             let workers = workers.count();
             self.bound.count(|counts| counts.opened += workers);
         }
-        self.bound.set(name, bound);
+        if listener.config().bind_to_port {
+            self.bound.set(name, bound);
+        } else {
+            self.bound.remove(name);
+        }
+        self.directory.add(&handle);
         let running = Running {
             listener: listener.clone(),
             handle,
@@ -181,6 +184,7 @@ impl Manager {
 
     /// Closes a listener that is no longer wanted, and lets its connections go.
     fn retire(&self, handle: ListenerHandle) {
+        self.directory.remove(&handle);
         handle.close();
         handle.drain(server::Drain::Gradual(DRAIN_OF_REMOVED));
         let bound = self.bound.clone();

@@ -32,7 +32,8 @@ pub struct Listener {
     pub listener_filters_timeout: Duration,
     /// On that limit the connection goes on instead of being closed.
     pub continue_on_listener_filters_timeout: bool,
-    /// A connection for another address is handed to the listener of that address (`use_original_dst`). Has no effect yet.
+    /// A connection that a listener filter finds to be for another address is handed to the listener of that address, if there
+    /// is one.
     pub use_original_dst: bool,
     /// `SO_REUSEPORT`, one accept queue a worker; default true.
     pub enable_reuse_port: bool,

@@ -3,8 +3,9 @@
 use std::{
     collections::HashMap,
     fmt,
+    net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -13,7 +14,7 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
-    ConnObserver, HttpStats, ListenerStats, ServerStats, TcpStats,
+    ConnObserver, Directory, HttpStats, ListenerStats, ServerStats, TcpStats,
     link::{Link, Plan},
 };
 use crate::{
@@ -30,6 +31,8 @@ struct Shared {
     stats: Arc<ListenerStats>,
     registry: Arc<ServerStats>,
     observer: Arc<dyn ConnObserver>,
+    /// Where connections for other addresses are handed to. Weak, since it knows this listener too.
+    siblings: OnceLock<Weak<Directory>>,
     state: Mutex<State>,
     closed: AtomicBool,
     /// Connections open or being opened.
@@ -86,11 +89,28 @@ impl ListenerHandle {
             }),
             registry: stats,
             observer,
+            siblings: OnceLock::new(),
             closed: AtomicBool::new(false),
             open: AtomicU32::new(0),
             loops: AtomicU32::new(0),
             changed: Notify::new(),
         }))
+    }
+
+    /// Hands connections that were redirected (`use_original_dst`) to the listener of their original address in `directory`.
+    /// Said once.
+    pub fn hand_over_by(&self, directory: &Arc<Directory>) {
+        let _ = self.0.siblings.set(Arc::downgrade(directory));
+    }
+
+    /// The other listener that a connection for `addr` belongs to.
+    pub(super) fn sibling(&self, addr: SocketAddr) -> Option<Self> {
+        let directory = self.0.siblings.get()?.upgrade()?;
+        directory.find(addr).filter(|other| !other.is(self))
+    }
+
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Its name.

@@ -10,6 +10,7 @@
 mod accept;
 mod bind;
 mod codec;
+mod directory;
 mod factory;
 mod frames;
 mod http;
@@ -25,6 +26,7 @@ mod task;
 pub use self::{
     accept::{StreamExec, serve},
     bind::{BindOptions, Socket, bind},
+    directory::Directory,
     factory::{Accepted, Factory},
     listener::{Drain, ListenerHandle},
     observer::{ConnEvent, ConnObserver, Rejected, Unobserved, Unserved},

@@ -31,17 +31,18 @@ pub(super) struct Opened {
     pub(super) bytes: Bytes,
 }
 
-/// Runs the listener filters in order, within their time.
+/// Runs the listener filters in order, within their time. `bytes` were read already.
 pub(super) async fn open(
     stream: Stream,
     conn: ConnInfo,
+    bytes: Bytes,
     config: &model::Listener,
     stats: &ListenerStats,
 ) -> Result<Opened, Stop> {
     let mut run = Run {
         stream,
         conn,
-        buffer: BytesMut::new(),
+        buffer: bytes.into(),
         eof: false,
     };
     stats.downstream_pre_cx_active.add(1);
@@ -124,6 +125,7 @@ impl Run {
             return;
         };
         self.conn.original_dst = Some(addr);
+        self.conn.restored = true;
         self.conn.local = Address::Socket(addr);
     }
 
@@ -136,6 +138,7 @@ impl Run {
                     if let Some((source, destination)) = header.addresses {
                         self.conn.peer = Address::Socket(source);
                         self.conn.local = Address::Socket(destination);
+                        self.conn.restored = true;
                     }
                     return Ok(());
                 }

@@ -90,28 +90,74 @@ where
         factory: F,
         exec: X,
     ) -> Self {
-        let version = open.handle.version();
-        let config = version.listener.config();
-        let phase = if config.listener_filters.is_empty() {
-            Phase::Opened(Box::new(Opened {
-                stream,
-                conn,
-                bytes: Bytes::new(),
-            }))
-        } else {
-            let (known, config, stats) = (
-                Arc::new(conn.clone()),
-                config.clone(),
-                open.handle.stats().clone(),
-            );
-            let opening = async move { open::open(stream, conn, &config, &stats).await };
-            Phase::Opening(Box::pin(opening), known)
+        let bytes = Bytes::new();
+        let opened = Opened {
+            stream,
+            conn,
+            bytes,
         };
         Self {
-            phase,
+            phase: Self::begin(opened, &open),
             factory,
             exec,
             open,
+        }
+    }
+
+    /// Runs the filters of the listener that a connection came to.
+    fn begin(opened: Opened, open: &OpenGuard) -> Phase<F, X> {
+        let version = open.handle.version();
+        let config = version.listener.config();
+        if config.listener_filters.is_empty() {
+            return Phase::Opened(Box::new(opened));
+        }
+        let Opened {
+            stream,
+            conn,
+            bytes,
+        } = opened;
+        let (known, config, stats) = (
+            Arc::new(conn.clone()),
+            config.clone(),
+            open.handle.stats().clone(),
+        );
+        let opening = async move { open::open(stream, conn, bytes, &config, &stats).await };
+        Phase::Opening(Box::pin(opening), known)
+    }
+
+    /// A connection after its listener's filters: for another listener, or served here.
+    fn opened(&mut self, mut opened: Opened) -> Phase<F, X> {
+        let version = self.open.handle.version();
+        let conn = &mut opened.conn;
+        // Once only: who was handed over stays.
+        if !version.listener.config().use_original_dst || !std::mem::take(&mut conn.restored) {
+            return self.assign(opened);
+        }
+        let sibling = conn
+            .local
+            .socket()
+            .and_then(|addr| self.open.handle.sibling(addr));
+        let Some(sibling) = sibling else {
+            return self.assign(opened);
+        };
+        let version = sibling.version();
+        let config = version.listener.config();
+        conn.listener = config.name.clone();
+        conn.direction = config.direction;
+        match sibling.open(conn.id) {
+            Some(open) => {
+                self.open = open;
+                let next = Self::begin(opened, &self.open);
+                match next {
+                    Phase::Opened(opened) => self.assign(*opened),
+                    next => next,
+                }
+            }
+            None => {
+                let conn = opened.conn.into();
+                self.unserved(&version.listener, None, &conn, Unserved::ConnectionLimit);
+                Phase::Over
+            }
         }
     }
 
@@ -295,7 +341,7 @@ where
                     }
                 }
                 Phase::Opened(_) => match std::mem::replace(&mut this.phase, Phase::Over) {
-                    Phase::Opened(opened) => this.assign(*opened),
+                    Phase::Opened(opened) => this.opened(*opened),
                     _ => Phase::Over,
                 },
                 Phase::Handshake(shaking) => {

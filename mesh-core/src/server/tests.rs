@@ -2,6 +2,7 @@
 
 mod acceptor;
 mod attacks;
+mod handover;
 mod http1;
 mod http2;
 mod lifecycle;

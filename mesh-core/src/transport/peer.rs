@@ -32,6 +32,9 @@ pub struct ConnInfo {
     pub direct_peer: Address,
     /// The destination before redirection, if it was looked up.
     pub original_dst: Option<SocketAddr>,
+    /// [`ConnInfo::local`] is not the socket's own: a listener filter found where the connection was meant to go.
+    #[cfg(feature = "net")]
+    pub(crate) restored: bool,
     /// What the first bytes showed, or what was terminated.
     pub security: Security,
     /// When it was accepted.
@@ -72,6 +75,8 @@ impl ConnInfo {
             direct_peer: peer.clone(),
             peer,
             original_dst: None,
+            #[cfg(feature = "net")]
+            restored: false,
             security: Security::default(),
             started: Instant::now(),
             started_at: SystemTime::now(),

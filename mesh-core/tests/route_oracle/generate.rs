@@ -455,6 +455,7 @@ fn name_tree(tree: &mut MatchTree, named: &mut usize) {
             OnMatch::Tree(tree) => name_tree(tree, named),
             OnMatch::Route(route) => name(route, named),
             OnMatch::Routes(routes) => routes.iter_mut().for_each(|route| name(route, named)),
+            OnMatch::Chain(_) => {}
         }
     }
 }

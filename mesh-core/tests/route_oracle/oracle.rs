@@ -23,7 +23,7 @@ pub(crate) fn decide(table: &RouteConfiguration, request: &Request) -> Option<St
         RouteRules::Tree(tree) => match leaf(tree, request)? {
             OnMatch::Route(route) => first(table, std::slice::from_ref(&**route), request),
             OnMatch::Routes(routes) => first(table, routes, request),
-            OnMatch::Tree(_) => unreachable!("a leaf is no tree"),
+            OnMatch::Tree(_) | OnMatch::Chain(_) => unreachable!("such a leaf is not generated"),
         },
     };
     found.map(|route| route.name.to_string())

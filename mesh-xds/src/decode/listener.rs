@@ -71,6 +71,10 @@ pub(crate) fn listener(cx: &mut Context, value: &Proto) -> Option<Listener> {
         cx.reject("filter_chains", "no filter chain is given");
     }
     out.listener_filters = inspectors(cx, listener_filters, filter_chains);
+    // As in Envoy, whoever hands connections over looks for where they go.
+    if out.use_original_dst && !out.listener_filters.contains(&ListenerFilter::OriginalDst) {
+        out.listener_filters.insert(0, ListenerFilter::OriginalDst);
+    }
     let field = "listener_filters_timeout";
     let limit = common::some_duration(cx, field, listener_filters_timeout.as_ref());
     out.listener_filters_timeout = limit.unwrap_or(out.listener_filters_timeout);
@@ -103,10 +107,6 @@ fn socket(value: &Proto, out: &mut Listener) {
 
 /// Fields without effect, and those that ask for what is not there.
 fn unused(cx: &mut Context, value: &Proto) {
-    cx.ignored(
-        "use_original_dst",
-        common::bool_of(value.use_original_dst.as_ref(), false),
-    );
     ignored!(cx, value; stat_prefix, stats_matcher, per_connection_buffer_high_watermark_timeout, drain_type, freebind,
         socket_options, tcp_fast_open_queue_length, connection_balance_config, reuse_port,
         max_connections_to_accept_per_socket_event, enable_mptcp, ignore_global_conn_limit,

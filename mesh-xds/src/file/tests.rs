@@ -305,8 +305,8 @@ fn a_filter_chain_matcher_names_the_chains() {
       filters:"#;
     let text = HTTP.replacen("\n    filter_chains:\n    - filters:", tree, 1);
     assert_ne!(text, HTTP);
-    let mut source = open(&text);
-    let update = first(&mut source);
+    let source = open(&text);
+    let update = source.first().expect("there");
     assert!(update.rejections.is_empty(), "{:?}", update.rejections);
     let listener = update.changes.iter().find_map(|change| match change {
         Change::Listener(listener) => Some(listener.clone()),
@@ -335,7 +335,8 @@ fn a_filter_chain_matcher_names_the_chains() {
         "google.protobuf.StringValue, value: plain",
         "envoy.config.route.v3.RouteList",
     );
-    let update = first(&mut open(&wrong));
+    let source = open(&wrong);
+    let update = source.first().expect("there");
     assert!(
         update.rejections[0]
             .reason
