@@ -153,6 +153,18 @@ fn collector(mesh: &Mesh, server: &Arc<ServerStats>) -> Arc<dyn Fn(&mut Stats) +
     let (metrics, server) = (mesh.metrics().clone(), server.clone());
     Arc::new(move |stats| {
         server.each(|name, value| stats.dotted(name, value));
+        server.each_histogram(|prefix, value, field, histogram| {
+            let label = match prefix {
+                "listener" => "envoy_listener_address",
+                _ => "envoy_http_conn_manager_prefix",
+            };
+            let scope = Scope {
+                prefix,
+                label,
+                value,
+            };
+            stats.histogram(scope, field, histogram);
+        });
         metrics.each_http(|prefix, http| {
             let scope = Scope {
                 prefix: "http",
@@ -160,6 +172,7 @@ fn collector(mesh: &Mesh, server: &Arc<ServerStats>) -> Arc<dyn Fn(&mut Stats) +
                 value: prefix,
             };
             http.each(|field, value| stats.scoped(scope, field, kind_of(field), value));
+            stats.histogram(scope, "downstream_rq_time", &http.downstream_rq_time);
         });
         metrics.each_route(|scope, counts| {
             counts.each(|field, value| stats.routed(scope, field, value));

@@ -6,7 +6,7 @@ use mesh_core::{
     cluster::{Cluster, LimitState},
     model::{Limits, Priority},
     snapshot::Snapshot,
-    telemetry::metrics::{RoutePart, RouteScope},
+    telemetry::metrics::{Histogram, RoutePart, RouteScope},
 };
 
 /// Whether a statistic only rises.
@@ -33,6 +33,46 @@ pub(crate) struct Stat {
 #[derive(Debug, Default)]
 pub(crate) struct Stats {
     list: Vec<Stat>,
+    histograms: Vec<Shown>,
+}
+
+/// The quantiles that Envoy shows, in percent.
+const QUANTILES: [f64; 10] = [0.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 100.0];
+
+/// A distribution, as it is shown.
+#[derive(Clone, Debug)]
+struct Shown {
+    name: String,
+    metric: String,
+    prometheus: String,
+    count: u64,
+    quantiles: [f64; QUANTILES.len()],
+}
+
+impl Shown {
+    /// Envoy's line: each quantile of the last interval, which is not kept here, and of all values.
+    fn text(&self) -> String {
+        if self.count == 0 {
+            return "No recorded values".to_owned();
+        }
+        let parts = QUANTILES.iter().zip(self.quantiles);
+        let parts: Vec<_> = parts
+            .map(|(quantile, value)| format!("P{quantile}(nan,{value})"))
+            .collect();
+        parts.join(" ")
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let values: Vec<_> = self
+            .quantiles
+            .iter()
+            .map(|value| match self.count {
+                0 => serde_json::json!({"interval": null, "cumulative": null}),
+                _ => serde_json::json!({"interval": null, "cumulative": value}),
+            })
+            .collect();
+        serde_json::json!({"name": self.name, "values": values})
+    }
 }
 
 /// A group of statistics that share a prefix and a label: `cluster.NAME.`, `http.PREFIX.`, `listener.ADDRESS.`.
@@ -79,7 +119,22 @@ impl Stats {
         self.classed(name, metric, labels, kind_of(field), value);
     }
 
-    /// Adds a statistic; the class of a status in its name becomes a label, as in Envoy.
+    /// Adds a distribution of a scope.
+    pub(crate) fn histogram(&mut self, scope: Scope<'_>, name: &str, histogram: &Histogram) {
+        let mut shown = Shown {
+            name: format!("{}.{}.{name}", scope.prefix, scope.value),
+            metric: format!("{}_{}", scope.prefix, sanitize(name)),
+            prometheus: String::new(),
+            count: histogram.count(),
+            quantiles: QUANTILES.map(|quantile| histogram.quantile(quantile / 100.0)),
+        };
+        let labels = format!("{}=\"{}\"", scope.label, escape(scope.value));
+        let metric = format!("envoy_{}", shown.metric);
+        histogram.render(&metric, &labels, &mut shown.prometheus);
+        self.histograms.push(shown);
+    }
+
+    /// Adds a statistic; a status in its name, or the class of one, becomes a label, as in Envoy.
     fn classed(
         &mut self,
         name: String,
@@ -96,6 +151,13 @@ impl Stats {
             metric.truncate(metric.len() - 3);
             metric.push_str("xx");
             labels.insert(0, ("envoy_response_code_class", digit.to_string()));
+        } else if let Some((family, code)) = metric.rsplit_once('_')
+            && family.ends_with("upstream_rq")
+            && code.len() == 3
+            && code.bytes().all(|digit| digit.is_ascii_digit())
+        {
+            labels.insert(0, ("envoy_response_code", code.to_owned()));
+            metric.truncate(family.len());
         }
         self.list.push(Stat {
             name,
@@ -153,6 +215,9 @@ impl Stats {
             label: "envoy_cluster_name",
             value: name,
         };
+        cluster.stats().each_histogram(|field, histogram| {
+            self.histogram(scope, field, histogram);
+        });
         cluster.stats().each(|field, value| {
             self.scoped(scope, field, kind_of(field), value);
         });
@@ -219,6 +284,7 @@ impl Stats {
     /// Sorts by Envoy's name, each once.
     pub(crate) fn finish(mut self) -> Self {
         self.list.sort_by(|a, b| a.name.cmp(&b.name));
+        self.histograms.sort_by(|a, b| a.name.cmp(&b.name));
         // Server and layers both have the scope `http.PREFIX`; a field that both know counts the same thing.
         self.list.dedup_by(|later, first| {
             let same = later.name == first.name;
@@ -230,15 +296,22 @@ impl Stats {
         self
     }
 
-    /// Keeps only what `wanted` holds for.
+    /// Keeps only what `wanted` holds for; distributions stay.
     pub(crate) fn keep(mut self, wanted: impl FnMut(&Stat) -> bool) -> Self {
         self.list.retain(wanted);
         self
     }
 
+    /// Keeps only the distributions whose name `wanted` holds for.
+    pub(crate) fn keep_histograms(mut self, wanted: impl Fn(&str) -> bool) -> Self {
+        self.histograms.retain(|shown| wanted(&shown.name));
+        self
+    }
+
     /// Keeps only what was written since the start: counters above zero, gauges of the process and of memberships, which
     /// are always set, and gauges of things of which there was one.
-    pub(crate) fn used(self) -> Self {
+    pub(crate) fn used(mut self) -> Self {
+        self.histograms.retain(|shown| shown.count > 0);
         let totals: BTreeSet<String> = self
             .list
             .iter()
@@ -261,16 +334,26 @@ impl Stats {
         for stat in &self.list {
             let _ = writeln!(out, "{}: {}", stat.name, stat.value);
         }
+        for shown in &self.histograms {
+            let _ = writeln!(out, "{}: {}", shown.name, shown.text());
+        }
         out
     }
 
     /// Envoy's `{"stats": [{"name", "value"}]}`.
     pub(crate) fn json(&self) -> serde_json::Value {
-        let list: Vec<_> = self
+        let mut list: Vec<_> = self
             .list
             .iter()
             .map(|stat| serde_json::json!({"name": stat.name, "value": stat.value}))
             .collect();
+        if !self.histograms.is_empty() {
+            let computed: Vec<_> = self.histograms.iter().map(Shown::json).collect();
+            list.push(serde_json::json!({"histograms": {
+                "supported_quantiles": QUANTILES,
+                "computed_quantiles": computed,
+            }}));
+        }
         serde_json::json!({ "stats": list })
     }
 
@@ -296,6 +379,16 @@ impl Stats {
                 let _ = write!(out, "{comma}{name}=\"{}\"", escape(value));
             }
             let _ = writeln!(out, "}} {}", stat.value);
+        }
+        let mut histograms: Vec<&Shown> = self.histograms.iter().collect();
+        histograms.sort_by(|a, b| a.metric.cmp(&b.metric));
+        let mut last = "";
+        for shown in histograms {
+            if shown.metric != last {
+                let _ = writeln!(out, "# TYPE envoy_{} histogram", shown.metric);
+                last = &shown.metric;
+            }
+            out.push_str(&shown.prometheus);
         }
         out
     }

@@ -134,6 +134,8 @@ fn statistics_have_envoys_names_and_follow_the_traffic() {
         "cluster.app.upstream_rq_2xx: 2",
         "cluster.app.upstream_rq_4xx: 1",
         "cluster.app.upstream_rq_5xx: 1",
+        "cluster.app.upstream_rq_200: 2",
+        "cluster.app.upstream_rq_503: 1",
         "cluster.app.membership_healthy: 1",
         "cluster.app.circuit_breakers.default.remaining_rq: 100",
         "cluster.app.circuit_breakers.default.remaining_pending: 1024",
@@ -171,6 +173,11 @@ fn statistics_have_envoys_names_and_follow_the_traffic() {
         "envoy_cluster_upstream_rq_xx{envoy_response_code_class=\"2\",envoy_cluster_name=\"app\"} 2",
         "envoy_http_downstream_rq_xx{envoy_response_code_class=\"5\",envoy_http_conn_manager_prefix=\"ingress\"} 1",
         "# TYPE envoy_cluster_upstream_cx_active gauge",
+        "envoy_cluster_upstream_rq{envoy_response_code=\"404\",envoy_cluster_name=\"app\"} 1",
+        "# TYPE envoy_cluster_upstream_rq_time histogram",
+        "envoy_cluster_upstream_rq_time_count{envoy_cluster_name=\"app\"} 4",
+        "envoy_http_downstream_rq_time_bucket{envoy_http_conn_manager_prefix=\"ingress\",le=\"+Inf\"} 4",
+        "envoy_http_downstream_cx_length_ms_count{envoy_http_conn_manager_prefix=\"ingress\"} 4",
         "envoy_server_live{} 1",
     ] {
         assert!(
@@ -185,10 +192,46 @@ fn statistics_have_envoys_names_and_follow_the_traffic() {
         filtered,
         "# TYPE envoy_server_live gauge\nenvoy_server_live{} 1\n"
     );
+    let times = meshd.get("/stats?filter=^cluster.*upstream_rq_time$").body;
+    assert!(
+        times.starts_with("cluster.app.upstream_rq_time: P0(nan,"),
+        "{times}"
+    );
+    let json = meshd
+        .get("/stats?format=json&type=Histograms&filter=^http.*rq_time")
+        .json();
+    let computed = &json["stats"][0]["histograms"]["computed_quantiles"][0];
+    assert_eq!(computed["name"], "http.ingress.downstream_rq_time");
+    assert_eq!(computed["values"].as_array().map(Vec::len), Some(10));
     let gauges = meshd.get("/stats?type=Gauges").body;
     assert!(gauges.contains("server.live: 1") && !gauges.contains("upstream_rq_total:"));
     for bad in ["format=yaml", "type=Some", "filter=("] {
         assert_eq!(meshd.get(&format!("/stats?{bad}")).status, 400, "{bad}");
+    }
+}
+
+#[test]
+fn a_cluster_that_gives_no_response_is_charged_with_the_answer() {
+    let temp = Temp::new("charged");
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = closed.local_addr().expect("bound");
+    drop(closed);
+    let file = temp.put("envoy.yaml", &bootstrap(0, address));
+    let meshd = Meshd::start(&temp, &file, &[]);
+    let answer = request(meshd.listener("in"), "GET", "/").expect("an answer");
+    assert_eq!(answer.status, 503);
+    let text = meshd.get("/stats?filter=^cluster").body;
+    for line in [
+        "cluster.app.upstream_rq_503: 1",
+        "cluster.app.upstream_rq_5xx: 1",
+        "cluster.app.upstream_rq_completed: 1",
+        "cluster.app.upstream_rq_pending_failure_eject: 1",
+        "cluster.app.upstream_cx_connect_fail: 1",
+        "cluster.app.upstream_cx_total: 1",
+        "cluster.app.upstream_cx_http1_total: 1",
+        "cluster.app.upstream_cx_destroy: 1",
+    ] {
+        assert!(text.lines().any(|one| one == line), "{line} in {text}");
     }
 }
 

@@ -20,7 +20,7 @@ pub use self::{
     lb::{Omit, PickKey, Picker},
     limits::{Counter, LimitState, Permit},
     set::EndpointSet,
-    stats::{ClusterStats, Count},
+    stats::{ClusterStats, ClusterTimes, Count},
 };
 use crate::{
     Kind,

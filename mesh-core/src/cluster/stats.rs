@@ -1,6 +1,11 @@
 //! Counters of a cluster, under Envoy's names.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
+
+use crate::telemetry::metrics::Histogram;
 
 /// A counter or gauge that wraps never in practice.
 #[derive(Debug, Default)]
@@ -27,15 +32,39 @@ macro_rules! stats {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// What is counted of a cluster; each field is a statistic `cluster.NAME.FIELD` of Envoy.
         #[derive(Debug, Default)]
-        pub struct ClusterStats { $($(#[$doc])* pub $name: Count,)* }
+        pub struct ClusterStats {
+            $($(#[$doc])* pub $name: Count,)*
+            used: OnceLock<Box<Used>>,
+        }
 
         impl ClusterStats {
-            /// Each statistic by name.
-            pub fn each(&self, mut f: impl FnMut(&'static str, u64)) {
+            fn each_field(&self, f: &mut impl FnMut(&str, u64)) {
                 $(f(stringify!($name), self.$name.get());)*
             }
         }
     };
+}
+
+/// What only a cluster has that was used: most of the clusters of a large configuration never are.
+#[derive(Debug)]
+struct Used {
+    /// Responses by status, from 100.
+    codes: [Count; CODES],
+    times: ClusterTimes,
+}
+
+/// Statuses that are counted one by one: 100 to 599.
+const CODES: usize = 500;
+
+/// Distributions, in milliseconds; each field is a histogram `cluster.NAME.FIELD` of Envoy.
+#[derive(Debug, Default)]
+pub struct ClusterTimes {
+    /// From the end of a request to the end of its response.
+    pub upstream_rq_time: Histogram,
+    /// Time that connections took to be made.
+    pub upstream_cx_connect_ms: Histogram,
+    /// Lives of connections.
+    pub upstream_cx_length_ms: Histogram,
 }
 
 stats! {
@@ -103,32 +132,103 @@ stats! {
     upstream_rq_retry_overflow,
     /// Requests whose retries were used up.
     upstream_rq_retry_limit_exceeded,
-    /// Responses with a status.
-    upstream_rq_completed,
-    /// 1xx.
-    upstream_rq_1xx,
-    /// 2xx.
-    upstream_rq_2xx,
-    /// 3xx.
-    upstream_rq_3xx,
-    /// 4xx.
-    upstream_rq_4xx,
-    /// 5xx.
-    upstream_rq_5xx,
     /// Updates of the endpoints.
     membership_change,
 }
 
 impl ClusterStats {
-    /// Counts a response of `status`.
+    /// Counts a response of `status`; beyond 100 to 599, as the nearest of these.
     pub fn response(&self, status: u16) {
-        self.upstream_rq_completed.add(1);
-        match status / 100 {
-            1 => self.upstream_rq_1xx.add(1),
-            2 => self.upstream_rq_2xx.add(1),
-            3 => self.upstream_rq_3xx.add(1),
-            4 => self.upstream_rq_4xx.add(1),
-            _ => self.upstream_rq_5xx.add(1),
+        let index = usize::from(status.saturating_sub(100)).min(CODES - 1);
+        self.used().codes[index].add(1);
+    }
+
+    /// Its distributions.
+    pub fn times(&self) -> &ClusterTimes {
+        &self.used().times
+    }
+
+    /// Responses so far whose status is in `codes`.
+    pub fn responses(&self, codes: std::ops::RangeInclusive<u16>) -> u64 {
+        let Some(used) = self.used.get() else {
+            return 0;
+        };
+        let all = used.codes.iter().zip(100_u16..);
+        all.filter(|(_, code)| codes.contains(code))
+            .map(|(count, _)| count.get())
+            .sum()
+    }
+
+    fn used(&self) -> &Used {
+        self.used.get_or_init(|| {
+            Box::new(Used {
+                codes: [const { Count(AtomicU64::new(0)) }; CODES],
+                times: ClusterTimes::default(),
+            })
+        })
+    }
+
+    /// Each statistic by name: `upstream_rq_completed`, classes and statuses that occurred among them.
+    pub fn each(&self, mut f: impl FnMut(&str, u64)) {
+        self.each_field(&mut f);
+        f("upstream_rq_completed", self.responses(100..=599));
+        for class in 1..=5 {
+            let count = self.responses(class * 100..=class * 100 + 99);
+            f(&format!("upstream_rq_{class}xx"), count);
         }
+        let codes = self.used.get().into_iter().flat_map(|used| &used.codes);
+        for (count, code) in codes.zip(100_u16..).filter(|(count, _)| count.get() > 0) {
+            f(&format!("upstream_rq_{code}"), count.get());
+        }
+    }
+
+    /// Each distribution by name, if there can be one.
+    pub fn each_histogram(&self, mut f: impl FnMut(&'static str, &Histogram)) {
+        let Some(used) = self.used.get() else {
+            return;
+        };
+        let ClusterTimes {
+            upstream_rq_time,
+            upstream_cx_connect_ms,
+            upstream_cx_length_ms,
+        } = &used.times;
+        f("upstream_rq_time", upstream_rq_time);
+        f("upstream_cx_connect_ms", upstream_cx_connect_ms);
+        f("upstream_cx_length_ms", upstream_cx_length_ms);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_and_the_sum_are_those_of_the_statuses() {
+        let stats = ClusterStats::default();
+        let read = |stats: &ClusterStats| {
+            let mut all = std::collections::BTreeMap::new();
+            stats.each(|name, value| {
+                all.insert(name.to_owned(), value);
+            });
+            all
+        };
+        assert_eq!(read(&stats)["upstream_rq_completed"], 0);
+        for status in [200, 200, 204, 404, 503, 999] {
+            stats.response(status);
+        }
+        let all = read(&stats);
+        for (name, value) in [
+            ("upstream_rq_200", 2),
+            ("upstream_rq_204", 1),
+            ("upstream_rq_2xx", 3),
+            ("upstream_rq_404", 1),
+            ("upstream_rq_4xx", 1),
+            ("upstream_rq_5xx", 2),
+            ("upstream_rq_599", 1),
+            ("upstream_rq_completed", 6),
+        ] {
+            assert_eq!(all[name], value, "{name}");
+        }
+        assert!(!all.contains_key("upstream_rq_500"));
     }
 }

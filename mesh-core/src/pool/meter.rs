@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Weak},
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -12,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::Protocol;
 use crate::{
     cluster::{Cluster, Endpoint, Permit},
+    telemetry::clock,
     transport::{Io, Target},
 };
 
@@ -21,6 +23,7 @@ pub struct Metered<I> {
     cluster: Arc<Cluster>,
     // A connection must not keep an endpoint alive, since it is closed when the endpoint is gone.
     endpoint: Weak<Endpoint>,
+    since: Instant,
     _permit: Option<Permit>,
 }
 
@@ -45,6 +48,7 @@ impl<I> Metered<I> {
             io,
             cluster: target.cluster.clone(),
             endpoint: Arc::downgrade(&target.endpoint),
+            since: clock::now(),
             _permit: permit,
         }
     }
@@ -65,6 +69,8 @@ impl<I> Drop for Metered<I> {
         let stats = self.cluster.stats();
         stats.upstream_cx_active.sub(1);
         stats.upstream_cx_destroy.add(1);
+        let life = clock::now().saturating_duration_since(self.since);
+        stats.times().upstream_cx_length_ms.record_time(life);
         if let Some(endpoint) = self.endpoint.upgrade() {
             endpoint.stats().cx_active.sub(1);
         }

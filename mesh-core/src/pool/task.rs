@@ -23,6 +23,7 @@ use crate::{
     BoxError, Error, Kind,
     cluster::{Cluster, Endpoint, Permit},
     model,
+    telemetry::clock,
     transport::{Connector, Target},
 };
 
@@ -48,15 +49,19 @@ where
         host: Some(&host),
         failure: None,
     };
+    let begun = clock::now();
     let result = open(shared, &host, target, permit).await;
     match result {
         Ok(conn) => {
+            let took = clock::now().saturating_duration_since(begun);
+            let times = target.cluster.stats().times();
+            times.upstream_cx_connect_ms.record_time(took);
             progress.host = None;
             host.connected(&conn);
             Ok(conn)
         }
         Err(error) => {
-            count_failure(target, error.kind());
+            count_failure(target, Some(host.key.protocol), error.kind());
             progress.failure = Some(error.kind());
             drop(progress);
             shared.hosts.forget(&host);
@@ -65,14 +70,25 @@ where
     }
 }
 
-/// Counts a connection that could not be made.
-pub(super) fn count_failure(target: &Target, kind: Kind) {
+/// Counts a connection that could not be made; `protocol`: of HTTP connections.
+pub(super) fn count_failure(target: &Target, protocol: Option<Protocol>, kind: Kind) {
     let stats = target.cluster.stats();
     stats.upstream_cx_connect_fail.add(1);
     if kind == Kind::ConnectTimeout {
         stats.upstream_cx_connect_timeout.add(1);
     }
-    target.endpoint.stats().cx_connect_fail.add(1);
+    // Envoy counts a connection from its first packet on.
+    stats.upstream_cx_total.add(1);
+    stats.upstream_cx_destroy.add(1);
+    stats.upstream_rq_pending_failure_eject.add(1);
+    match protocol {
+        Some(Protocol::Http1) => stats.upstream_cx_http1_total.add(1),
+        Some(Protocol::Http2) => stats.upstream_cx_http2_total.add(1),
+        None => {}
+    }
+    let endpoint = target.endpoint.stats();
+    endpoint.cx_total.add(1);
+    endpoint.cx_connect_fail.add(1);
 }
 
 /// A socket, within the cluster's connect timeout.

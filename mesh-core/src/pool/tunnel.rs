@@ -83,7 +83,7 @@ where
         match task::dial(&self.shared.connector, target).await {
             Ok(io) => Ok(Metered::new(io, target, None, Some(permit))),
             Err(error) => {
-                task::count_failure(target, error.kind());
+                task::count_failure(target, None, error.kind());
                 Err(error)
             }
         }

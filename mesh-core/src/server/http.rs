@@ -493,9 +493,7 @@ impl<F: Factory, X> Drop for HttpTask<F, X> {
         let lived = listener::now().saturating_duration_since(self.conn.accepted.conn.started);
         stats.downstream_cx_active.sub(1);
         stats.downstream_cx_destroy.add(1);
-        stats
-            .downstream_cx_length_ms_sum
-            .add(lived.as_millis() as u64);
+        stats.downstream_cx_length_ms.record_time(lived);
         stats
             .downstream_cx_rx_bytes_total
             .add(self.conn.link.received());

@@ -367,8 +367,8 @@ impl Drop for OpenGuard {
         shared.stats.downstream_cx_destroy.add(1);
         shared
             .stats
-            .downstream_cx_length_ms_sum
-            .add(now().saturating_duration_since(self.since).as_millis() as u64);
+            .downstream_cx_length_ms
+            .record_time(now().saturating_duration_since(self.since));
         if shared.open.fetch_sub(1, Ordering::AcqRel) == 1 {
             shared.changed.notify_waiters();
         }

@@ -5,13 +5,16 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::{cluster::Count, model::Name};
+use crate::{cluster::Count, model::Name, telemetry::metrics::Histogram};
 
 macro_rules! stats {
-    ($(#[$outer:meta])* $type:ident { $($(#[$doc:meta])* $name:ident),* $(,)? }) => {
+    ($(#[$outer:meta])* $type:ident { $($(#[$doc:meta])* $name:ident),* $(,)? } $($(#[$of:meta])* $histogram:ident)?) => {
         $(#[$outer])*
         #[derive(Debug, Default)]
-        pub struct $type { $($(#[$doc])* pub $name: Count,)* }
+        pub struct $type {
+            $($(#[$doc])* pub $name: Count,)*
+            $($(#[$of])* pub $histogram: Histogram,)?
+        }
 
         impl $type {
             /// Each statistic by name.
@@ -33,8 +36,6 @@ stats! {
         downstream_cx_destroy,
         /// Connections refused by the limit.
         downstream_cx_overflow,
-        /// Sum of the lives of connections that ended, in milliseconds.
-        downstream_cx_length_ms_sum,
         /// Connections whose listener filters took too long.
         downstream_pre_cx_timeout,
         /// Connections in the listener filters (gauge).
@@ -50,6 +51,8 @@ stats! {
         /// Connections whose transport handshake failed or took too long.
         downstream_cx_handshake_failed,
     }
+    /// Distribution of the lives of connections, in milliseconds.
+    downstream_cx_length_ms
 }
 
 stats! {
@@ -83,8 +86,6 @@ stats! {
         downstream_cx_destroy_remote_active_rq,
         /// The same, by this side.
         downstream_cx_destroy_local_active_rq,
-        /// Sum of the lives of connections that ended, in milliseconds.
-        downstream_cx_length_ms_sum,
         /// Bytes received.
         downstream_cx_rx_bytes_total,
         /// Bytes sent.
@@ -110,6 +111,8 @@ stats! {
         /// Requests that the connection answered itself, before any layer saw them.
         downstream_rq_rejected_via_connection,
     }
+    /// Distribution of the lives of connections, in milliseconds.
+    downstream_cx_length_ms
 }
 
 stats! {
@@ -169,6 +172,22 @@ impl ServerStats {
         }
         for (name, stats) in snapshot(&self.tcp) {
             stats.each(|field, value| all("tcp", &name, field, value));
+        }
+    }
+
+    /// Every distribution of listeners and HTTP connections, with what it is of, such as `http` and `ingress_http`.
+    pub fn each_histogram(&self, mut f: impl FnMut(&'static str, &str, &'static str, &Histogram)) {
+        let name = "downstream_cx_length_ms";
+        for (of, stats) in snapshot(&self.listeners) {
+            f(
+                "listener",
+                &scope(&of),
+                name,
+                &stats.downstream_cx_length_ms,
+            );
+        }
+        for (of, stats) in snapshot(&self.http) {
+            f("http", &scope(&of), name, &stats.downstream_cx_length_ms);
         }
     }
 }

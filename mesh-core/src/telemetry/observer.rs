@@ -65,10 +65,17 @@ impl Observer {
         if late.status != 0 {
             stats.response(late.status);
         }
+        stats.downstream_rq_time.record_time(late.duration);
         // Where the upstream's response went through, there is nothing more to tell.
         let Some(details) = late.details.as_deref() else {
+            if let Some(cluster) = late.cluster.as_deref() {
+                let sent = late.request_received.unwrap_or_default();
+                let time = late.duration.saturating_sub(sent);
+                cluster.stats().times().upstream_rq_time.record_time(time);
+            }
             return;
         };
+        charge(late);
         if late.flags.contains(Flag::DownstreamConnectionTermination) {
             stats.downstream_rq_rx_reset.add(1);
         }
@@ -84,6 +91,26 @@ impl Observer {
                 count.add(1);
             }
         }
+    }
+}
+
+/// A cluster that gave no response is charged with the answer that stands for it.
+fn charge(late: &Late) {
+    let upstream = [
+        Flag::NoHealthyUpstream,
+        Flag::UpstreamRequestTimeout,
+        Flag::UpstreamRemoteReset,
+        Flag::UpstreamConnectionFailure,
+        Flag::UpstreamConnectionTermination,
+        Flag::UpstreamOverflow,
+    ];
+    let failed = upstream.into_iter().any(|flag| late.flags.contains(flag));
+    if let Some(cluster) = late
+        .cluster
+        .as_deref()
+        .filter(|_| failed && late.status != 0)
+    {
+        cluster.stats().response(late.status);
     }
 }
 

@@ -151,7 +151,9 @@ impl Admin {
             _ => false,
         };
         let stats = match self.selected(query) {
-            Ok(stats) => stats.keep(wanted),
+            Ok(stats) => stats
+                .keep(wanted)
+                .keep_histograms(|_| matches!(kind, "All" | "Histograms")),
             Err(error) => return text(StatusCode::BAD_REQUEST, error),
         };
         match format {
@@ -180,7 +182,9 @@ impl Admin {
         if query.has("usedonly") {
             stats = stats.used();
         }
-        Ok(stats.keep(|stat| filter.takes(&stat.name)))
+        Ok(stats
+            .keep(|stat| filter.takes(&stat.name))
+            .keep_histograms(|name| filter.takes(name)))
     }
 }
 

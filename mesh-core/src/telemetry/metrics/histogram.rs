@@ -1,6 +1,7 @@
 use std::{
     fmt::Write as _,
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 
 /// Upper bounds of the buckets, which Envoy uses for every histogram of Istio's.
@@ -43,6 +44,11 @@ impl Histogram {
         self.sum.fetch_add(value, Ordering::Relaxed);
     }
 
+    /// Adds a time, in milliseconds.
+    pub fn record_time(&self, time: Duration) {
+        self.record_thousandths(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+    }
+
     /// Adds a whole value.
     pub fn record(&self, value: u64) {
         self.record_thousandths(value.saturating_mul(1000));
@@ -82,8 +88,8 @@ impl Histogram {
         lower
     }
 
-    /// Appends it in Prometheus' text format.
-    pub(super) fn render(&self, name: &str, labels: &str, out: &mut String) {
+    /// Appends it in Prometheus' text format; `labels` are written as they are, without braces.
+    pub fn render(&self, name: &str, labels: &str, out: &mut String) {
         let mut total = 0;
         let separator = if labels.is_empty() { "" } else { "," };
         for (index, bucket) in self.buckets.iter().enumerate() {

@@ -1,5 +1,6 @@
 use std::sync::{Arc, OnceLock};
 
+use super::Histogram;
 use crate::cluster::Count;
 
 macro_rules! stats {
@@ -8,6 +9,8 @@ macro_rules! stats {
         #[derive(Debug, Default)]
         pub struct HttpStats {
             $($(#[$doc])* pub $name: Count,)*
+            /// Distribution of the times from the start of a request to the end of its response.
+            pub downstream_rq_time: Histogram,
             fault: OnceLock<Arc<FaultStats>>,
         }
 
