@@ -47,7 +47,7 @@ pub(crate) struct Counted {
 
 impl Counted {
     /// For a request of `route`; `None` if there is nothing of the kind, which is the rule.
-    pub(super) fn new<H: Headers + ?Sized>(
+    pub(crate) fn new<H: Headers + ?Sized>(
         route: &Arc<RouteEntry>,
         head: &Head<'_, H>,
     ) -> Option<Box<Self>> {

@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-fn forward(cluster: &str) -> Route {
+pub(crate) fn forward(cluster: &str) -> Route {
     Route {
         name: "r".into(),
         matches: RouteMatch {

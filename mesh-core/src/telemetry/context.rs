@@ -162,7 +162,16 @@ impl FormatContext for RecordContext<'_> {
                 let counted = late.counted.as_ref();
                 name(counted.and_then(|counted| counted.virtual_cluster()), out)
             }
-            Item::RouteName => name(late.route.as_ref(), out),
+            Item::RouteName => name(late.route.as_ref().map(|route| route.name()), out),
+            Item::VirtualHostName => {
+                let route = late.route.as_ref();
+                name(route.map(|route| route.host().name()), out)
+            }
+            Item::QueryParams => {
+                let path = late.head.as_ref().and_then(|head| head.path.as_ref());
+                path.and_then(|path| path.query())
+                    .is_some_and(|query| text(query, out))
+            }
             Item::GrpcStatus => late
                 .grpc_status
                 .is_some_and(|status| text(grpc_status_name(status), out)),
@@ -188,6 +197,8 @@ impl FormatContext for RecordContext<'_> {
         let metadata: &Metadata = match source {
             MetadataSource::Cluster => &self.late.cluster.as_ref()?.config().metadata,
             MetadataSource::UpstreamHost => self.late.endpoint.as_ref()?.metadata(),
+            MetadataSource::Route => &self.late.route.as_ref()?.config().metadata,
+            MetadataSource::VirtualHost => &self.late.route.as_ref()?.host().config().metadata,
             _ => return None,
         };
         metadata.get(namespace, path).map(Cow::Borrowed)

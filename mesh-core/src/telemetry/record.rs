@@ -30,6 +30,7 @@ use crate::{
     Kind,
     cluster::{Cluster, Endpoint},
     model::Name,
+    route::RouteEntry,
     scratch,
     transport::ConnInfo,
 };
@@ -143,8 +144,8 @@ pub struct Late {
     pub trailers: Vec<(HeaderName, HeaderValue)>,
     /// Statistics of a virtual cluster or route that the request counts in; few do.
     pub(crate) counted: Option<Box<crate::route::Counted>>,
-    /// Name of the route.
-    pub route: Option<Name>,
+    /// The route.
+    pub route: Option<Arc<RouteEntry>>,
     /// The cluster.
     pub cluster: Option<Arc<Cluster>>,
     /// The endpoint of the newest attempt.

@@ -9,7 +9,7 @@ use envoy_types::pb::{
 use http::HeaderValue;
 use mesh_core::{
     model::{BodyFormat, Format, FormatKind, JsonFormat, Name},
-    route::format::Formatter,
+    route::format::{Formatter, Operator},
 };
 
 use super::{Context, common::json_value};
@@ -20,7 +20,15 @@ const MAX_FILE: u64 = 1 << 20;
 /// A text with operators; refuses what does not parse.
 pub(crate) fn text(cx: &mut Context, field: &str, text: &str) -> Option<Format> {
     match Formatter::parse(text) {
-        Ok(_) => Some(Format { text: text.into() }),
+        Ok(format) => {
+            for name in format.operators().filter_map(Operator::without_value) {
+                cx.note(
+                    field,
+                    format_args!("ignored: %{name}% has no value here yet"),
+                );
+            }
+            Some(Format { text: text.into() })
+        }
         Err(error) => {
             cx.reject(field, error);
             None

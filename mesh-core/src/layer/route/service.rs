@@ -139,7 +139,7 @@ where
             Decision::Redirect(redirection) => {
                 let response = {
                     let mut late = exchange.record.late();
-                    late.route = redirection.route().map(|route| route.name().clone());
+                    late.route = redirection.route().cloned();
                     redirection.response(&RecordContext::new(&exchange.record, &late))
                 };
                 ResponseFuture::answer(&exchange.record, Answer::Response(Box::new(response)))
@@ -147,7 +147,7 @@ where
             Decision::DirectResponse(route) => {
                 let mut response = {
                     let mut late = exchange.record.late();
-                    late.route = Some(route.name().clone());
+                    late.route = Some(route.clone());
                     route.direct_response(&RecordContext::new(&exchange.record, &late))
                 };
                 one_content_type(response.headers_mut());
@@ -195,7 +195,7 @@ fn forward<B>(
     let Exchange { request, record } = exchange;
     {
         let mut late = record.late();
-        late.route = Some(forwarding.route().name().clone());
+        late.route = Some(forwarding.route().clone());
         late.cluster = forwarding.cluster().cloned();
         late.counted = counted;
     }

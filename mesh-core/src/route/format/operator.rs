@@ -100,6 +100,19 @@ pub enum TimePoint {
 }
 
 impl TimePoint {
+    /// Whether it is noted when it comes to pass.
+    fn is_known(self) -> bool {
+        matches!(
+            self,
+            Self::DownstreamReceiveBegin
+                | Self::DownstreamReceiveEnd
+                | Self::UpstreamReceiveBegin
+                | Self::UpstreamReceiveEnd
+                | Self::DownstreamSendBegin
+                | Self::DownstreamSendEnd
+        )
+    }
+
     pub(super) fn parse(name: &str) -> Option<Self> {
         Some(match name {
             "DS_RX_BEG" => Self::DownstreamReceiveBegin,
@@ -128,6 +141,16 @@ macro_rules! items {
         pub enum Item { $($(#[$doc])* $name,)* }
 
         impl Item {
+            /// All values.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// Envoy's name.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+
             /// By Envoy's name.
             pub fn parse(name: &str) -> Option<Self> {
                 Some(match name {
@@ -289,7 +312,63 @@ items! {
     AccessLogType = "ACCESS_LOG_TYPE";
 }
 
+impl Item {
+    /// Whether something in the mesh knows the value. The others are accepted, since formats name them, and stay absent.
+    pub fn is_known(self) -> bool {
+        !matches!(
+            self,
+            Self::UpstreamProtocol
+                | Self::DownstreamWireBytesReceived
+                | Self::DownstreamWireBytesSent
+                | Self::UpstreamWireBytesReceived
+                | Self::UpstreamWireBytesSent
+                | Self::RequestHeadersBytes
+                | Self::ResponseHeadersBytes
+                | Self::ResponseTrailersBytes
+                | Self::UpstreamLocalAddress
+                | Self::UpstreamLocalAddressWithoutPort
+                | Self::UpstreamLocalPort
+                | Self::UpstreamConnectionId
+                | Self::DownstreamTransportFailureReason
+                | Self::ConnectionTerminationDetails
+                | Self::StreamId
+                | Self::TraceId
+                | Self::SpanId
+                | Self::DownstreamLocalUriSan
+                | Self::DownstreamPeerDnsSan
+                | Self::DownstreamLocalDnsSan
+                | Self::DownstreamPeerSubject
+                | Self::DownstreamLocalSubject
+                | Self::DownstreamPeerIssuer
+                | Self::DownstreamPeerSerial
+                | Self::DownstreamPeerCert
+                | Self::DownstreamPeerFingerprint256
+                | Self::DownstreamTlsVersion
+                | Self::DownstreamTlsCipher
+                | Self::UpstreamPeerSubject
+                | Self::UpstreamPeerUriSan
+                | Self::UpstreamTlsVersion
+                | Self::UpstreamTlsCipher
+                | Self::AccessLogType
+        )
+    }
+}
+
 impl Operator {
+    /// The operator's name if nothing in the mesh gives it a value, so that whoever configures it can be told.
+    pub fn without_value(&self) -> Option<&'static str> {
+        match self {
+            Self::Item(item) if !item.is_known() => Some(item.as_str()),
+            Self::Metadata(MetadataSource::Dynamic, ..) => Some("DYNAMIC_METADATA"),
+            Self::Metadata(MetadataSource::Listener, ..) => Some("METADATA(LISTENER)"),
+            Self::FilterState(_) => Some("FILTER_STATE"),
+            Self::Duration(from, to, _) if !(from.is_known() && to.is_known()) => {
+                Some("COMMON_DURATION")
+            }
+            _ => None,
+        }
+    }
+
     /// Whether JSON writes the value without quotes.
     pub fn is_number(&self) -> bool {
         match self {

@@ -20,7 +20,7 @@ use crate::{
     model::{self, FormatKind},
     route::{
         Field,
-        format::{FormatError, Formatter, JsonFormatter, Operator},
+        format::{FormatError, Formatter, Item, JsonFormatter, Operator},
     },
 };
 
@@ -156,7 +156,7 @@ pub(crate) fn want(operator: &Operator, wants: &mut Wants) {
             request(field);
             other.iter().for_each(request);
         }
-        Operator::QueryParameter(_) => wants.head = true,
+        Operator::QueryParameter(_) | Operator::Item(Item::QueryParams) => wants.head = true,
         Operator::ResponseHeader(name, other) => {
             add(&mut wants.response, name);
             other.iter().for_each(|name| add(&mut wants.response, name));

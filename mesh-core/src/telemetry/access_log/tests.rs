@@ -8,7 +8,13 @@ use http::{Request, Response, Version};
 use super::{AccessLog, ISTIO_TEXT, LogWriter};
 use crate::{
     model::{self, Comparison, Format, FormatKind, JsonFormat, LogFilter, LogSink, Value},
+    route::{
+        Head, RouteEntry, RouteTable,
+        format::{FormatContext as _, Formatter, Item, Operator},
+    },
+    snapshot::Clusters,
     telemetry::{
+        context::RecordContext,
         flags::Flag,
         record::{Ending, Late, Record, Sink, Wants},
     },
@@ -52,6 +58,31 @@ fn log(format: Option<FormatKind>, filter: Option<LogFilter>) -> model::AccessLo
     }
 }
 
+/// A route of the table `t` and the virtual host `v`.
+fn route(name: &str) -> Arc<RouteEntry> {
+    let mut route = crate::snapshot::tests::forward("a");
+    route.name = name.into();
+    route.metadata = metadata("route");
+    let mut table = crate::snapshot::tests::table("t", "a");
+    let host = &mut table.virtual_hosts[0];
+    host.metadata = metadata("host");
+    host.virtual_clusters = vec![model::VirtualCluster {
+        name: "vc".into(),
+        headers: Vec::new(),
+    }];
+    host.routes = model::RouteRules::List(vec![route]);
+    let table = RouteTable::compile(&table, &Clusters::default()).expect("valid");
+    table.routes().next().expect("a route").clone()
+}
+
+/// `n: {k: TEXT}`.
+fn metadata(text: &str) -> model::Metadata {
+    let value = Value::Object(vec![("k".into(), Value::String(text.into()))]);
+    model::Metadata {
+        namespaces: vec![("n".into(), value)],
+    }
+}
+
 /// The lines that `config` writes for one request that was answered with `status`.
 fn lines(config: &model::AccessLog, status: u16) -> String {
     let memory = Memory::default();
@@ -74,7 +105,7 @@ fn lines(config: &model::AccessLog, status: u16) -> String {
         record.flag(Flag::NoHealthyUpstream);
         record.late().details = Some("no_healthy_upstream".into());
     }
-    record.late().route = Some("default".into());
+    record.late().route = Some(route("default"));
     record.finish(Ending::Complete, &sink);
     // The last writer waits for its thread, so all is written then.
     drop(sink);
@@ -150,5 +181,86 @@ fn filters_leave_lines_out() {
             bad,
             "{filter:?} and 503"
         );
+    }
+}
+
+/// A record of which everything is known that can be known.
+fn full_record() -> Arc<Record> {
+    let address = |port| model::Address::Socket(([10, 0, 0, 1], port).into());
+    let mut connection = ConnInfo::new(address(80), address(4000));
+    connection.security.server_name = Some("sni".into());
+    connection.security.peer_identity = Some("spiffe://a".into());
+    let record = Record::begin(Some(Arc::new(connection)), Version::HTTP_11, true);
+    let request = Request::get("/path?q").header("host", "a.test");
+    let request = request.body(()).expect("a request");
+    let wants = Wants {
+        head: true,
+        ..Wants::default()
+    };
+    record.see_request(&request, &Arc::new(wants));
+    let clusters = clusters();
+    let cluster = clusters.get("a").expect("a");
+    let attempt = cluster.attempt(Default::default(), &Default::default());
+    let mut late = record.late();
+    let route = route("default");
+    late.counted = crate::route::Counted::new(&route, &Head::of(&request));
+    late.route = Some(route);
+    late.endpoint = Some(attempt.expect("an endpoint").endpoint().clone());
+    late.cluster = Some(cluster);
+    late.grpc_status = Some(14);
+    late.status = 200;
+    late.failure = Some("refused".into());
+    late.flags.insert(Flag::NoHealthyUpstream);
+    drop(late);
+    record
+}
+
+/// One cluster, `a`, with one endpoint.
+fn clusters() -> Clusters {
+    let (source, _handle) = crate::config::MemorySource::new();
+    let (mesh, mut driver) = crate::snapshot::Mesh::builder().source(source).build();
+    driver.apply(crate::config::Update {
+        changes: vec![
+            crate::snapshot::tests::eds("a"),
+            crate::snapshot::tests::endpoints("a", 1),
+        ],
+        ..Default::default()
+    });
+    mesh.clusters().clone()
+}
+
+#[test]
+fn each_item_has_a_value_or_is_told_to_have_none() {
+    let record = full_record();
+    let late = record.late();
+    let context = RecordContext::new(&record, &late).with_body(b"body");
+    for item in Item::ALL {
+        let mut out = Vec::new();
+        let found = context.item(*item, &mut out);
+        // Endpoints by address have no name.
+        let unnamed = matches!(
+            item,
+            Item::UpstreamHostName | Item::UpstreamHostNameWithoutPort
+        );
+        assert_eq!(found, item.is_known() && !unnamed, "{}", item.as_str());
+        assert_eq!(found, !out.is_empty(), "{}", item.as_str());
+        let told = Operator::Item(*item).without_value();
+        assert_eq!(told, (!item.is_known()).then_some(item.as_str()));
+    }
+    for (text, wanted) in [
+        ("%VIRTUAL_HOST_NAME% %VIRTUAL_CLUSTER_NAME%", "all vc"),
+        (
+            "%METADATA(ROUTE:n:k)% %METADATA(VIRTUAL_HOST:n:k)%",
+            "route host",
+        ),
+        ("%QUERY_PARAMS% %ROUTE_NAME%", "q default"),
+        ("%DYNAMIC_METADATA(n:k)% %FILTER_STATE(k)%", "- -"),
+    ] {
+        let mut out = Vec::new();
+        let format = Formatter::parse(text).expect("valid");
+        format.write(&context, b"-", &mut out);
+        assert_eq!(String::from_utf8_lossy(&out), wanted, "{text}");
+        let silent = format.operators().filter_map(Operator::without_value);
+        assert_eq!(silent.count() > 0, wanted.contains('-'), "{text}");
     }
 }
