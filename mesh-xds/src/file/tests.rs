@@ -124,13 +124,13 @@ fn a_file_that_cannot_be_read_names_line_column_and_field() {
         "{error}"
     );
     assert!(error.contains("did you mean `stat_prefix`"), "{error}");
-    let text = HTTP.replace("node:", "dynamic_resources: {cds_config: {path: x}}\nnode:");
+    let text = HTTP.replace("node:", "dynamic_resources: {cds_config: {ads: {}}}\nnode:");
     let error = FileSource::parse("envoy.yaml", &text)
         .expect_err("dynamic")
         .to_string();
     assert_eq!(
         error,
-        "envoy.yaml:3:21: dynamic_resources.cds_config: not supported"
+        "envoy.yaml:3:21: dynamic_resources.cds_config: only path_config_source is supported: resources from a file"
     );
 }
 
