@@ -47,7 +47,7 @@ pub struct Listener {
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// Connections at one time; `None`: no limit.
     pub connection_limit: Option<u32>,
-    /// Logs of connections that no filter chain took.
+    /// Logs of connections: one line at the end of each, whether or not a filter chain took it.
     pub access_log: Vec<AccessLog>,
     /// Metadata for other mechanisms.
     pub metadata: Metadata,

@@ -28,6 +28,7 @@ use super::{
 use crate::{
     Kind,
     model::{CodecType, HttpConnectionManager},
+    telemetry::record::{Ending, Record},
     transport::{Io, detect::H2_PREFACE},
 };
 
@@ -64,6 +65,8 @@ pub(super) struct HttpTask<F: Factory, X> {
     shut: bool,
     /// Heads that the codec answered by itself, and streams reset, that were reported.
     unseen: (u64, u64),
+    /// For the listener's own logs, if it has any.
+    record: Option<Arc<Record>>,
     /// When a connection that was shut and is idle is no longer waited for.
     give_up: Option<Instant>,
 }
@@ -103,7 +106,16 @@ where
             (CodecType::Auto, Some(_)) => CodecType::Http1,
             (codec, _) => codec,
         };
+        let logs = conn.accepted.listener.observer().has_logs();
+        let record = logs.then(|| {
+            Record::begin(
+                Some(conn.accepted.conn.clone()),
+                http::Version::HTTP_11,
+                false,
+            )
+        });
         let mut this = Self {
+            record,
             codec: Codec::Over,
             conn: Arc::new(conn),
             back: None,
@@ -156,6 +168,9 @@ where
         let io = self.lend(io, true);
         let builder = codec::http2(self.conn.manager(), self.conn.buffer_limit(), exec);
         let adapter = Adapter::new(service, self.conn.clone());
+        if let Some(record) = &self.record {
+            record.late().version = http::Version::HTTP_2;
+        }
         self.codec = Codec::Http2(Box::new(builder.serve_connection(io, adapter)));
     }
 
@@ -483,6 +498,11 @@ where
 
 impl<F: Factory, X> Drop for HttpTask<F, X> {
     fn drop(&mut self) {
+        let link = &self.conn.link;
+        if let Some(record) = self.record.take() {
+            record.spliced(link.received(), link.sent());
+            record.finish(Ending::Complete, &**self.conn.accepted.listener.observer());
+        }
         let stats = &self.conn.stats;
         match &self.codec {
             Codec::Http1(_) => stats.downstream_cx_http1_active.sub(1),

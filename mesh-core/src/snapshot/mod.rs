@@ -90,7 +90,7 @@ impl Listener {
         &self.filter_chains
     }
 
-    /// Writes the listener's own access logs: of connections that no filter chain took.
+    /// Writes the listener's own access logs: of connections, at their end.
     pub fn observer(&self) -> &Arc<Observer> {
         &self.observer
     }

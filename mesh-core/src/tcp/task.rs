@@ -20,7 +20,7 @@ use crate::{
         metrics::TcpConnection,
         record::{Ending, Record},
     },
-    transport::{ConnectError, Connector, Deadline, Io, OneWay, Prefixed, Target},
+    transport::{ConnectError, Connector, Deadline, Failed, Io, OneWay, Prefixed, Target},
 };
 
 /// What the task of a TCP connection knows from its listener.
@@ -37,6 +37,11 @@ impl TcpConn {
             Network::Tcp(proxy) => proxy,
             Network::Http(_) => unreachable!("only TCP chains make TCP connections"),
         }
+    }
+
+    fn record(&self) -> Arc<Record> {
+        let conn = self.accepted.conn.clone();
+        Record::begin(Some(conn), http::Version::HTTP_09, false)
     }
 
     fn tcp(&self) -> Option<&Arc<Tcp>> {
@@ -59,6 +64,8 @@ pub(crate) struct TcpTask<I: Io, C: Connector> {
     moved: Instant,
     expires: Option<Instant>,
     record: Option<Arc<Record>>,
+    /// For the listener's own logs, if it has any.
+    listener_record: Option<Arc<Record>>,
     counted: Option<TcpConnection>,
 }
 
@@ -105,11 +112,13 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
             waker: None,
             moved: now,
             expires: expires.map(|limit| now + limit),
-            record: Some(Record::begin(
-                Some(conn.accepted.conn.clone()),
-                http::Version::HTTP_09,
-                false,
-            )),
+            record: Some(conn.record()),
+            listener_record: conn
+                .accepted
+                .listener
+                .observer()
+                .has_logs()
+                .then(|| conn.record()),
             counted: None,
             conn,
         }
@@ -143,9 +152,11 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
 
     /// Chooses cluster and endpoint, and begins to connect.
     fn begin(&mut self) -> Poll<()> {
-        self.end.attempts += 1;
         self.state = match self.choose() {
-            Ok(connecting) => State::Connecting(Box::new(connecting)),
+            Ok(connecting) => {
+                self.end.attempts += 1;
+                State::Connecting(Box::new(connecting))
+            }
             Err(kind) => {
                 self.fail(kind, None);
                 State::Over
@@ -239,7 +250,7 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
         if more && kind != Kind::FailClosed {
             self.state = State::Begin;
         } else {
-            self.fail(kind, Some(error.to_string().into()));
+            self.fail(kind, Some(failure(error)));
         }
     }
 
@@ -253,10 +264,15 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
         if self.up.bytes + self.down.bytes != before {
             self.moved = now();
         }
+        let upstream_broke = matches!(up, Poll::Ready(Err(Failed::To(_))))
+            || matches!(down, Poll::Ready(Err(Failed::From(_))));
         match (up, down) {
             // Either side reset the connection; what is left cannot be delivered.
             (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => {
                 self.end.failure = Some(Kind::ConnectionTermination);
+                if upstream_broke {
+                    self.end.flags.insert(Flag::UpstreamRemoteReset);
+                }
             }
             _ if self.up.is_done() && self.down.is_done() => {}
             _ => return Poll::Pending,
@@ -286,8 +302,8 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
             self.end.flags.insert(Flag::DurationTimeout);
             self.finish();
         } else if self.next_deadline().is_some_and(|at| at <= now) {
+            // Envoy has no flag for it.
             stats.idle_timeout.add(1);
-            self.end.flags.insert(Flag::StreamIdleTimeout);
             self.finish();
         }
     }
@@ -302,21 +318,27 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
 
     /// Writes the access logs.
     fn log(&mut self) {
-        let (Some(record), Some(tcp)) = (self.record.take(), self.conn.tcp()) else {
-            return;
-        };
-        record.spliced(self.up.bytes, self.down.bytes);
-        {
-            let mut late = record.late();
-            late.flags = self.end.flags;
-            late.cluster = self.end.cluster.clone();
-            late.endpoint = self.end.endpoint.clone();
-            late.attempts = self.end.attempts;
-            late.failure = self.end.reason.clone();
-            let failure = self.end.failure.map(|kind| kind.reply().details);
-            late.details = Some(failure.unwrap_or("-").into());
+        let listener = self.conn.accepted.listener.observer();
+        let tcp = self.conn.tcp().map(|tcp| tcp.observer());
+        let records = [
+            (self.record.take(), tcp),
+            (self.listener_record.take(), Some(listener)),
+        ];
+        for (record, observer) in records {
+            let (Some(record), Some(observer)) = (record, observer) else {
+                continue;
+            };
+            record.spliced(self.up.bytes, self.down.bytes);
+            {
+                let mut late = record.late();
+                late.flags = self.end.flags;
+                late.cluster = self.end.cluster.clone();
+                late.endpoint = self.end.endpoint.clone();
+                late.attempts = self.end.attempts;
+                late.failure = self.end.reason.clone();
+            }
+            record.finish(Ending::Complete, &**observer);
         }
-        record.finish(Ending::Complete, &**tcp.observer());
     }
 
     fn fail(&mut self, kind: Kind, reason: Option<Name>) {
@@ -392,6 +414,19 @@ impl Drop for Held {
             self.attempt.endpoint().stats().cx_active.sub(1);
         }
     }
+}
+
+/// Envoy's words for a connection that could not be made (`%UPSTREAM_TRANSPORT_FAILURE_REASON%`).
+fn failure(error: &ConnectError) -> Name {
+    let ConnectError::Io { source, .. } = error else {
+        return error.to_string().into();
+    };
+    let text = source.to_string();
+    // What the standard library adds to the system's words.
+    let words = text.split(" (os error").next().unwrap_or(&text);
+    format!("delayed connect error: {words}")
+        .replace(' ', "_")
+        .into()
 }
 
 /// The cluster that a choice means; `None` if a request would have to say it.

@@ -135,12 +135,13 @@ impl FormatContext for RecordContext<'_> {
             return known;
         }
         let late = self.late;
+        // Bytes have no version.
+        let tcp = late.version == Version::HTTP_09;
         match item {
             Item::Protocol => text(
                 match late.version {
                     Version::HTTP_10 => "HTTP/1.0",
                     Version::HTTP_2 => "HTTP/2",
-                    // Bytes have no version.
                     Version::HTTP_09 => return false,
                     _ => "HTTP/1.1",
                 },
@@ -158,6 +159,13 @@ impl FormatContext for RecordContext<'_> {
             }
             Item::BytesReceived => text(self.record.request_bytes(), out),
             Item::BytesSent => text(self.record.response_bytes(), out),
+            // What a TCP proxy carries is what is on the wire.
+            Item::DownstreamWireBytesReceived | Item::UpstreamWireBytesSent if tcp => {
+                text(self.record.request_bytes(), out)
+            }
+            Item::DownstreamWireBytesSent | Item::UpstreamWireBytesReceived if tcp => {
+                text(self.record.response_bytes(), out)
+            }
             Item::VirtualClusterName => {
                 let counted = late.counted.as_ref();
                 name(counted.and_then(|counted| counted.virtual_cluster()), out)

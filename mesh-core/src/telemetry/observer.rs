@@ -50,6 +50,12 @@ impl Observer {
         self
     }
 
+    /// Whether there are access logs.
+    #[cfg(feature = "server")]
+    pub(crate) fn has_logs(&self) -> bool {
+        !self.logs.is_empty()
+    }
+
     /// What is read of requests.
     pub fn shared_wants(&self) -> Arc<Wants> {
         self.wants.clone()
