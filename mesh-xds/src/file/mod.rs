@@ -379,6 +379,10 @@ impl Document {
     }
 
     fn read(text: &str) -> Result<Self, yaml::Error> {
+        // Nothing at all is a file that somebody is about to write, not a proxy without listeners.
+        if text.trim().is_empty() {
+            return Err(yaml::Error::new("the file is empty"));
+        }
         let mut arena = Vec::new();
         let mut elements: Vec<Element> = Vec::new();
         let mut counts = [0, 0];

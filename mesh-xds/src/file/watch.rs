@@ -36,10 +36,10 @@ impl Watch {
     }
 
     /// Whether the file has changed and then stayed the same from one look to the next: it may be in the middle of being
-    /// written. A file that is gone counts as unchanged. A change is told of until it was [seen](Self::seen).
+    /// written. So a file that is replaced is never seen as gone. A change is told of until it was [seen](Self::seen).
     pub(super) fn look(&mut self) -> bool {
         let now = state(&self.path);
-        let changed = now.is_some() && now != self.seen && now == self.last;
+        let changed = now != self.seen && now == self.last;
         self.last = now;
         changed
     }

@@ -10,6 +10,7 @@ use super::{
     scalar::{Scalar, duration, put, put_bytes, timestamp},
     schema::{Field, Kind, Message},
 };
+use crate::yaml::nearest;
 
 /// A key as text: numbers and booleans become their text.
 struct TextKey;
@@ -94,7 +95,16 @@ impl Slot<'_, '_> {
                 Scalar::Float(value) => value.to_string(),
                 Scalar::Text(text) => format!("{text:?}"),
             };
-            E::custom(format_args!("{value} is not {}", Expected(slot)))
+            let near = match (scalar, slot.field.kind) {
+                (Scalar::Text(text), Kind::Enum(Some(target))) => {
+                    nearest(text, target.values().map(|(name, _)| name))
+                }
+                _ => None,
+            };
+            let near = near
+                .map(|name| format!("; did you mean `{name}`?"))
+                .unwrap_or_default();
+            E::custom(format_args!("{value} is not {}{near}", Expected(slot)))
         };
         if self.list() {
             return Err(wrong(&self));
@@ -479,7 +489,10 @@ fn any<'de, A: MapAccess<'de>>(encoder: &mut Encoder<'_>, mut map: A) -> Result<
         }
     };
     let Some(message) = Message::of_url(&url) else {
-        return Err(A::Error::custom(format_args!("unknown type `{url}`")));
+        let near = near_type(&url)
+            .map(|name| format!("; did you mean `type.googleapis.com/{name}`?"))
+            .unwrap_or_default();
+        return Err(A::Error::custom(format_args!("unknown type `{url}`{near}")));
     };
     encode_key(1, WireType::LengthDelimited, &mut encoder.out);
     put_bytes(&mut encoder.out, url.as_bytes());
@@ -492,6 +505,29 @@ fn any<'de, A: MapAccess<'de>>(encoder: &mut Encoder<'_>, mut map: A) -> Result<
     }
     encoder.close(at);
     Ok(())
+}
+
+/// The message that was probably meant: one of the same package with a name like that, or of that name elsewhere.
+fn near_type(url: &str) -> Option<&'static str> {
+    let name = url.rsplit('/').next().unwrap_or(url);
+    let (package, short) = name.rsplit_once('.')?;
+    let all = || {
+        Message::all().filter_map(|message| {
+            message
+                .name()
+                .rsplit_once('.')
+                .map(|parts| (message.name(), parts))
+        })
+    };
+    let neighbours = all().filter(|(_, (own, _))| *own == package);
+    if let Some(near) = nearest(short, neighbours.map(|(_, (_, short))| short)) {
+        return all()
+            .find(|(_, parts)| *parts == (package, near))
+            .map(|(name, _)| name);
+    }
+    all()
+        .find(|(_, (_, other))| *other == short)
+        .map(|(name, _)| name)
 }
 
 /// A message with a JSON form of its own stands in an `Any` under the key `value`.

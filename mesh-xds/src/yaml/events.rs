@@ -66,6 +66,8 @@ pub(crate) struct Events<'a> {
     consumed: u64,
     replayed: usize,
     replayed_bytes: usize,
+    /// Where the last alias of the text stands.
+    alias: Location,
     anchors: HashMap<usize, Arc<[Spanned<'a>]>>,
     recording: Vec<Recording<'a>>,
     replay: Vec<Frame<'a>>,
@@ -89,6 +91,7 @@ impl<'a> Events<'a> {
             consumed: 0,
             replayed: 0,
             replayed_bytes: 0,
+            alias: Location::default(),
             anchors: HashMap::new(),
             recording: Vec::new(),
             replay: Vec::new(),
@@ -190,7 +193,7 @@ impl<'a> Events<'a> {
     fn pull(&mut self) -> Result<Spanned<'a>, Error> {
         loop {
             if let Some(((token, location), recorded)) = self.replayed_token() {
-                self.count_replayed(&token, location)?;
+                self.count_replayed(&token)?;
                 return Ok(if recorded {
                     (token, location)
                 } else {
@@ -216,6 +219,7 @@ impl<'a> Events<'a> {
                     (Token::Scalar { text, kind }, anchor)
                 }
                 Event::Alias(anchor) => {
+                    self.alias = location;
                     self.start_replay(anchor, location)?;
                     continue;
                 }
@@ -258,7 +262,8 @@ impl<'a> Events<'a> {
         Ok(())
     }
 
-    fn count_replayed(&mut self, token: &Token<'a>, location: Location) -> Result<(), Error> {
+    fn count_replayed(&mut self, token: &Token<'a>) -> Result<(), Error> {
+        let location = self.alias;
         self.replayed += 1;
         if let Token::Scalar { text, .. } = token {
             self.replayed_bytes += text.len();

@@ -147,7 +147,7 @@ impl Context {
         Self {
             virtual_services,
             destination_rules: destination_rule::Rules::collect(objects, &mesh, domain),
-            sidecars: sidecar::collect(objects),
+            sidecars: sidecar::collect(objects, &mut problems),
             gateways: collect_gateways(objects),
             services: services.into_iter().map(Arc::new).collect(),
             by_host,

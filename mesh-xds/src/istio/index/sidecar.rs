@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::{
-    Config, Context, MESH_GATEWAY, MergedRule, Meta, Protocol, Proxy, ProxyKind, Registry,
+    Config, Context, MESH_GATEWAY, MergedRule, Meta, Problem, Protocol, Proxy, ProxyKind, Registry,
     Semantics, Service, VirtualServiceRule, host, service_entry,
 };
 use crate::istio::api::mesh_config::MeshOutboundMode;
@@ -147,7 +147,10 @@ impl SidecarScope {
 }
 
 /// All Sidecar objects: those with a selector first, then by age.
-pub(super) fn collect(objects: &[Arc<Object>]) -> Vec<Arc<Config<Sidecar>>> {
+pub(super) fn collect(
+    objects: &[Arc<Object>],
+    problems: &mut Vec<Problem>,
+) -> Vec<Arc<Config<Sidecar>>> {
     let mut found: Vec<_> = objects
         .iter()
         .filter_map(|object| match &object.spec {
@@ -162,6 +165,24 @@ pub(super) fn collect(objects: &[Arc<Object>]) -> Vec<Arc<Config<Sidecar>>> {
         let general = |config: &Config<Sidecar>| config.spec.workload_selector.is_none();
         (general(a), a.meta.age()).cmp(&(general(b), b.meta.age()))
     });
+    let mut first: BTreeMap<&str, &Meta> = BTreeMap::new();
+    for config in &found {
+        if config.spec.workload_selector.is_some() {
+            continue;
+        }
+        let meta = &config.meta;
+        let other = *first.entry(&meta.namespace).or_insert(meta);
+        if other != meta {
+            problems.push(Problem {
+                object: format!("Sidecar {}/{}", meta.namespace, meta.name),
+                origin: meta.origin.clone(),
+                text: format!(
+                    "it does not count: Sidecar {}/{} has no workloadSelector either and comes first",
+                    other.namespace, other.name
+                ),
+            });
+        }
+    }
     found
 }
 

@@ -14,6 +14,9 @@ use crate::yaml;
 /// A file that is missing or broken may be in the middle of being saved; it is believed after this time.
 const SETTLE: Duration = Duration::from_millis(300);
 
+/// A file that was written to this short a while ago may not be complete, though what it holds reads well so far.
+const QUIET: Duration = Duration::from_millis(50);
+
 /// How a folder is read.
 #[derive(Clone, Debug)]
 pub struct FolderOptions {
@@ -41,6 +44,8 @@ pub struct Folder {
     files: BTreeMap<PathBuf, FileState>,
     /// Findings about the folder itself.
     findings: Vec<Finding>,
+    /// Whether there was a scan before.
+    scanned: bool,
 }
 
 #[derive(Debug)]
@@ -81,6 +86,7 @@ impl Folder {
             options,
             files: BTreeMap::new(),
             findings: Vec::new(),
+            scanned: false,
         }
     }
 
@@ -110,6 +116,7 @@ impl Folder {
                     .push(Finding::new(Level::Refused, &name, message));
             }
         }
+        self.scanned = true;
         scan.changed |= before != self.findings;
         self.collect(&mut scan);
         scan
@@ -158,13 +165,13 @@ impl Folder {
             },
         };
         let again = self::stamp(&path).ok();
-        let young = again.is_none_or(|s| s.modified.elapsed().is_ok_and(|age| age < SETTLE));
-        let had = known.is_some_and(|state| !state.objects.is_empty());
-        let suspicious = had && young && (parsed.broken || parsed.objects.is_empty());
-        if again != stamp || suspicious {
+        let age = again.and_then(|s| s.modified.elapsed().ok());
+        let within = |time| again.is_none() || age.is_some_and(|age| age < time);
+        let suspicious = known.is_some_and(|state| parsed.loses(state)) && within(SETTLE);
+        if again != stamp || suspicious || within(QUIET) {
             scan.unsettled = true;
-            // Without an earlier state there is nothing better than what was read.
-            if known.is_some() {
+            // At the start there is nothing better than what was read.
+            if self.scanned {
                 return;
             }
         }
@@ -214,19 +221,48 @@ impl Folder {
     }
 }
 
+impl Parsed {
+    /// Whether something that the file held is gone: it may be half written.
+    fn loses(&self, old: &FileState) -> bool {
+        let kept = |old: &Arc<Object>| {
+            let id = ObjectId::of(old);
+            self.objects.iter().any(|object| ObjectId::of(object) == id)
+        };
+        self.broken || !old.objects.iter().all(kept)
+    }
+
+    /// Whether something is refused that is none of the objects that the file held.
+    fn refuses_another_than(&self, old: &FileState) -> bool {
+        let known = |finding: &Finding| {
+            let id = finding.resource.as_ref();
+            id.is_some_and(|id| old.objects.iter().any(|o| ObjectId::of(o) == *id))
+        };
+        let mut refused = self.findings.iter().filter(|f| f.level == Level::Refused);
+        refused.any(|finding| !known(finding))
+    }
+}
+
 impl FileState {
+    /// Whether an object of that identity is there.
+    fn has(&self, object: &Object) -> bool {
+        let id = ObjectId::of(object);
+        self.objects.iter().any(|own| ObjectId::of(own) == id)
+    }
+
     fn modified(&self) -> Option<SystemTime> {
         self.stamp.map(|s| s.modified)
     }
 }
 
-/// The new state of a file: what was refused keeps its last good version.
+/// The new state of a file: what was refused keeps its last good version. When it cannot be told which object a refused
+/// one was, since its kind or name is what is wrong, all that the file held stays.
 fn settle(
     name: Arc<str>,
     stamp: Option<Stamp>,
     parsed: Parsed,
     old: Option<&FileState>,
 ) -> FileState {
+    let nameless = old.is_some_and(|old| parsed.refuses_another_than(old));
     let mut state = FileState {
         name,
         stamp,
@@ -245,6 +281,11 @@ fn settle(
             let again = state.objects.iter().any(|o| ObjectId::of(o) == *id);
             let last_good = old.objects.iter().find(|o| ObjectId::of(o) == *id);
             state.objects.extend(last_good.filter(|_| !again).cloned());
+        }
+        if nameless {
+            let missing = old.objects.iter().filter(|old| !state.has(old));
+            let missing: Vec<_> = missing.cloned().collect();
+            state.objects.extend(missing);
         }
     }
     for object in &mut state.objects {

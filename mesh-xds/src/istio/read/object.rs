@@ -85,9 +85,6 @@ impl ObjectSeed<'_> {
     ) -> Result<Object, E> {
         let (group, version) = split(self.api_version);
         let name = metadata.name.unwrap_or_default();
-        if name.is_empty() && self.kind.kind != "IstioOperator" {
-            return Err(E::custom("metadata.name is required"));
-        }
         let namespace: Arc<str> = match metadata.namespace {
             _ if !self.kind.namespaced => "".into(),
             Some(namespace) if !namespace.is_empty() => namespace.into(),

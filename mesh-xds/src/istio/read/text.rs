@@ -249,6 +249,14 @@ impl Parser<'_> {
 
     fn accept(&mut self, object: Object, document: usize, at: &Path) {
         let mut refused = false;
+        if object.name.is_empty() && *object.kind != *"IstioOperator" {
+            let path = Path::root().key("metadata").key("name");
+            let location = yaml::locate(self.text, document, &path.below(at));
+            let finding = Finding::new(Level::Refused, self.file, "metadata.name is required");
+            let id = ObjectId::of(&object);
+            self.push(finding.at(location).about(Some(id)).field(path));
+            return;
+        }
         for problem in validate::object(&object) {
             refused |= problem.severity == Severity::Error;
             self.problem(&object, document, at, problem);

@@ -9,7 +9,7 @@ use crate::istio::api::DestinationRule;
 use crate::istio::api::destination_rule::{
     ClientTlsMode, ClientTlsSettings, ConnectionPoolSettings, ConsistentHashLb, Failover,
     H2UpgradePolicy, HttpSettings, LoadBalancerSettings, LocalityLoadBalancerSetting,
-    OutlierDetection, TcpSettings, TrafficPolicy, TunnelSettings, WarmupConfiguration,
+    OutlierDetection, SimpleLb, TcpSettings, TrafficPolicy, TunnelSettings, WarmupConfiguration,
     ZoneAwareLoadBalancerSetting,
 };
 
@@ -282,6 +282,24 @@ fn load_balancer(
     }
     if let Some(zone) = &settings.zone_aware_lb_setting {
         zone_aware(c, &at.key("zoneAwareLbSetting"), zone, outlier);
+    }
+    let slow = matches!(
+        settings.simple.unwrap_or_default(),
+        SimpleLb::Unspecified | SimpleLb::LeastConn | SimpleLb::LeastRequest | SimpleLb::RoundRobin
+    ) && settings.consistent_hash.is_none();
+    for (field, set) in [
+        ("warmup", settings.warmup.is_some()),
+        (
+            "warmupDurationSecs",
+            settings.warmup_duration_secs.is_some(),
+        ),
+    ] {
+        if set && !slow {
+            c.inactive(
+                &at.key(field),
+                "has no effect: only ROUND_ROBIN and LEAST_REQUEST warm up",
+            );
+        }
     }
     if let Some(settings) = &settings.warmup {
         warmup(c, &at.key("warmup"), settings);

@@ -8,6 +8,7 @@ use super::{NoteLevel, Options, Resources, translate};
 use crate::istio::index::{Context, Proxy, ProxyKind};
 use crate::istio::read;
 
+mod appendix;
 mod cluster;
 mod decoded;
 mod fields;
