@@ -41,9 +41,9 @@ pub(crate) struct Verdict {
     failed: usize,
 }
 
-/// Plays all suites with the runner of the dev profile, or of the release profile, and holds each against its bar.
-pub(crate) fn judge(release: bool) -> Fallible<Vec<Verdict>> {
-    let mut build = workspace::cargo([
+/// Plays all suites and holds each against its bar.
+pub(crate) fn judge() -> Fallible<Vec<Verdict>> {
+    process::run(&mut workspace::cargo([
         "build",
         "--locked",
         "--quiet",
@@ -51,16 +51,8 @@ pub(crate) fn judge(release: bool) -> Fallible<Vec<Verdict>> {
         "mesh-testkit",
         "--bin",
         "conformance",
-    ]);
-    if release {
-        build.arg("--release");
-    }
-    process::run(&mut build)?;
-    let program = if release {
-        workspace::release_program("conformance")
-    } else {
-        workspace::dev_program("conformance")
-    };
+    ]))?;
+    let program = workspace::dev_program("conformance");
     let root = workspace::shared("MESH_CONFORMANCE", "conformance");
     let log = workspace::target().join("xtask/conformance.log");
     let mut play = std::process::Command::new(program);
@@ -80,7 +72,7 @@ pub(crate) fn judge(release: bool) -> Fallible<Vec<Verdict>> {
 
 /// Judges for the test command: every bar, in one text, with what is open by name.
 pub(crate) fn check() -> Fallible<String> {
-    let verdicts = judge(false)?;
+    let verdicts = judge()?;
     let open = |verdict: &Verdict| {
         let (_, most, reason) = OPEN.iter().find(|(name, ..)| *name == verdict.name)?;
         (verdict.failed > 0 && verdict.failed <= *most).then_some(*reason)

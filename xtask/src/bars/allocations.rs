@@ -4,7 +4,6 @@ use std::process::Command;
 
 use super::Reading;
 use crate::Fallible;
-use crate::bench;
 use crate::process;
 use crate::workspace;
 
@@ -25,16 +24,14 @@ const COUNTED: [(&str, f64); 8] = [
 ];
 
 pub(super) fn measure() -> Fallible<Vec<Reading>> {
-    bench::build()?;
     let text = process::output(&mut Command::new(workspace::release_program("stack")))?;
     let mut readings: Vec<Reading> = ["plain", "with a retry policy"]
         .iter()
         .map(|name| time(&text, name))
         .collect();
-    // With the packages that are built for measurements, so that what they share is built once. The exit code says no more
-    // than the lines.
-    let mut test = workspace::cargo(["test", "--release", "--locked", "-p", "meshd"]);
-    test.args(["-p", "mesh-benches", "--test", "allocations", "--"])
+    // In the dev profile, as the test command runs it. The exit code says no more than the lines.
+    let mut test = workspace::cargo(["test", "--locked", "-p", "mesh-benches"]);
+    test.args(["--test", "allocations", "--"])
         .args(["--nocapture", "--test-threads", "1"]);
     let log = workspace::target().join("xtask/allocations.log");
     let text = process::logged(&mut test, &log, std::time::Duration::from_secs(1800))?.text;

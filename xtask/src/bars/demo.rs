@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::Reading;
 use crate::Fallible;
 use crate::http;
-use crate::process::{self, Background};
+use crate::process::Background;
 use crate::workspace;
 
 /// Seconds until a page comes.
@@ -36,20 +36,15 @@ spec:
 ";
 
 pub(super) fn measure() -> Fallible<Vec<Reading>> {
-    process::run(&mut workspace::cargo([
-        "build",
-        "--release",
-        "--locked",
-        "--quiet",
-        "-p",
-        "bookinfo",
-    ]))?;
     let mut readings = mode("demo", &[])?;
     readings.extend(mode("embedded demo", &["--embedded"])?);
     Ok(readings)
 }
 
 fn mode(name: &str, flags: &[&str]) -> Fallible<Vec<Reading>> {
+    if page().is_some() {
+        return Err("something else serves the page already".into());
+    }
     let mesh = mesh_folder()?;
     let mut command = Command::new(workspace::release_program("bookinfo"));
     command

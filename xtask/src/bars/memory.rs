@@ -23,7 +23,6 @@ const READY: f64 = 0.6;
 const SETTLE: Duration = Duration::from_secs(2);
 
 pub(super) fn measure() -> Fallible<Vec<Reading>> {
-    bench::build()?;
     let mut proxy = Rig::of(workspace::release_program("meshd")).start("http.yaml", "idle", 9)?;
     std::thread::sleep(SETTLE);
     proxy.check()?;

@@ -10,6 +10,7 @@ mod reloads;
 use clap::{Args, ValueEnum};
 
 use crate::Fallible;
+use crate::bench;
 use crate::counterparts;
 use crate::suites;
 
@@ -21,6 +22,9 @@ pub(crate) struct Options {
     /// Rounds of each benchmark scenario
     #[arg(long, default_value_t = 5)]
     rounds: u32,
+    /// Measure the programs that lie in the target folder, without building them first
+    #[arg(long)]
+    no_build: bool,
 }
 
 /// A group of bars that are measured together.
@@ -42,6 +46,13 @@ enum Group {
     Reloads,
     /// Crates under mesh-core, lines of the examples
     Budgets,
+}
+
+impl Group {
+    /// Whether it measures programs of the release profile.
+    fn needs_programs(self) -> bool {
+        !matches!(self, Self::Suites | Self::Counterparts | Self::Budgets)
+    }
 }
 
 /// One measured value beside its bar.
@@ -91,6 +102,9 @@ pub(crate) fn run(options: &Options) -> Fallible<bool> {
     } else {
         &options.name
     };
+    if !options.no_build && groups.iter().any(|group| group.needs_programs()) {
+        bench::build()?;
+    }
     let mut all_met = true;
     for group in groups {
         let readings = match measure(*group, options.rounds) {
@@ -123,10 +137,7 @@ fn group_name(group: Group) -> String {
 fn measure(group: Group, rounds: u32) -> Fallible<Vec<Reading>> {
     match group {
         Group::Demo => demo::measure(),
-        Group::Suites => Ok(suites::judge(true)?
-            .into_iter()
-            .map(Reading::from)
-            .collect()),
+        Group::Suites => Ok(suites::judge()?.into_iter().map(Reading::from).collect()),
         Group::Counterparts => Ok(counterparts_readings()),
         Group::Ratios => ratios::measure(rounds),
         Group::Allocations => allocations::measure(),

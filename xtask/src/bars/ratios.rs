@@ -59,9 +59,8 @@ const RATIOS: [Ratio; 11] = [
 /// What a thousand routes may cost, beside our own single route.
 const ROUTES_BESIDE_ONE: f64 = 1.05;
 
-/// Builds the contestants, runs the scenarios and computes the ratios.
+/// Runs the scenarios and computes the ratios.
 pub(super) fn measure(rounds: u32) -> Fallible<Vec<Reading>> {
-    bench::build()?;
     let file = workspace::target().join("xtask/ratios.json");
     let scenarios = ["http1-pass", "http2-pass", "routes-1000", "tcp-pass"];
     process::run(

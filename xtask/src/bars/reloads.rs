@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::Reading;
 use crate::Fallible;
-use crate::bench;
 use crate::process;
 use crate::workspace;
 
@@ -17,7 +16,6 @@ const EDIT: f64 = 1.0;
 const LIMIT: Duration = Duration::from_secs(1800);
 
 pub(super) fn measure() -> Fallible<Vec<Reading>> {
-    bench::build()?;
     let meshd = workspace::release_program("meshd");
     let mut reloads = Command::new(workspace::release_program("reloads"));
     reloads
