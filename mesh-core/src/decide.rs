@@ -154,7 +154,7 @@ mod tests {
 
     fn manager(cluster: &str) -> HttpConnectionManager {
         HttpConnectionManager {
-            routes: RouteSource::Inline(Box::new(fixtures::table("", cluster))),
+            routes: RouteSource::Inline(Arc::new(fixtures::table("", cluster))),
             ..Default::default()
         }
     }

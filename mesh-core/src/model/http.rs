@@ -1,6 +1,6 @@
 //! The HTTP connection manager and its codecs (`extensions.filters.network.http_connection_manager.v3`).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::HeaderValue;
 
@@ -108,7 +108,7 @@ impl Default for HttpConnectionManager {
         Self {
             stat_prefix: "".into(),
             codec: CodecType::Auto,
-            routes: RouteSource::Inline(Box::default()),
+            routes: RouteSource::Inline(Arc::default()),
             filters: Vec::new(),
             http1: Http1Options::default(),
             http2: Http2Options::default(),
@@ -169,8 +169,8 @@ pub enum CodecType {
 /// Where the route table comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteSource {
-    /// In the listener.
-    Inline(Box<RouteConfiguration>),
+    /// In the listener. Shared, since a large table would else be kept by each that keeps the listener.
+    Inline(Arc<RouteConfiguration>),
     /// By name (RDS).
     Named(Name),
 }

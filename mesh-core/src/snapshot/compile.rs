@@ -301,7 +301,7 @@ impl Compiler {
         let routes = match &manager.routes {
             RouteSource::Inline(config) => self.set_table(
                 TableKey::Inline(listener.name.clone(), index),
-                Arc::new((**config).clone()),
+                config.clone(),
                 round,
             ),
             RouteSource::Named(name) => self.awaited(name),

@@ -100,7 +100,7 @@ fn update(changes: Vec<Change>) -> Update {
 fn unchanged_parts_are_shared_and_changed_clusters_reach_their_tables() {
     let (source, handle) = MemorySource::new();
     let (mesh, mut driver) = Mesh::builder().source(source).build();
-    let inline = RouteSource::Inline(Box::new(table("", "a")));
+    let inline = RouteSource::Inline(Arc::new(table("", "a")));
     driver.apply(update(vec![
         eds("a"),
         eds("b"),

@@ -1,6 +1,6 @@
 //! The HTTP connection manager (`extensions.filters.network.http_connection_manager.v3`).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use envoy_types::pb::envoy::{
     config::core::v3::{
@@ -104,7 +104,7 @@ fn routes(cx: &mut Context, value: &Proto) -> Option<RouteSource> {
             let validate = common::bool_of(table.validate_clusters.as_ref(), true);
             let mut table = cx.field("route_config", |cx| route::table(cx, table));
             table.validate_clusters = validate;
-            Some(RouteSource::Inline(Box::new(table)))
+            Some(RouteSource::Inline(Arc::new(table)))
         }
         // Where it comes from is the source's business: each has one stream of route tables.
         Some(RouteSpecifier::Rds(rds)) => {
