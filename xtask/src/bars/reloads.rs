@@ -1,4 +1,5 @@
-//! A thousand reloads under steady load: embedded, in `meshd` on a folder, and in `meshd` on an Envoy file.
+//! A thousand reloads under steady load: embedded, in `meshd` on Istio's folder, and in `meshd` on files of Envoy's
+//! resources.
 
 use std::process::Command;
 use std::time::Duration;

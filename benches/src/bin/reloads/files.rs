@@ -23,7 +23,7 @@ pub(crate) struct Ports {
 pub(crate) enum Shape {
     /// Istio and Kubernetes YAML.
     Istio,
-    /// An Envoy bootstrap.
+    /// Files of Envoy's resources that a bootstrap names.
     Envoy,
 }
 
@@ -45,13 +45,13 @@ impl Files {
             ports,
         };
         fs::create_dir_all(&files.folder)?;
-        if shape == Shape::Istio {
-            files.save("service.yaml", include_str!("service.yaml"), 0)?;
-            for turn in [1, 2, 3] {
-                files.change(turn)?;
-            }
+        match shape {
+            Shape::Istio => files.save("service.yaml", include_str!("service.yaml"), 0)?,
+            Shape::Envoy => files.save("bootstrap.yaml", include_str!("bootstrap.yaml"), 0)?,
         }
-        files.write(0)?;
+        for turn in [1, 2, 3, 0] {
+            files.write(turn)?;
+        }
         Ok(files)
     }
 
@@ -60,33 +60,39 @@ impl Files {
         &self.folder
     }
 
-    /// Writes what changes in this turn. Its number comes back in the header `x-turn` of responses.
+    /// Writes what changes in this turn: endpoints, settings of the cluster, a listener that comes and goes, or nothing but the
+    /// route, in turn. The route always changes: the number of the turn comes back in the header `x-turn` of responses.
     pub(crate) fn write(&self, turn: u32) -> Result<(), Failure> {
         match self.shape {
             Shape::Istio => {
-                self.change(turn)?;
+                match turn % 4 {
+                    1 => self.save("endpoints.yaml", include_str!("endpoints.yaml"), turn)?,
+                    2 => self.save("rule.yaml", include_str!("rule.yaml"), turn)?,
+                    3 if turn % 8 == 3 => {
+                        self.save("other.yaml", include_str!("other.yaml"), turn)?;
+                    }
+                    3 => fs::remove_file(self.folder.join("other.yaml"))?,
+                    _ => {}
+                }
                 self.save("route.yaml", include_str!("route.yaml"), turn)
             }
-            Shape::Envoy => self.save("envoy.yaml", include_str!("envoy.yaml"), turn),
+            Shape::Envoy => {
+                match turn % 4 {
+                    1 | 2 => self.save("cds.yaml", include_str!("cds.yaml"), turn)?,
+                    3 => self.save("lds.yaml", include_str!("lds.yaml"), turn)?,
+                    _ => {}
+                }
+                self.save("rds.yaml", include_str!("rds.yaml"), turn)
+            }
         }
     }
 
-    /// One kind of change after the other: endpoints, the cluster's settings, a listener that comes and goes.
-    fn change(&self, turn: u32) -> Result<(), Failure> {
-        match turn % 4 {
-            1 => self.save("endpoints.yaml", include_str!("endpoints.yaml"), turn),
-            2 => self.save("rule.yaml", include_str!("rule.yaml"), turn),
-            3 if turn % 8 == 3 => self.save("other.yaml", include_str!("other.yaml"), turn),
-            3 => Ok(fs::remove_file(self.folder.join("other.yaml"))?),
-            _ => Ok(()),
-        }
-    }
-
-    /// Saves a file: in place, as an editor that truncates, or by a rename, in turn.
+    /// Saves a file: in place, as an editor that truncates, or by a rename, in turn. Files of Envoy's are always renamed, since
+    /// Envoy takes note of nothing else.
     fn save(&self, name: &str, template: &str, turn: u32) -> Result<(), Failure> {
         let text = self.fill(template, turn);
         let path = self.folder.join(name);
-        if turn.is_multiple_of(2) {
+        if self.shape == Shape::Istio && turn.is_multiple_of(2) {
             return Ok(fs::write(path, text)?);
         }
         let new = self.folder.join(format!(".{name}.new"));
@@ -113,7 +119,7 @@ impl Files {
             ("@BALANCER@", balancers[(turn / 4) as usize % 3].to_owned()),
             ("@LIMIT@", (1000 + turn).to_string()),
             ("@OTHER@", ports.other.to_string()),
-            ("@OTHER_NAME@", (turn / 4).to_string()),
+            ("@FOLDER@", self.folder.display().to_string()),
         ]
         .iter()
         .fold(template.to_owned(), |text, (name, value)| {

@@ -33,7 +33,7 @@ enum Home {
     Embedded,
     /// In this `meshd`, on a folder.
     Sidecar(PathBuf),
-    /// In this `meshd`, on an Envoy file.
+    /// In this `meshd`, on files of Envoy's resources.
     Envoy(PathBuf),
 }
 
@@ -197,7 +197,7 @@ impl Place {
             }
             Home::Envoy(program) => {
                 let mut command = Command::new(program);
-                command.arg("-c").arg(files.folder().join("envoy.yaml"));
+                command.arg("-c").arg(files.folder().join("bootstrap.yaml"));
                 command.args(["--concurrency", "2", "-l", "error"]);
                 command
             }
