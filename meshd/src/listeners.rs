@@ -53,6 +53,7 @@ impl Manager {
         if self.drained {
             return Ok(());
         }
+        self.hand_on(snapshot);
         self.close_gone(snapshot);
         let mut outcome = Ok(());
         for (name, listener) in snapshot.listeners() {
@@ -65,6 +66,27 @@ impl Manager {
             }
         }
         outcome
+    }
+
+    /// A listener that comes where another one goes gets its sockets, so that no connection is refused in between.
+    fn hand_on(&mut self, snapshot: &Snapshot) {
+        for (name, listener) in snapshot.listeners() {
+            let wanted = wanted(listener);
+            if wanted.0.is_empty() || self.running.contains_key(&**name) {
+                continue;
+            }
+            let gone = self.running.iter().find(|(known, running)| {
+                running.wanted == wanted && !snapshot.listeners().contains_key(known.as_str())
+            });
+            let Some(gone) = gone.map(|(known, _)| known.clone()) else {
+                continue;
+            };
+            if let Some(running) = self.running.remove(&gone) {
+                tracing::info!(from = %gone, to = %name, "Sockets handed on");
+                self.bound.rename(&gone, name);
+                self.running.insert(name.to_string(), running);
+            }
+        }
     }
 
     fn close_gone(&mut self, snapshot: &Snapshot) {
@@ -90,12 +112,7 @@ impl Manager {
         name: &str,
         listener: &Arc<Listener>,
     ) -> Result<(), Failure> {
-        let config = listener.config();
-        let addresses = std::iter::once(&config.address).chain(&config.additional_addresses);
-        // Without a socket it only gets what others hand over.
-        let bound = addresses.filter(|_| config.bind_to_port);
-        let addresses: Vec<Address> = bound.cloned().collect();
-        let wanted = (addresses, BindOptions::from(&**config));
+        let wanted = wanted(listener);
         if let Some(running) = self.running.get_mut(name) {
             if Arc::ptr_eq(&running.listener, listener) {
                 return Ok(());
@@ -232,6 +249,15 @@ impl Manager {
             .map(|running| running.handle)
             .collect()
     }
+}
+
+/// The sockets that a listener asks for.
+fn wanted(listener: &Listener) -> (Vec<Address>, BindOptions) {
+    let config = listener.config();
+    let addresses = std::iter::once(&config.address).chain(&config.additional_addresses);
+    // Without a socket it only gets what others hand over.
+    let bound = addresses.filter(|_| config.bind_to_port);
+    (bound.cloned().collect(), BindOptions::from(&**config))
 }
 
 /// Time over which connections of a removed listener are let go.

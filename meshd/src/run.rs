@@ -113,14 +113,16 @@ where
     );
 
     let mut drains = lifecycle.drains();
+    // A socket that cannot be had later leaves the others, and the old ones, as they are, and is tried again.
+    let mut again = Again::default();
     let outcome = loop {
         tokio::select! {
             snapshot = watch.changed() => {
-                // A socket that cannot be had later leaves the others, and the old ones, as they are.
-                if let Err(failure) = manager.apply(&workers, &snapshot, false) {
-                    tracing::error!(%failure, "Listener not opened");
-                }
+                again = Again::after(manager.apply(&workers, &snapshot, false));
                 warn_of_new_notes(&mesh);
+            }
+            () = again.due() => {
+                again = again.next(manager.apply(&workers, &mesh.snapshot(), false));
             }
             Ok(()) = drains.changed() => {
                 let drain = *drains.borrow_and_update();
@@ -146,6 +148,36 @@ where
         .await;
     driving.abort();
     outcome
+}
+
+/// When listeners whose sockets could not be had are tried again: soon at first, then ever more rarely.
+#[derive(Clone, Copy, Debug, Default)]
+struct Again {
+    wait: Option<Duration>,
+}
+
+impl Again {
+    const FIRST: Duration = Duration::from_millis(250);
+    const LONGEST: Duration = Duration::from_secs(60);
+
+    fn after(outcome: Result<(), Failure>) -> Self {
+        let wait = outcome.is_err().then_some(Self::FIRST);
+        Self { wait }
+    }
+
+    fn next(self, outcome: Result<(), Failure>) -> Self {
+        let longer = self.wait.map(|wait| (wait * 2).min(Self::LONGEST));
+        Self {
+            wait: longer.filter(|_| outcome.is_err()),
+        }
+    }
+
+    async fn due(self) {
+        match self.wait {
+            Some(wait) => tokio::time::sleep(wait).await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// Statistics of connections and requests.

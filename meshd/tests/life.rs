@@ -228,6 +228,53 @@ fn routes_from_a_file_act_within_a_second_and_lose_no_request() {
 }
 
 #[test]
+fn listeners_that_are_renamed_keep_their_sockets_and_a_taken_port_is_tried_again() {
+    let temp = Temp::new("renamed");
+    let taken = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let second = taken.local_addr().expect("an address");
+    let first = {
+        let free = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        free.local_addr().expect("an address")
+    };
+    let listener = |name: &str, port: u16| {
+        format!(
+            "- \"@type\": type.googleapis.com/envoy.config.listener.v3.Listener\n  name: {name}\n  address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}\n  filter_chains:\n  - filters:\n    - name: http\n      typed_config:\n        \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager\n        stat_prefix: http\n        route_config: {{virtual_hosts: [{{name: all, domains: [\"*\"], routes: [{{match: {{prefix: /}}, direct_response: {{status: 200, body: {{inline_string: {name}}}}}}}]}}]}}\n        http_filters: [{{name: router, typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}]\n"
+        )
+    };
+    let lds = temp.put(
+        "lds.yaml",
+        &format!("resources:\n{}", listener("a", first.port())),
+    );
+    let file = temp.put(
+        "envoy.yaml",
+        &format!(
+            "node: {{id: n, cluster: c}}\nadmin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}}}\ndynamic_resources: {{lds_config: {{path_config_source: {{path: {}}}}}}}\n",
+            lds.display()
+        ),
+    );
+    let meshd = Meshd::start(&temp, &file, &[]);
+    let body = |at| request(at, "GET", "/").map(|answer| answer.body);
+    until("the first listener answers", || {
+        body(first).as_deref() == Some("a")
+    });
+    let both = [listener("b", first.port()), listener("c", second.port())];
+    temp.put("lds.yaml", &format!("resources:\n{}", both.concat()));
+    let begin = Instant::now();
+    loop {
+        match body(first).as_deref() {
+            Some("b") => break,
+            Some("a") => assert!(begin.elapsed() < LONG, "the edit does not act"),
+            other => panic!("a request failed: {other:?}"),
+        }
+    }
+    assert_eq!(meshd.listener("b"), first);
+    drop(taken);
+    until("the port that was taken is served", || {
+        body(second).as_deref() == Some("c")
+    });
+}
+
+#[test]
 fn a_flag_without_effect_is_said_at_start() {
     let temp = Temp::new("flags");
     let file = temp.put("envoy.yaml", &bootstrap(0, upstream()));

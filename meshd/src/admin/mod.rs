@@ -91,6 +91,13 @@ impl BoundListeners {
         self.lock().addresses.remove(name);
     }
 
+    pub(crate) fn rename(&self, from: &str, to: &str) {
+        let mut bound = self.lock();
+        if let Some(addresses) = bound.addresses.remove(from) {
+            bound.addresses.insert(to.to_owned(), addresses);
+        }
+    }
+
     pub(crate) fn all(&self) -> BTreeMap<String, Vec<mesh_core::model::Address>> {
         self.lock().addresses.clone()
     }

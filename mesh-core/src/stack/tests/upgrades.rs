@@ -151,7 +151,7 @@ fn start(address: SocketAddr, http2: bool, route: model::Route) -> Running {
     assert!(outcome.rejections.is_empty(), "{:?}", outcome.rejections);
     let mut manager = model::HttpConnectionManager {
         stat_prefix: "test".into(),
-        routes: model::RouteSource::Inline(Box::new(model::RouteConfiguration {
+        routes: model::RouteSource::Inline(Arc::new(model::RouteConfiguration {
             virtual_hosts: vec![model::VirtualHost {
                 name: "all".into(),
                 domains: vec!["*".into()],
