@@ -20,7 +20,7 @@ const BOOTSTRAP: &str = include_str!("coverage/bootstrap.yaml");
 const ROUTES: &str = include_str!("coverage/routes.yaml");
 
 /// Fields that may be set without any trace, and why.
-const SILENT: [(&str, &str); 28] = [
+const SILENT: [(&str, &str); 27] = [
     (
         "envoy.config.core.v3.TransportSocket.name",
         "the type decides",
@@ -113,10 +113,6 @@ const SILENT: [(&str, &str); 28] = [
     (
         "envoy.config.route.v3.RetryPolicy.RetryHostPredicate.name",
         "the type decides",
-    ),
-    (
-        "envoy.config.route.v3.InternalRedirectPolicy",
-        "noted as a whole",
     ),
     (
         "envoy.config.route.v3.RouteAction.internal_redirect_action",

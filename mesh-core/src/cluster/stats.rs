@@ -132,6 +132,10 @@ stats! {
     upstream_rq_retry_overflow,
     /// Requests whose retries were used up.
     upstream_rq_retry_limit_exceeded,
+    /// Redirects that were followed here.
+    upstream_internal_redirect_succeeded_total,
+    /// Redirects that a policy wanted followed, and that went to the client.
+    upstream_internal_redirect_failed_total,
     /// Updates of the endpoints.
     membership_change,
 }

@@ -26,6 +26,8 @@ mod scan;
 #[cfg(feature = "net")]
 pub mod timeout;
 
+#[cfg(all(test, feature = "client"))]
+mod alone;
 #[cfg(all(test, feature = "net"))]
 pub(crate) mod tests;
 

@@ -1,6 +1,6 @@
 //! The request between the layers: with its record, and after routing with its route.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use http::Request;
 
@@ -10,7 +10,7 @@ use crate::{
     cluster::{Cluster, Endpoint},
     layer::Scan,
     route::Forwarding,
-    telemetry::record::Record,
+    telemetry::{clock, record::Record},
 };
 
 /// A request that a layer can read and change, whatever travels beside it.
@@ -32,6 +32,12 @@ pub trait Carrier {
     /// What its head had when it came.
     fn scan(&self) -> Scan {
         Scan::UNKNOWN
+    }
+
+    /// When its time began to run.
+    fn began(&self) -> Instant {
+        self.record()
+            .map_or_else(clock::now, |record| record.started())
     }
 }
 
@@ -93,6 +99,8 @@ pub struct Routed<B> {
     pub host_attempts: u32,
     /// What its head had when it came.
     pub scan: Scan,
+    /// Its upstream redirected it here, so that its time begins anew.
+    pub redirected: bool,
 }
 
 impl<B> Carrier for Routed<B> {
@@ -112,6 +120,14 @@ impl<B> Carrier for Routed<B> {
 
     fn scan(&self) -> Scan {
         self.scan
+    }
+
+    fn began(&self) -> Instant {
+        if self.redirected {
+            clock::now()
+        } else {
+            self.record.started()
+        }
     }
 }
 
@@ -154,6 +170,7 @@ impl<B> super::retry::Repeat for Routed<B> {
             host_attempts: 0,
             // A request is asked for its wishes once.
             scan: Scan::default(),
+            redirected: false,
         }
     }
 

@@ -81,3 +81,54 @@ impl Body for Paced {
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
     }
 }
+
+/// `request` on its way along `route`, which must lead to `cluster`.
+#[cfg(feature = "client")]
+pub(crate) fn routed<B>(
+    route: crate::model::Route,
+    cluster: &std::sync::Arc<crate::cluster::Cluster>,
+    request: http::Request<B>,
+) -> super::Routed<B> {
+    use crate::route::{Decision, Head};
+
+    let clusters = [cluster.clone()].into_iter().collect();
+    let table = table(vec![route], &clusters);
+    let Decision::Forward(forwarding) = table.decide(&Head::of(&request)) else {
+        panic!("the route forwards");
+    };
+    super::Routed {
+        record: crate::telemetry::record::Record::begin(None, request.version(), false),
+        request,
+        forwarding,
+        cluster: cluster.clone(),
+        random: rand::random(),
+        attempt: 1,
+        tried: Vec::new(),
+        host_attempts: 0,
+        scan: super::Scan::UNKNOWN,
+        redirected: false,
+    }
+}
+
+/// A table of one virtual host for all hosts.
+#[cfg(feature = "client")]
+pub(crate) fn table(
+    routes: Vec<crate::model::Route>,
+    clusters: &crate::snapshot::Clusters,
+) -> std::sync::Arc<crate::route::RouteTable> {
+    use crate::model;
+
+    let config = model::RouteConfiguration {
+        name: "table".into(),
+        virtual_hosts: vec![model::VirtualHost {
+            name: "all".into(),
+            domains: vec!["*".into()],
+            routes: model::RouteRules::List(routes),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    crate::route::RouteTable::compile(&config, clusters)
+        .expect("a valid table")
+        .into()
+}

@@ -359,6 +359,22 @@ pub struct InternalRedirect {
     pub codes: Vec<u16>,
     /// From plain HTTP to HTTPS and back too.
     pub cross_scheme: bool,
+    /// Each may refuse the target.
+    pub predicates: Vec<RedirectPredicate>,
+    /// Headers of the redirect that the next request gets, or loses if the redirect has none (`response_headers_to_copy`).
+    pub copy_headers: Vec<HeaderName>,
+}
+
+/// A condition for the target of an [`InternalRedirect`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RedirectPredicate {
+    /// The route of the target has one of these names.
+    AllowListedRoutes(Vec<Name>),
+    /// The present route has not been redirected to the route of the target for this request before.
+    PreviousRoutes,
+    /// Not from plain HTTP to HTTPS.
+    SafeCrossScheme,
 }
 
 /// How the cluster is chosen.

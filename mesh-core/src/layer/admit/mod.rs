@@ -7,6 +7,9 @@ mod future;
 mod layer;
 mod service;
 
+#[cfg(test)]
+mod tests;
+
 pub use self::{
     future::ResponseFuture,
     layer::{AdmitLayer, ByShadow, FixedAdmit},

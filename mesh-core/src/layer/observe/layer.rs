@@ -1,9 +1,18 @@
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
 
+use http::Request;
 use tower_layer::Layer;
+use tower_service::Service;
 
 use super::Observe;
-use crate::{layer::Exchange, telemetry::record::Sink, transport::ConnInfo};
+use crate::{
+    layer::{Adopt, Exchange},
+    telemetry::record::Sink,
+    transport::ConnInfo,
+};
 
 /// Makes [`Observe`] services.
 #[derive(Clone, Debug)]
@@ -18,9 +27,42 @@ impl ObserveLayer {
         Self { sink, connection }
     }
 
-    /// Tells `sink` of every request, in any tower stack. The inner service gets an [`Exchange`].
-    pub fn fixed(sink: Arc<dyn Sink>) -> Self {
-        Self::new(sink, None)
+    /// Tells `sink` of every request, in any tower stack.
+    pub fn fixed(sink: Arc<dyn Sink>) -> Alone {
+        Alone(Self::new(sink, None))
+    }
+}
+
+/// An [`ObserveLayer`] made fit for any tower stack: the inner service gets plain requests.
+#[derive(Clone, Debug)]
+pub struct Alone(ObserveLayer);
+
+impl<S> Layer<S> for Alone {
+    type Service = Observe<Adopt<Bare<S>>>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        self.0.layer(Adopt::new(Bare(inner)))
+    }
+}
+
+/// Takes the record off the requests.
+#[derive(Clone, Copy, Debug)]
+pub struct Bare<S>(S);
+
+impl<S, B> Service<Exchange<B>> for Bare<S>
+where
+    S: Service<Request<B>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, exchange: Exchange<B>) -> S::Future {
+        self.0.call(exchange.request)
     }
 }
 

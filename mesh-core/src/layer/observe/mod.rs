@@ -10,4 +10,8 @@ mod splice;
 #[cfg(test)]
 mod tests;
 
-pub use self::{future::ResponseFuture, layer::ObserveLayer, service::Observe};
+pub use self::{
+    future::ResponseFuture,
+    layer::{Alone, Bare, ObserveLayer},
+    service::Observe,
+};

@@ -9,8 +9,7 @@ use tower_service::Service;
 
 use super::ObserveLayer;
 use crate::{
-    body::{RequestBody, ResponseBody},
-    layer::Exchange,
+    body::RequestBody,
     telemetry::{
         flags::Flag,
         record::{Late, Record, Sink},
@@ -35,19 +34,13 @@ impl Told {
     }
 }
 
-type Req = Exchange<RequestBody<Empty<Bytes>>>;
+type Req = Request<RequestBody<Empty<Bytes>>>;
 
 fn answering(
     body: &'static str,
-) -> impl Service<
-    Req,
-    Response = Response<ResponseBody<Full<Bytes>>>,
-    Error = crate::Error,
-    Future: Unpin,
-> + Clone {
-    tower::service_fn(move |_: Req| {
-        std::future::ready(Ok(Response::new(ResponseBody::upstream(Full::from(body)))))
-    })
+) -> impl Service<Req, Response = Response<Full<Bytes>>, Error = std::convert::Infallible, Future: Unpin>
++ Clone {
+    tower::service_fn(move |_: Req| std::future::ready(Ok(Response::new(Full::from(body)))))
 }
 
 #[tokio::test]
@@ -92,7 +85,7 @@ async fn a_client_that_goes_away_is_told_as_such() {
     drop(response);
     assert_eq!(told.all(), [(200, 0, true)], "before the body");
     let silent = tower::service_fn(|_: Req| {
-        std::future::pending::<Result<Response<ResponseBody<Full<Bytes>>>, crate::Error>>()
+        std::future::pending::<Result<Response<Full<Bytes>>, crate::Error>>()
     });
     let told = Arc::new(Told::default());
     let mut service = ObserveLayer::fixed(told.clone()).layer(silent);

@@ -7,20 +7,28 @@ use std::{
 use bytes::Bytes;
 use http::Response;
 use pin_project_lite::pin_project;
+use tower_service::Service;
 
 use super::Answer;
-use crate::{Error, Kind, body::ResponseBody, telemetry::record::Record};
+#[cfg(feature = "net")]
+use super::redirect::{Follow, Step};
+use crate::{
+    Error, Kind,
+    body::{MeshBody, RequestBody, ResponseBody},
+    layer::Routed,
+    telemetry::record::Record,
+};
 
 pin_project! {
     /// The future of [`Route`](super::Route).
-    pub struct ResponseFuture<F, U> {
+    pub struct ResponseFuture<S: Service<Routed<RequestBody<B>>>, B, U> {
         #[pin]
-        state: State<F>,
+        state: State<S::Future, S, B>,
         body: std::marker::PhantomData<fn() -> U>,
     }
 }
 
-impl<F, U> std::fmt::Debug for ResponseFuture<F, U> {
+impl<S: Service<Routed<RequestBody<B>>>, B, U> std::fmt::Debug for ResponseFuture<S, B, U> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }
@@ -32,13 +40,24 @@ type Upgrade = Option<Box<super::Upgrading>>;
 #[cfg(not(feature = "net"))]
 type Upgrade = ();
 
+#[cfg(feature = "net")]
+type Following<S, B> = Option<Box<Follow<S, B>>>;
+#[cfg(not(feature = "net"))]
+type Following<S, B> = std::marker::PhantomData<fn(S, B)>;
+
 pin_project! {
     #[project = StateProject]
-    enum State<F> {
+    enum State<F, S, B> {
         Routed {
             #[pin]
             inner: F,
             upgrade: Upgrade,
+        },
+        // Boxed, since few routes follow redirects of their upstreams.
+        Following {
+            #[pin]
+            inner: F,
+            follow: Following<S, B>,
         },
         Failed {
             error: Option<Error>,
@@ -50,30 +69,44 @@ pin_project! {
     }
 }
 
-impl<F, U> ResponseFuture<F, U> {
+impl<F, S, B> State<F, S, B> {
+    fn answer(record: &Record, answer: Answer) -> Self {
+        match answer {
+            Answer::Error(error) => Self::Failed { error: Some(error) },
+            Answer::Response(response) => {
+                record.late().details = Some("direct_response".into());
+                Self::Answered {
+                    response: Some(response),
+                }
+            }
+        }
+    }
+}
+
+impl<S: Service<Routed<RequestBody<B>>>, B, U> ResponseFuture<S, B, U> {
     #[cfg(feature = "net")]
-    pub(super) fn routed(inner: F, upgrade: Option<Box<super::Upgrading>>) -> Self {
+    pub(super) fn routed(inner: S::Future, upgrade: Option<Box<super::Upgrading>>) -> Self {
         Self::of(State::Routed { inner, upgrade })
     }
 
     #[cfg(not(feature = "net"))]
-    pub(super) fn routed(inner: F) -> Self {
+    pub(super) fn routed(inner: S::Future) -> Self {
         Self::of(State::Routed { inner, upgrade: () })
     }
 
-    pub(super) fn answer(record: &Record, answer: Answer) -> Self {
-        Self::of(match answer {
-            Answer::Error(error) => State::Failed { error: Some(error) },
-            Answer::Response(response) => {
-                record.late().details = Some("direct_response".into());
-                State::Answered {
-                    response: Some(response),
-                }
-            }
+    #[cfg(feature = "net")]
+    pub(super) fn following(inner: S::Future, follow: Follow<S, B>) -> Self {
+        Self::of(State::Following {
+            inner,
+            follow: Some(Box::new(follow)),
         })
     }
 
-    fn of(state: State<F>) -> Self {
+    pub(super) fn answer(record: &Record, answer: Answer) -> Self {
+        Self::of(State::answer(record, answer))
+    }
+
+    fn of(state: State<S::Future, S, B>) -> Self {
         Self {
             state,
             body: std::marker::PhantomData,
@@ -81,31 +114,64 @@ impl<F, U> ResponseFuture<F, U> {
     }
 }
 
-impl<F, U> Future for ResponseFuture<F, U>
+impl<S, B, U> Future for ResponseFuture<S, B, U>
 where
-    F: Future<Output = Result<Response<ResponseBody<U>>, Error>>,
+    S: Service<Routed<RequestBody<B>>, Response = Response<ResponseBody<U>>, Error = Error>,
+    B: MeshBody,
 {
-    type Output = F::Output;
+    type Output = Result<Response<ResponseBody<U>>, Error>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        match self.project().state.project() {
-            StateProject::Routed { inner, upgrade } => {
-                let result = ready!(inner.poll(context));
+    #[cfg_attr(
+        not(feature = "net"),
+        expect(
+            unreachable_code,
+            unused_variables,
+            reason = "only following takes another turn"
+        )
+    )]
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let next = match this.state.as_mut().project() {
+                StateProject::Routed { inner, upgrade } => {
+                    let result = ready!(inner.poll(context));
+                    #[cfg(feature = "net")]
+                    if let Some(upgrade) = upgrade.take() {
+                        return Poll::Ready(result.and_then(|response| upgrade.answer(response)));
+                    }
+                    #[cfg(not(feature = "net"))]
+                    let () = *upgrade;
+                    return Poll::Ready(result);
+                }
                 #[cfg(feature = "net")]
-                if let Some(upgrade) = upgrade.take() {
-                    return Poll::Ready(result.and_then(|response| upgrade.answer(response)));
+                StateProject::Following { inner, follow } => {
+                    let response = ready!(inner.poll(context))?;
+                    let Some(mut follow) = follow.take() else {
+                        return Poll::Ready(Ok(response));
+                    };
+                    // Where it is followed, what the first upstream still says is of no interest.
+                    match follow.step(&response) {
+                        Step::Pass => return Poll::Ready(Ok(response)),
+                        Step::Answer(answer) => State::answer(follow.record(), answer),
+                        Step::Again(routed) => State::Following {
+                            inner: follow.inner.call(*routed),
+                            follow: Some(follow),
+                        },
+                    }
                 }
                 #[cfg(not(feature = "net"))]
-                let () = *upgrade;
-                Poll::Ready(result)
-            }
-            StateProject::Failed { error } => {
-                Poll::Ready(Err(error.take().unwrap_or(Kind::Internal.into())))
-            }
-            StateProject::Answered { response } => Poll::Ready(match response.take() {
-                Some(response) => Ok(response.map(ResponseBody::local)),
-                None => Err(Kind::Internal.into()),
-            }),
+                StateProject::Following { inner, .. } => return inner.poll(context),
+                StateProject::Failed { error } => {
+                    return Poll::Ready(Err(error.take().unwrap_or(Kind::Internal.into())));
+                }
+                StateProject::Answered { response } => {
+                    return Poll::Ready(match response.take() {
+                        Some(response) => Ok(response.map(ResponseBody::local)),
+                        None => Err(Kind::Internal.into()),
+                    });
+                }
+            };
+            this.state.set(next);
         }
     }
 }

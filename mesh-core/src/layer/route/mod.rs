@@ -2,14 +2,20 @@
 //!
 //! Before that it does what Envoy's connection manager does with a request head ([`Front`]): host and path checks,
 //! normalisation, `x-forwarded-*`, `x-envoy-*`, `x-request-id`, headers of the connection, upgrades. Redirects and direct
-//! responses are answered here.
+//! responses are answered here; redirects of upstreams are followed where the route says so.
 
 mod front;
 mod future;
+mod layer;
+#[cfg(feature = "net")]
+mod redirect;
 mod service;
 mod table;
 #[cfg(feature = "net")]
 mod upgrade;
+
+#[cfg(all(test, feature = "client"))]
+mod tests;
 
 #[cfg(feature = "net")]
 pub(crate) use self::upgrade::Asked;
@@ -18,6 +24,7 @@ pub use self::upgrade::{Ends, Upgrading};
 pub use self::{
     front::{Answer, Front},
     future::ResponseFuture,
+    layer::RouteLayer,
     service::Route,
     table::{CellTable, TableOf},
 };

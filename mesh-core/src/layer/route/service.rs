@@ -6,13 +6,15 @@ use std::{
 use http::Response;
 use tower_service::Service;
 
+#[cfg(feature = "net")]
+use super::redirect::{Follow, Router};
 use super::{Answer, CellTable, Front, ResponseFuture, TableOf};
 use crate::{
     Error, Kind,
-    body::{RequestBody, ResponseBody},
+    body::{MeshBody, RequestBody, ResponseBody},
     layer::{Exchange, Routed, Scan},
     route::{ConnectionFacts, Decision, Forwarding, Head},
-    telemetry::context::RecordContext,
+    telemetry::{context::RecordContext, record::Record},
     transport::ConnInfo,
 };
 
@@ -55,11 +57,12 @@ fn facts(connection: &ConnInfo) -> ConnectionFacts {
 impl<S, B, U, T> Service<Exchange<RequestBody<B>>> for Route<S, T>
 where
     T: TableOf,
-    S: Service<Routed<RequestBody<B>>, Response = Response<ResponseBody<U>>, Error = Error>,
+    S: Service<Routed<RequestBody<B>>, Response = Response<ResponseBody<U>>, Error = Error> + Clone,
+    B: MeshBody,
 {
     type Response = Response<ResponseBody<U>>;
     type Error = Error;
-    type Future = ResponseFuture<S::Future, U>;
+    type Future = ResponseFuture<S, B, U>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll_ready(context)
@@ -117,16 +120,32 @@ where
         {
             head.protocol = protocol.map(|protocol| protocol.as_str().as_bytes());
         }
+        let https = head.scheme == b"https";
         match table.decide(&head) {
             Decision::Forward(forwarding) => {
+                let follows = forwarding.forward().config().internal_redirect.is_some();
                 let counted = forwarding.counted(&head);
                 match forward(front, exchange, forwarding, random, treated.scan, counted) {
+                    #[cfg(feature = "net")]
+                    Ok((mut routed, None)) if follows => {
+                        let router = Router {
+                            front,
+                            table,
+                            facts,
+                            https,
+                        };
+                        let follow = Follow::new(inner.clone(), router, &mut routed);
+                        ResponseFuture::following(inner.call(routed), follow)
+                    }
                     #[cfg(feature = "net")]
                     Ok((routed, upgrading)) => {
                         ResponseFuture::routed(inner.call(routed), upgrading)
                     }
                     #[cfg(not(feature = "net"))]
-                    Ok(routed) => ResponseFuture::routed(inner.call(routed)),
+                    Ok(routed) => {
+                        let _ = (follows, https);
+                        ResponseFuture::routed(inner.call(routed))
+                    }
                     Err((record, error)) => ResponseFuture::answer(&record, error.into()),
                 }
             }
@@ -136,22 +155,9 @@ where
             {
                 ResponseFuture::answer(&exchange.record, Kind::UpgradeDenied.into())
             }
-            Decision::Redirect(redirection) => {
-                let response = {
-                    let mut late = exchange.record.late();
-                    late.route = redirection.route().cloned();
-                    redirection.response(&RecordContext::new(&exchange.record, &late))
-                };
-                ResponseFuture::answer(&exchange.record, Answer::Response(Box::new(response)))
-            }
-            Decision::DirectResponse(route) => {
-                let mut response = {
-                    let mut late = exchange.record.late();
-                    late.route = Some(route.clone());
-                    route.direct_response(&RecordContext::new(&exchange.record, &late))
-                };
-                one_content_type(response.headers_mut());
-                ResponseFuture::answer(&exchange.record, Answer::Response(Box::new(response)))
+            own @ (Decision::Redirect(_) | Decision::DirectResponse(_)) => {
+                let answer = own_answer(&exchange.record, own);
+                ResponseFuture::answer(&exchange.record, answer)
             }
             // There is no application behind a proxy's routes that it could go on to.
             _ => {
@@ -169,6 +175,25 @@ fn is_refused<B>(front: &Front, exchange: &mut Exchange<B>) -> bool {
     super::upgrade::begin(front, &mut exchange.request, &exchange.record, &[]).is_err()
 }
 
+/// What is answered here, without an upstream.
+pub(super) fn own_answer(record: &Arc<Record>, decision: Decision) -> Answer {
+    let mut late = record.late();
+    Answer::Response(Box::new(match decision {
+        Decision::Redirect(redirection) => {
+            late.route = redirection.route().cloned();
+            redirection.response(&RecordContext::new(record, &late))
+        }
+        Decision::DirectResponse(route) => {
+            late.route = Some(route.clone());
+            let mut response = route.direct_response(&RecordContext::new(record, &late));
+            one_content_type(response.headers_mut());
+            response
+        }
+        // There is no application behind a proxy's routes that it could go on to.
+        _ => return Kind::NoRoute.into(),
+    }))
+}
+
 /// A type that the route added takes the place of the default one, instead of standing beside it.
 fn one_content_type(headers: &mut http::HeaderMap) {
     let mut types = headers.get_all(http::header::CONTENT_TYPE).iter();
@@ -179,19 +204,19 @@ fn one_content_type(headers: &mut http::HeaderMap) {
 }
 
 #[cfg(feature = "net")]
-type Forwarded<B> = (Routed<B>, Option<Box<super::Upgrading>>);
+pub(super) type Forwarded<B> = (Routed<B>, Option<Box<super::Upgrading>>);
 #[cfg(not(feature = "net"))]
-type Forwarded<B> = Routed<B>;
+pub(super) type Forwarded<B> = Routed<B>;
 
 /// The request on its way to its cluster; the record stays with the error otherwise.
-fn forward<B>(
+pub(super) fn forward<B>(
     front: &Front,
     exchange: Exchange<B>,
     forwarding: Forwarding,
     random: u64,
     scan: Scan,
     counted: Option<Box<crate::route::Counted>>,
-) -> Result<Forwarded<B>, (Arc<crate::telemetry::record::Record>, Error)> {
+) -> Result<Forwarded<B>, (Arc<Record>, Error)> {
     let Exchange { request, record } = exchange;
     {
         let mut late = record.late();
@@ -224,6 +249,7 @@ fn forward<B>(
         tried: Vec::new(),
         host_attempts: 0,
         scan,
+        redirected: false,
     };
     #[cfg(feature = "net")]
     return Ok((routed, upgrading));

@@ -11,6 +11,7 @@ use std::{
 use super::policy::Resolved;
 use crate::{
     Kind,
+    layer::Carrier,
     recycle::{Blocks, Recycle, Recycled},
     telemetry::{clock, record::Record},
     transport::Deadline,
@@ -46,11 +47,11 @@ impl Recycle for Limits {
 
 impl Limits {
     /// `None` if there is no limit.
-    pub(super) fn new(resolved: Resolved, record: Option<&Arc<Record>>) -> Option<Recycled<Self>> {
+    pub(super) fn new(resolved: Resolved, request: &impl Carrier) -> Option<Recycled<Self>> {
         if resolved == Resolved::default() {
             return None;
         }
-        let now = record.map_or_else(clock::now, |record| record.started());
+        let (now, record) = (request.began(), request.record());
         let received = record.is_none_or(|record| record.is_received());
         let waiting = resolved.route.filter(|_| !received);
         Some(Recycled::new(Self {

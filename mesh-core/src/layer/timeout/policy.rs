@@ -113,11 +113,12 @@ impl Timeouts {
             own = true;
         }
         let asks = scan.has(Scan::ENVOY);
-        if asks && let Some(wanted) = headers.remove(RQ_TIMEOUT) {
-            if let Some(wanted) = parse_millis(&wanted) {
-                route = some_time(wanted);
-                own = true;
-            }
+        if asks
+            && let Some(wanted) = headers.remove(RQ_TIMEOUT)
+            && let Some(wanted) = parse_millis(&wanted)
+        {
+            route = some_time(wanted);
+            own = true;
         }
         let max_stream = self.stream_life(headers, grpc.flatten(), defaults);
         if !quiet {

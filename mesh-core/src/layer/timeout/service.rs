@@ -52,7 +52,7 @@ where
         let limits = match self.policy.split(&mut request) {
             (Some(policy), http) => {
                 let resolved = policy.resolve(http.headers_mut(), scan, defaults, quiet);
-                Limits::new(resolved, request.record())
+                Limits::new(resolved, &request)
             }
             (None, _) => None,
         };

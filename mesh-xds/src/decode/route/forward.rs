@@ -7,7 +7,6 @@ use envoy_types::pb::envoy::{
             self as proto,
             route_action::{
                 self, ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier,
-                InternalRedirectAction,
             },
             weighted_cluster::{self, ClusterWeight, RandomValueSpecifier},
         },
@@ -18,13 +17,13 @@ use envoy_types::pb::envoy::{
 use http::{HeaderName, StatusCode, header};
 use mesh_core::{
     model::{
-        ClusterChoice, ConnectConfig, Forward, HostRewrite, InternalRedirect, MaxStreamDuration,
-        Name, PathRewrite, Priority, Regex, Upgrade, WeightedCluster, WeightedClusters,
+        ClusterChoice, ConnectConfig, Forward, HostRewrite, MaxStreamDuration, Name, PathRewrite,
+        Priority, Regex, Upgrade, WeightedCluster, WeightedClusters,
     },
     route::regex::Substitution,
 };
 
-use super::policy;
+use super::{policy, redirect};
 use crate::decode::{
     Context,
     common::{self, bool_of, some_duration},
@@ -81,7 +80,7 @@ pub(super) fn forward(cx: &mut Context, value: &proto::RouteAction) -> Option<Fo
         metadata_match: cx.field("metadata_match", |cx| {
             common::metadata(cx, value.metadata_match.as_ref())
         }),
-        internal_redirect: internal_redirect(cx, value),
+        internal_redirect: redirect::policy(cx, value),
         cluster: cluster?,
     })
 }
@@ -408,32 +407,4 @@ fn connect_config(
         allow_post: *allow_post,
         proxy_protocol: proxy_protocol_config.as_ref().map(version),
     }
-}
-
-fn internal_redirect(cx: &mut Context, value: &proto::RouteAction) -> Option<InternalRedirect> {
-    let max = |limit: Option<&envoy_types::pb::google::protobuf::UInt32Value>| {
-        limit.map_or(1, |limit| limit.value)
-    };
-    let older =
-        value.internal_redirect_action == InternalRedirectAction::HandleInternalRedirect as i32;
-    let Some(policy) = &value.internal_redirect_policy else {
-        cx.ignored("internal_redirect_action", older);
-        return older.then(|| InternalRedirect {
-            max: max(value.max_internal_redirects.as_ref()),
-            codes: vec![302],
-            cross_scheme: false,
-        });
-    };
-    cx.ignored("internal_redirect_policy", true);
-    let codes: Vec<u16> = policy
-        .redirect_response_codes
-        .iter()
-        .filter_map(|code| u16::try_from(*code).ok())
-        .filter(|code| [301, 302, 303, 307, 308].contains(code))
-        .collect();
-    Some(InternalRedirect {
-        max: max(policy.max_internal_redirects.as_ref()),
-        codes: if codes.is_empty() { vec![302] } else { codes },
-        cross_scheme: policy.allow_cross_scheme_redirect,
-    })
 }

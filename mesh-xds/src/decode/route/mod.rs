@@ -4,6 +4,7 @@ mod action;
 mod forward;
 mod matches;
 mod policy;
+mod redirect;
 mod tree;
 
 pub(crate) use self::tree::chain_tree;

@@ -263,3 +263,46 @@ fn what_does_not_act_yet_is_listed_by_name() {
         assert_eq!(notes, [field]);
     }
 }
+
+#[test]
+fn an_internal_redirect_policy_is_kept_whole() {
+    let (route, notes) = forward(
+        r#""internal_redirect_policy":{"max_internal_redirects":3,"redirect_response_codes":[303,307,400],"allow_cross_scheme_redirect":true,
+            "response_headers_to_copy":["X-Token"],"predicates":[
+            {"name":"a","typed_config":{"@type":"type.googleapis.com/envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig",
+                "allowed_route_names":["x","y"]}},
+            {"name":"b","typed_config":{"@type":"type.googleapis.com/envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig"}},
+            {"name":"c","typed_config":{"@type":"type.googleapis.com/envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig"}}]}"#,
+    );
+    assert_eq!(
+        notes,
+        ["internal_redirect_policy.redirect_response_codes[2]"]
+    );
+    let wanted = model::InternalRedirect {
+        max: 3,
+        codes: vec![303, 307],
+        cross_scheme: true,
+        predicates: vec![
+            model::RedirectPredicate::AllowListedRoutes(vec!["x".into(), "y".into()]),
+            model::RedirectPredicate::PreviousRoutes,
+            model::RedirectPredicate::SafeCrossScheme,
+        ],
+        copy_headers: vec!["x-token".parse().expect("a name")],
+    };
+    assert_eq!(route.internal_redirect, Some(wanted));
+    let (route, notes) = forward(r#""internal_redirect_policy":{}"#);
+    let policy = route.internal_redirect.expect("a policy");
+    assert_eq!((policy.max, policy.codes, notes.len()), (1, vec![302], 0));
+    let (route, _) = forward(
+        r#""internal_redirect_action":"HANDLE_INTERNAL_REDIRECT","max_internal_redirects":2"#,
+    );
+    let policy = route.internal_redirect.expect("the older form");
+    assert_eq!((policy.max, policy.codes), (2, vec![302]));
+    let list = refused(
+        r#"{"match":{"prefix":"/"},"route":{"cluster":"a","internal_redirect_policy":{"predicates":[{"name":"f",
+            "typed_config":{"@type":"type.googleapis.com/envoy.extensions.internal_redirect.filter_state.v3.FilterStateConfig"}}]}}}"#,
+    );
+    let path =
+        "virtual_hosts[0].routes[0].route.internal_redirect_policy.predicates[0].typed_config: ";
+    assert!(list[0].contains(path), "{list:?}");
+}

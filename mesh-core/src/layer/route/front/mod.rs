@@ -114,6 +114,27 @@ impl Front {
         self.proxy && !scan.has(Scan::FORWARDED_PROTO) && self.config.scheme.is_none()
     }
 
+    /// No `x-envoy-*` header of our own is added.
+    #[cfg(feature = "net")]
+    pub(super) fn is_quiet(&self) -> bool {
+        self.config.suppress_envoy_headers
+    }
+
+    /// Checks and changes host and path that a redirect gave to a request which was treated before.
+    #[cfg(feature = "net")]
+    pub(super) fn treat_again<B>(
+        &self,
+        request: &mut http::Request<B>,
+        record: &crate::telemetry::record::Record,
+    ) -> Result<(), Answer> {
+        if !self.proxy {
+            return Ok(());
+        }
+        let connection = record.connection().map(|connection| &**connection);
+        head::host(request, connection, &self.config)?;
+        head::path(request, &self.config)
+    }
+
     /// Checks and changes the head.
     pub(super) fn treat<B>(
         &self,

@@ -1,0 +1,263 @@
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response, header::HOST};
+use http_body_util::{BodyExt, Full};
+use tower_layer::Layer;
+use tower_service::Service;
+use tower_test::mock::{self, Handle};
+
+use super::{Admit, AdmitLayer, FixedAdmit};
+use crate::{
+    Kind,
+    body::RequestBody,
+    cluster::Cluster,
+    layer::{
+        ByRoute, Routed,
+        respond::{Respond, RespondLayer},
+        tests::{Tame, routed},
+    },
+    model::{self, Metadata, Priority, Value},
+    pool::Outgoing,
+    stack::tests::{cluster_config, forward},
+    telemetry::flags::Flag,
+};
+
+type Body = RequestBody<Full<Bytes>>;
+type Res = Response<Full<Bytes>>;
+type Pool = Tame<Outgoing<Body>, Res>;
+type Mock = Handle<Outgoing<Body>, Res>;
+
+fn config(endpoints: u16) -> model::Cluster {
+    let mut config = cluster_config("c", ([127, 0, 0, 1], 1).into());
+    let group = &mut config.load_assignment.localities[0];
+    let first = group.endpoints.remove(0);
+    for port in 1..=endpoints {
+        group.endpoints.push(model::LbEndpoint {
+            address: model::Address::Socket(([127, 0, 0, 1], port).into()),
+            ..first.clone()
+        });
+    }
+    config
+}
+
+fn cluster(config: model::Cluster) -> Arc<Cluster> {
+    Arc::new(Cluster::new(Arc::new(config), None))
+}
+
+fn pool() -> (Pool, Mock) {
+    let (mock, mut handle) = mock::pair();
+    handle.allow(100);
+    (Tame(mock), handle)
+}
+
+/// The layer behind one that answers for it, as in the stack.
+fn by_route(pool: Pool) -> Respond<Admit<Pool, ByRoute>> {
+    RespondLayer::new(Arc::default()).layer(AdmitLayer::new(ByRoute).layer(pool))
+}
+
+fn request(route: model::Route, cluster: &Arc<Cluster>) -> Routed<Body> {
+    let request = Request::get("/").header(HOST, "a");
+    let request = request.body(RequestBody::new(Full::from("")));
+    routed(route, cluster, request.expect("a request"))
+}
+
+/// Status, text and flags of a request that does not reach the pool.
+async fn refused(config: model::Cluster) -> (u16, String, String) {
+    let (pool, mut handle) = pool();
+    let request = request(forward("c"), &cluster(config));
+    let record = request.record.clone();
+    let Ok(response) = by_route(pool).call(request).await;
+    let (status, body) = (response.status().as_u16(), response.into_body());
+    let body = body.collect().await.expect("a body").to_bytes();
+    assert!(handle.next_request().await.is_none(), "nothing is sent");
+    let flags = record.late().flags.to_string();
+    (status, String::from_utf8_lossy(&body).into_owned(), flags)
+}
+
+#[tokio::test]
+async fn a_limit_fails_at_once_and_is_given_back_at_the_last_frame() {
+    let mut limited = config(1);
+    limited.limits[0].max_requests = 1;
+    let cluster = cluster(limited);
+    let (pool, mut handle) = pool();
+    let mut service = by_route(pool);
+    let first = tokio::spawn(service.call(request(forward("c"), &cluster)));
+    let (_, send) = handle.next_request().await.expect("a request");
+    // In flight, before the response and while its body is on its way.
+    let second = request(forward("c"), &cluster);
+    let record = second.record.clone();
+    let Ok(over) = service.call(second).await;
+    assert_eq!(over.status(), 503);
+    assert!(record.late().flags.contains(Flag::UpstreamOverflow));
+    assert_eq!(record.late().flags.to_string(), "UO");
+    send.send_response(Response::new(Full::from("body")));
+    let Ok(response) = first.await.expect("no panic");
+    let Ok(over) = service.call(request(forward("c"), &cluster)).await;
+    assert_eq!(over.status(), 503);
+    assert_eq!(cluster.stats().upstream_rq_pending_overflow.get(), 2);
+    assert_eq!(
+        response
+            .into_body()
+            .collect()
+            .await
+            .expect("a body")
+            .to_bytes(),
+        "body"
+    );
+    let third = tokio::spawn(service.call(request(forward("c"), &cluster)));
+    let (_, send) = handle.next_request().await.expect("there is room again");
+    send.send_response(Response::new(Full::default()));
+    assert_eq!(
+        third
+            .await
+            .expect("no panic")
+            .expect("never fails")
+            .status(),
+        200
+    );
+    // The limits of the other priority are others.
+    let mut high = forward("c");
+    let model::Action::Forward(action) = &mut high.action else {
+        unreachable!("the route forwards");
+    };
+    action.priority = Priority::High;
+    let held = tokio::spawn(service.call(request(forward("c"), &cluster)));
+    let (_, _send) = handle.next_request().await.expect("a request");
+    let urgent = tokio::spawn(service.call(request(high, &cluster)));
+    let (seen, send) = handle.next_request().await.expect("a request");
+    assert_eq!(seen.priority, Priority::High);
+    send.send_response(Response::new(Full::default()));
+    assert_eq!(
+        urgent
+            .await
+            .expect("no panic")
+            .expect("never fails")
+            .status(),
+        200
+    );
+    held.abort();
+}
+
+#[tokio::test]
+async fn nothing_to_pick_is_uh_and_protection_that_cannot_act_is_named() {
+    let (status, text, flags) = refused(config(0)).await;
+    assert_eq!(
+        (status, &*text, &*flags),
+        (503, "no healthy upstream", "UH")
+    );
+    let mut closed = config(1);
+    closed.refuse = Some("TLS to the upstream".into());
+    let (status, text, _) = refused(closed).await;
+    assert_eq!((status, &*text), (503, "cluster c: TLS to the upstream"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_at_the_end_of_its_longest_life() {
+    let mut short = config(1);
+    short.max_stream_duration = Some(Duration::from_secs(3));
+    let (pool, mut handle) = pool();
+    let request = request(forward("c"), &cluster(short));
+    let record = request.record.clone();
+    let begun = tokio::time::Instant::now();
+    let answer = tokio::spawn(by_route(pool).call(request));
+    let (_, _send) = handle.next_request().await.expect("a request");
+    let Ok(response) = answer.await.expect("no panic");
+    assert_eq!(
+        (response.status().as_u16(), begun.elapsed().as_secs()),
+        (504, 3)
+    );
+    assert_eq!(record.late().flags.to_string(), "UMSDR");
+}
+
+#[tokio::test]
+async fn the_host_becomes_that_of_the_endpoint_where_the_route_says_so() {
+    let mut named = config(1);
+    named.load_assignment.localities[0].endpoints[0].hostname = "endpoint.test".into();
+    let mut auto = forward("c");
+    let model::Action::Forward(action) = &mut auto.action else {
+        unreachable!("the route forwards");
+    };
+    action.host_rewrite = Some(model::HostRewrite::Auto);
+    let (pool, mut handle) = pool();
+    let cluster = cluster(named);
+    let mut service = by_route(pool);
+    for (route, host) in [(forward("c"), "a"), (auto, "endpoint.test")] {
+        let request = request(route, &cluster);
+        let record = request.record.clone();
+        let answer = tokio::spawn(service.call(request));
+        let (seen, send) = handle.next_request().await.expect("a request");
+        assert_eq!(seen.request.headers()[HOST], host);
+        assert_eq!(&**seen.endpoint.hostname(), "endpoint.test");
+        let late = record
+            .late()
+            .endpoint
+            .as_ref()
+            .map(|endpoint| endpoint.id());
+        assert_eq!(late, Some(seen.endpoint.id()));
+        send.send_response(Response::new(Full::default()));
+        let _ = answer.await.expect("no panic");
+    }
+}
+
+#[tokio::test]
+async fn only_a_retry_avoids_what_the_policy_omits() {
+    let mut config = config(3);
+    for endpoint in &mut config.load_assignment.localities[0].endpoints[..2] {
+        let canary = Value::Object(vec![("canary".into(), Value::Bool(true))]);
+        endpoint.metadata = Metadata {
+            namespaces: vec![("envoy.lb".into(), canary)],
+        };
+    }
+    let mut route = forward("c");
+    let model::Action::Forward(action) = &mut route.action else {
+        unreachable!("the route forwards");
+    };
+    action.retry = Some(model::RetryPolicy {
+        omit_canary_hosts: true,
+        host_selection_attempts: 5,
+        ..Default::default()
+    });
+    let (pool, mut handle) = pool();
+    let (cluster, mut service) = (cluster(config), by_route(pool));
+    for (attempt, wanted) in [(1, &[1, 2, 3][..]), (2, &[3])] {
+        let mut ports = Vec::new();
+        for _ in 0..12 {
+            let mut request = request(route.clone(), &cluster);
+            (request.attempt, request.host_attempts) = (attempt, 5);
+            let answer = tokio::spawn(service.call(request));
+            let (seen, send) = handle.next_request().await.expect("a request");
+            let socket = seen.endpoint.address().socket();
+            ports.push(socket.expect("a socket").port());
+            send.send_response(Response::new(Full::default()));
+            let _ = answer.await.expect("no panic");
+        }
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports, wanted, "attempt {attempt}");
+    }
+}
+
+#[tokio::test]
+async fn one_cluster_for_all_requests() {
+    let mut limited = config(1);
+    limited.limits[1].max_requests = 1;
+    let (pool, mut handle) = pool();
+    let cluster = cluster(limited);
+    let layer: AdmitLayer<FixedAdmit> = AdmitLayer::fixed(cluster.clone(), Priority::High);
+    let mut service = layer.layer(pool);
+    let request = || Request::new(RequestBody::new(Full::from("x")));
+    let first = tokio::spawn(service.call(request()));
+    let (seen, send) = handle.next_request().await.expect("a request");
+    assert_eq!(
+        (&**seen.cluster.name(), seen.priority),
+        ("c", Priority::High)
+    );
+    let over = service.call(request()).await.expect_err("over the limit");
+    assert_eq!(over.kind(), Kind::Overflow);
+    send.send_error(crate::Error::new(Kind::ConnectFailure));
+    let failed = first.await.expect("no panic").expect_err("it failed");
+    assert_eq!(failed.kind(), Kind::ConnectFailure);
+    assert_eq!(cluster.limits(Priority::High).1.requests.get(), 0);
+    assert_eq!(cluster.stats().upstream_rq_total.get(), 1);
+}

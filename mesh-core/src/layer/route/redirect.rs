@@ -1,0 +1,355 @@
+//! Follows redirects of upstreams (`internal_redirect_policy`), with Envoy's conditions.
+//!
+//! The request that the first upstream got is sent on to where its `location` leads, by a route of its own: with another host,
+//! scheme and path, and its old URL in `x-envoy-original-url`. What cannot be followed goes to the client. The second round
+//! passes all layers of a routed request again; unlike in Envoy it stays one request in the access log.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
+    header::{CONTENT_LENGTH, LOCATION, TRANSFER_ENCODING},
+    request::Parts,
+    uri::Scheme,
+};
+use http_body::Body;
+
+use super::{
+    Answer, Front,
+    service::{forward, own_answer},
+};
+use crate::{
+    Error,
+    body::{MeshBody, ReplayEnd, RequestBody, ResponseBody},
+    cluster::Count,
+    layer::{Exchange, Routed, Scan},
+    model::{InternalRedirect, Name, RedirectPredicate},
+    route::{
+        ConnectionFacts, Counted, Decision, Field, Forwarding, Head, HeadMut, HeadersMut,
+        RouteTable,
+    },
+    telemetry::{context::RecordContext, record::Record},
+};
+
+const ORIGINAL_URL: HeaderName = HeaderName::from_static("x-envoy-original-url");
+
+/// Headers that the first round used up.
+const CONSUMED: [HeaderName; 8] = [
+    HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
+    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms"),
+    HeaderName::from_static("x-envoy-retry-on"),
+    HeaderName::from_static("x-envoy-retry-grpc-on"),
+    HeaderName::from_static("x-envoy-max-retries"),
+    HeaderName::from_static("x-envoy-retriable-status-codes"),
+    HeaderName::from_static("x-envoy-retriable-header-names"),
+    HeaderName::from_static("x-envoy-hedge-on-per-try-timeout"),
+];
+
+/// Bytes of a request body that are kept unless the route says otherwise: Envoy's buffer limit.
+const BUFFER: u64 = 1 << 20;
+
+/// What is kept of a request whose upstream may redirect it.
+#[derive(Debug)]
+pub(super) struct Follow<S, B> {
+    pub(super) inner: S,
+    front: Arc<Front>,
+    table: Arc<RouteTable>,
+    facts: ConnectionFacts,
+    record: Arc<Record>,
+    forwarding: Forwarding,
+    head: Parts,
+    /// `None`: there is none.
+    body: Option<ReplayEnd<B>>,
+    https: bool,
+    /// Redirects so far: the name of the route, and that of its target.
+    followed: Vec<(Name, Name)>,
+}
+
+/// Who routed the request.
+pub(super) struct Router<'a> {
+    pub(super) front: &'a Arc<Front>,
+    pub(super) table: &'a Arc<RouteTable>,
+    pub(super) facts: &'a ConnectionFacts,
+    pub(super) https: bool,
+}
+
+/// What follows from a response.
+pub(super) enum Step<B> {
+    /// It goes to the client.
+    Pass,
+    /// The request goes on to another upstream.
+    Again(Box<Routed<RequestBody<B>>>),
+    /// It is answered here.
+    Answer(Answer),
+}
+
+/// Where a redirect leads.
+struct Target {
+    request: Request<()>,
+    https: bool,
+    decision: Decision,
+    counted: Option<Box<Counted>>,
+    random: u64,
+    /// The request goes on without its body.
+    bare: bool,
+}
+
+impl<S, B: MeshBody> Follow<S, B> {
+    /// Keeps what is needed of `routed`.
+    pub(super) fn new(inner: S, router: Router<'_>, routed: &mut Routed<RequestBody<B>>) -> Self {
+        let route = routed.forwarding.route();
+        let limit = route
+            .config()
+            .per_request_buffer_limit
+            .or(route.host().config().per_request_buffer_limit)
+            .unwrap_or(BUFFER);
+        let body = routed.request.body_mut();
+        let kept = (!body.is_end_stream()).then(|| {
+            let kept = ReplayEnd::new(std::mem::replace(body, RequestBody::empty()), limit);
+            if let Some(first) = kept.read() {
+                *body = RequestBody::replayed(first);
+            }
+            kept
+        });
+        let (head, body) =
+            std::mem::replace(&mut routed.request, Request::new(RequestBody::empty())).into_parts();
+        routed.request = Request::from_parts(head.clone(), body);
+        Self {
+            inner,
+            front: router.front.clone(),
+            table: router.table.clone(),
+            facts: router.facts.clone(),
+            record: routed.record.clone(),
+            forwarding: routed.forwarding.clone(),
+            head,
+            body: kept,
+            https: router.https,
+            followed: Vec::new(),
+        }
+    }
+
+    pub(super) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// What follows from `response`.
+    pub(super) fn step<U>(&mut self, response: &Response<ResponseBody<U>>) -> Step<B> {
+        let forwarding = self.forwarding.clone();
+        let Some(policy) = &forwarding.forward().config().internal_redirect else {
+            return Step::Pass;
+        };
+        if !policy.codes.contains(&response.status().as_u16()) {
+            return Step::Pass;
+        }
+        let stats = forwarding.cluster().map(|cluster| cluster.stats());
+        let target = self.target(policy, response);
+        let count = |count: Option<&Count>| count.map_or((), |count| count.add(1));
+        let Some(target) = target else {
+            count(stats.map(|stats| &stats.upstream_internal_redirect_failed_total));
+            return Step::Pass;
+        };
+        count(stats.map(|stats| &stats.upstream_internal_redirect_succeeded_total));
+        self.go_on(target)
+    }
+
+    /// Where the response leads; `None`: it is not followed.
+    fn target<U>(
+        &mut self,
+        policy: &InternalRedirect,
+        response: &Response<ResponseBody<U>>,
+    ) -> Option<Target> {
+        let repeatable = self.body.as_ref().is_none_or(ReplayEnd::can_repeat);
+        if !self.record.is_received() || !repeatable {
+            return None;
+        }
+        let url = Url::parse(response.headers().get(LOCATION)?)?;
+        if self.followed.len() >= policy.max as usize {
+            return None;
+        }
+        // A connection without TLS is plain whatever its client says.
+        let https = self.https && (self.facts.tls || self.record.connection().is_none());
+        if url.https != https && !policy.cross_scheme {
+            return None;
+        }
+        let mut request = self.shipped();
+        let original = original_url(&request, https)?;
+        copy_headers(policy, response.headers(), request.headers_mut());
+        url.apply(&mut request);
+        let record = &self.record;
+        self.front.treat_again(&mut request, record).ok()?;
+        let random = rand::random();
+        let mut head = Head::of(&request);
+        head.connection = &self.facts;
+        head.random = random;
+        head.scheme = if url.https { b"https" } else { b"http" };
+        let decision = self.table.decide(&head);
+        let mut counted = None;
+        let name = match &decision {
+            Decision::Forward(forwarding) => {
+                counted = forwarding.counted(&head);
+                forwarding.route().name().clone()
+            }
+            Decision::DirectResponse(route) => route.name().clone(),
+            Decision::Redirect(redirect) => redirect
+                .route()
+                .map_or_else(|| "".into(), |route| route.name().clone()),
+            _ => return None,
+        };
+        if !self.accepts(policy, &name, https, url.https) {
+            return None;
+        }
+        let bare = response.status() == StatusCode::SEE_OTHER
+            && request.method() != Method::GET
+            && request.method() != Method::HEAD;
+        if bare {
+            *request.method_mut() = Method::GET;
+            request.headers_mut().remove(CONTENT_LENGTH);
+            request.headers_mut().remove(TRANSFER_ENCODING);
+        }
+        request.headers_mut().insert(ORIGINAL_URL, original);
+        let from = self.forwarding.route().name().clone();
+        self.followed.push((from, name));
+        Some(Target {
+            request,
+            https: url.https,
+            decision,
+            counted,
+            random,
+            bare,
+        })
+    }
+
+    /// The head that the upstream got.
+    fn shipped(&self) -> Request<()> {
+        let mut request = Request::from_parts(self.head.clone(), ());
+        for name in &CONSUMED {
+            request.headers_mut().remove(name);
+        }
+        let late = self.record.late();
+        let context = RecordContext::new(&self.record, &late);
+        let keep_original = !self.front.is_quiet();
+        self.forwarding
+            .finalize_request(&mut request, &context, keep_original);
+        request
+    }
+
+    fn accepts(&self, policy: &InternalRedirect, target: &Name, from: bool, to: bool) -> bool {
+        let present = self.forwarding.route().name();
+        policy.predicates.iter().all(|predicate| match predicate {
+            RedirectPredicate::AllowListedRoutes(names) => names.contains(target),
+            RedirectPredicate::PreviousRoutes => !self
+                .followed
+                .iter()
+                .any(|(route, led_to)| route == present && led_to == target),
+            RedirectPredicate::SafeCrossScheme => from || !to,
+        })
+    }
+
+    /// Sends the request on.
+    fn go_on(&mut self, target: Target) -> Step<B> {
+        let Target {
+            request,
+            https,
+            decision,
+            counted,
+            random,
+            bare,
+        } = target;
+        let (head, ()) = request.into_parts();
+        self.head = head.clone();
+        self.https = https;
+        if bare {
+            self.body = None;
+        }
+        let body = match &self.body {
+            None => RequestBody::empty(),
+            Some(kept) => match kept.read() {
+                Some(body) => RequestBody::replayed(body),
+                None => return Step::Answer(Error::from(crate::Kind::LocalReset).into()),
+            },
+        };
+        let exchange = Exchange {
+            request: Request::from_parts(head, body),
+            record: self.record.clone(),
+        };
+        exchange.record.see_request_again(&exchange.request);
+        exchange.record.late().attempts = 0;
+        let forwarding = match decision {
+            Decision::Forward(forwarding) => forwarding,
+            other => return Step::Answer(own_answer(&exchange.record, other)),
+        };
+        self.forwarding = forwarding.clone();
+        let scan = Scan::of(exchange.request.headers());
+        match forward(&self.front, exchange, forwarding, random, scan, counted) {
+            Ok((mut routed, _)) => {
+                routed.redirected = true;
+                Step::Again(Box::new(routed))
+            }
+            Err((_, error)) => Step::Answer(error.into()),
+        }
+    }
+}
+
+/// `scheme://host/path?query` of a request.
+fn original_url(request: &Request<()>, https: bool) -> Option<HeaderValue> {
+    let mut url = if https { &b"https://"[..] } else { b"http://" }.to_vec();
+    url.extend_from_slice(&request.field(&Field::Authority).unwrap_or_default());
+    url.extend_from_slice(&request.field(&Field::Path)?);
+    HeaderValue::from_maybe_shared(Bytes::from(url)).ok()
+}
+
+/// Headers of the redirect in the place of the request's.
+fn copy_headers(policy: &InternalRedirect, from: &HeaderMap, to: &mut HeaderMap) {
+    for name in &policy.copy_headers {
+        HeadersMut::remove(to, name);
+        for value in from.get_all(name) {
+            to.append(name.clone(), value.clone());
+        }
+    }
+}
+
+/// An absolute `http` or `https` URL.
+struct Url {
+    https: bool,
+    authority: Vec<u8>,
+    path: Vec<u8>,
+}
+
+impl Url {
+    /// The URL of a `location`; the fragment is for the client alone.
+    fn parse(location: &HeaderValue) -> Option<Self> {
+        let text = location.to_str().ok()?;
+        let text = text.split('#').next().unwrap_or_default();
+        let url: Uri = text.parse().ok()?;
+        let https = match url.scheme()? {
+            scheme if *scheme == Scheme::HTTPS => true,
+            scheme if *scheme == Scheme::HTTP => false,
+            _ => return None,
+        };
+        let authority = url.authority().filter(|authority| {
+            // Credentials are none of a host's business.
+            !authority.host().is_empty() && !authority.as_str().contains('@')
+        })?;
+        let path = url.path_and_query().map_or("/", |path| path.as_str());
+        Some(Self {
+            https,
+            authority: authority.as_str().as_bytes().to_vec(),
+            path: path.as_bytes().to_vec(),
+        })
+    }
+
+    fn apply(&self, request: &mut Request<()>) {
+        request.set_authority(&self.authority);
+        request.set_path(&self.path);
+        if request.uri().scheme().is_some() {
+            let mut parts = std::mem::take(request.uri_mut()).into_parts();
+            parts.scheme = Some(if self.https {
+                Scheme::HTTPS
+            } else {
+                Scheme::HTTP
+            });
+            *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+        }
+    }
+}
