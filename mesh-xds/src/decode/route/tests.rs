@@ -306,3 +306,27 @@ fn an_internal_redirect_policy_is_kept_whole() {
         "virtual_hosts[0].routes[0].route.internal_redirect_policy.predicates[0].typed_config: ";
     assert!(list[0].contains(path), "{list:?}");
 }
+
+#[test]
+fn what_does_not_act_is_listed_at_every_level() {
+    let text = r#"{"virtual_hosts":[{"name":"v","domains":["*"],"hedge_policy":{"hedge_on_per_try_timeout":true},
+        "typed_per_filter_config":{"s":{"@type":"type.googleapis.com/envoy.extensions.filters.http.stateful_session.v3.StatefulSessionPerRoute","disabled":true}},
+        "routes":[
+        {"match":{"prefix":"/"},"route":{"weighted_clusters":{"clusters":[
+            {"name":"a","weight":1,"metadata_match":{"filter_metadata":{"envoy.lb":{"version":"v1"}}}}]}}},
+        {"match":{"prefix":"/"},"route":{"cluster":"a"},
+         "typed_per_filter_config":{"s":{"@type":"type.googleapis.com/envoy.extensions.filters.http.stateful_session.v3.StatefulSessionPerRoute",
+            "stateful_session":{}}}}]}]}"#;
+    let (table, notes) = decode(text);
+    assert!(table.is_ok(), "{table:?}");
+    let paths: Vec<&str> = notes.iter().map(|note| &*note.path).collect();
+    for wanted in [
+        "virtual_hosts[0].hedge_policy",
+        "virtual_hosts[0].typed_per_filter_config",
+        "virtual_hosts[0].routes[0].route.weighted_clusters.clusters[0].metadata_match",
+        "virtual_hosts[0].routes[1].typed_per_filter_config",
+    ] {
+        let count = paths.iter().filter(|path| path.starts_with(wanted)).count();
+        assert_eq!(count, 1, "{wanted}: {paths:?}");
+    }
+}
