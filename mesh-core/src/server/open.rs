@@ -1,9 +1,13 @@
 //! The listener filters: what is read of a connection before its filter chain is chosen.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::AsyncReadExt;
+use tokio::{io::AsyncReadExt, sync::Notify};
 
 use super::{ListenerStats, Unserved};
 use crate::{
@@ -23,6 +27,30 @@ pub(super) enum Stop {
     Unserved(Unserved),
 }
 
+/// What listener filters and the task of their connection tell one another.
+#[derive(Debug, Default)]
+pub(super) struct Signals {
+    /// The connection as far as it is known, while its client has said nothing that the inspectors could look at.
+    silent: Mutex<Option<ConnInfo>>,
+    /// The upstream speaks first: there is nothing to inspect.
+    pub(super) spoken: Notify,
+}
+
+impl Signals {
+    pub(super) fn silent(&self) -> Option<ConnInfo> {
+        self.lock().clone()
+    }
+
+    pub(super) fn is_silent(&self) -> bool {
+        self.lock().is_some()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<ConnInfo>> {
+        // Each critical section is one assignment.
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A connection after the listener filters.
 pub(super) struct Opened {
     pub(super) stream: Stream,
@@ -36,14 +64,15 @@ pub(super) async fn open(
     stream: Stream,
     conn: ConnInfo,
     bytes: Bytes,
-    config: &model::Listener,
-    stats: &ListenerStats,
+    (config, stats, signals): (&model::Listener, &ListenerStats, &Signals),
 ) -> Result<Opened, Stop> {
     let mut run = Run {
         stream,
         conn,
         buffer: bytes.into(),
         eof: false,
+        spoken: false,
+        signals,
     };
     stats.downstream_pre_cx_active.add(1);
     let result = run
@@ -64,14 +93,17 @@ pub(super) async fn open(
     })
 }
 
-struct Run {
+struct Run<'a> {
     stream: Stream,
     conn: ConnInfo,
     buffer: BytesMut,
     eof: bool,
+    /// The upstream spoke first.
+    spoken: bool,
+    signals: &'a Signals,
 }
 
-impl Run {
+impl Run<'_> {
     async fn within(
         &mut self,
         config: &model::Listener,
@@ -96,6 +128,9 @@ impl Run {
 
     async fn filters(&mut self, filters: &[ListenerFilter]) -> Result<(), Stop> {
         for filter in filters {
+            if self.spoken {
+                break;
+            }
             match filter {
                 ListenerFilter::OriginalDst => self.original_dst(),
                 ListenerFilter::ProxyProtocol { allow_without } => {
@@ -117,6 +152,23 @@ impl Run {
             }
             Ok(_) => Ok(()),
         }
+    }
+
+    /// The same for an inspector, whose client may wait for the upstream to speak first. `false`: that is so.
+    async fn more_or_spoken(&mut self) -> Result<bool, Stop> {
+        if !self.buffer.is_empty() {
+            return self.more().await.map(|()| true);
+        }
+        *self.signals.lock() = Some(self.conn.clone());
+        let signals = self.signals;
+        let more = tokio::select! {
+            biased;
+            more = self.more() => more.map(|()| true),
+            () = signals.spoken.notified() => Ok(false),
+        };
+        *self.signals.lock() = None;
+        self.spoken = matches!(more, Ok(false));
+        more
     }
 
     /// The destination before the kernel redirected the connection; as it is if it was not.
@@ -156,7 +208,8 @@ impl Run {
         }
         loop {
             match detect::tls(&self.buffer) {
-                Verdict::More => self.more().await?,
+                Verdict::More if self.more_or_spoken().await? => {}
+                Verdict::More => return Ok(()),
                 Verdict::Is(hello) => {
                     self.conn.security.tls = true;
                     self.conn.security.server_name = hello.server_name;
@@ -175,7 +228,8 @@ impl Run {
         }
         loop {
             match detect::http(&self.buffer) {
-                Verdict::More => self.more().await?,
+                Verdict::More if self.more_or_spoken().await? => {}
+                Verdict::More => return Ok(()),
                 Verdict::Is(version) => {
                     self.conn.security.application_protocols = vec![version.as_str().into()];
                     return Ok(());

@@ -17,7 +17,7 @@ use super::{
     http::{End, HttpTask},
     link::Command,
     listener::{self, Chain, OpenGuard, Version},
-    open::{self, Opened, Stop},
+    open::{self, Opened, Signals, Stop},
     service::HttpConn,
 };
 use crate::{
@@ -28,6 +28,8 @@ use crate::{
     transport::{AcceptError, Acceptor, ConnInfo, Handshake, Io, Prefixed, Stream, Terminated},
 };
 
+/// How long a client says nothing until the upstream is asked whether it speaks first. Clients of HTTP and TLS speak at once.
+const SILENCE: Duration = Duration::from_millis(100);
 /// Most bytes that a closed connection may still send before it is closed for good.
 const MAX_LINGER: usize = 1 << 20;
 
@@ -36,6 +38,8 @@ pub struct ConnTask<F: Factory, X> {
     phase: Phase<F, X>,
     factory: F,
     exec: X,
+    /// A connection to the upstream that spoke before the client did.
+    early: Option<Box<TcpTask<IoOf<F>, F::Connector>>>,
     // Last, so that the connection counts as open until all else is gone.
     open: OpenGuard,
 }
@@ -44,7 +48,7 @@ type Opening = Pin<Box<dyn Future<Output = Result<Opened, Stop>> + Send>>;
 
 enum Phase<F: Factory, X> {
     /// The listener filters read. Boxed: once a connection, and only where there are such filters.
-    Opening(Opening, Arc<ConnInfo>),
+    Opening(Box<Opens<F>>),
     Opened(Box<Opened>),
     /// Only on chains whose transport is terminated.
     Handshake(Box<Shaking<HandshakeOf<F>>>),
@@ -52,6 +56,26 @@ enum Phase<F: Factory, X> {
     Tcp(Box<TcpTask<IoOf<F>, F::Connector>>),
     Linger(Box<Linger<IoOf<F>>>),
     Over,
+}
+
+/// A connection in the listener filters.
+struct Opens<F: Factory> {
+    future: Opening,
+    conn: Arc<ConnInfo>,
+    signals: Arc<Signals>,
+    early: Early<F>,
+}
+
+/// Whether the upstream of a connection speaks before its client does.
+enum Early<F: Factory> {
+    /// The client has not been found silent yet.
+    Unknown,
+    /// It is silent, since not long ago.
+    Silent(Pin<Box<tokio::time::Sleep>>),
+    /// The upstream is listened to.
+    Listening(Box<TcpTask<IoOf<F>, F::Connector>>),
+    /// It does not, or the client was faster.
+    No,
 }
 
 /// A handshake on the chain that was chosen.
@@ -100,6 +124,7 @@ where
             phase: Self::begin(opened, &open),
             factory,
             exec,
+            early: None,
             open,
         }
     }
@@ -116,13 +141,64 @@ where
             conn,
             bytes,
         } = opened;
-        let (known, config, stats) = (
-            Arc::new(conn.clone()),
-            config.clone(),
-            open.handle.stats().clone(),
-        );
-        let opening = async move { open::open(stream, conn, bytes, &config, &stats).await };
-        Phase::Opening(Box::pin(opening), known)
+        let known = Arc::new(conn.clone());
+        let (config, stats) = (config.clone(), open.handle.stats().clone());
+        let signals = Arc::<Signals>::default();
+        let told = signals.clone();
+        let opening = async move {
+            let known = (&*config, &*stats, &*told);
+            open::open(stream, conn, bytes, known).await
+        };
+        Phase::Opening(Box::new(Opens {
+            future: Box::pin(opening),
+            conn: known,
+            signals,
+            early: Early::Unknown,
+        }))
+    }
+
+    /// While the client is silent: listens to the upstream that the connection would have if nothing were found. Ready when
+    /// that speaks first, as it does with many protocols that no inspector knows.
+    fn poll_early(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Self {
+            phase: Phase::Opening(opens),
+            factory,
+            early,
+            open,
+            ..
+        } = self
+        else {
+            return Poll::Pending;
+        };
+        loop {
+            if !opens.signals.is_silent() {
+                if !matches!(opens.early, Early::Unknown) {
+                    opens.early = Early::No;
+                }
+                return Poll::Pending;
+            }
+            opens.early = match &mut opens.early {
+                Early::Unknown => Early::Silent(Box::pin(tokio::time::sleep(SILENCE))),
+                Early::Silent(sleep) => {
+                    ready!(sleep.as_mut().poll(cx));
+                    let conn = opens.signals.silent();
+                    let task = conn.and_then(|conn| early_task(conn, open, factory));
+                    task.map_or(Early::No, |task| Early::Listening(Box::new(task)))
+                }
+                Early::Listening(task) => {
+                    let spoken = ready!(task.poll_spoken(cx));
+                    match std::mem::replace(&mut opens.early, Early::No) {
+                        Early::Listening(task) if spoken => {
+                            *early = Some(task);
+                            opens.signals.spoken.notify_one();
+                            return Poll::Ready(());
+                        }
+                        _ => Early::No,
+                    }
+                }
+                Early::No => return Poll::Pending,
+            };
+        }
     }
 
     /// A connection after its listener's filters: for another listener, or served here.
@@ -269,6 +345,16 @@ where
                     self.exec.clone(),
                 )))
             }
+            Chain::Tcp(_)
+                if self
+                    .early
+                    .as_ref()
+                    .is_some_and(|task| task.is_of(&accepted)) =>
+            {
+                let mut task = self.early.take().expect("it was seen");
+                task.attach(io);
+                Phase::Tcp(task)
+            }
             Chain::Tcp(stats) => match self.factory.tcp(&accepted) {
                 Some((clusters, connector)) => {
                     let conn = TcpConn {
@@ -324,16 +410,20 @@ where
         let this = self.get_mut();
         loop {
             this.phase = match &mut this.phase {
-                Phase::Opening(opening, conn) => {
+                Phase::Opening(opens) => {
                     this.open.link.register(cx.waker());
                     if this.open.link.command() == Command::Abort {
                         return Poll::Ready(());
                     }
-                    match ready!(opening.as_mut().poll(cx)) {
+                    let Poll::Ready(opened) = opens.future.as_mut().poll(cx) else {
+                        ready!(this.poll_early(cx));
+                        continue;
+                    };
+                    match opened {
                         Ok(opened) => Phase::Opened(Box::new(opened)),
                         Err(Stop::Remote) => Phase::Over,
                         Err(Stop::Unserved(reason)) => {
-                            let conn = conn.clone();
+                            let conn = opens.conn.clone();
                             let listener = this.open.handle.current();
                             this.unserved(&listener, None, &conn, reason);
                             Phase::Over
@@ -374,6 +464,42 @@ where
             };
         }
     }
+}
+
+/// What would serve a connection of which nothing is found out, if that is a TCP proxy.
+fn early_task<F: Factory>(
+    mut conn: ConnInfo,
+    open: &OpenGuard,
+    factory: &F,
+) -> Option<TcpTask<IoOf<F>, F::Connector>> {
+    let version = open.handle.version();
+    let listener = &version.listener;
+    if listener.config().use_original_dst && conn.restored {
+        // Another listener is to decide.
+        return None;
+    }
+    let chain = listener.filter_chains().find(&facts(&conn))?;
+    let config = filter_chain(listener, chain);
+    let Chain::Tcp(stats) = version.chain(chain) else {
+        return None;
+    };
+    if config.refuse.is_some() || config.transport != TransportSocket::RawBuffer {
+        return None;
+    }
+    conn.filter_chain = config.name.clone();
+    let accepted = Accepted {
+        listener: listener.clone(),
+        chain,
+        conn: Arc::new(conn),
+    };
+    let (clusters, connector) = factory.tcp(&accepted)?;
+    let conn = TcpConn {
+        link: open.link.clone(),
+        stats: stats.clone(),
+        accepted,
+        handle: open.handle.clone(),
+    };
+    Some(TcpTask::early(conn, clusters, connector))
 }
 
 /// Writes the listener's access logs.

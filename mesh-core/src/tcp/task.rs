@@ -2,11 +2,14 @@
 
 use std::{
     future::Future,
+    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
 };
+
+use tokio::io::AsyncWrite;
 
 use super::TcpEnd;
 use crate::{
@@ -51,7 +54,8 @@ impl TcpConn {
 
 /// Drives one proxied connection.
 pub(crate) struct TcpTask<I: Io, C: Connector> {
-    downstream: Prefixed<I>,
+    /// `None`: nobody knows yet whether the client wants this chain; see [`TcpTask::early`].
+    downstream: Option<Prefixed<I>>,
     conn: TcpConn,
     clusters: Clusters,
     connector: C,
@@ -97,12 +101,18 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
         clusters: Clusters,
         connector: C,
     ) -> Self {
+        let mut this = Self::early(conn, clusters, connector);
+        this.attach(downstream);
+        this
+    }
+
+    /// Connects to the upstream before the client has said anything, to see whether the upstream speaks first. Counts and logs
+    /// no downstream connection until it gets one.
+    pub(crate) fn early(conn: TcpConn, clusters: Clusters, connector: C) -> Self {
         let now = now();
-        conn.stats.downstream_cx_total.add(1);
-        conn.stats.downstream_cx_active.add(1);
         let expires = conn.proxy().max_downstream_connection_duration;
         Self {
-            downstream,
+            downstream: None,
             clusters,
             connector,
             state: State::Begin,
@@ -121,6 +131,45 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
                 .then(|| conn.record()),
             counted: None,
             conn,
+        }
+    }
+
+    /// The client's side is there.
+    pub(crate) fn attach(&mut self, downstream: Prefixed<I>) {
+        self.conn.stats.downstream_cx_total.add(1);
+        self.conn.stats.downstream_cx_active.add(1);
+        self.downstream = Some(downstream);
+        self.moved = now();
+        if let State::Open(_, held) = &self.state {
+            self.counted = count(&self.conn, held);
+        }
+    }
+
+    /// The listener and the filter chain that it is of.
+    pub(crate) fn is_of(&self, accepted: &Accepted) -> bool {
+        let own = &self.conn.accepted;
+        Arc::ptr_eq(&own.listener, &accepted.listener) && own.chain == accepted.chain
+    }
+
+    /// Before the client's side is there: whether the upstream speaks; `false`: it cannot be reached, or has closed.
+    pub(crate) fn poll_spoken(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        loop {
+            let progress = match &mut self.state {
+                State::Begin => self.begin(),
+                State::Connecting(_) => self.poll_connect(cx),
+                State::Open(upstream, _) => {
+                    let ended = self.down.poll_data(cx, upstream, &mut Nobody);
+                    if self.down.holds_bytes() {
+                        return Poll::Ready(true);
+                    }
+                    ready!(ended.map(drop));
+                    return Poll::Ready(false);
+                }
+                State::Over => return Poll::Ready(false),
+            };
+            if progress.is_pending() {
+                ready!(self.conn.accepted.conn.timer().poll_drive(cx, None));
+            }
         }
     }
 
@@ -229,10 +278,9 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
         held.opened();
         self.moved = now();
         let started = self.conn.accepted.conn.started;
-        self.counted = self.conn.tcp().map(|tcp| {
-            let metrics = tcp.metrics();
-            metrics.open(held.attempt.cluster(), held.attempt.endpoint())
-        });
+        if self.downstream.is_some() {
+            self.counted = count(&self.conn, &held);
+        }
         self.end.connected = Some(self.moved.saturating_duration_since(started));
         self.state = State::Open(io, held);
     }
@@ -255,12 +303,13 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
     }
 
     fn poll_copy(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let State::Open(upstream, _) = &mut self.state else {
+        let (State::Open(upstream, _), Some(downstream)) = (&mut self.state, &mut self.downstream)
+        else {
             return Poll::Ready(());
         };
         let before = self.up.bytes + self.down.bytes;
-        let up = self.up.poll(cx, &mut self.downstream, upstream);
-        let down = self.down.poll(cx, upstream, &mut self.downstream);
+        let up = self.up.poll(cx, downstream, upstream);
+        let down = self.down.poll(cx, upstream, downstream);
         if self.up.bytes + self.down.bytes != before {
             self.moved = now();
         }
@@ -342,7 +391,7 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
     }
 
     fn fail(&mut self, kind: Kind, reason: Option<Name>) {
-        if kind == Kind::NoCluster {
+        if kind == Kind::NoCluster && self.downstream.is_some() {
             self.conn.stats.downstream_cx_no_route.add(1);
         }
         self.end.failure = Some(kind);
@@ -357,7 +406,10 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
 
 impl<I: Io, C: Connector> Drop for TcpTask<I, C> {
     fn drop(&mut self) {
-        self.state = State::Over;
+        self.finish();
+        if self.downstream.is_none() {
+            return;
+        }
         let (sent, received) = (self.up.bytes, self.down.bytes);
         let stats = &self.conn.stats;
         stats.downstream_cx_active.sub(1);
@@ -413,6 +465,29 @@ impl Drop for Held {
             stats.upstream_cx_destroy.add(1);
             self.attempt.endpoint().stats().cx_active.sub(1);
         }
+    }
+}
+
+/// Counts a connection with Istio's labels.
+fn count(conn: &TcpConn, held: &Held) -> Option<TcpConnection> {
+    let metrics = conn.tcp()?.metrics();
+    Some(metrics.open(held.attempt.cluster(), held.attempt.endpoint()))
+}
+
+/// Takes nothing until somebody is there.
+struct Nobody;
+
+impl AsyncWrite for Nobody {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Pending
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
     }
 }
 

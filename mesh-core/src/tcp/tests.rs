@@ -434,3 +434,136 @@ async fn an_http_connection_is_in_the_log_of_its_listener() {
     );
     std::fs::remove_file(&path).expect("removed");
 }
+
+/// A listener that tells HTTP from other bytes by the first of them.
+fn sniffing(tcp: TcpProxy) -> model::Listener {
+    let manager = model::HttpConnectionManager {
+        stat_prefix: "http".into(),
+        ..Default::default()
+    };
+    let mut http = http_chain(manager);
+    http.name = "http".into();
+    http.matches.application_protocols = vec!["http/1.1".into(), "h2c".into()];
+    let mut config = listener(vec![http, chain(Network::Tcp(Box::new(tcp)))]);
+    config.listener_filters = vec![
+        model::ListenerFilter::TlsInspector,
+        model::ListenerFilter::HttpInspector,
+    ];
+    // Only what is said ends it.
+    config.listener_filters_timeout = Duration::ZERO;
+    config
+}
+
+fn serve_sniffing(endpoint: &Address) -> (Running, Arc<Cluster>) {
+    let mut compiler = Compiler::default();
+    compiler.apply(Update {
+        changes: vec![cluster(std::slice::from_ref(endpoint), |_| {})],
+        ..Update::default()
+    });
+    let clusters = compiler.directory().clone();
+    let handle = clusters.get("upstream").expect("it was added");
+    let server = Running::with(sniffing(proxy()), compiler, Tcp(clusters));
+    (server, handle)
+}
+
+#[tokio::test]
+async fn sniffing_ends_when_the_upstream_speaks_first() {
+    let (listening, address) = upstream().await;
+    let (server, cluster) = serve_sniffing(&address);
+    let mut client = server.connect().await;
+    let (mut socket, _) = timeout(PATIENCE, listening.accept())
+        .await
+        .expect("the upstream is asked")
+        .expect("connected");
+    assert_eq!(
+        server.stat("tcp.test.downstream_cx_total"),
+        0,
+        "not known yet"
+    );
+    socket.write_all(b"220 ready\r\n").await.expect("written");
+    client.until("220 ready\r\n").await;
+    client.send(b"QUIT\r\n").await;
+    let mut bytes = [0; 6];
+    socket.read_exact(&mut bytes).await.expect("read");
+    assert_eq!(&bytes, b"QUIT\r\n");
+    drop((client, socket));
+    server.idle().await;
+    let end = ended(&server).await;
+    assert_eq!(
+        (end.attempts, end.upstream_received, end.upstream_sent),
+        (1, 11, 6)
+    );
+    assert_eq!(server.stat("tcp.test.downstream_cx_total"), 1);
+    assert_eq!(cluster.stats().upstream_cx_total.get(), 1);
+    assert_eq!(cluster.stats().upstream_cx_active.get(), 0);
+}
+
+#[tokio::test]
+async fn sniffing_ends_at_the_first_bytes_and_asks_no_upstream_without_need() {
+    let (listening, address) = upstream().await;
+    let (server, cluster) = serve_sniffing(&address);
+    // HTTP at once: the upstream of the other chain is never asked.
+    let mut client = server.connect().await;
+    client.get("/a").await;
+    client.until("GET /a").await;
+    assert_eq!(cluster.stats().upstream_cx_total.get(), 0);
+    // Other bytes, as few as tell them from HTTP.
+    let mut other = server.connect().await;
+    other.send(b"\x01\x02").await;
+    let (mut socket, _) = listening.accept().await.expect("connected");
+    let mut bytes = [0; 2];
+    socket.read_exact(&mut bytes).await.expect("read");
+    assert_eq!(bytes, [1, 2]);
+    drop((other, socket));
+    // HTTP after a silence: what was asked in the meantime is let go, uncounted.
+    let mut late = server.connect().await;
+    let (mut socket, _) = timeout(PATIENCE, listening.accept())
+        .await
+        .expect("the upstream is asked")
+        .expect("connected");
+    late.get("/b").await;
+    late.until("GET /b").await;
+    assert_eq!(socket.read(&mut bytes).await.expect("the end"), 0);
+    drop((client, late));
+    server.idle().await;
+    assert_eq!(server.stat("tcp.test.downstream_cx_total"), 1);
+    assert_eq!(server.stat("http.http.downstream_cx_total"), 2);
+    assert_eq!(server.seen.tcp.lock().expect("no panic").len(), 1);
+    assert_eq!(cluster.stats().upstream_cx_active.get(), 0);
+    assert_eq!(
+        cluster.limits(model::Priority::Default).1.connections.get(),
+        0
+    );
+}
+
+#[tokio::test]
+async fn a_silent_client_of_an_unreachable_upstream_may_still_speak() {
+    let (server, cluster) = serve_sniffing(&nobody().await);
+    let mut client = server.connect().await;
+    let asked = async {
+        while cluster.stats().upstream_cx_connect_fail.get() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, asked)
+        .await
+        .expect("the upstream is asked");
+    client.get("/late").await;
+    client.until("GET /late").await;
+}
+
+#[tokio::test]
+async fn a_declared_tcp_port_is_never_sniffed() {
+    // No inspector: not one byte is waited for, and HTTP passes as bytes.
+    let (listening, address) = upstream().await;
+    let (server, _) = start(proxy(), cluster(&[address], |_| {}));
+    let mut client = server.connect().await;
+    let (mut socket, _) = timeout(PATIENCE, listening.accept())
+        .await
+        .expect("before any byte")
+        .expect("connected");
+    client.get("/a").await;
+    let mut bytes = [0; 14];
+    socket.read_exact(&mut bytes).await.expect("read");
+    assert_eq!(&bytes, b"GET /a HTTP/1.");
+}

@@ -47,6 +47,12 @@ impl OneWay {
         self.done
     }
 
+    /// Whether something was read that could not be written yet.
+    #[cfg(feature = "server")]
+    pub(crate) fn holds_bytes(&self) -> bool {
+        !self.left.is_empty()
+    }
+
     /// Copies as long as it goes. Ready when the end of `from` has been passed on to `to` as the end of its writing.
     #[cfg(feature = "server")]
     pub(crate) fn poll<R, W>(
