@@ -3,6 +3,7 @@
 //! Every type is data: `Clone`, `Eq`, no handles, no locks. Constructors parse, so that a value that exists is valid.
 //! Names follow Envoy's v3 API, the wire that all sources go through; a field's documentation names its origin.
 
+mod action;
 mod cluster;
 mod endpoint;
 mod http;
@@ -17,8 +18,8 @@ mod traffic;
 use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc};
 
 pub use self::{
-    cluster::*, endpoint::*, http::*, listener::*, matcher::*, regex::*, route::*, telemetry::*,
-    tls::*, traffic::*,
+    action::*, cluster::*, endpoint::*, http::*, listener::*, matcher::*, regex::*, route::*,
+    telemetry::*, tls::*, traffic::*,
 };
 
 /// An interned name: cheap to clone, compared by text.

@@ -232,59 +232,60 @@ impl Compiler {
             let Change::Listener(config) = change else {
                 continue;
             };
-            if self
-                .listeners
-                .get(&config.name)
-                .is_some_and(|known| *known.config == **config)
-            {
-                continue;
+            let known = self.listeners.get(&config.name);
+            if known.is_none_or(|known| *known.config != **config) {
+                self.listener(config, round);
             }
-            let resource: Name = format!("listener {} filter_chains", config.name).into();
-            let filter_chains = match filter_chains(config) {
-                Ok(filter_chains) => filter_chains,
-                Err(rejection) => {
-                    self.refuse(resource, vec![rejection], round);
-                    continue;
-                }
-            };
-            self.refused.remove(&resource);
-            let resource: Name = format!("listener {}", config.name).into();
-            let chains = config
-                .filter_chains
-                .iter()
-                .chain(&config.default_filter_chain);
-            let compiled: Result<Vec<_>, _> = chains
-                .enumerate()
-                .map(|(index, chain)| self.chain(config, index, chain, round))
-                .collect();
-            let told = compiled.and_then(|http| {
-                Ok((
-                    http,
-                    self.tcp(config)?,
-                    logs(&config.access_log, &resource)?,
-                ))
-            });
-            let (http, tcp, observer) = match told {
-                Ok(told) => told,
-                Err(rejections) => {
-                    self.refuse(resource, rejections, round);
-                    continue;
-                }
-            };
-            self.refused.remove(&resource);
-            let gone = http.len()..;
-            self.tables.retain(|key, _| !matches!(key, TableKey::Inline(name, index) if *name == config.name && gone.contains(index)));
-            self.listeners.insert(
-                config.name.clone(),
-                Arc::new(Listener {
-                    config: config.clone(),
-                    http,
-                    tcp,
-                    filter_chains,
-                    observer: Arc::new(observer),
-                }),
-            );
         }
+    }
+
+    /// Compiles a listener that is new or changed; a refused one leaves its last good version in force.
+    fn listener(&mut self, config: &Arc<model::Listener>, round: &mut Round) {
+        let resource: Name = format!("listener {} filter_chains", config.name).into();
+        let filter_chains = match filter_chains(config) {
+            Ok(filter_chains) => filter_chains,
+            Err(rejection) => {
+                self.refuse(resource, vec![rejection], round);
+                return;
+            }
+        };
+        self.refused.remove(&resource);
+        let resource: Name = format!("listener {}", config.name).into();
+        let chains = config
+            .filter_chains
+            .iter()
+            .chain(&config.default_filter_chain);
+        let compiled: Result<Vec<_>, _> = chains
+            .enumerate()
+            .map(|(index, chain)| self.chain(config, index, chain, round))
+            .collect();
+        let told = compiled.and_then(|http| {
+            Ok((
+                http,
+                self.tcp(config)?,
+                logs(&config.access_log, &resource)?,
+            ))
+        });
+        let (http, tcp, observer) = match told {
+            Ok(told) => told,
+            Err(rejections) => {
+                self.refuse(resource, rejections, round);
+                return;
+            }
+        };
+        self.refused.remove(&resource);
+        let gone = http.len()..;
+        self.tables.retain(|key, _| !matches!(key, TableKey::Inline(name, index) if *name == config.name && gone.contains(index)));
+        self.listeners.insert(
+            config.name.clone(),
+            Arc::new(Listener {
+                config: config.clone(),
+                http,
+                tcp,
+                filter_chains,
+                observer: Arc::new(observer),
+            }),
+        );
     }
 
     fn chain(

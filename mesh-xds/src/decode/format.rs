@@ -76,7 +76,23 @@ pub(crate) fn substitution(
             .as_ref()
             .is_some_and(|options| options.sort_properties),
     );
-    let kind = match format {
+    let kind = kind(cx, format.as_ref())?;
+    let content_type = match content_type.as_str() {
+        "" => None,
+        value => header_value(cx, "content_type", value),
+    };
+    Some(Substitution {
+        kind,
+        content_type,
+        omit_empty: *omit_empty_values,
+    })
+}
+
+fn kind(
+    cx: &mut Context,
+    format: Option<&substitution_format_string::Format>,
+) -> Option<FormatKind> {
+    Some(match format {
         Some(substitution_format_string::Format::TextFormat(template)) => {
             FormatKind::Text(text(cx, "text_format", template)?)
         }
@@ -100,15 +116,6 @@ pub(crate) fn substitution(
             );
             return None;
         }
-    };
-    let content_type = match content_type.as_str() {
-        "" => None,
-        value => header_value(cx, "content_type", value),
-    };
-    Some(Substitution {
-        kind,
-        content_type,
-        omit_empty: *omit_empty_values,
     })
 }
 

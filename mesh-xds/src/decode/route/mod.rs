@@ -24,6 +24,7 @@ use super::{
     Context,
     common::{self, bool_of},
     filter, header, matcher,
+    set::{ignored, unsupported},
 };
 
 /// Envoy's limit of a direct response body.
@@ -72,13 +73,9 @@ pub(crate) fn table(cx: &mut Context, value: &proto::RouteConfiguration) -> Rout
         metadata,
         route_specifiers,
     } = value;
-    cx.unsupported("vhds", vhds.is_some());
+    unsupported!(cx; vhds, route_specifiers);
     // Naming a plugin in a route is what asks for it; the list alone changes nothing.
-    cx.ignored(
-        "cluster_specifier_plugins",
-        !cluster_specifier_plugins.is_empty(),
-    );
-    cx.unsupported("route_specifiers", !route_specifiers.is_empty());
+    ignored!(cx; cluster_specifier_plugins);
     let max_body = max_direct_response_body_size_bytes
         .as_ref()
         .map_or(MAX_DIRECT_RESPONSE_BODY, |limit| limit.value);
@@ -140,17 +137,8 @@ fn virtual_host(cx: &mut Context, value: &proto::VirtualHost, max_body: u32) -> 
         metadata,
         route_specifiers,
     } = value;
-    cx.ignored("rate_limits", !rate_limits.is_empty());
-    cx.unsupported(
-        "retry_policy_typed_config",
-        retry_policy_typed_config.is_some(),
-    );
-    cx.ignored("hedge_policy", hedge_policy.is_some());
-    cx.ignored(
-        "include_is_timeout_retry_header",
-        *include_is_timeout_retry_header,
-    );
-    cx.unsupported("route_specifiers", !route_specifiers.is_empty());
+    ignored!(cx; rate_limits, hedge_policy, include_is_timeout_retry_header);
+    unsupported!(cx; retry_policy_typed_config, route_specifiers);
     if domains.is_empty() {
         cx.reject("domains", "must name at least one domain");
     }
@@ -159,18 +147,7 @@ fn virtual_host(cx: &mut Context, value: &proto::VirtualHost, max_body: u32) -> 
         name: name.as_str().into(),
         domains: cx.each("domains", domains, domain),
         routes: rules(cx, routes, matcher.as_ref(), max_body),
-        require_tls: match TlsRequirementType::try_from(*require_tls) {
-            Ok(TlsRequirementType::ExternalOnly) => RequireTls::ExternalOnly,
-            Ok(TlsRequirementType::All) => RequireTls::All,
-            Ok(TlsRequirementType::None) => RequireTls::None,
-            Err(_) => {
-                cx.reject(
-                    "require_tls",
-                    format_args!("{require_tls} is no known value"),
-                );
-                RequireTls::All
-            }
-        },
+        require_tls: tls(cx, *require_tls),
         virtual_clusters: cx.each("virtual_clusters", virtual_clusters, virtual_cluster),
         headers: header::mutations(
             cx,
@@ -191,6 +168,18 @@ fn virtual_host(cx: &mut Context, value: &proto::VirtualHost, max_body: u32) -> 
         filters: filter::overrides(cx, "typed_per_filter_config", typed_per_filter_config),
         origin: common::origin(&metadata),
         metadata,
+    }
+}
+
+fn tls(cx: &mut Context, value: i32) -> RequireTls {
+    match TlsRequirementType::try_from(value) {
+        Ok(TlsRequirementType::ExternalOnly) => RequireTls::ExternalOnly,
+        Ok(TlsRequirementType::All) => RequireTls::All,
+        Ok(TlsRequirementType::None) => RequireTls::None,
+        Err(_) => {
+            cx.reject("require_tls", format_args!("{value} is no known value"));
+            RequireTls::All
+        }
     }
 }
 

@@ -30,6 +30,7 @@ use crate::decode::{
     common::{self, bool_of, some_duration},
     context::Typed,
     format, header, matcher,
+    set::ignored,
 };
 
 pub(super) fn retry(cx: &mut Context, value: Option<&proto::RetryPolicy>) -> Option<RetryPolicy> {
@@ -61,11 +62,7 @@ fn retry_policy(cx: &mut Context, value: &proto::RetryPolicy) -> RetryPolicy {
             format_args!("ignored: unknown condition {word:?}"),
         );
     }
-    cx.ignored(
-        "retry_options_predicates",
-        !retry_options_predicates.is_empty(),
-    );
-    cx.ignored("refresh_cluster_on_retry", *refresh_cluster_on_retry);
+    ignored!(cx; retry_options_predicates, refresh_cluster_on_retry, retry_priority);
     let mut policy = RetryPolicy {
         on,
         retries: num_retries.as_ref().map_or(1, |retries| retries.value),
@@ -95,16 +92,19 @@ fn retry_policy(cx: &mut Context, value: &proto::RetryPolicy) -> RetryPolicy {
     policy.rate_limited = rate_limited_retry_back_off
         .as_ref()
         .and_then(|value| cx.field("rate_limited_retry_back_off", |cx| rate_limited(cx, value)));
-    cx.ignored("retry_priority", retry_priority.is_some());
     policy.previous_priorities = retry_priority
         .as_ref()
         .and_then(|value| cx.field("retry_priority", |cx| priority(cx, value)));
-    for (index, value) in retry_host_predicate.iter().enumerate() {
+    predicates(cx, retry_host_predicate, &mut policy);
+    policy
+}
+
+fn predicates(cx: &mut Context, values: &[RetryHostPredicate], policy: &mut RetryPolicy) {
+    for (index, value) in values.iter().enumerate() {
         cx.item("retry_host_predicate", index, |cx| {
-            predicate(cx, value, &mut policy)
+            predicate(cx, value, policy);
         });
     }
-    policy
 }
 
 fn status(cx: &mut Context, code: &u32) -> Option<StatusCode> {
