@@ -34,6 +34,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Cluster {
     config: Arc<model::Cluster>,
+    in_mesh: bool,
     state: Arc<State>,
 }
 
@@ -69,7 +70,14 @@ impl Cluster {
                 generation: AtomicU64::new(0),
             }),
         };
-        let cluster = Self { config, state };
+        let external = config.metadata.get("istio", &["external".into()]);
+        let in_mesh = config.name.starts_with("outbound|")
+            && !matches!(external, Some(model::Value::Bool(true)));
+        let cluster = Self {
+            config,
+            in_mesh,
+            state,
+        };
         match &cluster.config.discovery {
             Discovery::Static => cluster.set_endpoints(&cluster.config.load_assignment),
             // The rest gets its endpoints later, and keeps what it has; only the policy may have changed.
@@ -81,6 +89,11 @@ impl Cluster {
     /// Its name.
     pub fn name(&self) -> &model::Name {
         &self.config.name
+    }
+
+    /// Whether its endpoints are workloads of an Istio mesh: an outbound cluster that is not marked as external.
+    pub(crate) fn is_in_mesh(&self) -> bool {
+        self.in_mesh
     }
 
     /// Its configuration.

@@ -10,15 +10,22 @@ use crate::layer::{
 };
 use crate::{
     config::Rejection,
-    layer::{respond::Replies, route::Front},
+    layer::{
+        respond::Replies,
+        route::{Front, PeerExchange},
+    },
     model::{Direction, HttpConnectionManager, HttpFilterKind, Name},
     telemetry::{
         access_log::AccessLog,
         metrics::{HttpStats, Metrics, Reporter, RequestMetrics},
         observer::Observer,
+        peer::Introduction,
         record::Wants,
     },
 };
+
+/// Istio's filter that exchanges metadata of workloads.
+const PEER_METADATA: &str = "io.istio.http.peer_metadata.Config";
 
 /// A compiled [`HttpConnectionManager`]. Connections keep the one that they began with.
 #[derive(Debug)]
@@ -94,12 +101,12 @@ impl Http {
             active_faults: ActiveFaults::default(),
             config,
         };
-        this.filters(&stats)
+        this.filters(&stats, metrics)
             .map_err(|(index, reason)| rejected(&format!("http_filters[{index}]"), reason))?;
         Ok(this)
     }
 
-    fn filters(&mut self, stats: &HttpStats) -> Result<(), (usize, String)> {
+    fn filters(&mut self, stats: &HttpStats, metrics: &Metrics) -> Result<(), (usize, String)> {
         let config = self.config.clone();
         for (index, filter) in config.filters.iter().enumerate() {
             match &filter.kind {
@@ -116,6 +123,9 @@ impl Http {
                     let _ = stats;
                     return Err((index, "needs the feature `net` of mesh-core".to_owned()));
                 }
+                HttpFilterKind::Telemetry(name) if &**name == PEER_METADATA => {
+                    self.exchange_metadata(metrics);
+                }
                 HttpFilterKind::HealthCheck(path) => self.front_mut().answer_health(path.clone()),
                 HttpFilterKind::Opaque(..) if !filter.disabled => {
                     let reason = format!("HTTP filter {} cannot act here", filter.name);
@@ -125,6 +135,17 @@ impl Http {
             }
         }
         Ok(())
+    }
+
+    /// Outbound, requests say who sends them; inbound, they are asked.
+    fn exchange_metadata(&mut self, metrics: &Metrics) {
+        let exchange = match self.direction {
+            Direction::Inbound => Some(PeerExchange::Ask(metrics.peers().clone())),
+            _ => Introduction::of(metrics.workload()).map(PeerExchange::Tell),
+        };
+        if let Some(exchange) = exchange {
+            self.front_mut().exchange_metadata(exchange);
+        }
     }
 
     /// The same for calls that the program makes itself: heads are not treated as those of a proxy.

@@ -6,6 +6,7 @@ pub mod context;
 pub mod flags;
 pub mod metrics;
 pub mod observer;
+pub mod peer;
 pub mod propagate;
 pub mod record;
 pub mod request_id;

@@ -22,6 +22,7 @@ use http::{
 use super::{
     clock,
     flags::{Flag, Flags},
+    peer::Peer,
     request_id::X_REQUEST_ID,
 };
 #[cfg(feature = "net")]
@@ -150,6 +151,8 @@ pub struct Late {
     pub cluster: Option<Arc<Cluster>>,
     /// The endpoint of the newest attempt.
     pub endpoint: Option<Arc<Endpoint>>,
+    /// Who called, if it says so.
+    pub peer: Option<Arc<Peer>>,
     /// Attempts at an endpoint.
     pub attempts: u32,
     /// Why the newest attempt gave no response.
@@ -512,6 +515,7 @@ impl Late {
         self.endpoint = None;
         self.route = None;
         self.counted = None;
+        self.peer = None;
     }
 
     /// The response broke off, or the client went away.

@@ -17,6 +17,7 @@ mod upgrade;
 #[cfg(all(test, feature = "client"))]
 mod tests;
 
+pub(crate) use self::front::PeerExchange;
 #[cfg(feature = "net")]
 pub(crate) use self::upgrade::Asked;
 #[cfg(feature = "net")]

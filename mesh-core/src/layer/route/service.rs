@@ -217,7 +217,10 @@ pub(super) fn forward<B>(
     scan: Scan,
     counted: Option<Box<crate::route::Counted>>,
 ) -> Result<Forwarded<B>, (Arc<Record>, Error)> {
-    let Exchange { request, record } = exchange;
+    let Exchange {
+        mut request,
+        record,
+    } = exchange;
     {
         let mut late = record.late();
         late.route = Some(forwarding.route().clone());
@@ -228,8 +231,11 @@ pub(super) fn forward<B>(
         let status = forwarding.forward().config().cluster_not_found_status;
         return Err((record, Error::new(Kind::NoCluster).with_status(status)));
     };
-    #[cfg(feature = "net")]
-    let mut request = request;
+    if let Some(introduction) = front.introduction()
+        && cluster.is_in_mesh()
+    {
+        introduction.write(request.headers_mut());
+    }
     #[cfg(feature = "net")]
     let rules = &forwarding.forward().config().upgrades;
     #[cfg(feature = "net")]
@@ -237,8 +243,6 @@ pub(super) fn forward<B>(
         Ok(upgrading) => upgrading,
         Err(kind) => return Err((record, kind.into())),
     };
-    #[cfg(not(feature = "net"))]
-    let _ = front;
     let routed = Routed {
         request,
         record,

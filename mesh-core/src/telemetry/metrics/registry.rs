@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Histogram, HttpStats, Labels, RouteScope, RouteStats, Workload};
-use crate::{cluster::Count, model::Name};
+use crate::{cluster::Count, model::Name, telemetry::peer::Peers};
 
 /// The metrics of a mesh. Cloning shares.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +21,7 @@ struct Shared {
     requests: Mutex<BTreeMap<Labels, Arc<Series>>>,
     tcp: Mutex<BTreeMap<Labels, Arc<TcpSeries>>>,
     http: Mutex<BTreeMap<Name, Arc<HttpStats>>>,
+    peers: Arc<Peers>,
     routes: Mutex<BTreeMap<RouteScope, Arc<RouteStats>>>,
 }
 
@@ -72,6 +73,11 @@ impl Metrics {
         {
             let _ = self.0.workload.set(workload);
         }
+    }
+
+    /// Who called so far.
+    pub(crate) fn peers(&self) -> &Arc<Peers> {
+        &self.0.peers
     }
 
     /// The statistics of connection managers with this prefix.

@@ -36,6 +36,8 @@ struct Key {
     grpc: bool,
     flags: Flags,
     mutual: bool,
+    /// Who called; 0: unknown.
+    peer: u64,
 }
 
 impl RequestMetrics {
@@ -66,6 +68,7 @@ impl RequestMetrics {
             grpc: late.grpc,
             flags: late.flags,
             mutual: self.is_mutual(record),
+            peer: late.peer.as_ref().map_or(0, |peer| peer.id),
         };
         let cache = self.cache.load();
         match cache.binary_search_by(|(known, _)| known.cmp(&key)) {
@@ -110,7 +113,7 @@ impl RequestMetrics {
                 Labels::ends(self.reporter, own, &destination, &service)
             }
             Reporter::Destination => {
-                let source = source(record);
+                let source = source(record, late);
                 Labels::ends(self.reporter, &source, own, &of_own(&service, own, cluster))
             }
         };
@@ -135,13 +138,16 @@ fn destination(endpoint: Option<&Endpoint>) -> Workload {
     endpoint.map_or_else(Workload::default, Workload::of_endpoint)
 }
 
-fn source(record: &Record) -> Workload {
+fn source(record: &Record, late: &Late) -> Workload {
     let identity = record
         .connection()
         .and_then(|connection| connection.security.peer_identity.clone());
     Workload {
         principal: identity.unwrap_or_default(),
-        ..Workload::default()
+        ..late
+            .peer
+            .as_ref()
+            .map_or_else(Workload::default, |peer| peer.workload.clone())
     }
 }
 

@@ -15,7 +15,10 @@ use crate::{
     Error, Kind,
     layer::{Exchange, Scan},
     model::{HttpConnectionManager, Name, Upgrade},
-    telemetry::record::Wants,
+    telemetry::{
+        peer::{Introduction, Peers},
+        record::Wants,
+    },
 };
 
 /// How requests are treated before they are routed.
@@ -28,6 +31,17 @@ pub struct Front {
     proxy: bool,
     /// Path of health checks that are answered here.
     health: Option<Name>,
+    /// Istio's exchange of metadata; boxed, since listeners of plain Envoy files have none.
+    peers: Option<Box<PeerExchange>>,
+}
+
+/// What is done for Istio's exchange of metadata.
+#[derive(Debug)]
+pub(crate) enum PeerExchange {
+    /// Requests into the mesh say who sends them.
+    Tell(Introduction),
+    /// Requests are asked who sent them.
+    Ask(Arc<Peers>),
 }
 
 /// An answer without a route.
@@ -70,6 +84,7 @@ impl Front {
             wants,
             proxy: true,
             health: None,
+            peers: None,
         }
     }
 
@@ -81,6 +96,7 @@ impl Front {
             via: None,
             proxy: false,
             health: None,
+            peers: None,
         }
     }
 
@@ -92,6 +108,19 @@ impl Front {
     /// Answers requests for this path with 200: the health check of whoever stands before the proxy.
     pub(crate) fn answer_health(&mut self, path: Name) {
         self.health = Some(path);
+    }
+
+    /// Takes part in Istio's exchange of metadata.
+    pub(crate) fn exchange_metadata(&mut self, exchange: PeerExchange) {
+        self.peers = Some(Box::new(exchange));
+    }
+
+    /// What this proxy says of itself to other workloads of the mesh.
+    pub(super) fn introduction(&self) -> Option<&Introduction> {
+        match self.peers.as_deref() {
+            Some(PeerExchange::Tell(introduction)) => Some(introduction),
+            _ => None,
+        }
     }
 
     /// Refuses all requests, unless there is a reason already.
@@ -145,6 +174,10 @@ impl Front {
             return Err(Error::detailed(Kind::FailClosedInbound, reason.clone()).into());
         }
         let Exchange { request, record } = exchange;
+        if let Some(PeerExchange::Ask(peers)) = self.peers.as_deref() {
+            let peer = peers.take(request.headers_mut());
+            record.late().peer = peer;
+        }
         let result = self.head(request, record, internal_only);
         record.see_request(request, &self.wants);
         result

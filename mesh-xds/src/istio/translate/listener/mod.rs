@@ -13,6 +13,8 @@ use envoy_types::pb::envoy::extensions::filters::listener::http_inspector::v3::H
 use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
+use serde_json::json;
+
 use hcm::http_connection_manager::{PathWithEscapedSlashesAction, RouteSpecifier, UpgradeConfig};
 use tcp::tcp_proxy::{ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight};
 
@@ -20,6 +22,7 @@ use super::{Env, access_log, cluster, pb};
 use crate::istio::api::mesh_config::NormalizationType;
 use crate::istio::api::virtual_service::RouteDestination;
 use crate::istio::index::{Meta, ProxyKind};
+use crate::json::typed_struct;
 
 mod inbound;
 mod outbound;
@@ -200,7 +203,7 @@ impl Env<'_> {
                     route_config_name: name,
                 }),
             }),
-            http_filters: http_filters(),
+            http_filters: http_filters(side),
             access_log: access_log::for_http(&self.context.mesh),
             use_remote_address: Some(pb::boolean(side == Side::Gateway)),
             proxy_100_continue: true,
@@ -333,13 +336,35 @@ fn inspector(
     }
 }
 
-fn http_filters() -> Vec<hcm::HttpFilter> {
+/// Istio's exchange of metadata, by which the receiver of a request names its sender in metrics.
+fn peer_metadata(side: Side) -> envoy_types::pb::google::protobuf::Any {
+    let headers = json!([{ "istio_headers": {} }]);
+    let value = match side {
+        Side::Inbound => {
+            json!({ "downstream_discovery": headers, "downstream_propagation": headers })
+        }
+        Side::Outbound | Side::Gateway => {
+            json!({ "upstream_discovery": headers, "upstream_propagation": [
+            { "istio_headers": { "skip_external_clusters": true } }
+        ] })
+        }
+    };
+    // The value is an object, which every JSON value of that kind can be.
+    typed_struct(
+        "type.googleapis.com/io.istio.http.peer_metadata.Config",
+        value,
+    )
+    .unwrap_or_default()
+}
+
+fn http_filters(side: Side) -> Vec<hcm::HttpFilter> {
     let filter = |name: &str, config| hcm::HttpFilter {
         name: name.to_owned(),
         config_type: Some(hcm::http_filter::ConfigType::TypedConfig(config)),
         ..hcm::HttpFilter::default()
     };
     vec![
+        filter("istio.metadata_exchange", peer_metadata(side)),
         filter("envoy.filters.http.fault", pb::any(&HttpFault::default())),
         filter("envoy.filters.http.cors", pb::any(&Cors::default())),
         filter("envoy.filters.http.router", pb::any(&Router::default())),
