@@ -7,9 +7,26 @@ import sys
 import traceback
 
 
+TABLE = "| case | Envoy 1.40 | meshd |\n|---|---|---|\n"
+
+
+def rows(table):
+    """The table in Markdown."""
+
+    def cell(text):
+        return text.replace("|", "\\|")
+
+    text = ""
+    for name, row in table.items():
+        ours = f"{cell(row['ours'])} ({row['why']})" if "ours" in row else "the same"
+        text += f"| {name} | {cell(row['envoy'])} | {ours} |\n"
+    return text
+
+
 class Play:
     def __init__(self):
         self.cases = []
+        self.write = False
 
     def case(self, expected, ours=None, why=None):
         """What Envoy shows; `ours`: what meshd shows instead, and `why`."""
@@ -29,6 +46,14 @@ class Play:
         for name, function in more:
             row = table.get(name, {})
             self.cases.append((name, function, row.get("envoy", "?"), row.get("ours")))
+        document = os.path.join(os.path.dirname(path), "../../docs/UPSTREAM_FAILURES.md")
+        with open(document, encoding="utf-8") as text:
+            old = text.read()
+        new = old[: old.index(TABLE)] + TABLE + rows(table)
+        if self.write:
+            with open(document, "w", encoding="utf-8") as out:
+                out.write(new)
+        return new != old
 
     def main(self, world, more=None):
         """Runs all cases. Those of `more`, pairs of name and function, have their expectations in a table beside the script."""
@@ -38,14 +63,15 @@ class Play:
         parser.add_argument("--only", default="")
         parser.add_argument("--envoy", action="store_true", help="the proxy is Envoy itself")
         parser.add_argument("--show", action="store_true", help="show what was seen of each case")
+        parser.add_argument("--write", action="store_true", help="write the document anew from the table")
         options = parser.parse_args()
+        self.write = options.write
         os.makedirs(options.scratch, exist_ok=True)
         # Envoy keeps log lines for ten seconds unless told otherwise.
         arguments = ["--drain-time-s", "2"]
         if options.envoy:
             arguments += ["--file-flush-interval-msec", "20"]
-        if more is not None:
-            self._from_table(more)
+        stale = more is not None and self._from_table(more)
         alive = world(options.proxy, options.scratch, arguments)
         failed = []
         try:
@@ -67,6 +93,8 @@ class Play:
                     print(f"{name}: passed", flush=True)
                 else:
                     print(f"{name}: FAILED\n    expected {wanted}\n    seen     {seen}", flush=True)
+            if stale and not options.only:
+                failed.append("the document is not what the table says: run with --write")
             if alive.proxy.process.poll() is not None:
                 failed.append("the proxy ended")
         finally:

@@ -443,11 +443,7 @@ def h1_connect_tcp_route_timeout(world, name):
     return f"{status} {how} | {world.log(name)}"
 
 
-@case(
-    "503 upstream connect error or disconnect/reset before headers. reset reason: remote connection failure whole connection=close alive=False | 503 UF upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}",
-    ours="503 upstream connect error or disconnect/reset before headers. reset reason: remote connection failure whole connection=close alive=False | 503 UF upstream_reset_before_response_started{remote_connection_failure}",
-    why="the cause is not in the details",
-)
+@case("503 upstream connect error or disconnect/reset before headers. reset reason: remote connection failure whole connection=close alive=False | 503 UF upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}")
 def h1_connect_tcp_refused(world, name):
     client, status, headers = world.h1_connect(name, "tcp-refused")
     body, whole = client.body(headers, 2)
@@ -456,8 +452,8 @@ def h1_connect_tcp_refused(world, name):
 
 @case(
     "503 upstream connect error or disconnect/reset before headers. reset reason: remote connection failure end+rst10 alive=True | 503 UF upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}",
-    ours="503 upstream connect error or disconnect/reset before headers. reset reason: remote connection failure end+rst0 alive=True | 503 UF upstream_reset_before_response_started{remote_connection_failure}",
-    why="the reset after the answer has another code, and the cause is not in the details",
+    ours="503 upstream connect error or disconnect/reset before headers. reset reason: remote connection failure end+rst0 alive=True | 503 UF upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}",
+    why="the reset after the answer has another code",
 )
 def h2_connect_tcp_refused(world, name):
     client, number, status = world.h2_connect(name, "tcp-refused")

@@ -76,6 +76,11 @@ impl<B: MeshBody> RequestBody<B> {
     }
 }
 
+/// The response ended before the request body, so the rest of it is not sent on.
+#[derive(Debug, thiserror::Error)]
+#[error("the response has ended")]
+struct Unwanted;
+
 impl<B> RequestBody<B> {
     fn end(&mut self) {
         if let Some(record) = self.record.take() {
@@ -93,6 +98,11 @@ impl<B: MeshBody> Body for RequestBody<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
+        if this.record.as_ref().is_some_and(|record| record.is_over()) {
+            this.end();
+            this.kind = Kind::Empty;
+            return Poll::Ready(Some(Err(Unwanted.into())));
+        }
         let frame = match &mut this.kind {
             Kind::Plain(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
             Kind::Tee(body, tee) => {
@@ -116,8 +126,12 @@ impl<B: MeshBody> Body for RequestBody<B> {
                         this.end();
                     }
                 }
-                Poll::Ready(_) => this.end(),
-                Poll::Pending => {}
+                Poll::Ready(Some(Err(_))) => {
+                    record.request_breaks();
+                    this.end();
+                }
+                Poll::Ready(None) => this.end(),
+                Poll::Pending => record.wake_when_over(context),
             }
         }
         frame

@@ -55,9 +55,10 @@ pub(super) fn of_request(error: hyper::Error, sent: bool, reused: bool) -> Error
     }
 }
 
-/// The error of a response body.
+/// The error of a response body. As in Envoy a body of HTTP/1 that is not whole breaks the protocol, however it was cut.
 pub(super) fn of_body(error: hyper::Error) -> Error {
-    Error::caused_by(kind(&error), error)
+    let kind = find_h2(&error).map_or(Kind::UpstreamProtocol, of_h2);
+    Error::caused_by(kind, error)
 }
 
 fn kind(error: &hyper::Error) -> Kind {

@@ -1,6 +1,8 @@
 //! Real requests through the whole stack: hyper server, pool, loopback.
 
 #[cfg(feature = "server")]
+mod failures;
+#[cfg(feature = "server")]
 mod upgrades;
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};

@@ -116,6 +116,10 @@ pub struct Record {
     grpc: bool,
     /// The request body is on its way.
     receiving: AtomicBool,
+    /// The request body broke off.
+    broken: AtomicBool,
+    /// The response has ended, so that nobody needs the rest of the request body.
+    over: AtomicBool,
     late: Mutex<Late>,
 }
 
@@ -170,6 +174,8 @@ pub struct Late {
     /// What is noted of the request's head.
     wanted: Option<Arc<Wants>>,
     waiting: Option<Waker>,
+    /// Who waits for the rest of the request body.
+    reader: Option<Waker>,
 }
 
 /// Method, path and authority of a request.
@@ -224,6 +230,8 @@ impl Record {
             moved: AtomicU64::new(0),
             grpc: false,
             receiving: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+            over: AtomicBool::new(false),
             late: Mutex::default(),
         }
     }
@@ -239,6 +247,8 @@ impl Record {
         *self.response_bytes.get_mut() = 0;
         *self.moved.get_mut() = 0;
         *self.receiving.get_mut() = false;
+        *self.broken.get_mut() = false;
+        *self.over.get_mut() = false;
         let late = self.late.get_mut().unwrap_or_else(PoisonError::into_inner);
         late.reset();
         late.version = version;
@@ -369,6 +379,50 @@ impl Record {
         !self.receiving.load(Ordering::Acquire)
     }
 
+    pub(crate) fn request_breaks(&self) {
+        self.broken.store(true, Ordering::Release);
+    }
+
+    /// Whether the client left before the end of its request. A body that broke off over HTTP/1.1 may also be malformed.
+    pub(crate) fn is_abandoned(&self, version: Version) -> bool {
+        let gone = || {
+            let connection = self.connection.as_ref();
+            connection.is_some_and(|connection| connection.is_gone())
+        };
+        self.broken.load(Ordering::Acquire) && (version == Version::HTTP_2 || gone())
+    }
+
+    /// Whether the response has ended. Wakes whoever asked when it does.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    /// Wakes `context` when the response ends before the request body does.
+    pub(crate) fn wake_when_over(&self, context: &std::task::Context<'_>) {
+        match &mut self.late().reader {
+            Some(waker) => waker.clone_from(context.waker()),
+            reader => *reader = Some(context.waker().clone()),
+        }
+        if self.is_over() {
+            context.waker().wake_by_ref();
+        }
+    }
+
+    /// The rest of the request body is of no use: its sender is not waited for, as in Envoy. A program that serves its own
+    /// requests decides that itself.
+    fn end_request(&self, late: &mut Late) -> Option<Waker> {
+        if self.is_received() || self.connection.is_none() {
+            return None;
+        }
+        self.over.store(true, Ordering::Release);
+        late.reader.take()
+    }
+
+    /// Whether a response that begins now comes before the end of an HTTP/1 request over a connection of ours.
+    pub(crate) fn is_early(&self) -> bool {
+        !self.is_received() && self.connection.is_some() && self.late().version < Version::HTTP_2
+    }
+
     pub(crate) fn response_data(&self, length: usize) {
         self.response_bytes
             .fetch_add(length as u64, Ordering::Relaxed);
@@ -438,7 +492,13 @@ impl Record {
         if let Some(id) = late.returned_id.take() {
             response.headers_mut().insert(X_REQUEST_ID, *id);
         }
-        late.status = response.status().as_u16();
+        // A client that has left gets no response.
+        let left = late.flags.contains(Flag::DownstreamConnectionTermination)
+            || late.flags.contains(Flag::DownstreamRemoteReset);
+        late.status = match left {
+            true => 0,
+            false => response.status().as_u16(),
+        };
         if late.grpc {
             late.grpc_status = grpc_status(response.headers());
         }
@@ -449,8 +509,8 @@ impl Record {
         );
     }
 
-    /// How the client left: a stream of HTTP/2 may end alone.
-    fn left(&self, version: Version) -> Kind {
+    /// How the client left, over `version`: a stream of HTTP/2 may end alone.
+    pub(crate) fn left(&self, version: Version) -> Kind {
         let connection = self.connection.as_ref();
         if version == Version::HTTP_2 && connection.is_some_and(|connection| !connection.is_gone())
         {
@@ -461,20 +521,24 @@ impl Record {
     }
 
     pub(crate) fn finish(self: Arc<Self>, ending: Ending, sink: &dyn Sink) {
-        {
+        let reader = {
             let duration = self.elapsed();
             let mut late = self.late();
             late.duration = duration;
             match ending {
                 Ending::Complete => {}
-                Ending::Broken(kind) => late.broke(kind),
-                Ending::Dropped => {
+                Ending::Broken(kind) if !self.is_abandoned(late.version) => late.broke(kind),
+                Ending::Broken(_) | Ending::Dropped => {
                     let kind = self.left(late.version);
                     late.broke(kind);
                 }
             }
             sink.finish(&self, &late);
             late.release();
+            self.end_request(&mut late)
+        };
+        if let Some(reader) = reader {
+            reader.wake();
         }
         POOL.with_borrow_mut(|pool| {
             if pool.len() < POOLED && Arc::strong_count(&self) == 1 {
@@ -531,6 +595,9 @@ impl Late {
             }
             Kind::RemoteReset if after => {
                 "upstream_reset_after_response_started{remote_reset}".into()
+            }
+            Kind::UpstreamProtocol if after => {
+                "upstream_reset_after_response_started{protocol_error}".into()
             }
             _ => reply.details.into(),
         });

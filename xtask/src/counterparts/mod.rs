@@ -35,6 +35,7 @@ pub(crate) fn steps(summary: &mut Summary, proxy: Option<&Path>) {
     summary.step("h2load", || clients::h2load(&rig));
     summary.step("websocket", || clients::websocket(&rig));
     summary.step("upgrades", || plays::run(&rig, "upgrades"));
+    summary.step("failures", || plays::run(&rig, "failures"));
     summary.step("smuggling", || smuggling::run(&rig));
     summary.step("router-socket", || router_socket::run(&rig));
     summary.step("re2", regex::run);

@@ -108,6 +108,16 @@ where
     }
 }
 
+/// A stream that we reset since its request body broke off was ended by the client, if that has left.
+fn blame(error: Error, record: Option<&Record>) -> Error {
+    let ours = matches!(error.kind(), Kind::UpstreamProtocol | Kind::LocalReset);
+    let abandoned = |record: &Record| record.is_abandoned(record.late().version);
+    if ours && record.is_some_and(abandoned) {
+        return Error::caused_by(Kind::DownstreamTermination, error);
+    }
+    error
+}
+
 /// Records the outcome; a response keeps the attempt, and what is left of its life, until its end.
 fn answered<U: MeshBody>(
     result: Result<Response<U>, Error>,
@@ -129,6 +139,7 @@ fn answered<U: MeshBody>(
             Ok(response)
         }
         Err(error) => {
+            let error = blame(error, record.as_deref());
             if let Some(attempt) = attempt {
                 attempt.finish(AttemptOutcome::Failed(error.kind()));
             }

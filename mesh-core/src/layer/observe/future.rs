@@ -4,7 +4,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::Response;
+use http::{HeaderValue, Response, header::CONNECTION};
 use http_body::Body;
 use pin_project_lite::pin_project;
 
@@ -58,6 +58,11 @@ where
         if let Some(tunnel) = response.body_mut().take_upgrade() {
             super::splice::begin(&mut response, tunnel, guard);
             return Poll::Ready(Ok(response));
+        }
+        // The client is told that the rest of its request will not be read. Of a reply of our own the codec reads what is small.
+        if guard.record().is_some_and(|record| record.is_early()) && !response.body().is_local() {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
         }
         // Hyper drops a body that is over before it began without asking it anything.
         if response.body().is_end_stream() {

@@ -1,5 +1,7 @@
 //! What local replies look like, and what every response gets.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
@@ -129,8 +131,15 @@ impl Replies {
         }
         if let Some(record) = record {
             let mut late = record.late();
-            late.flags.extend(row.flag);
-            late.details = Some(row.details.into());
+            let left = match error.kind() {
+                Kind::DownstreamTermination => record.left(late.version).reply(),
+                _ => row,
+            };
+            late.flags.extend(left.flag);
+            late.details = Some(match left.details == row.details {
+                true => details(error),
+                false => left.details.into(),
+            });
             late.status = reply.status.as_u16();
             self.map(&mut reply, record, &late);
         }
@@ -198,6 +207,36 @@ impl Replies {
             append(headers, VIA, via);
         }
     }
+}
+
+/// `%RESPONSE_CODE_DETAILS%` of an error. That of a connection that was refused names what the system said, as Envoy's does.
+fn details(error: &Error) -> Cow<'static, str> {
+    let row = error.kind().reply();
+    let reason = match error.kind() {
+        Kind::ConnectFailure => system_reason(error),
+        _ => None,
+    };
+    match (reason, row.details.strip_suffix('}')) {
+        (Some(reason), Some(details)) => format!(
+            "{details}|delayed_connect_error:_{}}}",
+            reason.replace(' ', "_")
+        )
+        .into(),
+        _ => row.details.into(),
+    }
+}
+
+/// What the system said of a connection that could not be made.
+fn system_reason(error: &Error) -> Option<String> {
+    let mut next = std::error::Error::source(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            let code = format!(" (os error {})", io.raw_os_error()?);
+            return Some(io.to_string().replace(&code, ""));
+        }
+        next = error.source();
+    }
+    None
 }
 
 /// Removes the headers that speak of the connection to the upstream.

@@ -178,7 +178,7 @@ async fn an_upstream_that_dies_in_the_body_fails_the_body() {
         .collect()
         .await
         .expect_err("a broken body");
-    assert_eq!(error.kind(), Kind::ConnectionTermination);
+    assert_eq!(error.kind(), Kind::UpstreamProtocol);
 }
 
 #[tokio::test(start_paused = true)]
