@@ -134,6 +134,19 @@ impl TraceContext {
         }
     }
 
+    /// Writes `b3`.
+    pub fn write_b3_single(&self, headers: &mut HeaderMap) {
+        let sampled = match self.sampled {
+            Some(true) => "-1",
+            Some(false) => "-0",
+            None => "",
+        };
+        let text = format!("{:032x}-{:016x}{sampled}", self.trace, self.span);
+        if let Ok(value) = HeaderValue::try_from(text) {
+            headers.insert(B3, value);
+        }
+    }
+
     /// Writes `x-b3-*`.
     pub fn write_b3(&self, headers: &mut HeaderMap) {
         for (name, text) in [
@@ -219,5 +232,23 @@ mod tests {
         let mut out = HeaderMap::new();
         one.expect("valid").write_b3(&mut out);
         assert_eq!(out[X_B3_SPANID], "e457b5a2e4d86bd1");
+    }
+
+    #[test]
+    fn what_is_written_is_read_again_in_every_form() {
+        for sampled in [Some(true), Some(false), None] {
+            let context = TraceContext {
+                sampled,
+                ..TraceContext::begin(true)
+            };
+            let mut single = HeaderMap::new();
+            context.write_b3_single(&mut single);
+            assert_eq!(single.len(), 1);
+            let mut multi = HeaderMap::new();
+            context.write_b3(&mut multi);
+            for headers in [single, multi] {
+                assert_eq!(TraceContext::read(&headers), Some(context), "{headers:?}");
+            }
+        }
     }
 }
