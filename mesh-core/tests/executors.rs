@@ -1,6 +1,6 @@
 //! One stack code on both kinds of runtime: a current-thread runtime that asks for no `Send`, and a multi-threaded one.
 
-#![cfg(feature = "server")]
+#![cfg(all(feature = "server", feature = "client"))]
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
@@ -9,13 +9,17 @@ use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use mesh_core::{
+    body::RequestBody,
+    config::{Change, Update},
     model::{self, Address},
+    pool::Pool,
     server::{
         self, Accepted, BindOptions, ConnTask, Factory, ListenerHandle, ServerStats, StreamExec,
         Unobserved,
     },
-    snapshot::Compiler,
-    transport::{Exec, LocalExec, TokioExec},
+    snapshot::{Clusters, Compiler},
+    stack::Proxy,
+    transport::{Exec, LocalExec, TcpConnector, TokioExec},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -25,12 +29,13 @@ use tokio::{
 /// What no answer may take longer than.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A listener on a free port of loopback.
-fn listener() -> (server::Socket, ListenerHandle) {
+/// A listener on a free port of loopback whose requests go to `upstream`, and the directory of its clusters.
+fn listener(upstream: Option<Address>) -> (server::Socket, ListenerHandle, Clusters) {
     let any = Address::Socket(([127, 0, 0, 1], 0).into());
     let mut config = model::Listener::new("test", any);
     let manager = model::HttpConnectionManager {
         stat_prefix: "test".into(),
+        routes: model::RouteSource::Inline(Arc::new(table())),
         ..Default::default()
     };
     config.filter_chains.push(model::FilterChain {
@@ -42,23 +47,104 @@ fn listener() -> (server::Socket, ListenerHandle) {
         refuse: None,
     });
     let socket = server::bind(&config.address, &BindOptions::from(&config)).expect("a free port");
-    let (snapshot, outcome) = Compiler::default().apply(mesh_core::config::Update {
-        changes: vec![mesh_core::config::Change::Listener(Arc::new(config))],
+    let mut changes = vec![Change::Listener(Arc::new(config))];
+    changes.extend(upstream.map(cluster));
+    let mut compiler = Compiler::default();
+    let (snapshot, outcome) = compiler.apply(Update {
+        changes,
         ..Default::default()
     });
     assert!(outcome.rejections.is_empty(), "{:?}", outcome.rejections);
     let current = snapshot.listeners()["test"].clone();
     let handle = ListenerHandle::new(current, Arc::<ServerStats>::default(), Arc::new(Unobserved));
-    (socket, handle)
+    (socket, handle, compiler.directory().clone())
+}
+
+/// Everything to one cluster.
+fn table() -> model::RouteConfiguration {
+    let matches = model::RouteMatch {
+        path: model::PathMatch::Prefix("/".into()),
+        case_sensitive: true,
+        headers: Vec::new(),
+        query: Vec::new(),
+        grpc: false,
+        runtime_fraction: None,
+        metadata: Vec::new(),
+        filter_state: Vec::new(),
+        tls: None,
+    };
+    let app = model::ClusterChoice::Name("app".into());
+    let route = model::Route {
+        name: "all".into(),
+        matches,
+        action: model::Action::Forward(Box::new(model::Forward::to(app))),
+        headers: Default::default(),
+        decorator: None,
+        filters: Vec::new(),
+        per_request_buffer_limit: None,
+        stat_prefix: None,
+        metadata: Default::default(),
+        origin: Default::default(),
+    };
+    model::RouteConfiguration {
+        name: "all".into(),
+        virtual_hosts: vec![model::VirtualHost {
+            name: "all".into(),
+            domains: vec!["*".into()],
+            routes: model::RouteRules::List(vec![route]),
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+fn cluster(address: Address) -> Change {
+    let mut cluster = model::Cluster::new("app", model::Discovery::Static);
+    cluster.load_assignment.cluster = "app".into();
+    cluster.load_assignment.localities = vec![model::LocalityEndpoints {
+        endpoints: vec![model::LbEndpoint {
+            address,
+            hostname: "".into(),
+            weight: 1,
+            health: model::HealthStatus::Unknown,
+            metadata: Default::default(),
+        }],
+        ..Default::default()
+    }];
+    Change::Cluster(Arc::new(cluster))
+}
+
+/// An application behind the whole stack of a proxy and its pool; the same words for any executor.
+macro_rules! behind_a_stack {
+    ($app:expr, $exec:expr, $text:expr) => {{
+        let (behind, app, _) = listener(None);
+        let upstream = behind.address().clone();
+        let serving = server::serve(behind, app.clone(), $app, $exec);
+        let (socket, handle, clusters) = listener(Some(upstream));
+        let pool: Pool<TcpConnector, RequestBody<Incoming>, _> =
+            Pool::with_exec(TcpConnector, $exec);
+        let stack = Proxy::new(pool.service(), TcpConnector, clusters, $exec);
+        let asking = async {
+            play((socket, handle), stack, $exec, $text).await;
+            app.close();
+            // The pool keeps its connections.
+            app.drain(server::Drain::Now);
+        };
+        let (served, ()) = tokio::join!(serving, asking);
+        served.expect("the loop ends in order");
+    }};
 }
 
 /// The code under test: bounds name no `Send`, so that both executors fit.
-async fn play<F, X>(factory: F, exec: X, text: &str)
-where
+async fn play<F, X>(
+    (socket, handle): (server::Socket, ListenerHandle),
+    factory: F,
+    exec: X,
+    text: &str,
+) where
     F: Factory + Unpin + 'static,
     X: StreamExec<F> + Exec<ConnTask<F, X>>,
 {
-    let (socket, handle) = listener();
     let address = socket.address().socket().expect("TCP");
     let serving = server::serve(socket, handle.clone(), factory, exec);
     let asking = async {
@@ -121,7 +207,9 @@ fn a_current_thread_serves_what_is_not_send() {
                 }
             })
         };
-        play(factory, LocalExec, "local").await;
+        let (socket, handle, _) = listener(None);
+        play((socket, handle), factory, LocalExec, "local").await;
+        behind_a_stack!(factory, LocalExec, "local");
     });
 }
 
@@ -140,8 +228,10 @@ fn many_threads_serve_with_the_same_code() {
             })
         };
         // On a task of the runtime, so that it has to be `Send` here.
-        tokio::spawn(play(factory, TokioExec, "threads"))
+        let (socket, handle, _) = listener(None);
+        tokio::spawn(play((socket, handle), factory, TokioExec, "threads"))
             .await
             .expect("no panic");
+        behind_a_stack!(factory, TokioExec, "threads");
     });
 }
