@@ -81,10 +81,6 @@ where
         );
         return Ok(());
     }
-    for note in &report.notes {
-        tracing::warn!(resource = %note.resource, path = %note.path, reason = %note.reason, "Configured, but without effect");
-    }
-
     let bound = BoundListeners::default();
     let clusters = mesh.clusters().clone();
     let mut workers = Workers::start(options.concurrency, move || {
@@ -119,7 +115,7 @@ where
         tokio::select! {
             snapshot = watch.changed() => {
                 again = Again::after(manager.apply(&workers, &snapshot, false));
-                warn_of_new_notes(&mesh);
+                log_applied(&mesh);
             }
             () = again.due() => {
                 again = again.next(manager.apply(&workers, &mesh.snapshot(), false));
@@ -263,8 +259,8 @@ fn serve_pages(
     Ok(())
 }
 
-/// Says once what is new among the things without effect.
-fn warn_of_new_notes(mesh: &Mesh) {
+/// Says that a configuration is in force; what it holds without effect is in the driver's log.
+fn log_applied(mesh: &Mesh) {
     let report = mesh.status().load();
     tracing::info!(
         generation = report.generation,

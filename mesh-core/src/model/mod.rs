@@ -217,6 +217,16 @@ pub struct Note {
     pub reason: Name,
 }
 
+impl Note {
+    /// How the reason begins where nothing of the mesh is concerned, as for a foreign file in a folder.
+    pub const PASSED_OVER: &'static str = "passed over";
+
+    /// Whether somebody should look at it.
+    pub fn is_warning(&self) -> bool {
+        !self.reason.starts_with(Self::PASSED_OVER)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

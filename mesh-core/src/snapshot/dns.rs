@@ -27,7 +27,8 @@ const MIN_REFRESH: Duration = Duration::from_millis(100);
 pub(super) async fn run(mesh: Mesh) {
     let mut watch: Watch = mesh.watch();
     let mut due: HashMap<Name, (Arc<Cluster>, Instant)> = HashMap::new();
-    let mut running: JoinSet<(Arc<Cluster>, Option<ClusterLoadAssignment>)> = JoinSet::new();
+    let mut running: JoinSet<(Arc<Cluster>, Answer)> = JoinSet::new();
+    let mut failures = Failures::default();
     loop {
         let now = Instant::now();
         let ready: Vec<Name> = due
@@ -51,6 +52,7 @@ pub(super) async fn run(mesh: Mesh) {
             snapshot = watch.changed() => {
                 let all = snapshot.clusters().all();
                 due.retain(|name, (cluster, _)| all.get(name).is_some_and(|known| Arc::ptr_eq(known, cluster)));
+                failures.0.retain(|name, _| all.contains_key(name));
                 for (name, cluster) in all.iter() {
                     if dns(cluster).is_some() && !due.contains_key(name) {
                         due.insert(name.clone(), (cluster.clone(), Instant::now()));
@@ -58,7 +60,8 @@ pub(super) async fn run(mesh: Mesh) {
                 }
             }
             Some(Ok((cluster, found))) = running.join_next() => {
-                if let Some(assignment) = found.filter(|found| changed(&cluster, found)) {
+                failures.tell(cluster.name(), found.as_ref().err());
+                if let Some(assignment) = found.ok().filter(|found| changed(&cluster, found)) {
                     cluster.set_endpoints(&assignment);
                 }
                 let refresh = dns(&cluster).map_or(LOOKUP_TIMEOUT, |dns| dns.refresh).max(MIN_REFRESH);
@@ -69,6 +72,41 @@ pub(super) async fn run(mesh: Mesh) {
             }
             () = sleep_until(next.unwrap_or(now + LOOKUP_TIMEOUT)), if next.is_some() && running.len() < MAX_LOOKUPS => {}
         }
+    }
+}
+
+/// The endpoints that a look-up found.
+type Answer = Result<ClusterLoadAssignment, Failure>;
+
+/// Why a look-up failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Failure {
+    host: Name,
+    reason: String,
+}
+
+/// The clusters whose last look-up failed: the log has a line when one begins to fail, when the reason changes and when
+/// it is found again, not one for each look-up.
+#[derive(Debug, Default)]
+struct Failures(HashMap<Name, Failure>);
+
+impl Failures {
+    /// Takes the outcome of a look-up; whether it is news.
+    fn tell(&mut self, cluster: &Name, failure: Option<&Failure>) -> bool {
+        let Some(failure) = failure else {
+            let over = self.0.remove(cluster).is_some();
+            if over {
+                tracing::info!(%cluster, "DNS look-up succeeds again");
+            }
+            return over;
+        };
+        let news = self.0.get(cluster) != Some(failure);
+        if news {
+            let Failure { host, reason } = failure;
+            tracing::warn!(%cluster, %host, %reason, "DNS look-up failed, the last answer stays");
+            self.0.insert(cluster.clone(), failure.clone());
+        }
+        news
     }
 }
 
@@ -98,24 +136,25 @@ fn changed(cluster: &Cluster, found: &ClusterLoadAssignment) -> bool {
     new != old
 }
 
-/// The load assignment with each host name replaced by its addresses; `None` if a look-up failed, so that the last good
+/// The load assignment with each host name replaced by its addresses; an error if a look-up failed, so that the last good
 /// answer stays.
-async fn lookup(cluster: &Cluster) -> Option<ClusterLoadAssignment> {
-    let dns = dns(cluster)?;
-    let one = matches!(cluster.config().discovery, Discovery::LogicalDns(_));
+async fn lookup(cluster: &Cluster) -> Answer {
     let mut assignment = cluster.config().load_assignment.clone();
+    let Some(dns) = dns(cluster) else {
+        return Ok(assignment);
+    };
+    let one = matches!(cluster.config().discovery, Discovery::LogicalDns(_));
     for group in &mut assignment.localities {
-        *group = resolve_group(cluster.name(), dns, one, group).await?;
+        *group = resolve_group(dns, one, group).await?;
     }
-    Some(assignment)
+    Ok(assignment)
 }
 
 async fn resolve_group(
-    name: &Name,
     dns: &Dns,
     one: bool,
     group: &LocalityEndpoints,
-) -> Option<LocalityEndpoints> {
+) -> Result<LocalityEndpoints, Failure> {
     let mut resolved = LocalityEndpoints {
         endpoints: Vec::new(),
         ..group.clone()
@@ -129,12 +168,16 @@ async fn resolve_group(
         let found: Vec<SocketAddr> = match answer {
             Ok(Ok(found)) => found.collect(),
             Ok(Err(error)) => {
-                tracing::warn!(cluster = %name, %host, %error, "DNS look-up failed, the last answer stays");
-                return None;
+                return Err(Failure {
+                    host: host.clone(),
+                    reason: error.to_string(),
+                });
             }
             Err(_) => {
-                tracing::warn!(cluster = %name, %host, "DNS look-up timed out, the last answer stays");
-                return None;
+                return Err(Failure {
+                    host: host.clone(),
+                    reason: format!("no answer within {LOOKUP_TIMEOUT:?}"),
+                });
             }
         };
         let taken = family(found, dns.family);
@@ -151,7 +194,7 @@ async fn resolve_group(
                 ..endpoint.clone()
             }));
     }
-    Some(resolved)
+    Ok(resolved)
 }
 
 /// The addresses that the setting takes, each once, in the order of the answer.
@@ -198,6 +241,24 @@ mod tests {
         assert_eq!(family(vec![v4, v6], DnsFamily::Auto), [v6]);
         assert_eq!(family(vec![v4], DnsFamily::Auto), [v4]);
         assert_eq!(family(vec![v4, v6], DnsFamily::V4Preferred), [v4]);
+    }
+
+    #[test]
+    fn a_failing_look_up_is_news_once() {
+        let mut failures = Failures::default();
+        let cluster: Name = "c".into();
+        let failure = |reason: &str| Failure {
+            host: "h".into(),
+            reason: reason.to_owned(),
+        };
+        let (refused, silent) = (failure("refused"), failure("silent"));
+        assert!(!failures.tell(&cluster, None), "nothing failed before");
+        assert!(failures.tell(&cluster, Some(&refused)));
+        assert!(!failures.tell(&cluster, Some(&refused)));
+        assert!(failures.tell(&cluster, Some(&silent)), "the reason changed");
+        assert!(failures.tell(&cluster, None), "found again");
+        assert!(!failures.tell(&cluster, None));
+        assert!(failures.tell(&cluster, Some(&silent)));
     }
 
     #[tokio::test]

@@ -1,10 +1,11 @@
 //! Runs a source: update, compile, publish, report.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use super::{Clusters, Compiler, Reader, Snapshot, SnapshotCell, Status, Watch};
 use crate::{
     config::{ConfigSource, SourceError, Update},
+    model::Note,
     telemetry::metrics::{Metrics, Workload},
 };
 
@@ -30,6 +31,8 @@ pub struct Driver<S> {
     source: S,
     compiler: Compiler,
     mesh: Mesh,
+    /// The notes of the last update: each is logged once, and again when it comes back.
+    noted: BTreeSet<Note>,
 }
 
 /// No configuration arrived in time.
@@ -115,6 +118,7 @@ impl<S: ConfigSource> MeshBuilder<S> {
                 source: self.source,
                 compiler,
                 mesh,
+                noted: BTreeSet::new(),
             },
         )
     }
@@ -153,9 +157,26 @@ impl<S: ConfigSource> Driver<S> {
         for rejection in &outcome.rejections {
             tracing::warn!(%rejection, "Configuration refused, the last good version stays in force");
         }
+        self.log(&notes);
         self.mesh.cell.store(snapshot);
         self.compiler.report(&self.mesh.status, &outcome, notes);
         self.source.report(&outcome);
+    }
+
+    fn log(&mut self, notes: &[Note]) {
+        for note in notes.iter().filter(|note| !self.noted.contains(note)) {
+            let Note {
+                resource,
+                path,
+                reason,
+            } = note;
+            if note.is_warning() {
+                tracing::warn!(%resource, %path, "{reason}");
+            } else {
+                tracing::info!(%resource, %path, "{reason}");
+            }
+        }
+        self.noted = notes.iter().cloned().collect();
     }
 
     /// The source.

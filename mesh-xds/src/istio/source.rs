@@ -80,8 +80,6 @@ impl IstioOptions {
     }
 }
 
-const PASSED_OVER: &str = "passed over";
-
 /// Kinds that [`IstioOptions::insecure_skip`] may name.
 pub const SKIPPABLE: &[&str] = &[
     "AuthorizationPolicy",
@@ -99,8 +97,6 @@ pub struct IstioSource {
     watch: Watch,
     dump: Dump,
     started: bool,
-    /// Notes that the log has had.
-    noted: Vec<Note>,
 }
 
 impl IstioSource {
@@ -144,26 +140,12 @@ impl IstioSource {
             watch,
             dump,
             started: false,
-            noted: Vec::new(),
         })
     }
 
     /// What is in force, as Envoy's `/config_dump` shows it.
     pub fn dump(&self) -> Dump {
         self.dump.clone()
-    }
-
-    /// Says once, and again when it comes back, what has no effect and what refuses traffic.
-    fn log(&mut self, notes: &[Note]) {
-        for note in notes.iter().filter(|note| !self.noted.contains(note)) {
-            let (resource, path, reason) = (&note.resource, &note.path, &note.reason);
-            if reason.starts_with(PASSED_OVER) {
-                tracing::info!(%resource, %path, "{reason}");
-            } else {
-                tracing::warn!(%resource, %path, "{reason}");
-            }
-        }
-        self.noted = notes.to_vec();
     }
 
     async fn refresh(&mut self) -> Result<(), SourceError> {
@@ -185,7 +167,6 @@ impl ConfigSource for IstioSource {
             };
             if let Some(update) = ready {
                 self.started = true;
-                self.log(&update.notes);
                 return Ok(update);
             }
             if unsettled {
@@ -488,7 +469,7 @@ fn tls_servers(context: &Context, proxy: &Proxy) -> Vec<Note> {
 fn note_of(finding: &Finding) -> Note {
     let prefix = match finding.level {
         Level::Inactive => "does not act",
-        Level::Foreign => PASSED_OVER,
+        Level::Foreign => Note::PASSED_OVER,
         Level::Warning | Level::Refused => "warning",
     };
     let resource = finding
