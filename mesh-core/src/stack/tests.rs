@@ -66,6 +66,10 @@ async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infal
     response
         .headers_mut()
         .insert("x-from-upstream", "yes".parse().expect("a value"));
+    if let ("/move", Some(location)) = (parts.uri.path(), parts.headers.get("x-location")) {
+        *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+        response.headers_mut().insert("location", location.clone());
+    }
     Ok(response)
 }
 
@@ -478,4 +482,59 @@ async fn a_direct_response_is_answered_here() {
     assert_eq!(response.status(), StatusCode::IM_A_TEAPOT);
     assert_eq!(response.headers()["server"], "envoy");
     assert_eq!(text(response).await, "short and stout");
+}
+
+#[tokio::test]
+async fn a_redirect_of_the_upstream_is_followed_through_all_layers() {
+    let mut route = forward("echo");
+    let model::Action::Forward(action) = &mut route.action else {
+        unreachable!("the route forwards");
+    };
+    action.internal_redirect = Some(model::InternalRedirect {
+        max: 1,
+        codes: vec![307],
+        cross_scheme: false,
+        predicates: Vec::new(),
+        copy_headers: Vec::new(),
+    });
+    action.retry = Some(model::RetryPolicy {
+        on: model::RetryOn::SERVER_ERROR,
+        retries: 1,
+        ..Default::default()
+    });
+    let metrics = Metrics::new(Workload::default());
+    let echo = cluster("echo", upstream().await);
+    let http = parts(route, vec![echo.clone()], &metrics);
+    let pool: Pool<_, RequestBody<Full<Bytes>>> = Pool::new(TcpConnector);
+    let mut stack = OutboundParts::new(http, pool.service(), TokioExec).connection(None);
+    for (location, landed) in [
+        ("http://other.test/landed?x", true),
+        ("http://other.test/move", false),
+    ] {
+        let request = Request::post("/move")
+            .header("host", "test")
+            .header("x-location", location)
+            .body(Full::from("the body"));
+        let Ok(response) = stack.call(request.expect("a request")).await;
+        let (status, seen) = (response.status(), text(response).await);
+        if landed {
+            assert_eq!(status, StatusCode::OK, "{seen}");
+            assert!(seen.starts_with("POST /landed?x\n"), "{seen}");
+            assert!(seen.contains("host: other.test\n"), "{seen}");
+            let original = "x-envoy-original-url: http://test/move\n";
+            assert!(seen.contains(original), "{seen}");
+        } else {
+            assert_eq!(
+                status,
+                StatusCode::TEMPORARY_REDIRECT,
+                "the second is one too many"
+            );
+        }
+        assert!(seen.ends_with("the body"), "{seen}");
+    }
+    let stats = echo.stats();
+    assert_eq!(stats.upstream_rq_total.get(), 4);
+    assert_eq!(stats.upstream_internal_redirect_succeeded_total.get(), 2);
+    assert_eq!(stats.upstream_internal_redirect_failed_total.get(), 1);
+    assert_eq!(echo.limits(model::Priority::Default).1.requests.get(), 0);
 }
