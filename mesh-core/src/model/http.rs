@@ -217,7 +217,8 @@ pub struct Http1Options {
     pub enable_trailers: bool,
     /// Header names keep their case (`preserve_case`).
     pub preserve_case: bool,
-    /// `Content-Length` beside `Transfer-Encoding: chunked` is accepted, and dropped.
+    /// `Content-Length` beside `Transfer-Encoding: chunked` is accepted, and dropped. The codec does so in any case, and closes the
+    /// connection afterwards (RFC 9112, 6.3); Envoy refuses such requests unless this is set.
     pub allow_chunked_length: bool,
 }
 
