@@ -254,6 +254,7 @@ impl Worker {
         }
         let mut update = self.assemble(version, &resources);
         update.rejections.splice(0..0, rejections);
+        update.notes.retain(|note| !is_istiods_own(note));
         update.notes.splice(0..0, notes);
         self.ready = Some(update);
         Ok(())
@@ -332,6 +333,11 @@ impl Worker {
             .clone_from(&spec.application_address);
         Ok(proxy)
     }
+}
+
+/// Whether a note is about a field that istiod writes into every listener, so that nobody asked for it.
+fn is_istiods_own(note: &Note) -> bool {
+    note.resource.starts_with("listener ") && note.path.ends_with(".proxy_100_continue")
 }
 
 fn no_workload(spec: &ProxySpec, context: &Context) -> String {
