@@ -22,6 +22,9 @@ pub(crate) struct Options {
     /// Rounds of each scenario
     #[arg(long, default_value_t = 5)]
     rounds: u32,
+    /// Length of one run [default: the harness's]
+    #[arg(long)]
+    seconds: Option<u32>,
     /// Write every single run to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -49,6 +52,9 @@ pub(crate) fn run(options: &Options) -> Fallible<bool> {
         scenarios = SCENARIOS.to_vec();
     }
     let mut command = harness(&scenarios, &options.names, options.rounds)?;
+    if let Some(seconds) = options.seconds {
+        command.args(["--seconds", &seconds.to_string()]);
+    }
     if let Some(json) = &options.json {
         command
             .arg("--json")

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Rig, scratch};
+use super::{Rig, scratch, upstream};
 use crate::Fallible;
 use crate::process;
 use crate::tools;
@@ -40,8 +40,8 @@ pub(crate) fn run(rig: &Rig) -> Fallible<String> {
 /// Plays all tests; those that fail are printed.
 pub(crate) fn play(rig: &Rig) -> Fallible<Score> {
     let program = tools::go_program("github.com/summerwind/h2spec/cmd/h2spec", "h2spec")?;
-    // The configuration answers by itself, so that no upstream is needed: port 9 is never called.
-    let mut proxy = rig.start("h2spec.yaml", "h2spec", 9)?;
+    let (_app, port) = upstream("h2spec")?;
+    let mut proxy = rig.start("h2spec.yaml", "h2spec", port)?;
     let mut command = Command::new(program);
     command.args(["-h", "127.0.0.1", "-p", &proxy.port.to_string(), "-o", "2"]);
     let ended = process::logged(
