@@ -283,6 +283,7 @@ def routes():
 
 class World:
     def __init__(self, program, scratch, arguments):
+        SEEN.clear()
         self.ports = {"h1": serve(h1_app), "h2": serve(h2_app), "refused": free_port(), "a": free_port()}
         full = never_accepts()
         config = {

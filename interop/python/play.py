@@ -7,6 +7,15 @@ import sys
 import traceback
 
 
+def outcome(function, alive, name):
+    """What the case says it saw; one broken case is that case's failure."""
+    try:
+        return function(alive, name)
+    except Exception as error:
+        traceback.print_exc()
+        return f"{type(error).__name__}: {error}"
+
+
 TABLE = "| case | Envoy 1.40 | meshd |\n|---|---|---|\n"
 
 
@@ -21,6 +30,10 @@ def rows(table):
         ours = f"{cell(row['ours'])} ({row['why']})" if "ours" in row else "the same"
         text += f"| {name} | {cell(row['envoy'])} | {ours} |\n"
     return text
+
+
+# So many cases may be played a second time: a busy machine disturbs a few, a fault shows in each of its cases again.
+SECOND_TRIES = 5
 
 
 class Play:
@@ -73,25 +86,29 @@ class Play:
             arguments += ["--file-flush-interval-msec", "20"]
         stale = more is not None and self._from_table(more)
         alive = world(options.proxy, options.scratch, arguments)
-        failed = []
+        failed, again = [], 0
         try:
             for name, function, expected, ours in self.cases:
                 if options.only not in name:
                     continue
                 wanted = expected if options.envoy or ours is None else ours
-                try:
-                    seen = function(alive, name)
-                except Exception as error:  # one broken case is that case's failure
-                    traceback.print_exc()
-                    seen = f"{type(error).__name__}: {error}"
-                good = seen == wanted
-                if not good:
-                    failed.append(name)
+                seen = outcome(function, alive, name)
                 if options.show:
                     print(f"{name}\n    {seen}", flush=True)
-                elif good:
+                    continue
+                # What is left over at the end would be gone with the proxy that left it.
+                if seen != wanted and function.__name__ != "nothing_leaks" and again < SECOND_TRIES:
+                    again += 1
+                    print(f"{name}: played again\n    expected {wanted}\n    seen     {seen}", flush=True)
+                    if alive.proxy.process.poll() is not None:
+                        failed.append("the proxy ended")
+                    alive.stop()
+                    alive = world(options.proxy, options.scratch, arguments)
+                    seen = outcome(function, alive, name)
+                if seen == wanted:
                     print(f"{name}: passed", flush=True)
                 else:
+                    failed.append(name)
                     print(f"{name}: FAILED\n    expected {wanted}\n    seen     {seen}", flush=True)
             if stale and not options.only:
                 failed.append("the document is not what the table says: run with --write")
@@ -99,5 +116,6 @@ class Play:
                 failed.append("the proxy ended")
         finally:
             alive.stop()
-        print(f"{len(self.cases) - len(failed)} passed, {len(failed)} failed")
+        twice = f" ({again} played twice)" if again else ""
+        print(f"{len(self.cases) - len(failed)} passed, {len(failed)} failed{twice}{': ' if failed else ''}{', '.join(failed)}")
         return 1 if failed else 0

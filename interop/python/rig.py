@@ -85,6 +85,10 @@ class Seen:
             self.facts.setdefault(case, []).append(fact)
             self.lock.notify_all()
 
+    def clear(self):
+        with self.lock:
+            self.facts.clear()
+
     def get(self, case):
         with self.lock:
             return list(self.facts.get(case, []))

@@ -242,6 +242,7 @@ def configuration(ports, log):
 
 class World:
     def __init__(self, program, scratch, arguments):
+        SEEN.clear()
         self.ports = {
             "h1": serve(h1_app),
             "h2": serve(h2_app),

@@ -1,7 +1,7 @@
 //! Running other programs: to their end, with a deadline, or in the background until dropped.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -22,6 +22,30 @@ pub(crate) fn run(command: &mut Command) -> Fallible {
         Ok(())
     } else {
         Err(format!("{} ended with {status}", shown(command)).into())
+    }
+}
+
+/// Runs `command` as [`run`] does; the error of an unsuccessful end repeats the lines of its standard output that `tells` picks.
+pub(crate) fn run_told(command: &mut Command, tells: impl Fn(&str) -> bool) -> Fallible {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("cannot start {}: {error}", shown(command)))?;
+    let mut told = String::new();
+    let written = child.stdout.take().expect("it was asked for");
+    for line in BufReader::new(written).split(b'\n') {
+        let line = line?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        if tells(&line) {
+            told = told + "\n" + &line;
+        }
+    }
+    let status = child.wait()?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{} ended with {status}{told}", shown(command)).into())
     }
 }
 

@@ -23,6 +23,9 @@ const OPEN: [(&str, usize, &str); 1] = [(
      not give",
 )];
 
+/// How a line starts that says how a case failed.
+const CASE: &str = "  FAILED ";
+
 /// What a run of one suite counted.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Count {
@@ -39,6 +42,8 @@ pub(crate) struct Verdict {
     pub(crate) bar: String,
     pub(crate) met: bool,
     failed: usize,
+    /// The failed cases, a line each.
+    cases: String,
 }
 
 /// Plays all suites and holds each against its bar.
@@ -62,11 +67,16 @@ pub(crate) fn judge() -> Fallible<Vec<Verdict>> {
         .current_dir(workspace::root());
     // The runner exits 1 if any case fails, also where a bar below 100 % is met: the counts decide here.
     let ended = process::logged(&mut play, &log, std::time::Duration::from_secs(1200))?;
-    print!("{}", ended.text);
+    for line in ended.text.lines().filter(|line| !line.starts_with(CASE)) {
+        println!("{line}");
+    }
     let counts = counts(&ended.text);
     Ok(BARS
         .iter()
-        .map(|(name, bar)| verdict(name, *bar, &counts))
+        .map(|(name, bar)| Verdict {
+            cases: failed_cases(&ended.text, name),
+            ..verdict(name, *bar, &counts)
+        })
         .collect())
 }
 
@@ -79,13 +89,25 @@ pub(crate) fn check() -> Fallible<String> {
     };
     for verdict in verdicts.iter().filter(|verdict| !verdict.met) {
         if let Some(reason) = open(verdict) {
-            println!("open: {}: {}: {reason}", verdict.name, verdict.value);
+            println!(
+                "open: {}: {}: {reason}{}",
+                verdict.name, verdict.value, verdict.cases
+            );
         }
     }
     let missed: Vec<String> = verdicts
         .iter()
         .filter(|verdict| !verdict.met && open(verdict).is_none())
-        .map(|verdict| format!("{}: {} (bar {})", verdict.name, verdict.value, verdict.bar))
+        .map(|verdict| {
+            let Verdict {
+                name,
+                value,
+                bar,
+                cases,
+                ..
+            } = verdict;
+            format!("{name}: {value} (bar {bar}){cases}")
+        })
         .collect();
     if missed.is_empty() {
         let met = verdicts.iter().filter(|verdict| verdict.met).count();
@@ -107,6 +129,7 @@ fn verdict(name: &str, bar: f64, counts: &[Count]) -> Verdict {
             bar: bar_text,
             met: false,
             failed: 0,
+            cases: String::new(),
         };
     };
     let total = count.passed + count.failed;
@@ -121,7 +144,19 @@ fn verdict(name: &str, bar: f64, counts: &[Count]) -> Verdict {
         bar: bar_text,
         met: total > 0 && share >= bar,
         failed: count.failed,
+        cases: String::new(),
     }
+}
+
+/// The failed cases of one suite, each on a line of its own after a line break.
+fn failed_cases(text: &str, name: &str) -> String {
+    text.lines()
+        .skip_while(|line| count(line).is_none_or(|count| count.name != name))
+        .skip(1)
+        .take_while(|line| count(line).is_none())
+        .filter_map(|line| line.strip_prefix(CASE))
+        .map(|line| format!("\n  {line}"))
+        .collect()
 }
 
 /// Reads the lines `NAME: N passed, N failed`.
@@ -151,6 +186,14 @@ mod tests {
             .map(|count| (count.name, count.passed, count.failed))
             .collect();
         assert_eq!(names, [("a".to_owned(), 3, 1), ("b".to_owned(), 0, 0)]);
+    }
+
+    #[test]
+    fn failed_cases_are_those_of_their_suite() {
+        let text = "a: 3 passed, 1 failed\n  FAILED x: 1 passed, 2 failed maybe\n  note: hm\nb: 0 passed, 1 failed\n  FAILED y: z\n";
+        assert_eq!(failed_cases(text, "a"), "\n  x: 1 passed, 2 failed maybe");
+        assert_eq!(failed_cases(text, "b"), "\n  y: z");
+        assert_eq!(failed_cases(text, "c"), "");
     }
 
     #[test]

@@ -63,7 +63,11 @@ pub(crate) fn run(options: &Options) -> Fallible<bool> {
     });
     // Unit, integration and doc tests; the integration tests play the fuzz bodies on their corpora and run the examples.
     s.step("tests", || {
-        silent(workspace::cargo(["test", "--workspace", "--locked"]))
+        let mut tests = workspace::cargo(["test", "--workspace", "--locked", "--no-fail-fast"]);
+        process::run_told(&mut tests, |line| {
+            line.ends_with("... FAILED") || line.contains("' panicked at ")
+        })?;
+        Ok(String::new())
     });
     s.step("conformance", suites::check);
     if !options.quick {

@@ -29,15 +29,15 @@ pub(crate) fn steps(summary: &mut Summary, proxy: Option<&Path>) {
         given: proxy.map(Path::to_path_buf),
         built: OnceCell::new(),
     };
-    summary.step("h2spec", || h2spec::run(&rig));
-    summary.step("grpc-interop", || grpc::run(&rig));
-    summary.step("curl", || clients::curl(&rig));
-    summary.step("h2load", || clients::h2load(&rig));
-    summary.step("websocket", || clients::websocket(&rig));
-    summary.step("upgrades", || plays::run(&rig, "upgrades"));
-    summary.step("failures", || plays::run(&rig, "failures"));
-    summary.step("smuggling", || smuggling::run(&rig));
-    summary.step("router-socket", || router_socket::run(&rig));
+    summary.step_twice("h2spec", || h2spec::run(&rig));
+    summary.step_twice("grpc-interop", || grpc::run(&rig));
+    summary.step_twice("curl", || clients::curl(&rig));
+    summary.step_twice("h2load", || clients::h2load(&rig));
+    summary.step_twice("websocket", || clients::websocket(&rig));
+    summary.step_twice("upgrades", || plays::run(&rig, "upgrades"));
+    summary.step_twice("failures", || plays::run(&rig, "failures"));
+    summary.step_twice("smuggling", || smuggling::run(&rig));
+    summary.step_twice("router-socket", || router_socket::run(&rig));
     summary.step("re2", regex::run);
 }
 

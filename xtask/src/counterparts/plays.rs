@@ -43,6 +43,29 @@ pub(super) fn run(rig: &Rig, name: &str) -> Fallible<String> {
     if ended.status.success() {
         Ok(last)
     } else {
-        Err(last.into())
+        Err(format!("{last}\n{}", failures(&ended.text)).into())
+    }
+}
+
+/// What the play says about its failed cases: each line that says so, and the two after it.
+fn failures(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let failed = (0..lines.len()).filter(|&at| lines[at].ends_with(": FAILED"));
+    failed
+        .flat_map(|at| &lines[at..lines.len().min(at + 3)])
+        .fold(String::new(), |told, line| told + line + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_told_with_what_was_expected_and_seen() {
+        let text = "a: passed\nb: FAILED\n    expected 1\n    seen     2\nc: passed\nd: FAILED\n";
+        assert_eq!(
+            failures(text),
+            "b: FAILED\n    expected 1\n    seen     2\nd: FAILED\n"
+        );
     }
 }
