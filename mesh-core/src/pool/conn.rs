@@ -14,8 +14,11 @@ use hyper::client::conn::{http1, http2};
 
 use super::{
     body::Release,
+    error::{self, Standing},
     host::{Host, Key},
+    meter::Wire,
 };
+use crate::Error;
 
 /// A connection. While an HTTP/1 connection serves a request, only that request holds it.
 pub(super) struct Conn<B> {
@@ -34,6 +37,9 @@ pub(super) struct Conn<B> {
     /// The last request had a body of which we do not know that it was sent whole.
     doubtful: AtomicBool,
     pub(super) signals: Arc<Signals>,
+    wire: Arc<Wire>,
+    /// Bytes that had come when the newest request began.
+    mark: AtomicU64,
 }
 
 /// What a connection and its task tell one another. The task looks at each turn, so it holds them apart.
@@ -70,7 +76,12 @@ pub(super) struct ConnLimits {
 }
 
 impl<B> Conn<B> {
-    pub(super) fn new(sender: Sender<B>, host: Arc<Host<B>>, limits: ConnLimits) -> Self {
+    pub(super) fn new(
+        sender: Sender<B>,
+        host: Arc<Host<B>>,
+        limits: ConnLimits,
+        wire: Arc<Wire>,
+    ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         // The request for which it is made counts from the beginning.
         let streams = match sender {
@@ -91,6 +102,8 @@ impl<B> Conn<B> {
                 peer_max_streams: AtomicU32::new(u32::MAX),
                 parked: AtomicBool::new(false),
             }),
+            wire,
+            mark: AtomicU64::new(0),
         }
     }
 
@@ -102,11 +115,28 @@ impl<B> Conn<B> {
     /// Counts a request; returns whether there was one before.
     pub(super) fn begin(&self, whole: bool) -> bool {
         self.doubtful.store(!whole, Ordering::Relaxed);
+        self.mark.store(self.wire.received(), Ordering::Relaxed);
         let before = self.served.fetch_add(1, Ordering::Relaxed);
         if before + 1 >= self.max_requests {
             self.draining.store(true, Ordering::Relaxed);
         }
         before > 0
+    }
+
+    /// HTTP/1: a part of the response to the newest request came.
+    fn is_answered_in_part(&self) -> bool {
+        let http1 = matches!(self.sender, Sender::Http1(_));
+        http1 && self.wire.is_amid(self.mark.load(Ordering::Relaxed))
+    }
+
+    /// The error of a request on this connection.
+    pub(super) fn failed(&self, error: hyper::Error, sent: bool, reused: bool) -> Error {
+        let standing = Standing {
+            sent,
+            reused,
+            answered: self.is_answered_in_part(),
+        };
+        error::of_request(error, standing)
     }
 
     /// Requests begun up to now.

@@ -38,9 +38,23 @@ pub fn lost(error: &Error) -> Option<&Lost> {
     StdError::source(error)?.downcast_ref()
 }
 
-/// The error of a request on a connection.
-pub(super) fn of_request(error: hyper::Error, sent: bool, reused: bool) -> Error {
+/// How a request on a connection stood when it failed.
+pub(super) struct Standing {
+    /// A part of it may have been sent.
+    pub(super) sent: bool,
+    /// The connection had served another one before.
+    pub(super) reused: bool,
+    /// A part of the head of its response came.
+    pub(super) answered: bool,
+}
+
+/// The error of a request on a connection. As in Envoy a head that breaks off breaks the protocol, however it was cut.
+pub(super) fn of_request(error: hyper::Error, standing: Standing) -> Error {
+    let Standing { sent, reused, .. } = standing;
     match kind(&error) {
+        Kind::ConnectionTermination if standing.answered => {
+            Error::caused_by(Kind::UpstreamProtocol, error)
+        }
         kind @ (Kind::ConnectionTermination | Kind::RefusedStream | Kind::RemoteReset) => {
             Error::caused_by(
                 kind,

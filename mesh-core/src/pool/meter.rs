@@ -3,7 +3,10 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Instant,
 };
@@ -17,9 +20,40 @@ use crate::{
     transport::{Io, Target},
 };
 
+/// What passed through a connection's socket. Written by the task that drives it, read by its requests.
+#[derive(Debug, Default)]
+pub(super) struct Wire {
+    received: AtomicU64,
+    /// What came last was not the end of a head.
+    amid: AtomicBool,
+}
+
+impl Wire {
+    /// Bytes that came.
+    pub(super) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Whether something came after the first `mark` bytes that a whole interim response (1xx) does not explain.
+    pub(super) fn is_amid(&self, mark: u64) -> bool {
+        self.received() > mark && self.amid.load(Ordering::Relaxed)
+    }
+
+    fn came(&self, bytes: &[u8]) {
+        // The socket has one reader and one writer, which are one task.
+        let total = self.received() + bytes.len() as u64;
+        self.received.store(total, Ordering::Relaxed);
+        if !bytes.is_empty() {
+            let amid = !bytes.ends_with(b"\r\n\r\n");
+            self.amid.store(amid, Ordering::Relaxed);
+        }
+    }
+}
+
 /// A counted connection.
 pub struct Metered<I> {
     io: I,
+    wire: Arc<Wire>,
     cluster: Arc<Cluster>,
     // A connection must not keep an endpoint alive, since it is closed when the endpoint is gone.
     endpoint: Weak<Endpoint>,
@@ -46,11 +80,16 @@ impl<I> Metered<I> {
         endpoint.cx_active.add(1);
         Self {
             io,
+            wire: Arc::default(),
             cluster: target.cluster.clone(),
             endpoint: Arc::downgrade(&target.endpoint),
             since: clock::now(),
             _permit: permit,
         }
+    }
+
+    pub(super) fn wire(&self) -> &Arc<Wire> {
+        &self.wire
     }
 
     fn sent(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -88,11 +127,12 @@ impl<I: AsyncRead + Unpin> AsyncRead for Metered<I> {
         let this = self.get_mut();
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
-        let count = buf.filled().len() - before;
+        let read = &buf.filled()[before..];
+        this.wire.came(read);
         this.cluster
             .stats()
             .upstream_cx_rx_bytes_total
-            .add(count as u64);
+            .add(read.len() as u64);
         Poll::Ready(Ok(()))
     }
 }

@@ -22,7 +22,6 @@ use super::{
     PoolBody,
     body::{Lease, Release},
     conn::{Conn, Sender, lock},
-    error,
     host::Key,
 };
 use crate::{
@@ -174,7 +173,7 @@ where
                         Err(failed) => failed,
                     };
                     let Some(request) = failed.take_message() else {
-                        let error = error::of_request(failed.into_error(), true, *reused);
+                        let error = held.conn().failed(failed.into_error(), true, *reused);
                         return Poll::Ready(Err(error));
                     };
                     let key = held.conn().host.key;

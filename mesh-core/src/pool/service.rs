@@ -17,7 +17,6 @@ use super::{
     ConnTask, Outgoing, Pool, PoolBody, Protocol,
     body::Release,
     conn::{Conn, thread},
-    error,
     host::{Key, Step, Wake},
     meter::Metered,
     prepare::prepare,
@@ -190,7 +189,7 @@ where
                     }
                     message => {
                         let sent = message.is_none();
-                        return Err(error::of_request(failed.into_error(), sent, reused));
+                        return Err(held.conn().failed(failed.into_error(), sent, reused));
                     }
                 },
             }

@@ -134,7 +134,9 @@ where
 {
     let config = target.cluster.config();
     let io = dial(&shared.connector, target).await?;
-    let io = TokioIo::new(Metered::new(io, target, Some(host.key.protocol), permit));
+    let io = Metered::new(io, target, Some(host.key.protocol), permit);
+    let wire = io.wire().clone();
+    let io = TokioIo::new(io);
     let limits = ConnLimits {
         max_streams: config.http2.max_concurrent_streams.unwrap_or(u32::MAX),
         max_requests: config
@@ -150,6 +152,7 @@ where
                 Sender::Http1(Mutex::new(sender)),
                 host.clone(),
                 limits,
+                wire,
             ));
             let life = Life::new(shared, &conn, target);
             let task = Driven {
@@ -167,6 +170,7 @@ where
                 Sender::Http2(Mutex::new(sender)),
                 host.clone(),
                 limits,
+                wire,
             ));
             let life = Life::new(shared, &conn, target);
             let after = |connection: &http2::Connection<ConnIo<C::Io>, B, X>, signals: &Signals| {

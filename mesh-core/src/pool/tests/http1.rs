@@ -145,7 +145,10 @@ async fn a_reused_connection_that_dies_after_the_request_says_so() {
 async fn each_way_to_fail_has_its_kind() {
     for (bytes, kind) in [
         ("", Kind::ConnectionTermination),
-        ("HTTP/1.1 200 OK\r\ncontent-le", Kind::ConnectionTermination),
+        ("HTTP/1.1 200 OK\r\ncontent-le", Kind::UpstreamProtocol),
+        ("H", Kind::UpstreamProtocol),
+        // A whole interim response is no part of the awaited one.
+        ("HTTP/1.1 103 Early\r\n\r\n", Kind::ConnectionTermination),
         ("SSH-2.0-x\r\n", Kind::UpstreamProtocol),
         (
             "HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n",

@@ -224,6 +224,12 @@ async fn an_upstream_that_dies_has_its_status_flag_and_line() {
             "503 UC upstream_reset_before_response_started{connection_termination}",
         ),
         (
+            Does::Close("HTTP/1.1 200 OK\r\ncontent-"),
+            502,
+            false,
+            "502 UPE upstream_reset_before_response_started{protocol_error}",
+        ),
+        (
             Does::Say("SSH-2.0\r\n\r\n"),
             502,
             false,
