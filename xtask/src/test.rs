@@ -31,6 +31,7 @@ pub(crate) struct Options {
 
 /// Runs the steps; `true` if all of them passed.
 pub(crate) fn run(options: &Options) -> Fallible<bool> {
+    let _alone = workspace::alone()?;
     let mut summary = Summary::new(&options.only);
     let s = &mut summary;
     s.step("format", || {

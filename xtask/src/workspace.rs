@@ -2,8 +2,11 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use crate::Fallible;
 
 /// The root of the workspace.
 pub(crate) fn root() -> PathBuf {
@@ -14,6 +17,19 @@ pub(crate) fn root() -> PathBuf {
 /// The target folder, as cargo sees it: `CARGO_TARGET_DIR`, else `target` in the workspace.
 pub(crate) fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
+}
+
+/// Waits until no other run of ours works in the target folder, whose logs and scratch files two would overwrite for each
+/// other; the file returned keeps the next one waiting until it is dropped.
+pub(crate) fn alone() -> Fallible<File> {
+    let dir = target().join("xtask");
+    fs::create_dir_all(&dir)?;
+    let lock = File::create(dir.join("lock"))?;
+    if lock.try_lock().is_err() {
+        println!("waiting: another run works in {}", dir.display());
+        lock.lock()?;
+    }
+    Ok(lock)
 }
 
 /// A folder of shared material: the environment variable, else `../shared/NAME` beside the workspace or beside a parent of it.

@@ -13,6 +13,7 @@ use crate::Fallible;
 use crate::bench;
 use crate::counterparts;
 use crate::suites;
+use crate::workspace;
 
 /// What to measure.
 #[derive(Debug, Args)]
@@ -97,6 +98,7 @@ impl Reading {
 
 /// Measures the groups; `true` if no bar is missed.
 pub(crate) fn run(options: &Options) -> Fallible<bool> {
+    let _alone = workspace::alone()?;
     let groups = if options.name.is_empty() {
         Group::value_variants()
     } else {
