@@ -132,7 +132,7 @@ fn a_custom_sidecar_carries_an_envoy_file_and_follows_it() {
     while program.get("reviews", "/") != (200, "second".to_owned()) {
         assert!(Instant::now() < deadline, "the edit takes no effect");
     }
-    assert!(program.stop().ends_with("drained\n"));
+    assert!(program.stop().ends_with("drained, 0 connections cut off\n"));
 }
 
 #[test]

@@ -11,9 +11,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     Failure,
-    admin::{self, Admin, BoundListeners, Pages},
+    admin::{self, Admin, Pages},
     cli::{Mode, Options},
-    lifecycle::{Drain, Lifecycle, State},
+    lifecycle::{Lifecycle, State},
     listeners::Manager,
     log::LogControl,
     source::{Facts, Opened},
@@ -81,17 +81,17 @@ where
         );
         return Ok(());
     }
-    let bound = BoundListeners::default();
     let clusters = mesh.clusters().clone();
     let mut workers = Workers::start(options.concurrency, move || {
         traffic::worker(clusters.clone())
     })?;
     let stats = Arc::new(ServerStats::default());
+    let mut manager = Manager::new(stats.clone());
     let admin = Admin {
         mesh: mesh.clone(),
         lifecycle: lifecycle.clone(),
         options: options.clone(),
-        listeners: bound.clone(),
+        listeners: manager.status(),
         log,
         collect: collector(&mesh, &stats),
         istio_metrics: istio_metrics(&mesh),
@@ -99,8 +99,7 @@ where
         dynamic: facts.dynamic,
     };
     serve_pages(&admin, &options, facts.admin)?;
-    let mut manager = Manager::new(stats, bound);
-    manager.apply(&workers, &first, true)?;
+    manager.apply(&workers, &first)?;
     lifecycle.set(State::Live);
     tracing::info!(
         listeners = first.listeners().len(),
@@ -114,11 +113,11 @@ where
     let outcome = loop {
         tokio::select! {
             snapshot = watch.changed() => {
-                again = Again::after(manager.apply(&workers, &snapshot, false));
+                again = Again::after(manager.apply(&workers, &snapshot));
                 log_applied(&mesh);
             }
             () = again.due() => {
-                again = again.next(manager.apply(&workers, &mesh.snapshot(), false));
+                again = again.next(manager.apply(&workers, &mesh.snapshot()));
             }
             Ok(()) = drains.changed() => {
                 let drain = *drains.borrow_and_update();
@@ -130,18 +129,8 @@ where
         }
     };
     lifecycle.set(State::Draining);
-    manager.drain(
-        Drain {
-            connections: true,
-            inbound_only: false,
-            close: true,
-            graceful: false,
-        },
-        options.drain_time,
-    );
-    workers
-        .finish(&manager.into_handles(), options.drain_time)
-        .await;
+    manager.finish(options.drain_time).await;
+    workers.finish().await;
     driving.abort();
     outcome
 }

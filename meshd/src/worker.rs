@@ -82,11 +82,6 @@ impl Workers {
         Ok(())
     }
 
-    /// How many there are.
-    pub(crate) fn count(&self) -> u64 {
-        self.orders.len() as u64
-    }
-
     /// The name of a worker that ended unasked; waits for one.
     pub(crate) async fn died(&mut self) -> String {
         match self.died.recv().await {
@@ -95,21 +90,8 @@ impl Workers {
         }
     }
 
-    /// Waits until all connections of `handles` are done, at most `time`, then ends the threads.
-    pub(crate) async fn finish(self, handles: &[ListenerHandle], time: Duration) {
-        let idle = async {
-            for handle in handles {
-                handle.idle().await;
-            }
-        };
-        if tokio::time::timeout(time, idle).await.is_err() {
-            let left: u32 = handles.iter().map(ListenerHandle::connections).sum();
-            tracing::warn!(
-                connections = left,
-                "Drain time is over, connections are closed"
-            );
-            handles.iter().for_each(ListenerHandle::abort);
-        }
+    /// Ends the threads. Connections should be gone by then.
+    pub(crate) async fn finish(self) {
         self.stop.send_replace(true);
         drop(self.orders);
         let joined = tokio::task::spawn_blocking(move || {

@@ -1,19 +1,17 @@
 //! An axum app whose outgoing calls go through the mesh: by a `MeshClient`, and by reqwest and hyper-util's client, which
 //! keep their own connections and reach the mesh at a listener inside this process.
 
-use std::{error::Error, fmt::Display, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{error::Error, fmt::Display, io, net::SocketAddr, time::Duration};
 
 use axum::body::{Body, Bytes};
 use axum::{Router, routing::get};
 use http::{Request, Response, Uri};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mesh_core::{
-    body::RequestBody,
     pool::Pool,
-    server::{self, BindOptions, ListenerHandle, ServerStats, Unobserved},
+    server::{self, Listeners},
     snapshot::Mesh,
     stack::Proxy,
     transport::{TcpConnector, TokioExec},
@@ -23,18 +21,18 @@ use tower::{Service, service_fn};
 
 /// Opens the mesh's outbound listener in this process.
 fn open(mesh: &Mesh) -> Result<SocketAddr, Box<dyn Error>> {
-    let pool: Pool<TcpConnector, RequestBody<Incoming>> = Pool::new(TcpConnector);
+    let pool = Pool::new(TcpConnector);
     let clusters = mesh.clusters().clone();
     let proxy = Proxy::new(pool.service(), TcpConnector, clusters, TokioExec);
-    let snapshot = mesh.snapshot();
-    let listener = snapshot.listeners().get("outbound").ok_or("no listener")?;
-    let config = listener.config();
-    let socket = server::bind(&config.address, &BindOptions::from(&**config))?;
-    let address = socket.address().socket().ok_or("not a TCP listener")?;
-    let stats = Arc::new(ServerStats::default());
-    let handle = ListenerHandle::new(listener.clone(), stats, Arc::new(Unobserved));
-    tokio::spawn(server::serve(socket, handle, proxy, TokioExec));
-    Ok(address)
+    let mut listeners = Listeners::default();
+    let failed = listeners.follow(&mesh.snapshot(), |socket, listener| {
+        let serving = server::serve(socket, listener.clone(), proxy.clone(), TokioExec);
+        tokio::spawn(serving);
+        Ok(())
+    });
+    let bound = listeners.status().addresses();
+    let outbound = bound.get("outbound").and_then(|all| all[0].socket());
+    outbound.ok_or_else(|| format!("nothing listens: {failed:?}").into())
 }
 
 /// What the app calls: it has no idea of the mesh.

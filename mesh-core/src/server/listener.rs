@@ -198,6 +198,12 @@ impl ListenerHandle {
             .await;
     }
 
+    /// Whether it accepts, or has connections.
+    pub(super) fn lives(&self) -> bool {
+        let count = |of: &AtomicU32| of.load(Ordering::Acquire) > 0;
+        count(&self.0.loops) || count(&self.0.open)
+    }
+
     async fn wait(&self, done: impl Fn(&Shared) -> bool) {
         loop {
             let changed = self.0.changed.notified();

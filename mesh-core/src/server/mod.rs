@@ -1,7 +1,8 @@
 //! Listeners: sockets, filter chains, connection tasks and drain.
 //!
-//! A program opens sockets with [`bind`], makes one [`ListenerHandle`] a listener, and runs [`serve`] for each worker and
-//! socket. A reload is [`ListenerHandle::replace`]: the socket stays, new connections get the newest version, and only
+//! [`Listeners`] keeps a program's sockets those of its configuration, and hands each to what runs [`serve`]. One level below,
+//! a program opens sockets itself with [`bind`], makes one [`ListenerHandle`] a listener, and runs [`serve`] for each worker
+//! and socket. A reload is [`ListenerHandle::replace`]: the socket stays, new connections get the newest version, and only
 //! connections whose filter chain changed are told to go.
 //!
 //! Each connection is one task: it reads what the listener filters want to see, chooses the filter chain, and drives the
@@ -17,6 +18,7 @@ mod http;
 mod io;
 mod link;
 mod listener;
+mod listeners;
 mod observer;
 mod open;
 mod service;
@@ -29,6 +31,7 @@ pub use self::{
     directory::Directory,
     factory::{Accepted, Factory},
     listener::{Drain, ListenerHandle},
+    listeners::{ListenError, ListenerCounts, Listeners, ListenersStatus},
     observer::{ConnEvent, ConnObserver, Rejected, Unobserved, Unserved},
     service::{ServedBody, ServedFuture},
     stats::{HttpStats, ListenerStats, ServerStats, TcpStats},

@@ -6,4 +6,5 @@ mod handover;
 mod http1;
 mod http2;
 mod lifecycle;
+mod listeners;
 pub(crate) mod support;

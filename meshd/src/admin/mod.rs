@@ -9,16 +9,12 @@ mod query;
 mod server;
 mod stats;
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use http_body_util::Full;
-use mesh_core::snapshot::Mesh;
+use mesh_core::{server::ListenersStatus, snapshot::Mesh};
 use mesh_xds::graph::Dump;
 use serde_json::json;
 
@@ -41,7 +37,7 @@ pub(crate) struct Admin {
     pub(crate) mesh: Mesh,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) options: Arc<Options>,
-    pub(crate) listeners: BoundListeners,
+    pub(crate) listeners: ListenersStatus,
     pub(crate) log: LogControl,
     /// Further statistics: those of connections and requests.
     pub(crate) collect: Arc<dyn Fn(&mut Stats) + Send + Sync>,
@@ -51,68 +47,6 @@ pub(crate) struct Admin {
     pub(crate) dump: Dump,
     /// Which kinds of resources may come and go.
     pub(crate) dynamic: Dynamic,
-}
-
-/// Which listener is bound where, and what became of listeners so far.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct BoundListeners {
-    shared: Arc<Mutex<Bound>>,
-}
-
-#[derive(Debug, Default)]
-struct Bound {
-    addresses: BTreeMap<String, Vec<mesh_core::model::Address>>,
-    counts: ListenerCounts,
-}
-
-/// Counters of the listener manager, under Envoy's names.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct ListenerCounts {
-    /// Listeners that were new.
-    pub(crate) added: u64,
-    /// Listeners that replaced an older version.
-    pub(crate) modified: u64,
-    /// Listeners that are no longer configured.
-    pub(crate) removed: u64,
-    /// Sockets opened, once for each worker.
-    pub(crate) opened: u64,
-    /// Sockets that could not be had.
-    pub(crate) failed: u64,
-    /// Removed listeners that still have connections.
-    pub(crate) draining: u64,
-}
-
-impl BoundListeners {
-    pub(crate) fn set(&self, name: &str, addresses: Vec<mesh_core::model::Address>) {
-        self.lock().addresses.insert(name.to_owned(), addresses);
-    }
-
-    pub(crate) fn remove(&self, name: &str) {
-        self.lock().addresses.remove(name);
-    }
-
-    pub(crate) fn rename(&self, from: &str, to: &str) {
-        let mut bound = self.lock();
-        if let Some(addresses) = bound.addresses.remove(from) {
-            bound.addresses.insert(to.to_owned(), addresses);
-        }
-    }
-
-    pub(crate) fn all(&self) -> BTreeMap<String, Vec<mesh_core::model::Address>> {
-        self.lock().addresses.clone()
-    }
-
-    pub(crate) fn count(&self, count: impl FnOnce(&mut ListenerCounts)) {
-        count(&mut self.lock().counts);
-    }
-
-    pub(crate) fn counts(&self) -> ListenerCounts {
-        self.lock().counts
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Bound> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// What a server serves: the whole admin, or only a part on a port of its own.
@@ -227,12 +161,12 @@ impl Admin {
     }
 
     fn listeners_page(&self, query: Query<'_>) -> Response<Full<Bytes>> {
-        let bound = self.listeners.all();
+        let bound = self.listeners.addresses();
         if query.get("format").as_deref() == Some("json") {
             let list: Vec<_> = bound
                 .iter()
                 .map(|(name, addresses)| {
-                    let mut status = json!({"name": name});
+                    let mut status = json!({"name": &**name});
                     let mut all = addresses.iter().map(dump::address);
                     status["local_address"] = all.next().unwrap_or_default();
                     let more: Vec<_> = all.collect();

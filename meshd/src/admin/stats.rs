@@ -71,7 +71,7 @@ impl Admin {
             (
                 "listener_manager.total_listeners_active",
                 Kind::Gauge,
-                self.listeners.all().len() as u64,
+                self.listeners.addresses().len() as u64,
             ),
             (
                 "listener_manager.total_listeners_draining",
@@ -102,7 +102,8 @@ impl Admin {
             (
                 "listener_manager.listener_create_success",
                 Kind::Counter,
-                counts.opened,
+                // Envoy counts one for each worker.
+                counts.opened * self.options.concurrency as u64,
             ),
             (
                 "listener_manager.listener_create_failure",

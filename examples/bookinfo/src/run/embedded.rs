@@ -3,13 +3,7 @@
 //! Every service still has a mesh of its own, made of the same folder for the same Pod as its sidecar would be, so that
 //! the same YAML means the same. The gateway is a listener of this process.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::Router;
 use bytes::Bytes;
@@ -20,8 +14,8 @@ use mesh_core::{
     BoxError,
     body::RequestBody,
     pool::Pool,
-    server::{self, BindOptions, Drain, ListenerHandle, ServerStats, Unobserved},
-    snapshot::{Mesh, Snapshot},
+    server::{self, ListenError, ListenerHandle, Listeners, Socket},
+    snapshot::Mesh,
     stack::Proxy,
     transport::{TcpConnector, TokioExec},
 };
@@ -32,7 +26,7 @@ use mesh_xds::istio::{
 use tokio::{
     net::TcpListener,
     sync::watch,
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
     time::{Instant, timeout, timeout_at},
 };
 use tower_layer::Layer as _;
@@ -55,16 +49,19 @@ pub enum EmbeddedError {
         /// Why.
         error: mesh_core::config::SourceError,
     },
-    /// A service or the gateway cannot listen.
+    /// A service cannot listen.
     #[error("{name} cannot listen on {address}: {error}")]
     Listen {
-        /// The workload or listener.
+        /// The workload.
         name: String,
         /// Where.
         address: String,
         /// Why.
         error: io::Error,
     },
+    /// The gateway cannot listen.
+    #[error("gateway: {0}")]
+    Gateway(#[from] ListenError),
     /// No configuration came in time.
     #[error("{name} had no configuration within {within:?}")]
     NotReady {
@@ -81,11 +78,9 @@ pub(super) struct Embedded {
     drivers: JoinSet<()>,
     services: JoinSet<()>,
     stop: watch::Sender<bool>,
-    gateway: Listeners,
+    stop_gateway: watch::Sender<bool>,
+    gateway: Option<JoinHandle<Listeners>>,
 }
-
-/// The gateway's listeners, shared with the task that follows the configuration.
-type Listeners = Arc<Mutex<BTreeMap<String, ListenerHandle>>>;
 
 impl Embedded {
     /// Starts everything and waits until each mesh has its first configuration.
@@ -100,7 +95,8 @@ impl Embedded {
             drivers: JoinSet::new(),
             services: JoinSet::new(),
             stop,
-            gateway: Listeners::default(),
+            stop_gateway: watch::Sender::new(false),
+            gateway: None,
         };
         for workload in &world.workloads {
             let mesh = this
@@ -124,7 +120,8 @@ impl Embedded {
                 within,
             )
             .await?;
-        this.open_gateway(mesh)?;
+        let stopped = this.stop_gateway.subscribe();
+        this.open_gateway(&mesh, stopped)?;
         Ok(this)
     }
 
@@ -191,40 +188,35 @@ impl Embedded {
     }
 
     /// Opens the gateway's listeners, and lets them follow the configuration from then on.
-    fn open_gateway(&mut self, mesh: Mesh) -> Result<(), EmbeddedError> {
+    fn open_gateway(
+        &mut self,
+        mesh: &Mesh,
+        mut stopped: watch::Receiver<bool>,
+    ) -> Result<(), EmbeddedError> {
         let pool: Pool<TcpConnector, RequestBody<Incoming>> = Pool::new(TcpConnector);
-        let proxy = Proxy::new(
-            pool.service(),
-            TcpConnector,
-            mesh.clusters().clone(),
-            TokioExec,
-        );
-        let stats = Arc::new(ServerStats::default());
-        let open = move |listener: &Arc<mesh_core::snapshot::Listener>| -> Result<ListenerHandle, (String, io::Error)> {
-            let config = listener.config();
-            let fail = |error| (config.address.to_string(), error);
-            let socket = server::bind(&config.address, &BindOptions::from(&**config)).map_err(fail)?;
-            let handle = ListenerHandle::new(listener.clone(), stats.clone(), Arc::new(Unobserved));
-            tokio::spawn(server::serve(socket, handle.clone(), proxy.clone(), TokioExec));
-            Ok(handle)
+        let clusters = mesh.clusters().clone();
+        let proxy = Proxy::new(pool.service(), TcpConnector, clusters, TokioExec);
+        let serve = move |socket: Socket, listener: &ListenerHandle| {
+            let serving = server::serve(socket, listener.clone(), proxy.clone(), TokioExec);
+            tokio::spawn(serving);
+            Ok(())
         };
         let mut watch = mesh.watch();
-        let listeners = self.gateway.clone();
-        follow(&listeners, &mesh.snapshot(), &open).map_err(|(name, address, error)| {
-            EmbeddedError::Listen {
-                name,
-                address,
-                error,
-            }
-        })?;
-        self.drivers.spawn(async move {
+        let mut listeners = Listeners::default();
+        if let Some(failed) = listeners.follow(&mesh.snapshot(), &serve).pop() {
+            return Err(failed.into());
+        }
+        self.gateway = Some(tokio::spawn(async move {
             loop {
-                let snapshot = watch.changed().await;
-                if let Err((name, address, error)) = follow(&listeners, &snapshot, &open) {
-                    eprintln!("gateway: {name} cannot listen on {address}: {error}");
+                let snapshot = tokio::select! {
+                    snapshot = watch.changed() => snapshot,
+                    _ = stopped.wait_for(|stop| *stop) => return listeners,
+                };
+                for failed in listeners.follow(&snapshot, &serve) {
+                    eprintln!("gateway: {failed}");
                 }
             }
-        });
+        }));
         Ok(())
     }
 
@@ -247,57 +239,17 @@ impl Embedded {
 
     /// Lets requests in flight end until the deadline, from the gateway inwards.
     pub(super) async fn stop(mut self, deadline: Instant) {
-        let handles: Vec<_> = lock(&self.gateway).values().cloned().collect();
-        for handle in &handles {
-            handle.close();
-            handle.drain(Drain::Now);
-        }
-        for handle in &handles {
-            let _ = timeout_at(deadline, handle.idle()).await;
+        self.stop_gateway.send_replace(true);
+        if let Some(gateway) = self.gateway.take()
+            && let Ok(listeners) = gateway.await
+        {
+            listeners.finish(deadline - Instant::now()).await;
         }
         self.drivers.shutdown().await;
         self.stop.send_replace(true);
         while let Ok(Some(_)) = timeout_at(deadline, self.services.join_next()).await {}
         self.services.shutdown().await;
     }
-}
-
-/// Makes the open listeners those of the snapshot.
-fn follow<F>(
-    listeners: &Listeners,
-    snapshot: &Snapshot,
-    open: &F,
-) -> Result<(), (String, String, io::Error)>
-where
-    F: Fn(&Arc<mesh_core::snapshot::Listener>) -> Result<ListenerHandle, (String, io::Error)>,
-{
-    let mut running = lock(listeners);
-    running.retain(|name, handle| {
-        let stays = snapshot.listeners().contains_key(name.as_str());
-        if !stays {
-            handle.close();
-            handle.drain(Drain::Now);
-        }
-        stays
-    });
-    for (name, listener) in snapshot.listeners() {
-        if !listener.config().bind_to_port {
-            continue;
-        }
-        match running.get(&**name) {
-            Some(handle) => handle.replace(listener.clone()),
-            None => {
-                let handle = open(listener)
-                    .map_err(|(address, error)| (name.to_string(), address, error))?;
-                running.insert(name.to_string(), handle);
-            }
-        }
-    }
-    Ok(())
-}
-
-fn lock(listeners: &Listeners) -> std::sync::MutexGuard<'_, BTreeMap<String, ListenerHandle>> {
-    listeners.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Calls through the mesh inside this process.
