@@ -80,12 +80,7 @@ impl IstioOptions {
     }
 }
 
-/// Kinds that [`IstioOptions::insecure_skip`] may name.
-pub const SKIPPABLE: &[&str] = &[
-    "AuthorizationPolicy",
-    "RequestAuthentication",
-    "PeerAuthentication",
-];
+pub use super::translate::SKIPPABLE;
 
 /// Reads the folder, watches it, and delivers what changed: the Envoy resources that istiod would send to this proxy, decoded.
 ///
@@ -218,6 +213,7 @@ impl Worker {
             return Ok(());
         }
         let context = Context::new(&scan.objects, &self.options.domain);
+        let context = context.with_lost(scan.lost.clone());
         let proxy = self.proxy(&context)?;
         let options = translate::Options {
             insecure_skip: self.options.insecure_skip.clone(),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::api::{MeshConfig, Object, Origin, Spec};
+use super::api::{Lost, MeshConfig, Object, Origin, Spec};
 
 pub mod destination_rule;
 pub mod host;
@@ -94,6 +94,9 @@ pub struct Context {
     pub gateways: Vec<Arc<Config<super::api::Gateway>>>,
     /// Objects that this index does not cover, for those who ask for them by kind.
     pub objects: Vec<Arc<Object>>,
+    /// Objects that were refused and have no version in force; those whose content could be told stand in
+    /// [`destination_rules`](Self::destination_rules) and [`gateways`](Self::gateways) for the TLS that they ask for.
+    pub lost: Vec<Lost>,
     /// What went wrong while indexing, as a missing delegate.
     pub problems: Vec<Problem>,
 }
@@ -155,9 +158,25 @@ impl Context {
             workloads: catalog.workloads,
             domain: domain.to_owned(),
             objects: objects.to_vec(),
+            lost: Vec::new(),
             mesh,
             problems,
         }
+    }
+
+    /// The index with what was refused, so that nothing is open that it would have protected.
+    #[must_use]
+    pub fn with_lost(mut self, lost: Vec<Lost>) -> Self {
+        let stand_ins = lost.iter().filter_map(Lost::stand_in).map(Arc::new);
+        let mut all: Vec<Arc<Object>> = stand_ins.collect();
+        if !all.is_empty() {
+            all.extend(self.objects.iter().cloned());
+            self.destination_rules =
+                destination_rule::Rules::collect(&all, &self.mesh, &self.domain);
+            self.gateways = collect_gateways(&all);
+        }
+        self.lost = lost;
+        self
     }
 
     /// The namespace whose objects count for the whole mesh.

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant, SystemTime};
 use std::{fs, io};
 
 use super::finding::{Finding, Level, ObjectId};
+use super::lost;
 use super::text::{Parsed, TextOptions, parse};
 use crate::istio::Object;
+use crate::istio::api::Lost;
 use crate::yaml;
 
 /// A file that is missing or broken may be in the middle of being saved; it is believed after this time.
@@ -44,6 +46,8 @@ pub struct Folder {
     files: BTreeMap<PathBuf, FileState>,
     /// Findings about the folder itself.
     findings: Vec<Finding>,
+    /// What of the folder could not be read at all.
+    lost: Vec<Lost>,
     /// Whether there was a scan before.
     scanned: bool,
 }
@@ -54,6 +58,10 @@ struct FileState {
     stamp: Option<Stamp>,
     objects: Vec<Arc<Object>>,
     findings: Vec<Finding>,
+    /// What is refused since the first scan and has no last good version here.
+    lost: Vec<Lost>,
+    /// Whether the file was readable once, so that what it held stays while it is broken.
+    was_read: bool,
     missing_since: Option<Instant>,
 }
 
@@ -76,6 +84,8 @@ pub struct Scan {
     pub objects: Vec<Arc<Object>>,
     /// What is to be said, ordered by file.
     pub findings: Vec<Finding>,
+    /// What is refused since the first scan and has no version in force, ordered by file.
+    pub lost: Vec<Lost>,
 }
 
 impl Folder {
@@ -86,6 +96,7 @@ impl Folder {
             options,
             files: BTreeMap::new(),
             findings: Vec::new(),
+            lost: Vec::new(),
             scanned: false,
         }
     }
@@ -103,6 +114,7 @@ impl Folder {
         match list(&self.root, 0, &mut paths) {
             Ok(()) => {
                 paths.sort();
+                self.lost.clear();
                 self.limit(&mut paths);
                 self.removed(&paths, &mut scan);
                 for path in paths {
@@ -112,6 +124,9 @@ impl Folder {
             Err(error) => {
                 let name: Arc<str> = self.root.display().to_string().into();
                 let message = format!("the folder cannot be read: {error}");
+                if self.files.is_empty() {
+                    self.lost = vec![Lost::unreadable(&name)];
+                }
                 self.findings
                     .push(Finding::new(Level::Refused, &name, message));
             }
@@ -127,6 +142,9 @@ impl Folder {
         for path in paths.drain(limit.min(paths.len())..) {
             let name: Arc<str> = path.display().to_string().into();
             let message = format!("not read: the folder holds more than {limit} files");
+            if self.lost.is_empty() {
+                self.lost.push(Lost::unreadable(&name));
+            }
             self.findings
                 .push(Finding::new(Level::Refused, &name, message));
         }
@@ -156,10 +174,11 @@ impl Folder {
             Some(state) => Arc::clone(&state.name),
             None => path.display().to_string().into(),
         };
-        let parsed = match yaml::read_file(&path, &self.options.text.limits) {
+        let mut parsed = match yaml::read_file(&path, &self.options.text.limits) {
             Ok(text) => parse(&name, &text, &self.options.text),
             Err(error) => Parsed {
                 findings: vec![Finding::refused(&name, &error)],
+                lost: lost::of_file(&name, &path, &self.options.text),
                 broken: true,
                 ..Parsed::default()
             },
@@ -175,11 +194,27 @@ impl Folder {
                 return;
             }
         }
+        if self.scanned {
+            self.forget(&path, &mut parsed.lost);
+        }
         let old = self.files.remove(&path);
         let state = settle(name, stamp, parsed, old.as_ref());
-        scan.changed |=
-            old.is_none_or(|old| old.objects != state.objects || old.findings != state.findings);
+        scan.changed |= old.is_none_or(|old| old.differs(&state));
         self.files.insert(path, state);
+    }
+
+    /// Leaves of what is refused in an edit only what was so from the start: to an edit that is refused the last good
+    /// configuration is the one without it. An object may have moved to another file meanwhile.
+    fn forget(&self, path: &Path, lost: &mut Vec<Lost>) {
+        let same_file = self.files.get(path);
+        if same_file.is_some_and(|state| !state.lost.is_empty()) {
+            return;
+        }
+        let from_start = |one: &Lost| {
+            let mut known = self.files.values().flat_map(|state| &state.lost);
+            known.any(|other| one.is_same(other))
+        };
+        lost.retain(from_start);
     }
 
     /// Each identity once: of two files the one changed last wins, in one file the later object.
@@ -218,6 +253,15 @@ impl Folder {
             .filter(in_force)
             .cloned()
             .collect();
+        let lost = self.files.values().flat_map(|s| &s.lost);
+        let nowhere =
+            |lost: &&Lost| !(lost.is_named() && scan.objects.iter().any(|o| lost.may_be(o)));
+        scan.lost = self
+            .lost
+            .iter()
+            .chain(lost.filter(nowhere))
+            .cloned()
+            .collect();
     }
 }
 
@@ -249,6 +293,10 @@ impl FileState {
         self.objects.iter().any(|own| ObjectId::of(own) == id)
     }
 
+    fn differs(&self, other: &Self) -> bool {
+        self.objects != other.objects || self.findings != other.findings || self.lost != other.lost
+    }
+
     fn modified(&self) -> Option<SystemTime> {
         self.stamp.map(|s| s.modified)
     }
@@ -268,6 +316,8 @@ fn settle(
         stamp,
         objects: parsed.objects,
         findings: parsed.findings,
+        lost: parsed.lost,
+        was_read: !parsed.broken,
         missing_since: None,
     };
     let Some(old) = old else {
@@ -275,6 +325,10 @@ fn settle(
     };
     if parsed.broken {
         state.objects.clone_from(&old.objects);
+        if old.was_read {
+            state.lost.clone_from(&old.lost);
+            state.was_read = true;
+        }
     } else {
         for id in &parsed.refused {
             // An object that is right elsewhere in the file replaces the last good one.
@@ -288,6 +342,8 @@ fn settle(
             state.objects.extend(missing);
         }
     }
+    let FileState { objects, lost, .. } = &mut state;
+    lost.retain(|lost| !objects.iter().any(|object| lost.may_be(object)));
     for object in &mut state.objects {
         // Unchanged objects keep their identity, so that what was made of them can be kept too.
         if let Some(same) = old.objects.iter().find(|o| *o == object) {

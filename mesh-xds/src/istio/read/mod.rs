@@ -2,12 +2,14 @@
 //!
 //! Each file is read by events ([`crate::yaml`]); each object is typed, checked and named. What is wrong becomes a
 //! [`Finding`] with file, line, column, resource, field path and what is allowed; the last good version of the object
-//! stays in force. A file that is no YAML at all (half written, not UTF-8) keeps everything it held before.
+//! stays in force. A file that is no YAML at all (half written, not UTF-8) keeps everything it held before. Of a refused object
+//! without a good version [`crate::istio::api::Lost`] keeps what it would have protected, so that this stays closed.
 
 mod finding;
 mod folder;
 mod heads;
 mod kinds;
+mod lost;
 mod object;
 mod operator;
 mod place;

@@ -293,6 +293,65 @@ fn the_last_good_version_stays_per_object_and_per_file() {
 }
 
 #[test]
+fn what_was_refused_from_the_start_is_remembered_until_it_is_right_or_gone() {
+    let policy = |spec: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: p}}\nspec: {spec}\n"
+        )
+    };
+    let lost = |scan: &Scan| -> Vec<String> { scan.lost.iter().map(ToString::to_string).collect() };
+    let p = "AuthorizationPolicy default/p";
+    let temp = Temp::new("lost");
+    temp.write("a.yaml", &policy("{x: 1}"), OLD);
+    temp.write("b.yaml", REVIEWS, OLD);
+    let mut folder = temp.folder();
+    assert_eq!(lost(&folder.scan()), [p]);
+    // Still refused, in one way or another, and under another file name.
+    temp.write("a.yaml", &policy("{y: 1}"), NEWER);
+    assert_eq!(lost(&folder.scan()), [p]);
+    temp.write("a.yaml", &policy("{y: 1"), NEWER - Duration::from_secs(1));
+    assert_eq!(lost(&folder.scan()), [p]);
+    fs::remove_file(temp.0.join("a.yaml")).expect("removed");
+    temp.write("c.yaml", &policy("{y: 1}"), NEWER);
+    assert_eq!(lost(&folder.scan()), [p, p]);
+    // An edit that is refused changes nothing: neither a new object, nor one with a good version elsewhere.
+    temp.write(
+        "b.yaml",
+        &policy("{z: 1}").replace("name: p", "name: q"),
+        NEWER,
+    );
+    let scan = settled(&mut folder, |scan| scan.lost.len() == 1);
+    assert_eq!(lost(&scan), [p]);
+    temp.write("d.yaml", &policy("{}"), NEWER);
+    let scan = folder.scan();
+    assert_eq!((lost(&scan).len(), scan.objects.len()), (0, 2));
+    // Its last good version stays.
+    temp.write("d.yaml", &policy("{z: 1}"), NEWER - Duration::from_secs(1));
+    fs::remove_file(temp.0.join("c.yaml")).expect("removed");
+    let scan = folder.scan();
+    assert_eq!((lost(&scan).len(), scan.objects.len()), (0, 2));
+    let mut folder = temp.folder();
+    assert_eq!(folder.scan().lost.len(), 2);
+    for file in ["b.yaml", "d.yaml"] {
+        fs::remove_file(temp.0.join(file)).expect("removed");
+    }
+    settled(&mut folder, |scan| scan.lost.is_empty());
+}
+
+/// Scans until removed files are believed to be gone.
+fn settled(folder: &mut Folder, done: impl Fn(&Scan) -> bool) -> Scan {
+    let begin = Instant::now();
+    loop {
+        let scan = folder.scan();
+        if done(&scan) {
+            return scan;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(10), "{scan:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
 fn a_file_in_the_middle_of_being_saved_is_not_believed() {
     let temp = Temp::new("settle");
     temp.write("a.yaml", REVIEWS, OLD);

@@ -7,11 +7,12 @@ use serde::de::DeserializeSeed;
 use super::finding::{Finding, Level, ObjectId};
 use super::heads::{self, Head};
 use super::kinds::{self, Role};
+use super::lost;
 use super::object::ObjectSeed;
-use crate::istio::api::MeshConfig;
+use crate::istio::api::{Lost, MeshConfig};
 use crate::istio::validate::{self, Problem, Severity};
 use crate::istio::{Object, Origin, Spec};
-use crate::yaml::{self, Error, Limits, Location, Node, Path, Reader, Token};
+use crate::yaml::{self, Error, Limits, Location, Node, Path, Reader, Segment, Token};
 
 /// How texts are read.
 #[derive(Clone, Debug)]
@@ -40,6 +41,8 @@ pub struct Parsed {
     pub findings: Vec<Finding>,
     /// The objects that are refused, as far as they could be named.
     pub refused: Vec<ObjectId>,
+    /// What refused objects would protect, as far as that can be told.
+    pub lost: Vec<Lost>,
     /// Whether the text itself is broken, so that nothing of it counts.
     pub broken: bool,
 }
@@ -53,14 +56,15 @@ pub fn parse(file: &Arc<str>, text: &str, options: &TextOptions) -> Parsed {
         text,
         options,
         parsed: Parsed::default(),
+        contents: Contents::new(text, &options.limits),
     };
     match heads::scan(text, &options.limits).and_then(|heads| parser.documents(&heads)) {
         Ok(()) => parser.parsed,
-        Err(error) => broken(file, text, &error),
+        Err(error) => broken(file, text, options, &error),
     }
 }
 
-fn broken(file: &Arc<str>, text: &str, error: &Error) -> Parsed {
+fn broken(file: &Arc<str>, text: &str, options: &TextOptions, error: &Error) -> Parsed {
     let mut finding = Finding::refused(file, error);
     let template = text
         .lines()
@@ -76,6 +80,7 @@ fn broken(file: &Arc<str>, text: &str, error: &Error) -> Parsed {
     }
     Parsed {
         findings: vec![finding],
+        lost: lost::of_text(file, text, options),
         broken: true,
         ..Parsed::default()
     }
@@ -86,6 +91,46 @@ struct Parser<'p> {
     text: &'p str,
     options: &'p TextOptions,
     parsed: Parsed,
+    contents: Contents<'p>,
+}
+
+/// The documents of a text as trees, for those that are refused. It only goes forward, as refusals do.
+struct Contents<'p> {
+    reader: Reader<'p>,
+    /// Documents begun.
+    begun: usize,
+    document: Option<serde_json::Value>,
+}
+
+impl<'p> Contents<'p> {
+    fn new(text: &'p str, limits: &Limits) -> Self {
+        Self {
+            reader: Reader::new(text, limits),
+            begun: 0,
+            document: None,
+        }
+    }
+
+    /// The object at that path of that document, if it can be read as a tree.
+    fn of(&mut self, document: usize, at: &Path) -> Option<&serde_json::Value> {
+        while self.begun <= document {
+            self.reader.next_document().ok()??;
+            self.begun += 1;
+            self.document = None;
+            if self.begun > document {
+                let tree = std::marker::PhantomData::<serde_json::Value>;
+                self.document = self.reader.read(tree).ok();
+            }
+        }
+        let mut found = self.document.as_ref()?;
+        for step in at.segments() {
+            found = match step {
+                Segment::Key(key) => found.get(key)?,
+                Segment::Index(index) => found.get(index)?,
+            };
+        }
+        Some(found)
+    }
 }
 
 impl Parser<'_> {
@@ -145,7 +190,7 @@ impl Parser<'_> {
             Ok(Some(object)) => self.accept(object, document, at),
             Ok(None) => {}
             Err(error) if error.is_syntax() => return Err(error),
-            Err(error) => self.refuse(head, at, &error),
+            Err(error) => self.refuse(head, document, at, &error),
         }
         Ok(())
     }
@@ -254,6 +299,7 @@ impl Parser<'_> {
             let location = yaml::locate(self.text, document, &path.below(at));
             let finding = Finding::new(Level::Refused, self.file, "metadata.name is required");
             let id = ObjectId::of(&object);
+            self.parsed.lost.extend(lost::of_object(&object));
             self.push(finding.at(location).about(Some(id)).field(path));
             return;
         }
@@ -263,6 +309,7 @@ impl Parser<'_> {
         }
         if refused {
             self.parsed.refused.push(ObjectId::of(&object));
+            self.parsed.lost.extend(lost::of_object(&object));
             return;
         }
         if let Spec::ConfigMap(map) = &object.spec {
@@ -325,7 +372,33 @@ impl Parser<'_> {
         }
     }
 
-    fn refuse(&mut self, head: &Head, at: &Path, error: &Error) {
+    /// Remembers what a refused object protects.
+    fn lose(&mut self, head: &Head, document: usize, at: &Path, error: &Error) {
+        let group = head.api_version.as_ref().map(|(v, _)| kinds::split(v).0);
+        let kind = head.kind.as_ref().map(|(kind, _)| kind.as_str());
+        if kind.is_some_and(|kind| lost::protecting(kind).is_none()) {
+            return;
+        }
+        // A name of the namespace's own field may be what is wrong.
+        let of_metadata =
+            matches!(error.path().segments().first(), Some(Segment::Key(key)) if key == "metadata");
+        let namespace: Option<Arc<str>> = match head.namespace.as_str() {
+            "" if of_metadata || !head.keys.iter().any(|(key, _)| key == "metadata") => None,
+            "" => Some(Arc::clone(&self.options.default_namespace)),
+            namespace => Some(namespace.into()),
+        };
+        let origin = Origin {
+            file: Arc::clone(self.file),
+            line: head.location.line,
+        };
+        let content = self.contents.of(document, at);
+        let group = group.unwrap_or_default();
+        let lost = lost::of_document(group, kind, namespace, &head.name, origin, content);
+        self.parsed.lost.extend(lost);
+    }
+
+    fn refuse(&mut self, head: &Head, document: usize, at: &Path, error: &Error) {
+        self.lose(head, document, at, error);
         let id = self.id(head);
         let mut finding = Finding::refused(self.file, error).about(id.clone());
         finding.location = finding.location.or(Some(head.location));

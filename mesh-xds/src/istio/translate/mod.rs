@@ -9,7 +9,7 @@ use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 
 use super::api::destination_rule::ConsistentHashLb;
 use super::api::virtual_service::Destination;
-use super::api::{Origin, Spec};
+use super::api::{Lost, Object, Origin, Spec};
 use super::index::{Context, Interception, Meta, Proxy, ProxyKind, Resolution, SidecarScope};
 
 mod access_log;
@@ -35,6 +35,7 @@ mod tls;
 mod traffic_policy;
 
 pub use pb::{config_name, subset_key};
+pub use protection::SKIPPABLE;
 
 /// What all resources of one proxy are made from.
 #[derive(Clone, Copy)]
@@ -200,11 +201,14 @@ fn origins(context: &Context) -> BTreeMap<String, Origin> {
         Spec::ServiceEntry(_) => Some("service-entry"),
         _ => None,
     };
-    let named = context.objects.iter().filter_map(|object| {
+    let named = |object: &Object| {
         let name = pb::config_name(kind(&object.spec)?, &Meta::of(object));
         Some((name, object.origin.clone()))
-    });
-    named.collect()
+    };
+    let lost = context.lost.iter().filter_map(Lost::stand_in);
+    let lost = lost.filter_map(|object| named(&object));
+    let objects = context.objects.iter().filter_map(|object| named(object));
+    lost.chain(objects).collect()
 }
 
 impl Env<'_> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Env, Note};
 use crate::istio::api::security::{Action, MutualTlsMode, PeerAuthentication};
-use crate::istio::api::{MatchLabels, Object, PolicyTargetReference, Spec};
+use crate::istio::api::{Lost, MatchLabels, Object, Origin, PolicyTargetReference, Spec};
 use crate::istio::index::{Meta, ProxyKind, service_entry};
 
 /// Whether a port takes traffic.
@@ -48,6 +48,14 @@ impl Protection {
     }
 }
 
+/// Kinds whose protection the user may decide not to enforce, as
+/// [`IstioOptions::insecure_skip`](crate::istio::IstioOptions::insecure_skip) names them.
+pub const SKIPPABLE: &[&str] = &[
+    "AuthorizationPolicy",
+    "RequestAuthentication",
+    "PeerAuthentication",
+];
+
 /// The label by which a gateway's workload names its Gateway of the Gateway API.
 const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
@@ -57,26 +65,22 @@ struct Policy<'a> {
     selector: Option<&'a MatchLabels>,
     target: Option<&'a PolicyTargetReference>,
     targets: &'a [PolicyTargetReference],
-    /// Verdicts are to be recorded only.
-    dry_run: bool,
 }
 
 impl<'a> Policy<'a> {
-    fn of(object: &'a Object) -> Option<Self> {
-        match &object.spec {
+    fn of(spec: &'a Spec) -> Option<Self> {
+        match spec {
             Spec::AuthorizationPolicy(policy) if policy.action != Action::Audit => Some(Self {
                 kind: "AuthorizationPolicy",
                 selector: policy.selector.as_ref(),
                 target: policy.target_ref.as_ref(),
                 targets: &policy.target_refs,
-                dry_run: dry_run(object),
             }),
             Spec::RequestAuthentication(policy) => Some(Self {
                 kind: "RequestAuthentication",
                 selector: policy.selector.as_ref(),
                 target: policy.target_ref.as_ref(),
                 targets: &policy.target_refs,
-                dry_run: false,
             }),
             _ => None,
         }
@@ -91,8 +95,12 @@ impl<'a> Policy<'a> {
     }
 }
 
-/// Whether `istio.io/dry-run` is on, in a form that Go reads as true.
+/// Whether verdicts are to be recorded only: `istio.io/dry-run` of an AuthorizationPolicy is on, in a form that Go reads as
+/// true.
 fn dry_run(object: &Object) -> bool {
+    if !matches!(object.spec, Spec::AuthorizationPolicy(_)) {
+        return false;
+    }
     let value = object.annotations.get("istio.io/dry-run");
     value.is_some_and(|value| matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"))
 }
@@ -102,11 +110,11 @@ impl Env<'_> {
     pub(super) fn protection(&self, skip: &BTreeSet<String>, notes: &mut Vec<Note>) -> Protection {
         let mut found = Protection::default();
         for object in &self.context.objects {
-            let Some(policy) = Policy::of(object) else {
+            let Some(policy) = Policy::of(&object.spec) else {
                 continue;
             };
             let kind = policy.kind;
-            if !self.concerned(object, &policy) {
+            if !(self.is_near(&object.namespace) && self.concerned(&policy)) {
                 if policy.has_targets() {
                     notes.push(Note::ignored(
                         &object.origin,
@@ -118,7 +126,7 @@ impl Env<'_> {
                 continue;
             }
             let name = format!("{kind} {}/{}", object.namespace, object.name);
-            if policy.dry_run {
+            if dry_run(object) {
                 notes.push(Note::ignored(
                     &object.origin,
                     name,
@@ -140,26 +148,99 @@ impl Env<'_> {
             }
         }
         self.add_mutual_tls(&mut found, skip, notes);
+        for lost in &self.context.lost {
+            self.add_lost(lost, &mut found, skip, notes);
+        }
         found
     }
 
-    /// Whether a policy is for this proxy. One with targets is for gateways and waypoints that they name, never for a
-    /// sidecar.
-    fn concerned(&self, object: &Object, policy: &Policy<'_>) -> bool {
-        let near = *object.namespace == *self.proxy.namespace
-            || *object.namespace == *self.context.root_namespace();
+    /// What was refused and has no version in force refuses traffic wherever it may have been meant to protect it.
+    fn add_lost(
+        &self,
+        lost: &Lost,
+        found: &mut Protection,
+        skip: &BTreeSet<String>,
+        notes: &mut Vec<Note>,
+    ) {
+        let may_be = |kind: &str| lost.kind.as_deref().is_none_or(|own| own == kind);
+        let kinds: Vec<&str> = SKIPPABLE
+            .iter()
+            .copied()
+            .filter(|kind| may_be(kind))
+            .collect();
+        if kinds.is_empty() || !self.may_concern(lost) {
+            return;
+        }
+        let note = |make: fn(&Origin, String, String) -> Note, text: &str| {
+            make(&lost.origin, lost.to_string(), text.to_owned())
+        };
+        let mutual_tls = |kind: &&str| *kind == "PeerAuthentication";
+        let (tls, policies): (Vec<&str>, Vec<&str>) = kinds
+            .into_iter()
+            .filter(|kind| !skip.contains(*kind))
+            .partition(mutual_tls);
+        if tls.is_empty() && policies.is_empty() {
+            let text = "it was refused, and is not enforced, as --insecure-skip says";
+            notes.push(note(Note::ignored, text));
+            return;
+        }
+        found.policies |= !policies.is_empty();
+        if !tls.is_empty() {
+            found.strict = true;
+            found.strict_ports.clear();
+        }
+        // Mutual TLS of the mesh does not concern what comes to a gateway.
+        if self.proxy.kind == ProxyKind::Router && policies.is_empty() {
+            return;
+        }
+        let text = if lost.kind.is_some() {
+            "it was refused and no good version of it is in force, so the workload refuses all traffic until it is corrected"
+        } else {
+            "it cannot be read, so what it protects cannot be told: the workload refuses all traffic until it is corrected or removed"
+        };
+        notes.push(note(Note::refusing, text));
+    }
+
+    /// Whether a refused policy may have been meant for this proxy.
+    fn may_concern(&self, lost: &Lost) -> bool {
+        if lost
+            .namespace
+            .as_ref()
+            .is_some_and(|own| !self.is_near(own))
+        {
+            return false;
+        }
+        match &lost.spec {
+            None => true,
+            Some(Spec::PeerAuthentication(policy)) => self.selected_by(policy.selector.as_ref()),
+            Some(spec) => Policy::of(spec).is_some_and(|policy| {
+                // One with both a selector and targets may have been meant for either.
+                let both = policy.selector.is_some() && policy.has_targets();
+                self.concerned(&policy) || (both && self.selected_by(policy.selector))
+            }),
+        }
+    }
+
+    fn is_near(&self, namespace: &str) -> bool {
+        *namespace == *self.proxy.namespace || *namespace == *self.context.root_namespace()
+    }
+
+    fn selected_by(&self, selector: Option<&MatchLabels>) -> bool {
+        selector.is_none_or(|own| service_entry::selects(&own.match_labels, &self.proxy.labels))
+    }
+
+    /// Whether a policy of this namespace, or of the mesh, is for this proxy. One with targets is for gateways and
+    /// waypoints that they name, never for a sidecar.
+    fn concerned(&self, policy: &Policy<'_>) -> bool {
         if policy.has_targets() {
             let own = self.proxy.labels.get(GATEWAY_NAME);
-            return near
-                && self.proxy.kind == ProxyKind::Router
+            return self.proxy.kind == ProxyKind::Router
                 && policy.targets().any(|target| {
                     target.kind == "GatewayClass"
                         || (target.kind == "Gateway" && own == Some(&target.name))
                 });
         }
-        near && policy.selector.is_none_or(|selector| {
-            service_entry::selects(&selector.match_labels, &self.proxy.labels)
-        })
+        self.selected_by(policy.selector)
     }
 
     fn add_mutual_tls(

@@ -19,6 +19,8 @@ use mesh_xds::istio::{IstioOptions, IstioSource, ProxySpec};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+mod refused;
+
 /// A folder of its own for each test, removed at its end.
 struct Temp(PathBuf);
 
@@ -67,8 +69,15 @@ async fn upstream(address: &str) -> (u16, Arc<AtomicUsize>) {
     (port, count)
 }
 
-/// Serves what a folder says; returns what there is to know about it.
+/// Serves what a folder says, of which nothing is refused; returns what there is to know about it.
 async fn serve(options: IstioOptions) -> Vec<String> {
+    let (rejections, notes) = serve_in_part(options).await;
+    assert_eq!(rejections, Vec::<String>::new());
+    notes
+}
+
+/// Serves what a folder says; returns what is refused of it, and what there is to know about the rest.
+async fn serve_in_part(options: IstioOptions) -> (Vec<String>, Vec<String>) {
     let source = IstioSource::new(options).expect("a folder");
     let (mesh, driver) = Mesh::builder().source(source).build();
     tokio::spawn(driver.run());
@@ -85,11 +94,10 @@ async fn serve(options: IstioOptions) -> Vec<String> {
         tokio::spawn(server::serve(socket, handle, proxy.clone(), TokioExec));
     }
     let status = mesh.status().load();
-    assert_eq!(status.rejections.len(), 0, "{:?}", status.rejections);
+    let rejections = status.rejections.iter().map(ToString::to_string);
     let notes = status.notes.iter();
-    notes
-        .map(|n| format!("{} {}: {}", n.resource, n.path, n.reason))
-        .collect()
+    let notes = notes.map(|n| format!("{} {}: {}", n.resource, n.path, n.reason));
+    (rejections.collect(), notes.collect())
 }
 
 /// The answer to a request, up to the end of the connection; empty if there is none, `refused` if nobody listens.
@@ -252,11 +260,28 @@ struct Guarded {
     http: u16,
     tcp: u16,
     tls: u16,
+    rejections: Vec<String>,
     notes: Vec<String>,
 }
 
 async fn guarded(name: &str, own: &str, policy: &str, skip: &[&str]) -> Guarded {
+    let guarded = guarded_by(name, own, &[], policy, skip).await;
+    assert_eq!(guarded.rejections, Vec::<String>::new());
+    guarded
+}
+
+/// As [`guarded`], with files beside the one that holds `policy`.
+async fn guarded_by(
+    name: &str,
+    own: &str,
+    files: &[(&str, &[u8])],
+    policy: &str,
+    skip: &[&str],
+) -> Guarded {
     let temp = Temp::new(name);
+    for (file, content) in files {
+        fs::write(temp.0.join(file), content).expect("written");
+    }
     let (target, _) = upstream("127.0.0.1").await;
     let (http, tcp, tls) = (free_port(own), free_port(own), free_port(own));
     let text = format!(
@@ -281,12 +306,13 @@ spec:
     fs::write(temp.0.join("all.yaml"), text).expect("written");
     let mut options = IstioOptions::new(&temp.0, proxy(ProxyKind::Sidecar, "x-1", own));
     options.insecure_skip = skip.iter().map(|kind| (*kind).to_owned()).collect();
-    let notes = serve(options).await;
+    let (rejections, notes) = serve_in_part(options).await;
     Guarded {
         own: own.to_owned(),
         http,
         tcp,
         tls,
+        rejections,
         notes,
     }
 }
