@@ -579,4 +579,4 @@ def all_cases():
 
 
 if __name__ == "__main__":
-    sys.exit(PLAY.main(World, all_cases()))
+    sys.exit(PLAY.main(World, all_cases(), "UPSTREAM_FAILURES.md"))

@@ -50,7 +50,7 @@ class Play:
 
         return keep
 
-    def _from_table(self, more):
+    def _from_table(self, more, document):
         path = sys.argv[0].removesuffix(".py") + ".json"
         table = {}
         if os.path.exists(path):
@@ -59,7 +59,9 @@ class Play:
         for name, function in more:
             row = table.get(name, {})
             self.cases.append((name, function, row.get("envoy", "?"), row.get("ours")))
-        document = os.path.join(os.path.dirname(path), "../../docs/UPSTREAM_FAILURES.md")
+        if document is None:
+            return False
+        document = os.path.join(os.path.dirname(path), "../../docs", document)
         with open(document, encoding="utf-8") as text:
             old = text.read()
         new = old[: old.index(TABLE)] + TABLE + rows(table)
@@ -68,8 +70,9 @@ class Play:
                 out.write(new)
         return new != old
 
-    def main(self, world, more=None):
-        """Runs all cases. Those of `more`, pairs of name and function, have their expectations in a table beside the script."""
+    def main(self, world, more=None, document=None):
+        """Runs all cases. Those of `more`, pairs of name and function, have their expectations in a table beside the script,
+        which `document` shows."""
         parser = argparse.ArgumentParser()
         parser.add_argument("--proxy", required=True)
         parser.add_argument("--scratch", required=True)
@@ -84,7 +87,7 @@ class Play:
         arguments = ["--drain-time-s", "2"]
         if options.envoy:
             arguments += ["--file-flush-interval-msec", "20"]
-        stale = more is not None and self._from_table(more)
+        stale = more is not None and self._from_table(more, document)
         alive = world(options.proxy, options.scratch, arguments)
         failed, again = [], 0
         try:

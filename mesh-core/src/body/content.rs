@@ -27,6 +27,18 @@ pub(super) enum Content<U> {
     Done,
 }
 
+impl<U> Content<U> {
+    /// Whether the mesh made it.
+    pub(super) fn is_local(&self) -> bool {
+        match self {
+            Self::Local(_) => true,
+            #[cfg(feature = "net")]
+            Self::Throttled(body) => body.inner().is_local(),
+            _ => false,
+        }
+    }
+}
+
 impl<U: MeshBody> Content<U> {
     pub(super) fn poll_frame(
         &mut self,

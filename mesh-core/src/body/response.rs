@@ -179,7 +179,15 @@ impl<U> ResponseBody<U> {
 
     /// Whether the mesh made it.
     pub fn is_local(&self) -> bool {
-        matches!(self.kind, Content::Local(_))
+        self.kind.is_local()
+    }
+
+    /// What a body of our own holds; nothing, if it is another's.
+    pub(crate) fn into_local(self) -> Bytes {
+        match self.kind {
+            Content::Local(bytes) => bytes,
+            _ => Bytes::new(),
+        }
     }
 
     /// Keeps the attempt's place in the limits until the end, which comes at the end of `life` at the latest.

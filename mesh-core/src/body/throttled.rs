@@ -43,6 +43,12 @@ pub(super) struct Throttled<U> {
     _active: Active,
 }
 
+impl<U> Throttled<U> {
+    pub(super) fn inner(&self) -> &Content<U> {
+        &self.inner
+    }
+}
+
 impl<U: MeshBody> Throttled<U> {
     /// `inner` at `rate` KiB a second; `None`: as fast as it comes.
     pub(super) fn new(

@@ -6,6 +6,7 @@ use super::RouteCell;
 #[cfg(feature = "net")]
 use crate::layer::{
     fault::{ActiveFaults, RouteFaults},
+    route::Ahead,
     timeout::StreamLimits,
 };
 use crate::{
@@ -103,6 +104,8 @@ impl Http {
         };
         this.filters(&stats, metrics)
             .map_err(|(index, reason)| rejected(&format!("http_filters[{index}]"), reason))?;
+        #[cfg(feature = "net")]
+        this.set_ahead();
         Ok(this)
     }
 
@@ -137,6 +140,19 @@ impl Http {
         Ok(())
     }
 
+    /// What is answered without an upstream meets the same filters.
+    #[cfg(feature = "net")]
+    fn set_ahead(&mut self) {
+        if self.cors || self.faults.is_present() {
+            let ahead = Ahead {
+                cors: self.cors,
+                faults: self.faults.clone(),
+                active: self.active_faults.clone(),
+            };
+            self.front_mut().set_ahead(ahead);
+        }
+    }
+
     /// Outbound, requests say who sends them; inbound, they are asked.
     fn exchange_metadata(&mut self, metrics: &Metrics) {
         let exchange = match self.direction {
@@ -152,6 +168,8 @@ impl Http {
     #[cfg(feature = "client")]
     pub(crate) fn without_proxy(mut self) -> Self {
         self.front = Arc::new(Front::embedded(self.observer.shared_wants()));
+        #[cfg(feature = "net")]
+        self.set_ahead();
         self
     }
 

@@ -10,7 +10,7 @@ macro_rules! flags {
         pub enum Flag { $($(#[$doc])* $name,)* }
 
         impl Flag {
-            /// Every flag, in the order in which they are written.
+            /// Every flag, in the order of Envoy's list.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
             /// Short form, as in `%RESPONSE_FLAGS%`.
@@ -87,19 +87,28 @@ flags! {
     DownstreamRemoteReset = "DR", "DownstreamRemoteReset";
 }
 
-/// A set of [`Flag`]s; written as `-` when empty, else short forms joined by `,`.
+/// A list of distinct [`Flag`]s; written as `-` when empty, else short forms joined by `,`, in the order in which they were
+/// added, as in Envoy. It holds twelve, more than can come together; further ones are left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Flags(u32);
+pub struct Flags(u64);
+
+/// Bits of a place in [`Flags`], which holds a flag's number and one: 0 is the end.
+const PLACE: u32 = 5;
+/// Places in [`Flags`].
+const PLACES: u32 = u64::BITS / PLACE;
 
 impl Flags {
     /// Adds a flag.
     pub fn insert(&mut self, flag: Flag) {
-        self.0 |= 1 << flag as u32;
+        let count = (u64::BITS - self.0.leading_zeros()).div_ceil(PLACE);
+        if count < PLACES && !self.contains(flag) {
+            self.0 |= (flag as u64 + 1) << (count * PLACE);
+        }
     }
 
     /// Whether the flag is set.
     pub fn contains(self, flag: Flag) -> bool {
-        self.0 & (1 << flag as u32) != 0
+        self.iter().any(|known| known == flag)
     }
 
     /// Whether no flag is set.
@@ -109,10 +118,10 @@ impl Flags {
 
     /// The flags that are set.
     pub fn iter(self) -> impl Iterator<Item = Flag> {
-        Flag::ALL
-            .iter()
-            .copied()
-            .filter(move |flag| self.contains(*flag))
+        let places = (0..PLACES).map(move |place| (self.0 >> (place * PLACE)) & ((1 << PLACE) - 1));
+        places
+            .take_while(|number| *number > 0)
+            .filter_map(|number| Flag::ALL.get(number as usize - 1).copied())
     }
 }
 
@@ -142,12 +151,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_are_written_in_order_or_as_a_dash() {
+    fn flags_are_written_in_the_order_of_their_causes_or_as_a_dash() {
         let mut flags = Flags::default();
         assert_eq!(flags.to_string(), "-");
         flags.insert(Flag::UpstreamRetryLimitExceeded);
         flags.insert(Flag::UpstreamConnectionFailure);
-        assert_eq!(flags.to_string(), "UF,URX");
-        assert!(Flag::ALL.len() <= 32, "the set holds 32 flags");
+        flags.insert(Flag::UpstreamRetryLimitExceeded);
+        assert_eq!(flags.to_string(), "URX,UF");
+        assert!(Flag::ALL.len() < 1 << PLACE, "a place holds each number");
+        let mut all = Flags::default();
+        all.extend(Flag::ALL.iter().copied());
+        let first: Vec<Flag> = all.iter().collect();
+        assert_eq!(first, Flag::ALL[..PLACES as usize], "the rest is left out");
+        assert!(!all.contains(Flag::ALL[PLACES as usize]));
     }
 }

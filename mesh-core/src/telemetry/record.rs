@@ -171,11 +171,23 @@ pub struct Late {
     pub remote: Option<std::net::IpAddr>,
     /// The request id, if the response is to carry it; boxed, since few do.
     pub(crate) returned_id: Option<Box<HeaderValue>>,
+    /// What is done to the reply if the request fails; few have any of it.
+    pub(crate) on_reply: Option<Box<OnReply>>,
     /// What is noted of the request's head.
     wanted: Option<Arc<Wants>>,
     waiting: Option<Waker>,
     /// Who waits for the rest of the request body.
     reader: Option<Waker>,
+}
+
+/// What filters ahead of the router do to a local reply.
+#[derive(Debug, Default)]
+pub(crate) struct OnReply {
+    /// Headers of an answer to an allowed origin.
+    pub(crate) marks: Option<Box<crate::layer::cors::Marks>>,
+    /// KiB a second (`None`: no limit), and the place among the active faults.
+    #[cfg(feature = "net")]
+    pub(crate) pace: Option<(Option<u64>, crate::layer::fault::Active)>,
 }
 
 /// Method, path and authority of a request.
@@ -580,6 +592,11 @@ impl Late {
         self.route = None;
         self.counted = None;
         self.peer = None;
+        self.on_reply = None;
+    }
+
+    pub(crate) fn on_reply(&mut self) -> &mut OnReply {
+        self.on_reply.get_or_insert_default()
     }
 
     /// The response broke off, or the client went away.

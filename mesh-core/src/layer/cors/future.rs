@@ -1,6 +1,7 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -8,7 +9,7 @@ use http::{HeaderMap, Response};
 use pin_project_lite::pin_project;
 
 use super::policy::Marks;
-use crate::{Error, body::ResponseBody};
+use crate::{Error, body::ResponseBody, telemetry::record::Record};
 
 pin_project! {
     /// The future of [`Cors`](super::Cors).
@@ -26,7 +27,7 @@ pin_project! {
         Pass {
             #[pin]
             inner: F,
-            marks: Option<Box<Marks>>,
+            marks: Option<Box<Marking>>,
         },
         Preflight {
             headers: HeaderMap,
@@ -34,8 +35,15 @@ pin_project! {
     }
 }
 
+/// What is said of a response, and of the reply to a request that fails.
+#[derive(Debug)]
+pub(super) struct Marking {
+    pub(super) marks: Marks,
+    pub(super) record: Option<Arc<Record>>,
+}
+
 impl<F> ResponseFuture<F> {
-    pub(super) fn pass(inner: F, marks: Option<Box<Marks>>) -> Self {
+    pub(super) fn pass(inner: F, marks: Option<Box<Marking>>) -> Self {
         Self {
             state: State::Pass { inner, marks },
         }
@@ -57,12 +65,18 @@ where
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         Poll::Ready(match self.project().state.project() {
             StateProject::Pass { inner, marks } => {
-                ready!(inner.poll(context)).map(|mut response| {
-                    if let Some(marks) = marks.take() {
-                        marks.write(response.headers_mut());
+                let mut result = ready!(inner.poll(context));
+                if let Some(marking) = marks.take() {
+                    let Marking { marks, record } = *marking;
+                    match (&mut result, record) {
+                        (Ok(response), _) => marks.write(response.headers_mut()),
+                        (Err(_), Some(record)) => {
+                            record.late().on_reply().marks = Some(Box::new(marks));
+                        }
+                        (Err(_), None) => {}
                     }
-                    response
-                })
+                }
+                result
             }
             StateProject::Preflight { headers } => {
                 let mut response = Response::new(ResponseBody::empty());

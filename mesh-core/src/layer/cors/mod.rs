@@ -8,4 +8,7 @@ mod service;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::policy::Marks;
+#[cfg(feature = "net")]
+pub(crate) use self::policy::{Verdict, judge};
 pub use self::{future::ResponseFuture, layer::CorsLayer, service::Cors};

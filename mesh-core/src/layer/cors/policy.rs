@@ -19,7 +19,7 @@ const TRUE: HeaderValue = HeaderValue::from_static("true");
 
 /// What becomes of a request.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// It goes on, and nothing is said.
     Pass,
     /// It goes on, and its response gets these headers.
@@ -30,14 +30,14 @@ pub(super) enum Verdict {
 
 /// Headers of a response to an allowed origin.
 #[derive(Debug)]
-pub(super) struct Marks {
+pub(crate) struct Marks {
     origin: HeaderValue,
     credentials: bool,
     expose: Option<HeaderValue>,
 }
 
 impl Marks {
-    pub(super) fn write(self, headers: &mut HeaderMap) {
+    pub(crate) fn write(self, headers: &mut HeaderMap) {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, self.origin);
         if self.credentials {
             headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE);
@@ -49,7 +49,7 @@ impl Marks {
 }
 
 /// Judges a request.
-pub(super) fn judge<B>(policy: &CorsPolicy, request: &Request<B>) -> Verdict {
+pub(crate) fn judge<B>(policy: &CorsPolicy, request: &Request<B>) -> Verdict {
     let config = &policy.config;
     let enabled = config
         .enabled
@@ -82,10 +82,9 @@ pub(super) fn judge<B>(policy: &CorsPolicy, request: &Request<B>) -> Verdict {
     }
 }
 
-fn answer<B>(policy: &CorsPolicy, request: &Request<B>, mut marks: Marks) -> HeaderMap {
+fn answer<B>(policy: &CorsPolicy, request: &Request<B>, marks: Marks) -> HeaderMap {
     let config = &policy.config;
     let mut headers = HeaderMap::new();
-    marks.expose = None;
     marks.write(&mut headers);
     for (name, value) in [
         (ACCESS_CONTROL_ALLOW_METHODS, &config.allow_methods),

@@ -5,6 +5,7 @@ use tower_service::Service;
 
 use super::{
     ResponseFuture,
+    future::Marking,
     policy::{Verdict, judge},
 };
 use crate::{
@@ -53,7 +54,9 @@ where
         match verdict {
             Verdict::Pass => ResponseFuture::pass(self.inner.call(request), None),
             Verdict::Mark(marks) => {
-                ResponseFuture::pass(self.inner.call(request), Some(Box::new(marks)))
+                let record = request.record().cloned();
+                let marking = Box::new(Marking { marks, record });
+                ResponseFuture::pass(self.inner.call(request), Some(marking))
             }
             Verdict::Preflight(headers) => {
                 if let Some(record) = request.record() {

@@ -133,13 +133,21 @@ where
                 StateProject::Pass { inner } => return inner.poll(context),
                 StateProject::Lasting { inner, rest } => {
                     let mut result = ready!(inner.poll(context));
-                    if let (Ok(response), Some(rest)) = (&mut result, rest.take()) {
+                    if let Some(rest) = rest.take() {
                         let Rest {
                             rate,
                             active,
                             record,
                         } = *rest;
-                        response.body_mut().throttle(rate, active, record);
+                        match (&mut result, record) {
+                            (Ok(response), record) => {
+                                response.body_mut().throttle(rate, active, record);
+                            }
+                            (Err(_), Some(record)) => {
+                                record.late().on_reply().pace = Some((rate, active));
+                            }
+                            (Err(_), None) => {}
+                        }
                     }
                     return Poll::Ready(result);
                 }

@@ -81,16 +81,29 @@ impl RouteFaults {
             disabled,
         }))))
     }
-}
 
-impl<B> FaultOf<Routed<B>> for RouteFaults {
-    fn rules<'a>(&'a self, routed: &'a Routed<B>) -> Option<&'a FaultRules> {
+    /// Whether the listener has the filter.
+    pub(crate) fn is_present(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// The rules where `of_route` says what the route has of the filter.
+    pub(crate) fn rules<'a>(
+        &'a self,
+        of_route: impl FnOnce(&str) -> Option<&'a FilterSetting>,
+    ) -> Option<&'a FaultRules> {
         let filter = self.0.as_deref()?;
-        match routed.forwarding.filter(&filter.name) {
+        match of_route(&filter.name) {
             Some(FilterSetting::Disabled) => None,
             Some(FilterSetting::Fault(rules)) => Some(rules),
             _ => (!filter.disabled).then_some(&filter.default),
         }
+    }
+}
+
+impl<B> FaultOf<Routed<B>> for RouteFaults {
+    fn rules<'a>(&'a self, routed: &'a Routed<B>) -> Option<&'a FaultRules> {
+        RouteFaults::rules(self, |name| routed.forwarding.filter(name))
     }
 
     fn cluster<'a>(&'a self, routed: &'a Routed<B>) -> Option<&'a str> {

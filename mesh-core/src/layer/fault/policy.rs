@@ -8,7 +8,7 @@ use crate::{
     Error, Kind,
     model::{AbortWith, Fault, Fraction},
     route::{FaultRules, Head},
-    telemetry::metrics::FaultStats,
+    telemetry::{metrics::FaultStats, record::Record},
 };
 
 const DELAY: HeaderName = HeaderName::from_static("x-envoy-fault-delay-request");
@@ -81,8 +81,8 @@ impl Drop for Active {
 
 /// What a request meets.
 #[derive(Debug)]
-pub(super) struct Meeting {
-    pub(super) delay: Option<Duration>,
+pub(crate) struct Meeting {
+    pub(crate) delay: Option<Duration>,
     pub(super) abort: Option<Error>,
     /// KiB of the response a second.
     pub(super) rate: Option<u64>,
@@ -91,8 +91,29 @@ pub(super) struct Meeting {
     pub(super) active: Active,
 }
 
+impl Meeting {
+    /// What follows the delay of a request that goes no further: the fault's answer, or a limit for the speed of the other.
+    pub(crate) fn reply(self, record: Option<&Record>) -> Result<(), Error> {
+        let Self {
+            abort,
+            rate,
+            lasts,
+            active,
+            ..
+        } = self;
+        if let Some(error) = abort {
+            active.stats().aborts_injected.add(1);
+            return Err(error);
+        }
+        if let Some(record) = record.filter(|_| lasts) {
+            record.late().on_reply().pace = Some((rate, active));
+        }
+        Ok(())
+    }
+}
+
 /// The fault that `request` meets; `None` most often.
-pub(super) fn meet<B>(
+pub(crate) fn meet<B>(
     rules: &FaultRules,
     request: &Request<B>,
     cluster: Option<&str>,

@@ -6,11 +6,41 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::Bytes;
 use http::Response;
 use pin_project_lite::pin_project;
 
 use super::Replies;
-use crate::{Error, body::ResponseBody, telemetry::record::Record};
+use crate::{
+    Error,
+    body::{MeshBody, ResponseBody},
+    telemetry::record::Record,
+};
+
+/// In the extensions of a response that a route or the listener gives by itself: a local reply like any other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OwnReply;
+
+/// A local reply on its way through the filters.
+fn local<U: MeshBody>(
+    replies: &Replies,
+    response: Response<Bytes>,
+    record: Option<&Arc<Record>>,
+) -> Response<ResponseBody<U>> {
+    let mut response = response.map(ResponseBody::local);
+    replies.finish(&mut response);
+    let on_reply = record.and_then(|record| record.late().on_reply.take());
+    if let Some(on_reply) = on_reply {
+        if let Some(marks) = on_reply.marks {
+            marks.write(response.headers_mut());
+        }
+        #[cfg(feature = "net")]
+        if let Some((rate, active)) = on_reply.pace {
+            response.body_mut().throttle(rate, active, record.cloned());
+        }
+    }
+    response
+}
 
 pin_project! {
     /// The future of [`Respond`](super::Respond).
@@ -43,19 +73,26 @@ impl<F> ResponseFuture<F> {
 impl<F, U> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<Response<ResponseBody<U>>, Error>>,
+    U: MeshBody,
 {
     type Output = Result<Response<ResponseBody<U>>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let mut response = match ready!(this.inner.poll(context)) {
-            Ok(response) => response,
-            Err(error) => this
-                .replies
-                .reply(&error, *this.grpc, this.record.as_deref())
-                .map(ResponseBody::local),
+        let (replies, record) = (&*this.replies, &*this.record);
+        let response = match ready!(this.inner.poll(context)) {
+            Ok(mut response) => {
+                if !response.body().is_local()
+                    || response.extensions_mut().remove::<OwnReply>().is_none()
+                {
+                    replies.finish(&mut response);
+                    return Poll::Ready(Ok(response));
+                }
+                let response = response.map(ResponseBody::into_local);
+                replies.own(response, *this.grpc, record.as_deref())
+            }
+            Err(error) => replies.reply(&error, *this.grpc, record.as_deref()),
         };
-        this.replies.finish(&mut response);
-        Poll::Ready(Ok(response))
+        Poll::Ready(Ok(local(replies, response, record.as_ref())))
     }
 }

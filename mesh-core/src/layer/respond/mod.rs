@@ -9,5 +9,5 @@ mod service;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::replies::append;
+pub(crate) use self::{future::OwnReply, replies::append};
 pub use self::{future::ResponseFuture, layer::RespondLayer, replies::Replies, service::Respond};

@@ -160,6 +160,36 @@ impl Replies {
         response
     }
 
+    /// The reply that a route or the listener gives by itself, as `local_reply_config` changes it.
+    pub(super) fn own(
+        &self,
+        response: Response<Bytes>,
+        grpc: bool,
+        record: Option<&Record>,
+    ) -> Response<Bytes> {
+        let (mut head, body) = response.into_parts();
+        let plain = HeaderValue::from_static("text/plain");
+        let mut reply = Draft {
+            status: head.status,
+            body,
+            content_type: head.headers.remove(CONTENT_TYPE).unwrap_or(plain),
+            headers: head.headers,
+        };
+        reply.headers.remove(CONTENT_LENGTH);
+        if let Some(record) = record {
+            let mut late = record.late();
+            late.status = reply.status.as_u16();
+            self.map(&mut reply, record, &late);
+        }
+        match grpc {
+            true => {
+                let code = grpc_from_http(reply.status.as_u16());
+                reply.grpc(code)
+            }
+            false => reply.http(),
+        }
+    }
+
     /// Applies the first mapper that matches, then the format.
     fn map(&self, reply: &mut Draft, record: &Record, late: &Late) {
         let context = RecordContext::new(record, late);

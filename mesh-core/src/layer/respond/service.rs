@@ -8,7 +8,11 @@ use http::Response;
 use tower_service::Service;
 
 use super::{Replies, ResponseFuture};
-use crate::{Error, body::ResponseBody, layer::Carrier};
+use crate::{
+    Error,
+    body::{MeshBody, ResponseBody},
+    layer::Carrier,
+};
 
 /// Answers for the services behind it, which may fail.
 #[derive(Clone, Debug)]
@@ -28,6 +32,7 @@ impl<S, R, U> Service<R> for Respond<S>
 where
     S: Service<R, Response = Response<ResponseBody<U>>, Error = Error>,
     R: Carrier,
+    U: MeshBody,
 {
     type Response = S::Response;
     type Error = Infallible;

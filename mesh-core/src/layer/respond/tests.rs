@@ -52,6 +52,46 @@ async fn text(response: Response<ResponseBody<Full<Bytes>>>) -> String {
     String::from_utf8(body.to_vec()).expect("text")
 }
 
+/// What becomes of a direct response.
+async fn own(replies: Replies, grpc: bool) -> Response<ResponseBody<Full<Bytes>>> {
+    let inner = tower::service_fn(|_: Exchange<RequestBody<Empty<Bytes>>>| async {
+        let mut response = Response::new(ResponseBody::local(Bytes::from_static(b"moved")));
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        response
+            .headers_mut()
+            .insert("x-kept", HeaderValue::from_static("yes"));
+        response.extensions_mut().insert(super::OwnReply);
+        Ok::<Response<ResponseBody<Full<Bytes>>>, Error>(response)
+    });
+    let mut service = RespondLayer::new(Arc::new(replies)).layer(inner);
+    let record = Record::begin(None, http::Version::HTTP_11, grpc);
+    let request = Request::new(RequestBody::new(Empty::new()));
+    let Ok(response) = service.call(Exchange { request, record }).await;
+    response
+}
+
+#[tokio::test]
+async fn an_answer_of_a_route_is_a_local_reply_like_any_other() {
+    let config = LocalReply {
+        body: Some(BodyFormat {
+            format: FormatKind::Text(Format {
+                text: "<%LOCAL_REPLY_BODY% %RESPONSE_CODE%>".into(),
+            }),
+            content_type: None,
+        }),
+        ..LocalReply::default()
+    };
+    let response = own(Replies::new(&config).expect("valid"), false).await;
+    assert_eq!(response.headers()["x-kept"], "yes");
+    assert_eq!(response.headers()["content-length"], "11");
+    assert_eq!(text(response).await, "<moved 404>");
+    let response = own(Replies::default(), true).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers()["grpc-status"], "12");
+    assert_eq!(response.headers()["grpc-message"], "moved");
+    assert_eq!(response.headers()["x-kept"], "yes");
+}
+
 #[tokio::test]
 async fn an_error_becomes_envoys_reply_with_flag_and_details() {
     let (response, record) = reply(Replies::default(), || Kind::Overflow.into(), false).await;

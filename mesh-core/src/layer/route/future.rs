@@ -11,11 +11,14 @@ use tower_service::Service;
 
 use super::Answer;
 #[cfg(feature = "net")]
-use super::redirect::{Follow, Step};
+use super::{
+    ahead::{Held, Own},
+    redirect::{Follow, Step},
+};
 use crate::{
     Error, Kind,
     body::{MeshBody, RequestBody, ResponseBody},
-    layer::Routed,
+    layer::{Routed, respond::OwnReply},
     telemetry::record::Record,
 };
 
@@ -42,6 +45,10 @@ type Upgrade = ();
 
 #[cfg(feature = "net")]
 type Following<S, B> = Option<Box<Follow<S, B>>>;
+#[cfg(feature = "net")]
+type Waiting = Option<Box<Held>>;
+#[cfg(not(feature = "net"))]
+type Waiting = ();
 #[cfg(not(feature = "net"))]
 type Following<S, B> = std::marker::PhantomData<fn(S, B)>;
 
@@ -62,6 +69,10 @@ pin_project! {
         Failed {
             error: Option<Error>,
         },
+        // Boxed, since few requests meet a fault there.
+        Held {
+            held: Waiting,
+        },
         // Boxed, since few requests are answered here.
         Answered {
             response: Option<Box<Response<Bytes>>>,
@@ -73,7 +84,8 @@ impl<F, S, B> State<F, S, B> {
     fn answer(record: &Record, answer: Answer) -> Self {
         match answer {
             Answer::Error(error) => Self::Failed { error: Some(error) },
-            Answer::Response(response) => {
+            Answer::Response(mut response) => {
+                response.extensions_mut().insert(OwnReply);
                 record.late().details = Some("direct_response".into());
                 Self::Answered {
                     response: Some(response),
@@ -83,7 +95,26 @@ impl<F, S, B> State<F, S, B> {
     }
 }
 
+#[cfg(feature = "net")]
+impl<F, S, B> State<F, S, B> {
+    fn own(record: &Record, own: Own) -> Self {
+        match own {
+            Own::Answer(answer) => Self::answer(record, answer),
+            Own::Preflight(response) => Self::Answered {
+                response: Some(response),
+            },
+            Own::Held(held) => Self::Held { held: Some(held) },
+        }
+    }
+}
+
 impl<S: Service<Routed<RequestBody<B>>>, B, U> ResponseFuture<S, B, U> {
+    /// Answered here, behind the filters.
+    #[cfg(feature = "net")]
+    pub(super) fn own(record: &Record, own: Own) -> Self {
+        Self::of(State::own(record, own))
+    }
+
     #[cfg(feature = "net")]
     pub(super) fn routed(inner: S::Future, upgrade: Option<Box<super::Upgrading>>) -> Self {
         Self::of(State::Routed { inner, upgrade })
@@ -152,7 +183,7 @@ where
                     // Where it is followed, what the first upstream still says is of no interest.
                     match follow.step(&response) {
                         Step::Pass => return Poll::Ready(Ok(response)),
-                        Step::Answer(answer) => State::answer(follow.record(), answer),
+                        Step::Answer(own) => State::own(follow.record(), own),
                         Step::Again(routed) => State::Following {
                             inner: follow.inner.call(*routed),
                             follow: Some(follow),
@@ -161,6 +192,23 @@ where
                 }
                 #[cfg(not(feature = "net"))]
                 StateProject::Following { inner, .. } => return inner.poll(context),
+                #[cfg(feature = "net")]
+                StateProject::Held { held } => {
+                    if let Some(held) = held {
+                        ready!(held.poll_delay(context));
+                    }
+                    let Some(held) = held.take() else {
+                        return Poll::Ready(Err(Kind::Internal.into()));
+                    };
+                    match held.go_on() {
+                        Ok((record, answer)) => State::answer(&record, answer),
+                        Err(error) => return Poll::Ready(Err(error)),
+                    }
+                }
+                #[cfg(not(feature = "net"))]
+                StateProject::Held { held: () } => {
+                    return Poll::Ready(Err(Kind::Internal.into()));
+                }
                 StateProject::Failed { error } => {
                     return Poll::Ready(Err(error.take().unwrap_or(Kind::Internal.into())));
                 }

@@ -4,6 +4,8 @@
 //! normalisation, `x-forwarded-*`, `x-envoy-*`, `x-request-id`, headers of the connection, upgrades. Redirects and direct
 //! responses are answered here; redirects of upstreams are followed where the route says so.
 
+#[cfg(feature = "net")]
+mod ahead;
 mod front;
 mod future;
 mod layer;
@@ -17,6 +19,8 @@ mod upgrade;
 #[cfg(all(test, feature = "client"))]
 mod tests;
 
+#[cfg(feature = "net")]
+pub(crate) use self::ahead::Ahead;
 pub(crate) use self::front::PeerExchange;
 #[cfg(feature = "net")]
 pub(crate) use self::upgrade::Asked;

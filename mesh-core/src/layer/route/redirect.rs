@@ -16,8 +16,9 @@ use http::{
 use http_body::Body;
 
 use super::{
-    Answer, Front,
-    service::{forward, own_answer},
+    Front,
+    ahead::{Own, Place},
+    service::{absent, forward, own_answer},
 };
 use crate::{
     Error,
@@ -81,7 +82,7 @@ pub(super) enum Step<B> {
     /// The request goes on to another upstream.
     Again(Box<Routed<RequestBody<B>>>),
     /// It is answered here.
-    Answer(Answer),
+    Answer(Own),
 }
 
 /// Where a redirect leads.
@@ -266,7 +267,10 @@ impl<S, B: MeshBody> Follow<S, B> {
             None => RequestBody::empty(),
             Some(kept) => match kept.read() {
                 Some(body) => RequestBody::replayed(body),
-                None => return Step::Answer(Error::from(crate::Kind::LocalReset).into()),
+                None => {
+                    let error = Error::from(crate::Kind::LocalReset);
+                    return Step::Answer(Own::Answer(error.into()));
+                }
             },
         };
         let exchange = Exchange {
@@ -277,16 +281,23 @@ impl<S, B: MeshBody> Follow<S, B> {
         exchange.record.late().attempts = 0;
         let forwarding = match decision {
             Decision::Forward(forwarding) => forwarding,
-            other => return Step::Answer(own_answer(&exchange.record, other)),
+            other => {
+                let met = self
+                    .front
+                    .meet(&exchange, Place::Own(other.route().map(|route| &**route)));
+                let answer = own_answer(&exchange.record, other);
+                return Step::Answer(Own::new(&self.record, met, answer));
+            }
         };
         self.forwarding = forwarding.clone();
         let scan = Scan::of(exchange.request.headers());
+        let met = absent(&self.front, &exchange, &forwarding);
         match forward(&self.front, exchange, forwarding, random, scan, counted) {
             Ok((mut routed, _)) => {
                 routed.redirected = true;
                 Step::Again(Box::new(routed))
             }
-            Err((_, error)) => Step::Answer(error.into()),
+            Err((record, error)) => Step::Answer(Own::new(&record, met, error.into())),
         }
     }
 }

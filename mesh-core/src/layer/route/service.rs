@@ -6,9 +6,12 @@ use std::{
 use http::Response;
 use tower_service::Service;
 
-#[cfg(feature = "net")]
-use super::redirect::{Follow, Router};
 use super::{Answer, CellTable, Front, ResponseFuture, TableOf};
+#[cfg(feature = "net")]
+use super::{
+    ahead::{Own, Place},
+    redirect::{Follow, Router},
+};
 use crate::{
     Error, Kind,
     body::{MeshBody, RequestBody, ResponseBody},
@@ -125,6 +128,8 @@ where
             Decision::Forward(forwarding) => {
                 let follows = forwarding.forward().config().internal_redirect.is_some();
                 let counted = forwarding.counted(&head);
+                #[cfg(feature = "net")]
+                let met = absent(front, &exchange, &forwarding);
                 match forward(front, exchange, forwarding, random, treated.scan, counted) {
                     #[cfg(feature = "net")]
                     Ok((mut routed, None)) if follows => {
@@ -146,6 +151,11 @@ where
                         let _ = (follows, https);
                         ResponseFuture::routed(inner.call(routed))
                     }
+                    #[cfg(feature = "net")]
+                    Err((record, error)) => {
+                        ResponseFuture::own(&record, Own::new(&record, met, error.into()))
+                    }
+                    #[cfg(not(feature = "net"))]
                     Err((record, error)) => ResponseFuture::answer(&record, error.into()),
                 }
             }
@@ -155,17 +165,41 @@ where
             {
                 ResponseFuture::answer(&exchange.record, Kind::UpgradeDenied.into())
             }
-            own @ (Decision::Redirect(_) | Decision::DirectResponse(_)) => {
-                let answer = own_answer(&exchange.record, own);
-                ResponseFuture::answer(&exchange.record, answer)
-            }
-            // There is no application behind a proxy's routes that it could go on to.
-            _ => {
+            own => {
                 #[cfg(feature = "net")]
-                super::upgrade::unrouted(&exchange.request);
-                ResponseFuture::answer(&exchange.record, Kind::NoRoute.into())
+                let met = front.meet(&exchange, Place::Own(own.route().map(|route| &**route)));
+                let own = match own {
+                    Decision::Redirect(_) | Decision::DirectResponse(_) => {
+                        own_answer(&exchange.record, own)
+                    }
+                    // There is no application behind a proxy's routes that it could go on to.
+                    _ => {
+                        #[cfg(feature = "net")]
+                        super::upgrade::unrouted(&exchange.request);
+                        Kind::NoRoute.into()
+                    }
+                };
+                #[cfg(feature = "net")]
+                let answered =
+                    ResponseFuture::own(&exchange.record, Own::new(&exchange.record, met, own));
+                #[cfg(not(feature = "net"))]
+                let answered = ResponseFuture::answer(&exchange.record, own);
+                answered
             }
         }
+    }
+}
+
+/// What a request to a cluster that is not there meets of the filters ahead of the router.
+#[cfg(feature = "net")]
+pub(super) fn absent<B>(
+    front: &Front,
+    exchange: &Exchange<B>,
+    forwarding: &Forwarding,
+) -> Option<super::ahead::Met> {
+    match forwarding.cluster() {
+        Some(_) => None,
+        None => front.meet(exchange, Place::Forward(forwarding)),
     }
 }
 

@@ -102,6 +102,71 @@ async fn a_request_gets_its_route_cluster_and_record() {
     }
 }
 
+/// A route that answers by itself.
+fn direct(path: &str) -> model::Route {
+    let mut direct = to("direct", path, "a");
+    direct.action = model::Action::DirectResponse(model::DirectResponse {
+        status: StatusCode::IM_A_TEAPOT,
+        body: Bytes::from_static(b"short"),
+        format: None,
+    });
+    direct
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_answered_here_meets_the_filters_too() {
+    use crate::layer::fault::{ActiveFaults, RouteFaults};
+    use std::time::Duration;
+
+    let fault = |abort| model::Fault {
+        delay: Some(model::FaultDelay {
+            fixed: Some(Duration::from_millis(300)),
+            percentage: model::Fraction::ALWAYS,
+        }),
+        abort,
+        ..Default::default()
+    };
+    let abort = model::FaultAbort {
+        with: model::AbortWith::Http(StatusCode::CONFLICT),
+        percentage: model::Fraction::ALWAYS,
+    };
+    for (abort, path, status) in [
+        (None, "/direct", 418),
+        (None, "/none", 404),
+        (None, "/unknown", 503),
+        (Some(abort.clone()), "/direct", 409),
+        (Some(abort.clone()), "/none", 409),
+        (Some(abort), "/unknown", 409),
+    ] {
+        let routes = vec![direct("/direct"), to("unknown", "/unknown", "nobody")];
+        let mut front = Front::new(&model::HttpConnectionManager::default(), Arc::default());
+        let active = ActiveFaults::default();
+        front.set_ahead(super::Ahead {
+            cors: true,
+            faults: RouteFaults::filter("fault".into(), fault(abort), false).expect("valid"),
+            active: active.clone(),
+        });
+        let (mock, _handle) = mock::pair();
+        let mut service: Routes = Route::new(
+            Tame(mock),
+            Arc::new(front),
+            table(routes, &clusters()),
+            None,
+        );
+        let exchange = exchange(Method::GET, path, &[]);
+        let record = exchange.record.clone();
+        let begun = tokio::time::Instant::now();
+        let seen = match service.call(exchange).await {
+            Ok(response) => response.status().as_u16(),
+            Err(error) => error.status(),
+        };
+        assert_eq!(seen, status, "{path}");
+        assert_eq!(begun.elapsed(), Duration::from_millis(300), "{path}");
+        assert_eq!(record.late().flags.to_string(), "DI", "{path}");
+        assert_eq!(active.stats().active_faults.get(), 0, "{path}");
+    }
+}
+
 #[tokio::test]
 async fn what_needs_no_upstream_is_answered_here() {
     let mut moved = to("moved", "/old", "a");
@@ -113,12 +178,7 @@ async fn what_needs_no_upstream_is_answered_here() {
         code: StatusCode::MOVED_PERMANENTLY,
         strip_query: false,
     }));
-    let mut direct = to("direct", "/direct", "a");
-    direct.action = model::Action::DirectResponse(model::DirectResponse {
-        status: StatusCode::IM_A_TEAPOT,
-        body: Bytes::from_static(b"short"),
-        format: None,
-    });
+    let direct = direct("/direct");
     let mut unknown = to("unknown", "/unknown", "nobody");
     action(&mut unknown).cluster_not_found_status = StatusCode::NOT_FOUND;
     let routes = vec![moved, direct, unknown];

@@ -33,6 +33,9 @@ pub struct Front {
     health: Option<Name>,
     /// Istio's exchange of metadata; boxed, since listeners of plain Envoy files have none.
     peers: Option<Box<PeerExchange>>,
+    /// CORS and faults for what is answered here.
+    #[cfg(feature = "net")]
+    ahead: Option<Box<super::Ahead>>,
 }
 
 /// What is done for Istio's exchange of metadata.
@@ -85,6 +88,8 @@ impl Front {
             proxy: true,
             health: None,
             peers: None,
+            #[cfg(feature = "net")]
+            ahead: None,
         }
     }
 
@@ -97,7 +102,20 @@ impl Front {
             proxy: false,
             health: None,
             peers: None,
+            #[cfg(feature = "net")]
+            ahead: None,
         }
+    }
+
+    /// Requests that are answered here meet these filters too.
+    #[cfg(feature = "net")]
+    pub(crate) fn set_ahead(&mut self, ahead: super::Ahead) {
+        self.ahead = Some(Box::new(ahead));
+    }
+
+    #[cfg(feature = "net")]
+    pub(super) fn ahead(&self) -> Option<&super::Ahead> {
+        self.ahead.as_deref()
     }
 
     /// What the record keeps of request heads.
