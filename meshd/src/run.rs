@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use mesh_core::{
     config::{ConfigSource, SourceError},
     server::ServerStats,
-    snapshot::Mesh,
+    snapshot::{Mesh, Watch},
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -66,23 +66,15 @@ where
         ended = &mut driving => return Err(ended_early(ended)),
         () = signals.end() => return Ok(()),
     };
-    let report = mesh.status().load();
-    if facts.strict_start && !report.rejections.is_empty() {
-        return Err(Failure::Refused(report.rejections.clone()));
+    if facts.strict_start {
+        refuse_rejected(&mesh)?;
     }
     if options.mode == Mode::Validate {
-        println!(
-            "configuration '{}' OK",
-            options
-                .config_path
-                .as_deref()
-                .map(|p| p.display().to_string())
-                .unwrap_or_default()
-        );
+        say_valid(&options);
         return Ok(());
     }
     let clusters = mesh.clusters().clone();
-    let mut workers = Workers::start(options.concurrency, move || {
+    let workers = Workers::start(options.concurrency, move || {
         traffic::worker(clusters.clone())
     })?;
     let stats = Arc::new(ServerStats::default());
@@ -101,38 +93,79 @@ where
     serve_pages(&admin, &options, facts.admin)?;
     manager.apply(&workers, &first)?;
     lifecycle.set(State::Live);
-    tracing::info!(
-        listeners = first.listeners().len(),
-        concurrency = options.concurrency,
-        "Serving"
-    );
+    let (listeners, concurrency) = (first.listeners().len(), options.concurrency);
+    tracing::info!(listeners, concurrency, "Serving");
 
-    let mut drains = lifecycle.drains();
-    // A socket that cannot be had later leaves the others, and the old ones, as they are, and is tried again.
-    let mut again = Again::default();
-    let outcome = loop {
-        tokio::select! {
-            snapshot = watch.changed() => {
-                again = Again::after(manager.apply(&workers, &snapshot));
-                log_applied(&mesh);
-            }
-            () = again.due() => {
-                again = again.next(manager.apply(&workers, &mesh.snapshot()));
-            }
-            Ok(()) = drains.changed() => {
-                let drain = *drains.borrow_and_update();
-                manager.drain(drain, options.drain_time);
-            }
-            () = lifecycle.quitting() => break Ok(()),
-            () = signals.end() => break Ok(()),
-            name = workers.died() => break Err(Failure::Ended(name)),
-        }
+    let mut serving = Serving {
+        mesh,
+        lifecycle,
+        drain_time: options.drain_time,
+        workers,
+        manager,
     };
-    lifecycle.set(State::Draining);
-    manager.finish(options.drain_time).await;
-    workers.finish().await;
+    let outcome = serving.follow(&mut watch, &mut signals).await;
+    serving.end().await;
     driving.abort();
     outcome
+}
+
+/// Fails where anything of the configuration was rejected.
+fn refuse_rejected(mesh: &Mesh) -> Result<(), Failure> {
+    let report = mesh.status().load();
+    match report.rejections.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::Refused(report.rejections.clone())),
+    }
+}
+
+fn say_valid(options: &Options) {
+    let path = options.config_path.as_deref().map(|path| path.display());
+    let path = path.map(|path| path.to_string()).unwrap_or_default();
+    println!("configuration '{path}' OK");
+}
+
+/// A process that serves.
+struct Serving {
+    mesh: Mesh,
+    lifecycle: Lifecycle,
+    drain_time: Duration,
+    workers: Workers,
+    manager: Manager,
+}
+
+impl Serving {
+    /// Follows the configuration and what is asked of the process, until it is to end.
+    async fn follow(&mut self, watch: &mut Watch, signals: &mut Signals) -> Result<(), Failure> {
+        let mut drains = self.lifecycle.drains();
+        // A socket that cannot be had later leaves the others, and the old ones, as they are, and is tried again.
+        let mut again = Again::default();
+        loop {
+            tokio::select! {
+                snapshot = watch.changed() => {
+                    again = Again::after(self.manager.apply(&self.workers, &snapshot));
+                    log_applied(&self.mesh);
+                }
+                () = again.due() => {
+                    let snapshot = self.mesh.snapshot();
+                    again = again.next(self.manager.apply(&self.workers, &snapshot));
+                }
+                Ok(()) = drains.changed() => {
+                    let drain = *drains.borrow_and_update();
+                    self.manager.drain(drain, self.drain_time);
+                }
+                () = self.lifecycle.quitting() => return Ok(()),
+                () = signals.end() => return Ok(()),
+                name = self.workers.died() => return Err(Failure::Ended(name)),
+            }
+        }
+    }
+
+    /// Lets connections go, and ends the workers.
+    async fn end(self) {
+        self.lifecycle.set(State::Draining);
+        self.manager.finish(self.drain_time).await;
+        self.workers.finish().await;
+    }
 }
 
 /// When listeners whose sockets could not be had are tried again: soon at first, then ever more rarely.

@@ -137,23 +137,12 @@ where
     let io = Metered::new(io, target, Some(host.key.protocol), permit);
     let wire = io.wire().clone();
     let io = TokioIo::new(io);
-    let limits = ConnLimits {
-        max_streams: config.http2.max_concurrent_streams.unwrap_or(u32::MAX),
-        max_requests: config
-            .max_requests_per_connection
-            .filter(|max| *max > 0)
-            .unwrap_or(u32::MAX),
-    };
+    let make = |sender| Arc::new(Conn::new(sender, host.clone(), limits(config), wire));
     let failed = |error: hyper::Error| Error::caused_by(Kind::ConnectFailure, error);
     match host.key.protocol {
         Protocol::Http1 => {
             let (sender, connection) = http1_builder(config).handshake(io).await.map_err(failed)?;
-            let conn = Arc::new(Conn::new(
-                Sender::Http1(Mutex::new(sender)),
-                host.clone(),
-                limits,
-                wire,
-            ));
+            let conn = make(Sender::Http1(Mutex::new(sender)));
             let life = Life::new(shared, &conn, target);
             let task = Driven {
                 connection: connection.with_upgrades(),
@@ -166,12 +155,7 @@ where
         Protocol::Http2 => {
             let builder = http2_builder(config, shared.exec.clone());
             let (sender, connection) = builder.handshake(io).await.map_err(failed)?;
-            let conn = Arc::new(Conn::new(
-                Sender::Http2(Mutex::new(sender)),
-                host.clone(),
-                limits,
-                wire,
-            ));
+            let conn = make(Sender::Http2(Mutex::new(sender)));
             let life = Life::new(shared, &conn, target);
             let after = |connection: &http2::Connection<ConnIo<C::Io>, B, X>, signals: &Signals| {
                 signals.set_peer_max_streams(connection.current_max_send_streams());
@@ -183,6 +167,14 @@ where
             }));
             Ok(conn)
         }
+    }
+}
+
+fn limits(config: &model::Cluster) -> ConnLimits {
+    let max_requests = config.max_requests_per_connection;
+    ConnLimits {
+        max_streams: config.http2.max_concurrent_streams.unwrap_or(u32::MAX),
+        max_requests: max_requests.filter(|max| *max > 0).unwrap_or(u32::MAX),
     }
 }
 

@@ -44,76 +44,21 @@ impl Admin {
 
     fn config_stats(&self, stats: &mut Stats) {
         let report = self.mesh.status().load();
-        let counts = self.listeners.counts();
-        let rows = [
-            ("mesh.config.generation", Kind::Counter, report.generation),
-            (
-                "mesh.config.update_rejected",
-                Kind::Counter,
-                report.rejected_updates,
-            ),
-            (
-                "mesh.config.rejections",
-                Kind::Gauge,
-                report.rejections.len() as u64,
-            ),
-            (
-                "mesh.config.not_acting",
-                Kind::Gauge,
-                report.notes.len() as u64,
-            ),
-            (
-                "cluster_manager.active_clusters",
-                Kind::Gauge,
-                self.mesh.snapshot().clusters().all().len() as u64,
-            ),
-            ("cluster_manager.warming_clusters", Kind::Gauge, 0),
-            (
-                "listener_manager.total_listeners_active",
-                Kind::Gauge,
-                self.listeners.addresses().len() as u64,
-            ),
-            (
-                "listener_manager.total_listeners_draining",
-                Kind::Gauge,
-                counts.draining,
-            ),
-            ("listener_manager.total_listeners_warming", Kind::Gauge, 0),
-            (
-                "listener_manager.workers_started",
-                Kind::Gauge,
-                u64::from(self.lifecycle.has_served()),
-            ),
-            (
-                "listener_manager.listener_added",
-                Kind::Counter,
-                counts.added,
-            ),
-            (
-                "listener_manager.listener_modified",
-                Kind::Counter,
-                counts.modified,
-            ),
-            (
-                "listener_manager.listener_removed",
-                Kind::Counter,
-                counts.removed,
-            ),
-            (
-                "listener_manager.listener_create_success",
-                Kind::Counter,
-                // Envoy counts one for each worker.
-                counts.opened * self.options.concurrency as u64,
-            ),
-            (
-                "listener_manager.listener_create_failure",
-                Kind::Counter,
-                counts.failed,
-            ),
+        stats.plain("mesh.config.generation", Kind::Counter, report.generation);
+        let rejected = report.rejected_updates;
+        stats.plain("mesh.config.update_rejected", Kind::Counter, rejected);
+        let (rejections, notes) = (report.rejections.len(), report.notes.len());
+        let clusters = self.mesh.snapshot().clusters().all().len();
+        let gauges = [
+            ("mesh.config.rejections", rejections),
+            ("mesh.config.not_acting", notes),
+            ("cluster_manager.active_clusters", clusters),
+            ("cluster_manager.warming_clusters", 0),
         ];
-        for (name, kind, value) in rows {
-            stats.plain(name, kind, value);
+        for (name, value) in gauges {
+            stats.plain(name, Kind::Gauge, value as u64);
         }
+        self.listener_stats(stats);
         // An update is one of all kinds here.
         for (prefix, dynamic) in [
             ("cluster_manager.cds", self.dynamic.clusters),
@@ -121,15 +66,39 @@ impl Admin {
         ] {
             let updates = [
                 ("update_attempt", report.generation),
-                (
-                    "update_success",
-                    report.generation.saturating_sub(report.rejected_updates),
-                ),
-                ("update_rejected", report.rejected_updates),
+                ("update_success", report.generation.saturating_sub(rejected)),
+                ("update_rejected", rejected),
             ];
             for (field, value) in updates.into_iter().filter(|_| dynamic) {
                 stats.plain(&format!("{prefix}.{field}"), Kind::Counter, value);
             }
+        }
+    }
+
+    fn listener_stats(&self, stats: &mut Stats) {
+        let counts = self.listeners.counts();
+        let gauges = [
+            (
+                "total_listeners_active",
+                self.listeners.addresses().len() as u64,
+            ),
+            ("total_listeners_draining", counts.draining),
+            ("total_listeners_warming", 0),
+            ("workers_started", u64::from(self.lifecycle.has_served())),
+        ];
+        // Envoy counts one for each worker.
+        let opened = counts.opened * self.options.concurrency as u64;
+        let counters = [
+            ("listener_added", counts.added),
+            ("listener_modified", counts.modified),
+            ("listener_removed", counts.removed),
+            ("listener_create_success", opened),
+            ("listener_create_failure", counts.failed),
+        ];
+        let gauges = gauges.map(|(name, value)| (name, Kind::Gauge, value));
+        let counters = counters.map(|(name, value)| (name, Kind::Counter, value));
+        for (name, kind, value) in gauges.into_iter().chain(counters) {
+            stats.plain(&format!("listener_manager.{name}"), kind, value);
         }
     }
 

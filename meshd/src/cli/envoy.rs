@@ -202,100 +202,97 @@ impl EnvoyArgs {
 
     /// Flags that are accepted and have no effect; printed at start.
     fn ignored(&self) -> Vec<Ignored> {
-        let no_restart = "there is no hot restart";
-        let strict = "an unknown field is an error here all the same";
-        let rows = [
-            (self.base_id.is_some(), ("--base-id", no_restart)),
-            (
-                self.use_dynamic_base_id,
-                ("--use-dynamic-base-id", no_restart),
-            ),
-            (self.base_id_path.is_some(), ("--base-id-path", no_restart)),
+        let rows = self
+            .of_restarts()
+            .into_iter()
+            .chain(self.of_unknown_fields());
+        rows.chain(self.of_logs())
+            .chain(self.of_the_process())
+            .filter_map(|(given, row)| given.then_some(row))
+            .collect()
+    }
+
+    fn of_restarts(&self) -> [(bool, Ignored); 8] {
+        [
+            (self.base_id.is_some(), "--base-id"),
+            (self.use_dynamic_base_id, "--use-dynamic-base-id"),
+            (self.base_id_path.is_some(), "--base-id-path"),
             (
                 self.parent_shutdown_time_s.is_some(),
-                ("--parent-shutdown-time-s", no_restart),
+                "--parent-shutdown-time-s",
             ),
             (
                 self.skip_hot_restart_on_no_parent,
-                ("--skip-hot-restart-on-no-parent", no_restart),
-            ),
-            (self.socket_path.is_some(), ("--socket-path", no_restart)),
-            (self.socket_mode.is_some(), ("--socket-mode", no_restart)),
-            (
-                self.log_format.is_some(),
-                ("--log-format", "the log has one format"),
-            ),
-            (
-                self.log_format_escaped,
-                ("--log-format-escaped", "the log is always escaped"),
-            ),
-            (
-                self.local_address_ip_version.is_some(),
-                ("--local-address-ip-version", "both versions are used"),
-            ),
-            (
-                self.file_flush_interval_msec.is_some(),
-                (
-                    "--file-flush-interval-msec",
-                    "files are flushed as they are written",
-                ),
-            ),
-            (
-                self.file_flush_min_size_kb.is_some(),
-                (
-                    "--file-flush-min-size-kb",
-                    "files are flushed as they are written",
-                ),
-            ),
-            (
-                self.allow_unknown_static_fields,
-                ("--allow-unknown-static-fields", strict),
-            ),
-            (
-                self.allow_unknown_fields,
-                ("--allow-unknown-fields", strict),
+                "--skip-hot-restart-on-no-parent",
             ),
             (
                 self.skip_hot_restart_parent_stats,
-                ("--skip-hot-restart-parent-stats", no_restart),
+                "--skip-hot-restart-parent-stats",
             ),
+            (self.socket_path.is_some(), "--socket-path"),
+            (self.socket_mode.is_some(), "--socket-mode"),
+        ]
+        .map(|(given, flag)| (given, (flag, "there is no hot restart")))
+    }
+
+    fn of_unknown_fields(&self) -> [(bool, Ignored); 4] {
+        [
             (
-                self.log_stacktrace_single_entry,
-                (
-                    "--log-stacktrace-single-entry",
-                    "no stack traces are logged",
-                ),
+                self.allow_unknown_static_fields,
+                "--allow-unknown-static-fields",
             ),
+            (self.allow_unknown_fields, "--allow-unknown-fields"),
             (
                 self.reject_unknown_dynamic_fields,
-                ("--reject-unknown-dynamic-fields", strict),
+                "--reject-unknown-dynamic-fields",
             ),
             (
                 self.ignore_unknown_dynamic_fields,
-                ("--ignore-unknown-dynamic-fields", strict),
+                "--ignore-unknown-dynamic-fields",
             ),
+        ]
+        .map(|(given, flag)| {
             (
-                self.enable_core_dump,
-                ("--enable-core-dump", "the kernel's limit decides"),
-            ),
-            (
-                self.enable_mutex_tracing,
-                ("--enable-mutex-tracing", "there is no mutex on the path"),
-            ),
-            (
-                self.enable_fine_grain_logging,
-                ("--enable-fine-grain-logging", "use --component-log-level"),
-            ),
-            (
-                self.skip_deprecated_logs,
-                (
-                    "--skip-deprecated-logs",
-                    "deprecated fields are listed, not logged",
-                ),
-            ),
-        ];
-        rows.into_iter()
-            .filter_map(|(given, row)| given.then_some(row))
-            .collect()
+                given,
+                (flag, "an unknown field is an error here all the same"),
+            )
+        })
+    }
+
+    fn of_logs(&self) -> [(bool, Ignored); 7] {
+        let flushed = "files are flushed as they are written";
+        let interval = ("--file-flush-interval-msec", flushed);
+        let size = ("--file-flush-min-size-kb", flushed);
+        let format = ("--log-format", "the log has one format");
+        let escaped = ("--log-format-escaped", "the log is always escaped");
+        let traces = (
+            "--log-stacktrace-single-entry",
+            "no stack traces are logged",
+        );
+        let fine = ("--enable-fine-grain-logging", "use --component-log-level");
+        let deprecated = (
+            "--skip-deprecated-logs",
+            "deprecated fields are listed, not logged",
+        );
+        [
+            (self.log_format.is_some(), format),
+            (self.log_format_escaped, escaped),
+            (self.file_flush_interval_msec.is_some(), interval),
+            (self.file_flush_min_size_kb.is_some(), size),
+            (self.log_stacktrace_single_entry, traces),
+            (self.enable_fine_grain_logging, fine),
+            (self.skip_deprecated_logs, deprecated),
+        ]
+    }
+
+    fn of_the_process(&self) -> [(bool, Ignored); 3] {
+        let version = ("--local-address-ip-version", "both versions are used");
+        let dump = ("--enable-core-dump", "the kernel's limit decides");
+        let mutexes = ("--enable-mutex-tracing", "there is no mutex on the path");
+        [
+            (self.local_address_ip_version.is_some(), version),
+            (self.enable_core_dump, dump),
+            (self.enable_mutex_tracing, mutexes),
+        ]
     }
 }
