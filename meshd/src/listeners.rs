@@ -15,6 +15,8 @@ pub(crate) struct Manager {
     listeners: Listeners,
     /// Closed for good, or about to be: nothing is opened any more.
     drained: bool,
+    /// Has served a snapshot; before, a failure ends the process, which says why.
+    serves: bool,
 }
 
 impl Manager {
@@ -22,6 +24,7 @@ impl Manager {
         Self {
             listeners: Listeners::new(stats),
             drained: false,
+            serves: false,
         }
     }
 
@@ -43,9 +46,10 @@ impl Manager {
         let failed = self
             .listeners
             .follow(snapshot, |socket, handle| workers.serve(socket, handle));
-        for error in &failed {
+        for error in failed.iter().filter(|_| self.serves) {
             tracing::error!(%error, "Listener not opened");
         }
+        self.serves |= failed.is_empty();
         match failed.into_iter().next() {
             None => Ok(()),
             Some(first) => Err(Failure::Bind {

@@ -71,6 +71,9 @@ pub(crate) struct FolderArgs {
     /// Level of the log: trace, debug, info, warning, error, critical or off.
     #[arg(short = 'l', long, default_value = "info")]
     pub(crate) log_level: LogLevel,
+    /// Levels of single loggers of Envoy's, such as `config:error,pool:debug`; `/logging` lists them.
+    #[arg(long, value_name = "NAME:LEVEL,…")]
+    pub(crate) component_log_level: Option<String>,
 }
 
 /// An address, or `none`.
@@ -199,7 +202,7 @@ fn folder(args: FolderArgs, gateway: bool) -> Options {
         metrics: args.metrics.0,
         cpuset_threads: false,
         log_level: args.log_level,
-        log_components: None,
+        log_components: args.component_log_level.clone(),
         log_path: None,
         drain_time: Duration::from_secs(args.drain_time_s),
         drain_gradual: false,

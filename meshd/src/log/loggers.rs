@@ -1,19 +1,19 @@
 //! Envoy's loggers, which command lines and `istioctl proxy-config log` name, and the parts of this program that they are.
 
-/// Loggers with a part of this program behind them: the part's target in the log.
-const PARTS: &[(&str, &str)] = &[
-    ("admin", "meshd::admin"),
-    ("config", "mesh_xds"),
-    ("conn_handler", "mesh_core::server"),
-    ("connection", "mesh_core::transport"),
-    ("dns", "mesh_core::snapshot::dns"),
-    ("filter", "mesh_core::tcp"),
-    ("http", "mesh_core::layer::route"),
-    ("http2", "h2"),
-    ("main", "meshd"),
-    ("pool", "mesh_core::pool"),
-    ("router", "mesh_core::layer"),
-    ("upstream", "mesh_core::cluster"),
+/// Loggers with parts of this program behind them: the parts' targets in the log.
+const PARTS: &[(&str, &[&str])] = &[
+    ("admin", &["meshd::admin"]),
+    ("config", &["mesh_xds", "mesh_core::snapshot::driver"]),
+    ("conn_handler", &["mesh_core::server"]),
+    ("connection", &["mesh_core::transport"]),
+    ("dns", &["mesh_core::snapshot::dns"]),
+    ("filter", &["mesh_core::tcp"]),
+    ("http", &["mesh_core::layer::route"]),
+    ("http2", &["h2"]),
+    ("main", &["meshd"]),
+    ("pool", &["mesh_core::pool"]),
+    ("router", &["mesh_core::layer"]),
+    ("upstream", &["mesh_core::cluster"]),
 ];
 
 /// Envoy's other loggers: nothing here writes under their names.
@@ -81,17 +81,18 @@ const SILENT: &[&str] = &[
     "websocket",
 ];
 
-/// Every logger, sorted, with its part if it has one.
-pub(super) fn all() -> Vec<(&'static str, Option<&'static str>)> {
-    let parts = PARTS.iter().map(|(name, part)| (*name, Some(*part)));
-    let mut all: Vec<_> = parts
-        .chain(SILENT.iter().map(|name| (*name, None)))
-        .collect();
+/// A logger and its parts; none behind those that are silent.
+pub(super) type Logger = (&'static str, &'static [&'static str]);
+
+/// Every logger, sorted.
+pub(super) fn all() -> Vec<Logger> {
+    let silent = SILENT.iter().map(|name| (*name, &[] as &[_]));
+    let mut all: Vec<_> = PARTS.iter().copied().chain(silent).collect();
     all.sort_unstable();
     all
 }
 
-/// The logger of this name, and its part if it has one.
-pub(super) fn find(name: &str) -> Option<(&'static str, Option<&'static str>)> {
+/// The logger of this name.
+pub(super) fn find(name: &str) -> Option<Logger> {
     all().into_iter().find(|(known, _)| *known == name)
 }

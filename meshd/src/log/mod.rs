@@ -49,7 +49,7 @@ impl LogControl {
                 .split_once(':')
                 .ok_or_else(|| refuse("not NAME:LEVEL".to_owned()))?;
             levels.set(Some(name), level).map_err(refuse)?;
-            if let Some((name, None)) = loggers::find(name) {
+            if let Some((name, [])) = loggers::find(name) {
                 silent.push(name);
             }
         }
@@ -133,9 +133,10 @@ impl Levels {
     }
 
     fn filter(&self) -> EnvFilter {
-        let own = self.own.iter().filter_map(|(name, level)| {
-            let (_, part) = loggers::find(name)?;
-            Some(format!(",{}={}", part?, level.directive()))
+        let own = self.own.iter().flat_map(|(name, level)| {
+            let parts = loggers::find(name).map_or(&[] as &[_], |(_, parts)| parts);
+            let directive = |part| format!(",{part}={}", level.directive());
+            parts.iter().map(directive)
         });
         EnvFilter::new(format!(
             "{}{}",
@@ -170,6 +171,12 @@ mod tests {
             levels.set(Some("admin"), "loud"),
             Err("unknown logger level".to_owned())
         );
+        levels.set(None, "info").expect("all");
+        levels.set(Some("config"), "error").expect("a logger");
+        let filter = levels.filter().to_string();
+        for part in ["mesh_xds=error", "mesh_core::snapshot::driver=error"] {
+            assert!(filter.contains(part), "{part} is missing in {filter}");
+        }
         levels.set(None, "warn").expect("all");
         assert_eq!(levels.filter().to_string(), "warn");
     }

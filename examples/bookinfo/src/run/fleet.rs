@@ -298,6 +298,11 @@ impl Role {
             SocketAddr::new(admin.ip(), 15021).to_string().into(),
             "--metrics".into(),
             SocketAddr::new(admin.ip(), 15090).to_string().into(),
+            // Notes are for what needs a look. What a proxy says of its configuration is asked for, and shown once for all.
+            "--log-level".into(),
+            "warning".into(),
+            "--component-log-level".into(),
+            "config:error".into(),
             // A gateway listens on its Pod's address only; a sidecar's listeners have theirs in the configuration.
             "--bind".into(),
             admin.ip().to_string().into(),

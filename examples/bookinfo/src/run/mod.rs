@@ -194,10 +194,12 @@ async fn watch(
         tokio::select! {
             _ = seconds.tick() => {
                 let texts = running.metrics().await;
-                figures.take(std::time::Instant::now(), texts.iter().map(String::as_str));
+                let now = std::time::Instant::now();
+                figures.take(now, texts.iter().map(String::as_str));
                 view.rows = figures.rows();
                 let gathered = running.config().await;
                 view.config = gathered.state();
+                view.generation(now, gathered.generation());
                 for note in gathered.notes() {
                     if told.insert(note.clone()) {
                         view.note(note);

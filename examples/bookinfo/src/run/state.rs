@@ -13,6 +13,7 @@ pub(super) struct Gathered {
     proxies: usize,
     rejections: BTreeSet<String>,
     notes: BTreeSet<String>,
+    generation: u64,
 }
 
 impl Gathered {
@@ -22,6 +23,7 @@ impl Gathered {
             return;
         }
         self.proxies += 1;
+        self.generation = self.generation.max(report.generation);
         self.rejections
             .extend(report.rejections.iter().map(ToString::to_string));
         let notes = report.notes.iter();
@@ -35,6 +37,8 @@ impl Gathered {
             return;
         };
         self.proxies += 1;
+        let generation = status.get("generation").and_then(Value::as_u64);
+        self.generation = self.generation.max(generation.unwrap_or_default());
         let list = |key: &str| {
             status
                 .get(key)
@@ -79,16 +83,26 @@ impl Gathered {
         match self.proxies {
             0 => ConfigState::Unknown,
             proxies => ConfigState::InForce(format!(
-                "{proxies} proxies agree, {} remarks",
-                self.notes.len()
+                "{}, {}",
+                counted(proxies, "proxy", "proxies"),
+                counted(self.notes.len(), "remark", "remarks"),
             )),
         }
+    }
+
+    /// Goes up with each edit that was looked at, taken or refused.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// What has no effect, or is otherwise worth a word.
     pub(super) fn notes(self) -> BTreeSet<String> {
         self.notes
     }
+}
+
+fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 fn note_line(resource: &str, path: &str, reason: &str) -> String {

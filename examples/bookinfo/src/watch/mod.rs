@@ -19,12 +19,16 @@ pub struct View {
     pub rows: Vec<Row>,
     /// The state of the configuration: one line if all is well, else what was refused and why.
     pub config: ConfigState,
+    /// The age of the newest edit; `None`: there was none since the start.
+    pub edited: Option<Edited>,
     /// What sidecars and the demo itself had to say lately, the newest at the end.
     pub notes: VecDeque<String>,
     /// How many notes there were in all, with those that are no longer kept.
     pub noted: u64,
     /// Where the page is.
     pub page: String,
+    /// The newest generation of the configuration at any proxy; 0 if none has answered.
+    pub generation: u64,
 }
 
 impl View {
@@ -39,6 +43,18 @@ impl View {
         self.notes.push_back(note);
         self.noted += 1;
     }
+
+    /// Takes in that the proxies are at this generation of the configuration; 0 if none has answered.
+    pub(crate) fn generation(&mut self, now: std::time::Instant, generation: u64) {
+        if generation <= self.generation {
+            return;
+        }
+        if self.generation > 0 {
+            let count = self.edited.map_or(0, |edited| edited.count) + 1;
+            self.edited = Some(Edited { count, at: now });
+        }
+        self.generation = generation;
+    }
 }
 
 /// The state of the configuration, as the sidecars report it.
@@ -51,6 +67,15 @@ pub enum ConfigState {
     InForce(String),
     /// The folder as it stands is refused; the last good configuration stays in force. One text for each reason.
     Refused(Vec<String>),
+}
+
+/// The newest edit of the configuration that was looked at, taken or refused.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Edited {
+    /// How many there were, with this one.
+    pub count: u64,
+    /// When it was noticed.
+    pub at: std::time::Instant,
 }
 
 /// Something that shows a view each second.

@@ -10,6 +10,7 @@ pub struct Plain<W> {
     out: W,
     rows: Vec<Row>,
     config: ConfigState,
+    edits: u64,
     noted: u64,
 }
 
@@ -20,6 +21,7 @@ impl<W: Write> Plain<W> {
             out,
             rows: Vec::new(),
             config: ConfigState::Unknown,
+            edits: 0,
             noted: 0,
         }
     }
@@ -49,7 +51,9 @@ impl<W: Write> Show for Plain<W> {
             writeln!(self.out, "{note}")?;
         }
         self.noted = view.noted;
-        if view.config != self.config {
+        let edits = view.edited.map_or(0, |edited| edited.count);
+        if view.config != self.config || edits != self.edits {
+            self.edits = edits;
             self.config(&view.config)?;
         }
         if view.rows != self.rows {

@@ -7,16 +7,16 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ratatui::{
     DefaultTerminal, Frame,
     crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers},
     layout::{Constraint, Layout},
-    style::{Color, Style, Stylize},
+    style::Stylize,
     text::Line,
-    widgets::{Cell, Paragraph, Row as Cells, Table, Wrap},
+    widgets::{Paragraph, Row as Cells, Table},
 };
 use tokio::sync::mpsc;
 
@@ -64,7 +64,9 @@ impl Drop for Screen {
 
 impl Show for Screen {
     fn show(&mut self, view: &View) -> io::Result<()> {
-        self.terminal.draw(|frame| draw(frame, view)).map(drop)
+        let now = Instant::now();
+        let drawn = self.terminal.draw(|frame| draw(frame, view, now));
+        drawn.map(drop)
     }
 }
 
@@ -95,19 +97,20 @@ fn meaning(event: &Event) -> Option<Input> {
     }
 }
 
-fn draw(frame: &mut Frame<'_>, view: &View) {
-    let config = config_lines(&view.config);
-    let config_height = u16::try_from(config.len()).unwrap_or(u16::MAX).clamp(1, 6);
-    let rows = u16::try_from(view.rows.len())
-        .unwrap_or(u16::MAX)
-        .saturating_add(2);
+fn draw(frame: &mut Frame<'_>, view: &View, now: Instant) {
+    let area = frame.area();
+    let config = config_lines(view, now, usize::from(area.width));
+    let height = |lines: usize| u16::try_from(lines).unwrap_or(u16::MAX);
+    // A refusal is worth more than the table is, but not all of it.
+    let config_height = height(config.len()).clamp(1, (area.height / 2).max(1));
+    let rows = height(view.rows.len()).saturating_add(2);
     let [head, table, state, notes] = Layout::vertical([
         Constraint::Length(2),
         Constraint::Max(rows.max(4)),
         Constraint::Length(config_height + 1),
         Constraint::Fill(1),
     ])
-    .areas(frame.area());
+    .areas(area);
     frame.render_widget(
         Line::from(vec![
             "bookinfo".bold(),
@@ -116,7 +119,7 @@ fn draw(frame: &mut Frame<'_>, view: &View) {
         head,
     );
     frame.render_widget(figures(&view.rows), table);
-    frame.render_widget(Paragraph::new(config).wrap(Wrap { trim: false }), state);
+    frame.render_widget(Paragraph::new(config), state);
     let room = usize::from(notes.height);
     let last = view.notes.len().saturating_sub(room);
     let lines: Vec<Line<'_>> = view
@@ -129,41 +132,86 @@ fn draw(frame: &mut Frame<'_>, view: &View) {
 }
 
 fn figures(rows: &[Row]) -> Table<'_> {
-    let header = Cells::new([
-        "caller", "calls", "rps", "share", "success", "p50 ms", "p99 ms",
-    ])
-    .bold();
-    let cells = rows.iter().map(|row| {
-        let success = Cell::from(format!("{:.1} %", row.success * 100.0));
+    let number = |text: String| Line::from(text).right_aligned();
+    let header =
+        Cells::new(["caller", "calls"].map(Line::from).into_iter().chain(
+            ["rps", "share", "success", "p50 ms", "p99 ms"].map(|name| number(name.into())),
+        ))
+        .bold();
+    let cells = rows.iter().map(move |row| {
+        let success = number(format!("{:.1} %", row.success * 100.0));
         Cells::new([
-            Cell::from(row.edge.caller.as_str()),
-            Cell::from(format!("{}/{}", row.edge.service, row.edge.version)),
-            Cell::from(format!("{:.1}", row.rate)),
-            Cell::from(format!("{:.0} %", row.share * 100.0)),
+            Line::from(row.edge.caller.as_str()),
+            Line::from(format!("{}/{}", row.edge.service, row.edge.version)),
+            number(format!("{:.1}", row.rate)),
+            number(format!("{:.0} %", row.share * 100.0)),
             if row.success < 1.0 {
-                success.style(Style::new().fg(Color::Red))
+                success.red()
             } else {
                 success
             },
-            Cell::from(format!("{:.1}", row.p50)),
-            Cell::from(format!("{:.1}", row.p99)),
+            number(format!("{:.1}", row.p50)),
+            number(format!("{:.1}", row.p99)),
         ])
     });
-    let widths = [24, 20, 9, 8, 9, 9, 9].map(Constraint::Length);
-    Table::new(cells, widths).header(header)
+    let callers = rows.iter().map(|row| row.edge.caller.len());
+    let calls = rows.iter();
+    let calls = calls.map(|row| row.edge.service.len() + 1 + row.edge.version.len());
+    let names = [callers.max(), calls.max()]
+        .map(|longest| u16::try_from(longest.unwrap_or_default()).unwrap_or(u16::MAX))
+        .map(|longest| Constraint::Length(longest.max(10)));
+    let numbers = [8, 6, 8, 8, 8].map(Constraint::Length);
+    Table::new(cells, names.into_iter().chain(numbers)).header(header)
 }
 
-fn config_lines(config: &ConfigState) -> Vec<Line<'_>> {
-    match config {
-        ConfigState::Unknown => vec!["config: waiting for the sidecars".dim().into()],
-        ConfigState::InForce(what) => vec![Line::from(format!("config in force: {what}")).green()],
-        ConfigState::Refused(why) => why
-            .iter()
-            .map(|reason| {
-                Line::from(format!("config refused, the last good one stays: {reason}")).red()
-            })
-            .collect(),
+fn config_lines(view: &View, now: Instant, width: usize) -> Vec<Line<'static>> {
+    let edited = view.edited.map(|edited| {
+        let seconds = now.saturating_duration_since(edited.at).as_secs();
+        format!("; edit {} seen {seconds} s ago", edited.count)
+    });
+    let edited = edited.unwrap_or_default();
+    match &view.config {
+        ConfigState::Unknown => vec!["config: waiting for the proxies".dim().into()],
+        ConfigState::InForce(what) => {
+            let text = format!("config in force: {what}{edited}");
+            let lines = wrapped(&text, width).into_iter();
+            lines.map(|line| Line::from(line).green()).collect()
+        }
+        ConfigState::Refused(why) => {
+            let head = format!("config refused, the last good one stays{edited}:");
+            let lines = std::iter::once(&head).chain(why);
+            lines
+                .flat_map(|line| wrapped(line, width))
+                .map(|line| Line::from(line).red())
+                .collect()
+        }
     }
+}
+
+/// Lines of at most `width` characters, broken between words where there are any.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let width = width.max(1);
+    let mut lines = vec![String::new()];
+    let mut used = 0;
+    for word in text.split_inclusive(' ') {
+        let length = word.trim_end().chars().count();
+        if used > 0 && used + length > width {
+            lines.push(String::new());
+            used = 0;
+        }
+        for c in word.chars() {
+            if used == width {
+                if c == ' ' {
+                    continue;
+                }
+                lines.push(String::new());
+                used = 0;
+            }
+            lines.last_mut().expect("there is one").push(c);
+            used += 1;
+        }
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -171,50 +219,101 @@ mod tests {
     use ratatui::{Terminal, backend::TestBackend};
 
     use super::*;
-    use crate::watch::figures::Edge;
+    use crate::watch::{Edited, figures::Edge};
+
+    fn row(caller: &str, calls: (&str, &str), success: f64) -> Row {
+        Row {
+            edge: Edge {
+                caller: caller.into(),
+                service: calls.0.into(),
+                version: calls.1.into(),
+            },
+            rate: 10.0,
+            share: 0.5,
+            success,
+            p50: 1.0,
+            p99: 1234.5,
+        }
+    }
+
+    /// The lines of a screen of this size.
+    fn drawn(view: &View, now: Instant, (width, height): (u16, u16)) -> Vec<String> {
+        let backend = TestBackend::new(width, height);
+        let mut terminal = Terminal::new(backend).expect("a terminal in memory");
+        terminal
+            .draw(|frame| draw(frame, view, now))
+            .expect("drawing in memory");
+        let buffer = terminal.backend().buffer();
+        let lines = buffer.content().chunks(usize::from(width));
+        lines
+            .map(|line| line.iter().map(ratatui::buffer::Cell::symbol).collect())
+            .collect()
+    }
 
     #[test]
-    fn a_row_and_a_refusal_are_on_the_screen() {
-        let edge = Edge {
-            caller: "productpage-v1".into(),
-            service: "reviews".into(),
-            version: "v2".into(),
-        };
+    fn a_screen_of_usual_size_shows_all() {
+        let now = Instant::now();
         let view = View {
-            rows: vec![Row {
-                edge,
-                rate: 10.0,
-                share: 0.5,
-                success: 0.9,
-                p50: 1.0,
-                p99: 2.0,
-            }],
-            config: ConfigState::Refused(vec!["a.yaml:3:5".into()]),
+            rows: vec![
+                row("istio-ingressgateway", ("productpage", "v1"), 1.0),
+                row("productpage-v1", ("reviews", "v2"), 0.9),
+            ],
+            config: ConfigState::InForce("8 proxies, 0 remarks".into()),
+            edited: Some(Edited { count: 3, at: now }),
             notes: (0..100).map(|n| format!("note {n}")).collect(),
             noted: 100,
             page: "http://127.0.0.1:8080/productpage".into(),
+            ..View::default()
         };
-        let mut terminal = Terminal::new(TestBackend::new(100, 20)).expect("a terminal in memory");
-        terminal
-            .draw(|frame| draw(frame, &view))
-            .expect("drawing in memory");
-        let text: String = terminal
-            .backend()
-            .buffer()
-            .content()
-            .iter()
-            .map(ratatui::buffer::Cell::symbol)
-            .collect();
-        for wanted in [
-            "productpage-v1",
-            "reviews/v2",
-            "50 %",
-            "90.0 %",
-            "a.yaml:3:5",
-            "note 99",
-            "8080/productpage",
-        ] {
-            assert!(text.contains(wanted), "{wanted} is missing in {text}");
+        let lines = drawn(&view, now + Duration::from_secs(2), (80, 24));
+        let expected = [
+            "bookinfo  http://127.0.0.1:8080/productpage  (q ends)",
+            "",
+            "caller               calls               rps  share  success   p50 ms   p99 ms",
+            "istio-ingressgateway productpage/v1     10.0   50 %  100.0 %      1.0   1234.5",
+            "productpage-v1       reviews/v2         10.0   50 %   90.0 %      1.0   1234.5",
+            "",
+            "config in force: 8 proxies, 0 remarks; edit 3 seen 2 s ago",
+            "",
+        ];
+        let seen: Vec<_> = lines.iter().map(|line| line.trim_end()).collect();
+        assert_eq!(seen[..8], expected, "{lines:#?}");
+        assert_eq!(seen.last(), Some(&"note 99"));
+    }
+
+    #[test]
+    fn a_refusal_is_shown_whole_however_narrow_the_screen_is() {
+        let reason = "mesh/reviews.yaml:8:5: VirtualService default/reviews: spec.http[0].rout: \
+                      unknown field `rout`; did you mean `route`?; allowed: name, match, route";
+        let view = View {
+            config: ConfigState::Refused(vec![reason.into()]),
+            ..View::default()
+        };
+        for width in [20, 40, 80, 200] {
+            let lines = drawn(&view, Instant::now(), (width, 40));
+            let text: String = lines.concat().split_whitespace().collect();
+            let wanted: String = reason.split_whitespace().collect();
+            assert!(text.contains(&wanted), "{lines:#?}");
         }
+    }
+
+    #[test]
+    fn a_tiny_screen_does_no_harm() {
+        let view = View {
+            rows: vec![row("a", ("b", "v1"), 1.0); 30],
+            config: ConfigState::Refused(vec!["no".repeat(500)]),
+            ..View::default()
+        };
+        for size in [(1, 1), (3, 2), (10, 5)] {
+            drawn(&view, Instant::now(), size);
+        }
+    }
+
+    #[test]
+    fn lines_break_between_words_and_long_words_inside() {
+        assert_eq!(wrapped("one two three", 8), ["one two ", "three"]);
+        assert_eq!(wrapped("one two", 7), ["one two"]);
+        assert_eq!(wrapped("abcdefgh ij", 4), ["abcd", "efgh", "ij"]);
+        assert_eq!(wrapped("", 4), [""]);
     }
 }
