@@ -5,6 +5,7 @@ mod endpoint;
 pub mod lb;
 mod limits;
 mod set;
+mod shares;
 mod stats;
 
 use std::sync::{
@@ -126,15 +127,14 @@ impl Cluster {
     ///
     /// Called by the one driver only; requests read the set without a lock.
     pub fn set_endpoints(&self, assignment: &ClusterLoadAssignment) {
-        let next = EndpointSet::build(&self.state.endpoints.load(), assignment, &self.config.lb);
+        let next = EndpointSet::build(&self.state.endpoints.load(), assignment, &self.config);
         self.state.stats.membership_change.add(1);
         self.state.endpoints.store(Arc::new(next));
     }
 
     fn refresh_policy(&self) {
         let current = self.state.endpoints.load();
-        if current.policy() != &self.config.lb {
-            let next = current.with_policy(&self.config.lb);
+        if let Some(next) = current.under(&self.config) {
             self.state.endpoints.store(Arc::new(next));
         }
     }

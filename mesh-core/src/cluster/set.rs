@@ -1,28 +1,63 @@
-//! The endpoints of a cluster, immutable, with one picker a priority.
+//! The endpoints of a cluster, immutable, with the pickers of each priority.
 
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
     Endpoint,
-    lb::{AnyPicker, PickKey, Picker},
+    lb::{AnyPicker, Part, PickKey, Picker, below, next_random},
+    shares::{Census, OVERPROVISIONING, Share, shares},
 };
-use crate::model::{Address, ClusterLoadAssignment, LbPolicy};
+use crate::model::{Address, Cluster, ClusterLoadAssignment, LbPolicy};
 
 /// A version of a cluster's endpoints.
 #[derive(Debug)]
 pub struct EndpointSet {
     all: Vec<Arc<Endpoint>>,
-    /// In the order of priority; a priority without endpoints is empty.
-    priorities: Vec<AnyPicker>,
+    /// In the order of priority; a priority without endpoints is left out.
+    levels: Vec<Level>,
+    /// What share of the requests goes where; mostly one.
+    shares: Vec<Share>,
+    rules: Rules,
+}
+
+/// What a set is assembled by, beside its endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Rules {
     policy: LbPolicy,
+    overprovisioning: u32,
+    panic_threshold: u32,
+}
+
+/// The endpoints of one priority.
+#[derive(Debug)]
+struct Level {
+    healthy: AnyPicker,
+    /// The degraded ones and all; nothing while all are healthy.
+    rest: Option<Box<[AnyPicker; 2]>>,
+}
+
+impl Level {
+    fn part(&self, part: Part) -> Option<&AnyPicker> {
+        match (part, &self.rest) {
+            (Part::Healthy, _) => Some(&self.healthy),
+            (Part::Degraded, rest) => rest.as_ref().map(|rest| &rest[0]),
+            (Part::All, None) => Some(&self.healthy),
+            (Part::All, Some(rest)) => Some(&rest[1]),
+        }
+    }
 }
 
 impl Default for EndpointSet {
     fn default() -> Self {
         Self {
             all: Vec::new(),
-            priorities: Vec::new(),
-            policy: LbPolicy::RoundRobin,
+            levels: Vec::new(),
+            shares: Vec::new(),
+            rules: Rules {
+                policy: LbPolicy::RoundRobin,
+                overprovisioning: OVERPROVISIONING,
+                panic_threshold: Cluster::PANIC_THRESHOLD,
+            },
         }
     }
 }
@@ -32,7 +67,7 @@ impl EndpointSet {
     pub(super) fn build(
         previous: &Self,
         assignment: &ClusterLoadAssignment,
-        policy: &LbPolicy,
+        cluster: &Cluster,
     ) -> Self {
         let known: HashMap<&Address, &Arc<Endpoint>> = previous
             .all
@@ -54,37 +89,47 @@ impl EndpointSet {
                 });
             }
         }
-        Self::assemble(all, policy)
+        let factor = assignment.overprovisioning_factor;
+        let rules = Rules {
+            overprovisioning: factor.unwrap_or(OVERPROVISIONING),
+            policy: cluster.lb.clone(),
+            panic_threshold: cluster.panic_threshold,
+        };
+        Self::assemble(all, rules)
     }
 
-    pub(super) fn with_policy(&self, policy: &LbPolicy) -> Self {
-        Self::assemble(self.all.clone(), policy)
+    /// The same endpoints under the rules of `cluster`; `None` if these are the ones in force.
+    pub(super) fn under(&self, cluster: &Cluster) -> Option<Self> {
+        let rules = Rules {
+            overprovisioning: self.rules.overprovisioning,
+            policy: cluster.lb.clone(),
+            panic_threshold: cluster.panic_threshold,
+        };
+        (rules != self.rules).then(|| Self::assemble(self.all.clone(), rules))
     }
 
-    fn assemble(all: Vec<Arc<Endpoint>>, policy: &LbPolicy) -> Self {
-        let mut levels: Vec<u32> = all.iter().map(|endpoint| endpoint.priority()).collect();
-        levels.sort_unstable();
-        levels.dedup();
-        let priorities = levels
-            .iter()
-            .map(|level| {
-                let members = all
-                    .iter()
-                    .filter(|endpoint| endpoint.priority() == *level)
-                    .cloned()
-                    .collect();
-                AnyPicker::new(members, policy)
-            })
-            .collect();
+    fn assemble(all: Vec<Arc<Endpoint>>, rules: Rules) -> Self {
+        let mut priorities: Vec<u32> = all.iter().map(|endpoint| endpoint.priority()).collect();
+        priorities.sort_unstable();
+        priorities.dedup();
+        let mut levels = Vec::with_capacity(priorities.len());
+        let mut counts = Vec::with_capacity(priorities.len());
+        for priority in priorities {
+            let members: Vec<Arc<Endpoint>> = all
+                .iter()
+                .filter(|endpoint| endpoint.priority() == priority)
+                .cloned()
+                .collect();
+            let (level, census) = level(members, &rules.policy);
+            levels.push(level);
+            counts.push(census);
+        }
         Self {
             all,
-            priorities,
-            policy: policy.clone(),
+            levels,
+            shares: shares(&counts, rules.overprovisioning, rules.panic_threshold),
+            rules,
         }
-    }
-
-    pub(super) fn policy(&self) -> &LbPolicy {
-        &self.policy
     }
 
     /// All endpoints, in the order of the configuration.
@@ -92,15 +137,45 @@ impl EndpointSet {
         &self.all
     }
 
-    /// Chooses among the first priority that has an endpoint for traffic: healthy ones first, then degraded ones.
+    /// Chooses a priority by the shares that their health gives them, then one of its endpoints. Where none of these takes
+    /// traffic any more, the first priority is asked that has one: for healthy ones first, then for degraded ones.
     pub fn pick(&self, key: &PickKey<'_>) -> Option<&Arc<Endpoint>> {
-        self.priorities
-            .iter()
-            .find_map(|picker| picker.pick(key))
-            .or_else(|| {
-                self.priorities
-                    .iter()
-                    .find_map(|picker| picker.pick_degraded(key))
-            })
+        let share = match self.shares.as_slice() {
+            [share] => share,
+            shares => {
+                let point = below(next_random(key.random), 100);
+                shares.iter().find(|share| share.upto as usize > point)?
+            }
+        };
+        let chosen = self.levels.get(share.level)?.part(share.part);
+        chosen.and_then(|picker| picker.pick(key)).or_else(|| {
+            let of_part = |part| self.levels.iter().filter_map(move |level| level.part(part));
+            of_part(Part::Healthy)
+                .chain(of_part(Part::Degraded))
+                .find_map(|picker| picker.pick(key))
+        })
     }
+}
+
+fn level(members: Vec<Arc<Endpoint>>, policy: &LbPolicy) -> (Level, Census) {
+    let count = |members: &[Arc<Endpoint>]| u32::try_from(members.len()).unwrap_or(u32::MAX);
+    let all = count(&members);
+    let of = |wanted: fn(&Endpoint) -> bool| -> Vec<Arc<Endpoint>> {
+        let members = members.iter().filter(|endpoint| wanted(endpoint));
+        members.cloned().collect()
+    };
+    let (healthy, degraded) = (of(Endpoint::is_healthy), of(Endpoint::is_degraded));
+    let census = Census {
+        all,
+        healthy: count(&healthy),
+        degraded: count(&degraded),
+    };
+    let rest = (census.healthy < all).then(|| {
+        Box::new([
+            AnyPicker::new(degraded, policy, Part::Degraded),
+            AnyPicker::new(members, policy, Part::All),
+        ])
+    });
+    let healthy = AnyPicker::new(healthy, policy, Part::Healthy);
+    (Level { healthy, rest }, census)
 }

@@ -88,7 +88,7 @@ fn a_lower_priority_serves_only_when_the_first_has_no_healthy_endpoint() {
 }
 
 #[test]
-fn random_follows_the_weights() {
+fn random_does_not_ask_for_weights() {
     let members = vec![
         endpoint(1, 9, HealthStatus::Healthy),
         endpoint(2, 1, HealthStatus::Healthy),
@@ -101,7 +101,78 @@ fn random_follows_the_weights() {
         .iter()
         .filter(|port| **port == 1)
         .count();
-    assert!((8_700..9_300).contains(&first), "{first}");
+    assert!((4_700..5_300).contains(&first), "{first}");
+}
+
+/// How many of 10,000 picks each port gets, per cent.
+fn percent(cluster: &Cluster) -> Vec<(u16, u32)> {
+    let mut counts = std::collections::BTreeMap::new();
+    for port in ports(cluster, 10_000) {
+        *counts.entry(port).or_insert(0_u32) += 1;
+    }
+    let rounded = counts.into_iter().map(|(port, n)| (port, (n + 50) / 100));
+    rounded.collect()
+}
+
+#[test]
+fn priorities_share_by_health_and_panic_as_in_envoy() {
+    use HealthStatus::{Degraded, Draining, Healthy, Unhealthy};
+    let endpoints = |from: u16, health: &[HealthStatus]| -> Vec<LbEndpoint> {
+        let ports = from..;
+        ports
+            .zip(health)
+            .map(|(port, health)| endpoint(port, 1, *health))
+            .collect()
+    };
+    type Expected<'a> = &'a [(u16, u32)];
+    let cases: [(&[HealthStatus], &[HealthStatus], Expected<'_>); 6] = [
+        (&[Healthy], &[Healthy], &[(10, 100)]),
+        (&[Healthy, Unhealthy], &[Healthy], &[(10, 70), (20, 30)]),
+        (&[Draining, Unhealthy], &[Healthy], &[(20, 100)]),
+        (&[Unhealthy, Draining], &[], &[(10, 50), (11, 50)]),
+        (&[Healthy, Degraded], &[], &[(10, 70), (11, 30)]),
+        (
+            &[Healthy, Unhealthy, Unhealthy, Unhealthy],
+            &[Healthy],
+            &[(10, 35), (20, 65)],
+        ),
+    ];
+    for policy in [
+        LbPolicy::RoundRobin,
+        LbPolicy::Random,
+        LbPolicy::LeastRequest { choices: 2 },
+    ] {
+        for (first, second, expected) in cases {
+            let groups = vec![
+                group(0, endpoints(10, first)),
+                group(1, endpoints(20, second)),
+            ];
+            let handle = Cluster::new(Arc::new(cluster(policy.clone(), groups)), None);
+            let seen = percent(&handle);
+            let near = seen.len() == expected.len()
+                && seen
+                    .iter()
+                    .zip(expected)
+                    .all(|((port, n), (wanted, percent))| {
+                        port == wanted && n.abs_diff(*percent) <= 2
+                    });
+            assert!(
+                near,
+                "{policy:?} {first:?} {second:?}: {seen:?}, not {expected:?}"
+            );
+        }
+    }
+    // Without a panic threshold nothing unhealthy is asked.
+    let mut config = cluster(
+        LbPolicy::Random,
+        vec![group(0, endpoints(10, &[Unhealthy]))],
+    );
+    config.panic_threshold = 0;
+    let handle = Cluster::new(Arc::new(config), None);
+    assert_eq!(
+        handle.pick(&PickKey::default()).err(),
+        Some(Kind::NoHealthyUpstream)
+    );
 }
 
 #[test]

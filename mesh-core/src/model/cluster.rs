@@ -20,6 +20,9 @@ pub struct Cluster {
     pub load_assignment: ClusterLoadAssignment,
     /// How one is chosen.
     pub lb: LbPolicy,
+    /// If fewer endpoints of a priority are healthy, per cent, while the cluster cannot take all requests, they go to all
+    /// of its endpoints (`healthy_panic_threshold`); 0: never. Default [`PANIC_THRESHOLD`](Self::PANIC_THRESHOLD).
+    pub panic_threshold: u32,
     /// Limit for a new connection; default 5 s.
     pub connect_timeout: Duration,
     /// Limits of the default and of the high priority.
@@ -63,6 +66,9 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// Envoy's panic threshold, per cent.
+    pub const PANIC_THRESHOLD: u32 = 50;
+
     /// A cluster named `name` with Envoy's defaults and no endpoint.
     pub fn new(name: impl Into<Name>, discovery: Discovery) -> Self {
         Self {
@@ -71,6 +77,7 @@ impl Cluster {
             discovery,
             load_assignment: ClusterLoadAssignment::default(),
             lb: LbPolicy::RoundRobin,
+            panic_threshold: Self::PANIC_THRESHOLD,
             connect_timeout: Duration::from_secs(5),
             limits: [Limits::default(), Limits::default()],
             per_host_max_connections: None,
@@ -168,7 +175,7 @@ pub enum LbPolicy {
         /// How many are compared; default 2.
         choices: u32,
     },
-    /// By chance.
+    /// By chance; weights of endpoints do not count.
     Random,
     /// The address that the connection was meant for.
     ClusterProvided,
@@ -247,6 +254,4 @@ pub struct OutlierDetection {
     pub enforcing_consecutive_gateway_failure: Option<u32>,
     /// Enforced share of success-rate ejections, per cent; default 100.
     pub enforcing_success_rate: Option<u32>,
-    /// Fewest healthy endpoints, per cent, for ejections to happen (Istio `minHealthPercent`, as panic threshold).
-    pub min_health_percent: Option<u32>,
 }

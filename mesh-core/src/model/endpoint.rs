@@ -11,7 +11,7 @@ pub struct ClusterLoadAssignment {
     pub localities: Vec<LocalityEndpoints>,
     /// Overprovisioning factor in per cent; default 140.
     pub overprovisioning_factor: Option<u32>,
-    /// Shares of requests that are dropped on purpose: category, fraction.
+    /// Shares of requests that are dropped on purpose: category, fraction. In the model now, listed as not acting.
     pub drop_overloads: Vec<(Name, super::Fraction)>,
     /// The configuration object that it was made of.
     pub origin: Origin,
@@ -24,7 +24,7 @@ pub struct LocalityEndpoints {
     pub locality: Locality,
     /// 0 is the first choice.
     pub priority: u32,
-    /// Weight among the localities of one priority; 0: no traffic where locality weights act.
+    /// Weight among the localities of one priority, for balancing by locality, which does not act yet.
     pub weight: Option<u32>,
     /// The endpoints.
     pub endpoints: Vec<LbEndpoint>,

@@ -66,7 +66,8 @@ pub(crate) fn cluster(cx: &mut Context, value: &Proto) -> Cluster {
         .as_ref()
         .map(|value| cx.field("outlier_detection", |cx| outlier(cx, value)));
     if let Some(value) = common_lb_config {
-        panic_threshold(cx, value, &mut out);
+        let threshold = cx.field("common_lb_config", |cx| lb::common(cx, value));
+        out.panic_threshold = threshold.unwrap_or(Cluster::PANIC_THRESHOLD);
     }
     if let Some(bytes) = common::u32_of(per_connection_buffer_limit_bytes.as_ref()) {
         out.per_connection_buffer_limit = bytes;
@@ -83,15 +84,6 @@ pub(crate) fn cluster(cx: &mut Context, value: &Proto) -> Cluster {
     out.origin = common::origin(&out.metadata);
     addresses(cx, &out);
     out
-}
-
-fn panic_threshold(cx: &mut Context, value: &cluster::CommonLbConfig, out: &mut Cluster) {
-    let threshold = cx.field("common_lb_config", |cx| lb::common(cx, value));
-    let field = "common_lb_config.healthy_panic_threshold";
-    match &mut out.outlier {
-        Some(outlier) => outlier.min_health_percent = threshold,
-        None => cx.ignored(field, threshold.is_some()),
-    }
 }
 
 /// Fields without effect, and those that ask for what is not there.
@@ -387,7 +379,6 @@ fn outlier(cx: &mut Context, value: &ProtoOutlier) -> OutlierDetection {
             enforcing_consecutive_gateway_failure.as_ref(),
         ),
         enforcing_success_rate: common::u32_of(enforcing_success_rate.as_ref()),
-        min_health_percent: None,
     }
 }
 

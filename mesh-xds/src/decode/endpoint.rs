@@ -55,7 +55,7 @@ fn policy(
         endpoint_stale_after,
         weighted_priority_health,
     } = value;
-    ignored!(cx; endpoint_stale_after, weighted_priority_health);
+    ignored!(cx; endpoint_stale_after, weighted_priority_health, drop_overloads);
     out.overprovisioning_factor = common::u32_of(overprovisioning_factor.as_ref());
     out.drop_overloads = drop_overloads
         .iter()

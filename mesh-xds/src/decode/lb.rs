@@ -270,7 +270,7 @@ pub(super) fn common(cx: &mut Context, value: &cluster::CommonLbConfig) -> Optio
         }
     }
     let threshold = healthy_panic_threshold.as_ref()?;
-    common::basis_points(cx, "healthy_panic_threshold", threshold).map(|points| points / 100)
+    common::basis_points(cx, "healthy_panic_threshold", threshold).map(|points| (points + 50) / 100)
 }
 
 /// Subsets send requests to fewer endpoints than there are: leaving them out would send them elsewhere.

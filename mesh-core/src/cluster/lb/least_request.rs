@@ -38,11 +38,11 @@ impl LeastRequest {
     }
 }
 
-/// Requests in flight; a member that takes no traffic counts as the most loaded.
+/// Requests in flight; a member that was taken out counts as the most loaded.
 fn load(endpoint: &Endpoint) -> u32 {
-    if endpoint.is_healthy() {
-        endpoint.active()
-    } else {
+    if endpoint.is_ejected() {
         u32::MAX
+    } else {
+        endpoint.active()
     }
 }

@@ -1,12 +1,11 @@
 //! Load balancing: immutable pickers over shared atomics.
 
 mod least_request;
-mod random;
 mod round_robin;
 
 use std::{net::SocketAddr, sync::Arc};
 
-use self::{least_request::LeastRequest, random::Random, round_robin::RoundRobin};
+use self::{least_request::LeastRequest, round_robin::RoundRobin};
 use super::Endpoint;
 use crate::model::{LbPolicy, Name, RetryPolicy, Value};
 
@@ -84,10 +83,32 @@ pub trait Picker {
     fn pick(&self, key: &PickKey<'_>) -> Option<&Arc<Endpoint>>;
 }
 
+/// Which endpoints of a priority are chosen among.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// The healthy ones.
+    Healthy,
+    /// The degraded ones.
+    Degraded,
+    /// All, whatever is known of their health: too few are healthy to take all requests (Envoy's panic mode).
+    All,
+}
+
+impl Part {
+    fn holds(self, endpoint: &Endpoint) -> bool {
+        match self {
+            Self::Healthy => endpoint.is_healthy(),
+            Self::Degraded => endpoint.is_degraded(),
+            Self::All => true,
+        }
+    }
+}
+
 /// The picker of a policy.
 #[derive(Debug)]
 pub(super) struct AnyPicker {
     members: Vec<Arc<Endpoint>>,
+    part: Part,
     kind: AnyKind,
 }
 
@@ -95,11 +116,13 @@ pub(super) struct AnyPicker {
 enum AnyKind {
     RoundRobin(RoundRobin),
     LeastRequest(LeastRequest),
-    Random(Random),
+    /// By chance alone: as in Envoy, weights of endpoints do not count.
+    Random,
 }
 
 impl AnyPicker {
-    pub(super) fn new(members: Vec<Arc<Endpoint>>, policy: &LbPolicy) -> Self {
+    /// Over `members`, which are a `part` of their priority when it is made.
+    pub(super) fn new(members: Vec<Arc<Endpoint>>, policy: &LbPolicy, part: Part) -> Self {
         let kind = match policy {
             LbPolicy::RoundRobin | LbPolicy::ClusterProvided => {
                 AnyKind::RoundRobin(RoundRobin::new(&members))
@@ -109,22 +132,21 @@ impl AnyPicker {
             }
             // The hashing pickers come with the balancing engine; until then the decoder lists them as not acting.
             LbPolicy::Random | LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. } => {
-                AnyKind::Random(Random::new(&members))
+                AnyKind::Random
             }
         };
-        Self { members, kind }
-    }
-
-    /// A degraded member, by chance.
-    pub(super) fn pick_degraded(&self, key: &PickKey<'_>) -> Option<&Arc<Endpoint>> {
-        scan(&self.members, key.random, Endpoint::is_degraded)
+        Self {
+            members,
+            part,
+            kind,
+        }
     }
 
     fn choose(&self, random: u64) -> Option<&Arc<Endpoint>> {
         match &self.kind {
             AnyKind::RoundRobin(picker) => picker.choose(&self.members),
             AnyKind::LeastRequest(picker) => picker.choose(&self.members, random),
-            AnyKind::Random(picker) => picker.choose(&self.members, random),
+            AnyKind::Random => self.members.get(below(random, self.members.len())),
         }
     }
 }
@@ -135,8 +157,8 @@ impl Picker for AnyPicker {
         let mut last = None;
         for _ in 0..=key.host_attempts {
             let mut chosen = self.choose(random)?;
-            if !chosen.is_healthy() {
-                chosen = scan(&self.members, random, Endpoint::is_healthy)?;
+            if !self.part.holds(chosen) {
+                chosen = scan(&self.members, random, |endpoint| self.part.holds(endpoint))?;
             }
             if !key.excludes(chosen) {
                 return Some(chosen);
@@ -146,7 +168,7 @@ impl Picker for AnyPicker {
         }
         // Chance found only tried ones; one that was not tried is better than the same again.
         scan(&self.members, random, |endpoint| {
-            endpoint.is_healthy() && !key.excludes(endpoint)
+            self.part.holds(endpoint) && !key.excludes(endpoint)
         })
         .filter(|_| key.host_attempts > 0)
         .or(last)
@@ -167,12 +189,12 @@ fn scan(
 }
 
 /// A place below `len` from a random value, without a division (Lemire's method).
-fn below(random: u64, len: usize) -> usize {
+pub(super) fn below(random: u64, len: usize) -> usize {
     ((u128::from(random) * len as u128) >> 64) as usize
 }
 
 /// A further random value from one (SplitMix64), so that a pick takes a single one from its caller.
-fn next_random(random: u64) -> u64 {
+pub(super) fn next_random(random: u64) -> u64 {
     let mut z = random.wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
