@@ -111,6 +111,18 @@ pub enum MatchNode {
     Prefix(MatchInput, Vec<(Name, OnMatch)>),
 }
 
+impl MatchNode {
+    /// What the node leads to, in the order of the configuration.
+    pub fn children(&self) -> impl Iterator<Item = &OnMatch> {
+        let (list, map): (&[_], &[_]) = match self {
+            Self::List(list) => (list, &[]),
+            Self::Exact(_, map) | Self::Prefix(_, map) => (&[], map),
+        };
+        let of_list = list.iter().map(|(_, on)| on);
+        of_list.chain(map.iter().map(|(_, on)| on))
+    }
+}
+
 /// A predicate in a [`MatchNode::List`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MatchPredicate {

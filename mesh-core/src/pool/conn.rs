@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -18,7 +19,7 @@ use super::{
     host::{Host, Key},
     meter::Wire,
 };
-use crate::Error;
+use crate::{Error, telemetry::record::Record, transport::UpstreamConn};
 
 /// A connection. While an HTTP/1 connection serves a request, only that request holds it.
 pub(super) struct Conn<B> {
@@ -38,6 +39,8 @@ pub(super) struct Conn<B> {
     doubtful: AtomicBool,
     pub(super) signals: Arc<Signals>,
     wire: Arc<Wire>,
+    /// For log lines.
+    info: Arc<UpstreamConn>,
     /// Bytes that had come when the newest request began.
     mark: AtomicU64,
 }
@@ -80,16 +83,17 @@ impl<B> Conn<B> {
         sender: Sender<B>,
         host: Arc<Host<B>>,
         limits: ConnLimits,
-        wire: Arc<Wire>,
+        (wire, local): (Arc<Wire>, Option<SocketAddr>),
     ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         // The request for which it is made counts from the beginning.
-        let streams = match sender {
-            Sender::Http1(_) => 0,
-            Sender::Http2(_) => 1,
+        let (streams, protocol) = match sender {
+            Sender::Http1(_) => (0, "HTTP/1.1"),
+            Sender::Http2(_) => (1, "HTTP/2"),
         };
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Self {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            id,
             sender,
             host,
             streams: AtomicU32::new(streams),
@@ -103,7 +107,19 @@ impl<B> Conn<B> {
                 parked: AtomicBool::new(false),
             }),
             wire,
+            info: Arc::new(UpstreamConn {
+                local,
+                protocol: Some(protocol),
+                id,
+            }),
             mark: AtomicU64::new(0),
+        }
+    }
+
+    /// Tells the record of a request which connection it is on.
+    pub(super) fn tell(&self, record: Option<&Record>) {
+        if let Some(record) = record {
+            record.late().upstream = Some(self.info.clone());
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IoSlice},
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc, Weak,
@@ -116,7 +117,11 @@ impl<I> Drop for Metered<I> {
     }
 }
 
-impl<I: Io> Io for Metered<I> {}
+impl<I: Io> Io for Metered<I> {
+    fn local_address(&self) -> Option<SocketAddr> {
+        self.io.local_address()
+    }
+}
 
 impl<I: AsyncRead + Unpin> AsyncRead for Metered<I> {
     fn poll_read(

@@ -27,6 +27,7 @@ pub use self::{
 use crate::{
     cluster::{Cluster, Endpoint},
     model::{ConnectConfig, Priority},
+    telemetry::record::Record,
     transport::{ConnInfo, TokioExec},
 };
 
@@ -46,6 +47,8 @@ pub struct Outgoing<B> {
     pub downstream: Option<Arc<ConnInfo>>,
     /// The request ends here: its payload goes on as raw TCP, and the answer is 200 as soon as there is a connection.
     pub connect: Option<ConnectConfig>,
+    /// Where it is noted which connection carries the request, if somebody wants to know.
+    pub record: Option<Arc<Record>>,
 }
 
 /// Upstream connections. Cloning shares.

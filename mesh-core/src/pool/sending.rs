@@ -27,6 +27,7 @@ use super::{
 use crate::{
     Error,
     model::ConnectConfig,
+    telemetry::record::Record,
     transport::{Switched, Target, UpstreamKind},
 };
 
@@ -58,6 +59,8 @@ pub(super) struct Ask {
     pub(super) upgrade: Option<Box<HeaderValue>>,
     /// It ends here, and its payload goes on as TCP.
     pub(super) ends_here: Option<ConnectConfig>,
+    /// Where the connection is noted, if it is.
+    pub(super) record: Option<Arc<Record>>,
 }
 
 pin_project! {

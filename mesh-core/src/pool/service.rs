@@ -109,6 +109,7 @@ where
             priority,
             downstream,
             connect: ends_here,
+            record,
         } = outgoing;
         let mut target = Target::new(cluster, endpoint);
         let exclusive = downstream.filter(|_| {
@@ -134,6 +135,7 @@ where
             connect: *request.method() == Method::CONNECT,
             upgrade,
             ends_here,
+            record,
         };
         let steps = Steps {
             exchange: exchange::<B>,
@@ -143,7 +145,10 @@ where
             None => self.shared.hosts.take(&key),
             Some(_) => None,
         }) {
-            Ok(Some(conn)) => State::begin(conn, ask.whole, request, exchange::<B>),
+            Ok(Some(conn)) => {
+                conn.tell(ask.record.as_deref());
+                State::begin(conn, ask.whole, request, exchange::<B>)
+            }
             Ok(None) => State::Resumed {
                 resumed: Box::pin(self.clone().resume(ask.clone(), key, request, 0)),
             },
@@ -161,7 +166,7 @@ where
         mut unsent: u32,
     ) -> Result<Response<PoolBody>, Error> {
         if let Some(config) = ask.ends_here {
-            return Box::pin(self.tunnel(request, ask.target, key.priority, config)).await;
+            return Box::pin(self.tunnel(request, ask, key.priority, config)).await;
         }
         loop {
             let fresh = unsent == MAX_UNSENT;
@@ -176,6 +181,7 @@ where
             };
             // From here on a dropped future or an error gives the connection back as unclean.
             let held = Held::new(conn);
+            held.conn().tell(ask.record.as_deref());
             let reused = held.conn().begin(ask.whole);
             if reused {
                 std::future::poll_fn(|cx| held.conn().poll_settled(cx)).await;

@@ -24,7 +24,7 @@ use crate::{
     cluster::{Cluster, Endpoint, Permit},
     model,
     telemetry::clock,
-    transport::{Connector, Target},
+    transport::{Connector, Io, Target},
 };
 
 /// How often a connection looks whether its endpoint is still there.
@@ -135,7 +135,7 @@ where
     let config = target.cluster.config();
     let io = dial(&shared.connector, target).await?;
     let io = Metered::new(io, target, Some(host.key.protocol), permit);
-    let wire = io.wire().clone();
+    let wire = (io.wire().clone(), io.local_address());
     let io = TokioIo::new(io);
     let make = |sender| Arc::new(Conn::new(sender, host.clone(), limits(config), wire));
     let failed = |error: hyper::Error| Error::caused_by(Kind::ConnectFailure, error);

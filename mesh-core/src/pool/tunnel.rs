@@ -3,6 +3,7 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -14,6 +15,7 @@ use tokio::io::{AsyncWriteExt, ReadBuf};
 use super::{
     Pool, PoolBody,
     meter::Metered,
+    sending::Ask,
     service::{Pending, PoolExec, permit},
     task,
 };
@@ -21,7 +23,7 @@ use crate::{
     BoxError, Error, Kind,
     cluster::Permit,
     model::{ConnectConfig, Priority},
-    transport::{Connector, Io, Switched, Target, proxy_protocol},
+    transport::{Connector, Io, Switched, Target, UpstreamConn, proxy_protocol},
 };
 
 /// How much is read at once for a response body.
@@ -41,11 +43,19 @@ where
     pub(super) async fn tunnel(
         &self,
         request: Request<B>,
-        target: Target,
+        ask: Ask,
         priority: Priority,
         config: ConnectConfig,
     ) -> Result<Response<PoolBody>, Error> {
+        let Ask { target, record, .. } = ask;
         let mut io = self.dial(&target, priority).await?;
+        if let Some(record) = record {
+            record.late().upstream = Some(Arc::new(UpstreamConn {
+                local: io.local_address(),
+                protocol: None,
+                id: 0,
+            }));
+        }
         if let Some(version) = config.proxy_protocol {
             let addresses = target.downstream.as_deref();
             let header = proxy_protocol::write(

@@ -72,9 +72,10 @@ impl Frames {
         }
     }
 
-    /// Bytes came from the peer.
-    pub(super) fn read(&mut self, bytes: &[u8], tally: &Tally) {
+    /// Bytes came from the peer; returns how many streams they reset.
+    pub(super) fn read(&mut self, bytes: &[u8], tally: &Tally) -> u32 {
         let mut rest = bytes;
+        let mut resets = 0;
         while let Some(frame) = self.read.next(&mut rest) {
             match frame.kind {
                 HEADERS => {
@@ -82,6 +83,10 @@ impl Frames {
                     self.newest = self.newest.max(frame.stream);
                 }
                 CONTINUATION => {}
+                RST_STREAM => {
+                    resets += 1;
+                    continue;
+                }
                 _ => continue,
             }
             self.open = frame.flags & END_HEADERS == 0;
@@ -96,6 +101,7 @@ impl Frames {
         if in_head != tally.in_head() {
             tally.in_head.store(in_head, Ordering::Relaxed);
         }
+        resets
     }
 
     /// The socket took bytes for the peer.

@@ -450,6 +450,9 @@ where
             Ok(()) => false,
             Err(error) => self.broke(error, http1),
         };
+        if result.is_err() && !broken {
+            self.conn.accepted.conn.set_gone();
+        }
         let io = self.take_io();
         if io.is_none() && http1 && result.is_ok() {
             let back = self.back.as_ref()?;

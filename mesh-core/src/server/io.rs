@@ -73,6 +73,9 @@ impl<I> Lent<I> {
         conn: Arc<ConnInfo>,
         http2: bool,
     ) -> (Self, Arc<Back<I>>) {
+        if http2 {
+            conn.count_resets();
+        }
         let back = Arc::new(Back {
             io: Mutex::default(),
             returned: AtomicBool::new(false),
@@ -165,7 +168,10 @@ impl<I: AsyncRead + Unpin> AsyncRead for Lent<I> {
         if result.is_ok() {
             this.link.read(read.len());
             if let Some(frames) = &mut this.frames {
-                frames.read(read, &this.back.tally);
+                let resets = frames.read(read, &this.back.tally);
+                if resets > 0 {
+                    this.conn.add_resets(resets);
+                }
             }
         }
         Poll::Ready(result)

@@ -55,9 +55,7 @@ impl RouteCell {
 
 /// Names of the clusters that a route configuration refers to, each once.
 pub(super) fn cluster_names(config: &RouteConfiguration) -> std::collections::HashSet<Name> {
-    use crate::model::{
-        Action, ClusterChoice, MatchNode, MatchTree, Mirror, OnMatch, Route, RouteRules,
-    };
+    use crate::model::{Action, ClusterChoice, MatchTree, Mirror, OnMatch, Route, RouteRules};
 
     fn choice(choice: &ClusterChoice, names: &mut std::collections::HashSet<Name>) {
         match choice {
@@ -88,15 +86,8 @@ pub(super) fn cluster_names(config: &RouteConfiguration) -> std::collections::Ha
         }
     }
     fn tree(tree: &MatchTree, names: &mut std::collections::HashSet<Name>) {
-        match &tree.node {
-            MatchNode::List(list) => list.iter().for_each(|(_, on)| on_match(on, names)),
-            MatchNode::Exact(_, map) | MatchNode::Prefix(_, map) => {
-                map.iter().for_each(|(_, on)| on_match(on, names))
-            }
-        }
-        if let Some(on) = &tree.on_no_match {
-            on_match(on, names);
-        }
+        let children = tree.node.children().chain(&tree.on_no_match);
+        children.for_each(|on| on_match(on, names));
     }
 
     let mut names = std::collections::HashSet::new();

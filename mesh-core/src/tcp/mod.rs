@@ -30,6 +30,8 @@ pub struct TcpEnd {
     pub attempts: u32,
     /// From the beginning to the upstream connection.
     pub connected: Option<Duration>,
+    /// Our own address of the upstream connection, if there was one.
+    pub local: Option<std::net::SocketAddr>,
     /// Bytes from the upstream.
     pub upstream_received: u64,
     /// Bytes to the upstream.

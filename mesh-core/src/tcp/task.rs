@@ -23,7 +23,9 @@ use crate::{
         metrics::TcpConnection,
         record::{Ending, Record},
     },
-    transport::{ConnectError, Connector, Deadline, Failed, Io, OneWay, Prefixed, Target},
+    transport::{
+        ConnectError, Connector, Deadline, Failed, Io, OneWay, Prefixed, Target, UpstreamConn,
+    },
 };
 
 /// What the task of a TCP connection knows from its listener.
@@ -282,6 +284,7 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
             self.counted = count(&self.conn, &held);
         }
         self.end.connected = Some(self.moved.saturating_duration_since(started));
+        self.end.local = io.local_address();
         self.state = State::Open(io, held);
     }
 
@@ -383,6 +386,13 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
                 late.flags = self.end.flags;
                 late.cluster = self.end.cluster.clone();
                 late.endpoint = self.end.endpoint.clone();
+                late.upstream = self.end.local.map(|local| {
+                    Arc::new(UpstreamConn {
+                        local: Some(local),
+                        protocol: None,
+                        id: 0,
+                    })
+                });
                 late.attempts = self.end.attempts;
                 late.failure = self.end.reason.clone();
             }

@@ -77,6 +77,7 @@ impl<'a> RecordContext<'a> {
         let late = self.late;
         let endpoint = late.endpoint.as_ref();
         let socket = endpoint.and_then(|endpoint| endpoint.address().socket());
+        let own = late.upstream.as_ref().and_then(|conn| conn.local);
         Some(match item {
             Item::UpstreamHost => endpoint.is_some_and(|endpoint| address(endpoint.address(), out)),
             Item::UpstreamRemoteAddressWithoutPort => ip(socket, out),
@@ -92,6 +93,16 @@ impl<'a> RecordContext<'a> {
                 )
             }
             Item::UpstreamClusterRaw => name(late.cluster.as_ref().map(|c| c.name()), out),
+            Item::UpstreamLocalAddress => own.is_some_and(|own| text(own, out)),
+            Item::UpstreamLocalAddressWithoutPort => ip(own, out),
+            Item::UpstreamLocalPort => port(own, out),
+            Item::UpstreamProtocol => {
+                let protocol = late.upstream.as_ref().and_then(|conn| conn.protocol);
+                protocol.is_some_and(|protocol| text(protocol, out))
+            }
+            Item::UpstreamConnectionId => {
+                text(late.upstream.as_ref().map_or(0, |conn| conn.id), out)
+            }
             Item::UpstreamRequestAttemptCount => text(late.attempts, out),
             Item::UpstreamTransportFailureReason => name(late.failure.as_ref(), out),
             _ => return None,

@@ -33,7 +33,7 @@ use crate::{
     model::Name,
     route::RouteEntry,
     scratch,
-    transport::ConnInfo,
+    transport::{ConnInfo, UpstreamConn},
 };
 
 /// Records that a thread keeps for further requests.
@@ -59,6 +59,8 @@ pub trait Sink: fmt::Debug + Send + Sync {
 pub struct Wants {
     /// Method, path and authority.
     pub head: bool,
+    /// The upstream connection.
+    pub upstream: bool,
     /// Request headers.
     pub request: Vec<HeaderName>,
     /// Response headers.
@@ -70,6 +72,7 @@ pub struct Wants {
 impl Wants {
     const NONE: Self = Self {
         head: false,
+        upstream: false,
         request: Vec::new(),
         response: Vec::new(),
         trailers: Vec::new(),
@@ -78,6 +81,7 @@ impl Wants {
     /// Adds what `other` reads.
     pub fn merge(&mut self, other: &Self) {
         self.head |= other.head;
+        self.upstream |= other.upstream;
         for (list, more) in [
             (&mut self.request, &other.request),
             (&mut self.response, &other.response),
@@ -155,6 +159,8 @@ pub struct Late {
     pub cluster: Option<Arc<Cluster>>,
     /// The endpoint of the newest attempt.
     pub endpoint: Option<Arc<Endpoint>>,
+    /// The upstream connection of the newest attempt, if wanted.
+    pub(crate) upstream: Option<Arc<UpstreamConn>>,
     /// Who called, if it says so.
     pub peer: Option<Arc<Peer>>,
     /// Attempts at an endpoint.
@@ -489,7 +495,7 @@ impl Record {
 
     /// Takes note of a request's head as it is now.
     pub(crate) fn see_request<B>(&self, request: &Request<B>, wants: &Arc<Wants>) {
-        if !wants.head && wants.request.is_empty() {
+        if !wants.head && !wants.upstream && wants.request.is_empty() {
             return;
         }
         let mut late = self.late();
@@ -521,14 +527,17 @@ impl Record {
         );
     }
 
-    /// How the client left, over `version`: a stream of HTTP/2 may end alone.
+    /// How the client left, over `version`: a stream of HTTP/2 may end alone. What its peer did not reset the codec did, since
+    /// the peer broke the protocol on it.
     pub(crate) fn left(&self, version: Version) -> Kind {
-        let connection = self.connection.as_ref();
-        if version == Version::HTTP_2 && connection.is_some_and(|connection| !connection.is_gone())
-        {
-            Kind::DownstreamReset
-        } else {
-            Kind::DownstreamTermination
+        match &self.connection {
+            Some(connection) if version == Version::HTTP_2 && !connection.is_gone() => {
+                match connection.has_resets() {
+                    true => Kind::DownstreamReset,
+                    false => Kind::DownstreamProtocol,
+                }
+            }
+            _ => Kind::DownstreamTermination,
         }
     }
 
@@ -543,6 +552,19 @@ impl Record {
                 Ending::Broken(_) | Ending::Dropped => {
                     let kind = self.left(late.version);
                     late.broke(kind);
+                    match kind {
+                        Kind::DownstreamReset => {
+                            if let Some(connection) = &self.connection {
+                                connection.take_reset();
+                            }
+                        }
+                        Kind::DownstreamProtocol => {
+                            // As in Envoy nothing was answered, and it is a stream that was reset.
+                            late.status = 0;
+                            late.details = Some(Kind::DownstreamReset.reply().details.into());
+                        }
+                        _ => {}
+                    }
                 }
             }
             sink.finish(&self, &late);
@@ -592,7 +614,14 @@ impl Late {
         self.route = None;
         self.counted = None;
         self.peer = None;
+        self.upstream = None;
         self.on_reply = None;
+    }
+
+    /// Whether somebody asks for the upstream connection.
+    #[cfg(feature = "client")]
+    pub(crate) fn wants_upstream(&self) -> bool {
+        self.wanted.as_ref().is_some_and(|wants| wants.upstream)
     }
 
     pub(crate) fn on_reply(&mut self) -> &mut OnReply {

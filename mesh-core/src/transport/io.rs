@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     io::{self, IoSlice},
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -19,6 +20,11 @@ pub trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     fn alpn(&self) -> Option<&[u8]> {
         None
     }
+
+    /// Our own address of the connection, if it has one.
+    fn local_address(&self) -> Option<SocketAddr> {
+        None
+    }
 }
 
 /// A plain socket.
@@ -30,7 +36,14 @@ pub enum Stream {
     Unix(UnixStream),
 }
 
-impl Io for Stream {}
+impl Io for Stream {
+    fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+}
 
 /// Up to so many bytes in several pieces are copied together and written with `send`, which costs the kernel about 200 ns
 /// less than `writev`: more than the copy. A head with a small body is such a write.
@@ -155,6 +168,10 @@ impl<I> Prefixed<I> {
 impl<I: Io> Io for Prefixed<I> {
     fn alpn(&self) -> Option<&[u8]> {
         self.io.alpn()
+    }
+
+    fn local_address(&self) -> Option<SocketAddr> {
+        self.io.local_address()
     }
 }
 

@@ -20,6 +20,7 @@ mod switched;
 #[cfg(feature = "net")]
 mod timer;
 
+pub(crate) use self::peer::UpstreamConn;
 pub use self::peer::{ConnInfo, Security};
 #[cfg(feature = "server")]
 pub(crate) use self::socket::{abstract_path, set_keepalive};

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Instant, SystemTime},
 };
@@ -43,8 +43,39 @@ pub struct ConnInfo {
     pub started_at: SystemTime,
     #[cfg(feature = "net")]
     pub(crate) timer: super::ConnTimer,
+    pub(crate) fate: Arc<Fate>,
+}
+
+/// An upstream connection as log lines see it.
+#[derive(Clone, Debug)]
+pub(crate) struct UpstreamConn {
+    /// Our own address; `None`: a Unix socket.
+    pub(crate) local: Option<SocketAddr>,
+    /// HTTP/1.1 or HTTP/2; `None`: raw bytes.
+    pub(crate) protocol: Option<&'static str>,
+    /// Unique among the upstream connections of the process; 0: it has none.
+    pub(crate) id: u64,
+}
+
+/// What became of a connection and its streams.
+#[derive(Debug)]
+pub(crate) struct Fate {
     /// The peer has closed it, or it is being closed.
-    pub(crate) gone: Arc<AtomicBool>,
+    gone: AtomicBool,
+    /// Streams that the peer reset and whose requests have not ended yet; [`UNKNOWN`] where nobody counts.
+    resets: AtomicU32,
+}
+
+/// Resets are not counted.
+const UNKNOWN: u32 = u32::MAX;
+
+impl Default for Fate {
+    fn default() -> Self {
+        Self {
+            gone: AtomicBool::new(false),
+            resets: AtomicU32::new(UNKNOWN),
+        }
+    }
 }
 
 /// What is known of a connection's transport.
@@ -82,18 +113,46 @@ impl ConnInfo {
             started_at: SystemTime::now(),
             #[cfg(feature = "net")]
             timer: super::ConnTimer::default(),
-            gone: Arc::default(),
+            fate: Arc::default(),
         }
     }
 
     #[cfg(feature = "server")]
     pub(crate) fn set_gone(&self) {
-        self.gone.store(true, Ordering::Release);
+        self.fate.gone.store(true, Ordering::Release);
     }
 
     /// Whether the peer has closed the connection, or it is being closed.
     pub(crate) fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::Acquire)
+        self.fate.gone.load(Ordering::Acquire)
+    }
+
+    /// From now on the peer's resets are counted.
+    #[cfg(feature = "server")]
+    pub(crate) fn count_resets(&self) {
+        self.fate.resets.store(0, Ordering::Relaxed);
+    }
+
+    /// The peer reset streams.
+    #[cfg(feature = "server")]
+    pub(crate) fn add_resets(&self, count: u32) {
+        self.fate.resets.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Whether a stream that broke off may be one that the peer reset.
+    pub(crate) fn has_resets(&self) -> bool {
+        self.fate.resets.load(Ordering::Relaxed) > 0
+    }
+
+    /// The request of a stream that the peer reset has ended.
+    pub(crate) fn take_reset(&self) {
+        let less = |count| match count {
+            0 | UNKNOWN => None,
+            count => Some(count - 1),
+        };
+        let resets = &self.fate.resets;
+        // That there was none is no failure: the answer is the same.
+        let _ = resets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     /// The connection's timer, for deadlines of its requests.

@@ -14,8 +14,8 @@ use envoy_types::pb::envoy::{
     },
 };
 use mesh_core::model::{
-    Address, Direction, FilterChain, FilterChainMatch, Listener, ListenerFilter, Name, Network,
-    SourceType,
+    Address, Direction, FilterChain, FilterChainMatch, Listener, ListenerFilter, MatchTree, Name,
+    Network, OnMatch, SourceType,
 };
 
 use super::{
@@ -60,6 +60,9 @@ pub(crate) fn listener(cx: &mut Context, value: &Proto) -> Option<Listener> {
     match &value.filter_chain_matcher {
         Some(tree) => {
             let tree = cx.field("filter_chain_matcher", |cx| chain_tree(cx, tree));
+            if let Some(tree) = &tree {
+                cx.field("filter_chain_matcher", |cx| unknown_chains(cx, tree, &out));
+            }
             out.filter_chain_matcher = tree;
         }
         None => distinct(cx, &out.filter_chains),
@@ -86,6 +89,27 @@ pub(crate) fn listener(cx: &mut Context, value: &Proto) -> Option<Listener> {
 }
 
 /// How the socket is opened, and whose connections it takes.
+/// Notes chains that the tree leads to and the listener does not have. As in Envoy their connections are closed.
+fn unknown_chains(cx: &mut Context, tree: &MatchTree, listener: &Listener) {
+    for on in tree.node.children().chain(&tree.on_no_match) {
+        match on {
+            OnMatch::Tree(inner) => unknown_chains(cx, inner, listener),
+            OnMatch::Chain(name) => {
+                let mut names = listener.filter_chains.iter().map(|chain| &chain.name);
+                if !names.any(|known| known == name) {
+                    cx.note(
+                        "",
+                        format_args!(
+                            "no filter chain is named {name:?}: connections that come to it are closed"
+                        ),
+                    );
+                }
+            }
+            OnMatch::Route(_) | OnMatch::Routes(_) => {}
+        }
+    }
+}
+
 fn socket(value: &Proto, out: &mut Listener) {
     let old = value.deprecated_v1.as_ref();
     let old = old.and_then(|old| old.bind_to_port.as_ref());

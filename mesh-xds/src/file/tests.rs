@@ -331,6 +331,14 @@ fn a_filter_chain_matcher_names_the_chains() {
     assert_eq!(find(81, &["h2c".into()]), Some(0));
     assert_eq!(find(81, &[]), None);
 
+    let dangling = text.replacen("value: plain}", "value: nobody}", 1);
+    let source = open(&dangling);
+    let update = source.first().expect("there");
+    assert!(update.rejections.is_empty(), "{:?}", update.rejections);
+    let mut reasons = update.notes.iter().map(|note| &note.reason);
+    let said = reasons.any(|reason| reason.contains("no filter chain is named \"nobody\""));
+    assert!(said, "{:?}", update.notes);
+
     let wrong = text.replace("{exact: \"'h2c'\"}", "{exact: a}").replace(
         "google.protobuf.StringValue, value: plain",
         "envoy.config.route.v3.RouteList",

@@ -1,8 +1,8 @@
 //! What listeners and route tables refer to.
 
 use mesh_core::model::{
-    Action, ClusterChoice, HttpConnectionManager, Listener, MatchNode, MatchTree, Name, Network,
-    OnMatch, Route, RouteConfiguration, RouteRules, VirtualHost,
+    Action, ClusterChoice, HttpConnectionManager, Listener, MatchTree, Name, Network, OnMatch,
+    Route, RouteConfiguration, RouteRules, VirtualHost,
 };
 
 /// The connection managers of a listener, with the paths of their filter chains.
@@ -70,13 +70,7 @@ fn list<'m>(routes: &'m [Route], path: &str, out: &mut Vec<(String, &'m Name)>) 
 }
 
 fn tree<'m>(node: &'m MatchTree, path: &str, out: &mut Vec<(String, &'m Name)>) {
-    let children: Vec<&OnMatch> = match &node.node {
-        MatchNode::List(list) => list.iter().map(|(_, child)| child).collect(),
-        MatchNode::Exact(_, map) | MatchNode::Prefix(_, map) => {
-            map.iter().map(|(_, child)| child).collect()
-        }
-    };
-    for child in children.into_iter().chain(&node.on_no_match) {
+    for child in node.node.children().chain(&node.on_no_match) {
         match child {
             OnMatch::Tree(inner) => tree(inner, path, out),
             OnMatch::Route(one) => route(one, path, out),

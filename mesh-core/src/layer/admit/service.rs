@@ -60,11 +60,13 @@ where
             let hostname = attempt.endpoint().hostname();
             forwarding.rewrite_host_for_endpoint(&mut request, hostname, true);
         }
-        {
+        let wanted = {
             let mut late = record.late();
             late.endpoint = Some(attempt.endpoint().clone());
             late.attempts += 1;
-        }
+            late.upstream = None;
+            late.wants_upstream()
+        };
         let life = attempt.cluster().config().max_stream_duration;
         let connect = ends_here(request.method(), &forwarding);
         let outgoing = Outgoing {
@@ -74,6 +76,7 @@ where
             endpoint: attempt.endpoint().clone(),
             priority: attempt.priority(),
             downstream: record.connection().cloned(),
+            record: wanted.then(|| record.clone()),
         };
         ResponseFuture::sent(self.inner.call(outgoing), attempt, Some(record), life)
     }
@@ -166,6 +169,7 @@ where
         priority,
         downstream: None,
         connect: None,
+        record: None,
     };
     ResponseFuture::sent(inner.call(outgoing), attempt, None, life)
 }

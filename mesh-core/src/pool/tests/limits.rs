@@ -292,6 +292,7 @@ async fn a_connection_answered_early_serves_nobody_before_its_upload_ends() {
             endpoint,
             priority: Priority::Default,
             downstream: None,
+            record: None,
         };
         let mut service = pool.service();
         (

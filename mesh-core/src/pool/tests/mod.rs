@@ -126,6 +126,7 @@ fn outgoing(cluster: &Arc<Cluster>, request: Request<Body>) -> Outgoing<Body> {
         endpoint,
         priority: Priority::Default,
         downstream: None,
+        record: None,
     }
 }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     Kind,
     model::{ProxyProtocolVersion, TlsContext, TransportSocket},
+    telemetry::{context::RecordContext, record::Record},
     transport::{ConnInfo, TcpConnector},
 };
 
@@ -50,6 +51,33 @@ async fn tcp_is_reached_by_address_and_by_name() {
         let (_, response) = tokio::join!(server, call(&cluster, None));
         assert_eq!(response.expect("a response").status(), 204);
     }
+}
+
+#[tokio::test]
+async fn who_asks_is_told_which_connection_carries_a_request() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let addr = listener.local_addr().expect("an address");
+    let cluster = cluster(Address::Socket(addr), |_| {});
+    let record = Record::begin(None, http::Version::HTTP_11, false);
+    let mut outgoing = outgoing(&cluster, get());
+    outgoing.record = Some(record.clone());
+    let pool = Pool::new(TcpConnector);
+    let mut service = pool.service();
+    let server = async {
+        let (socket, peer) = listener.accept().await.expect("accepted");
+        answer(socket).await;
+        peer
+    };
+    let (peer, response) = tokio::join!(server, service.call(outgoing));
+    response.expect("a response");
+    let late = record.late();
+    let context = RecordContext::new(&record, &late);
+    let mut line = Vec::new();
+    let text = "%UPSTREAM_LOCAL_ADDRESS% %UPSTREAM_LOCAL_PORT% %UPSTREAM_PROTOCOL%";
+    let format = crate::route::format::Formatter::parse(text).expect("it parses");
+    format.write(&context, b"-", &mut line);
+    let wanted = format!("{peer} {} HTTP/1.1", peer.port());
+    assert_eq!(String::from_utf8_lossy(&line), wanted);
 }
 
 #[cfg(target_os = "linux")]

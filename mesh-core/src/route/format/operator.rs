@@ -317,18 +317,13 @@ impl Item {
     pub fn is_known(self) -> bool {
         !matches!(
             self,
-            Self::UpstreamProtocol
-                | Self::DownstreamWireBytesReceived
+            Self::DownstreamWireBytesReceived
                 | Self::DownstreamWireBytesSent
                 | Self::UpstreamWireBytesReceived
                 | Self::UpstreamWireBytesSent
                 | Self::RequestHeadersBytes
                 | Self::ResponseHeadersBytes
                 | Self::ResponseTrailersBytes
-                | Self::UpstreamLocalAddress
-                | Self::UpstreamLocalAddressWithoutPort
-                | Self::UpstreamLocalPort
-                | Self::UpstreamConnectionId
                 | Self::DownstreamTransportFailureReason
                 | Self::ConnectionTerminationDetails
                 | Self::StreamId

@@ -344,6 +344,29 @@ async fn an_early_answer_ends_the_exchange_on_both_sides() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_not_as_long_as_declared_breaks_the_protocol() {
+    for declared in ["0", "3", "10"] {
+        let (address, _told) = upstream(Does::Say("")).await;
+        let mesh = Mesh::start(address, |_| {});
+        let mut sender = mesh.http2().await;
+        let first = Ok(http_body::Frame::data(Bytes::from_static(b"hello")));
+        let body = if declared == "10" {
+            http_body_util::Full::new(Bytes::from_static(b"hello"))
+                .map_err(|never| match never {})
+                .boxed()
+        } else {
+            BodyExt::boxed(StreamBody::new(futures_stream(first)))
+        };
+        let request = Request::post("http://a/").header("content-length", declared);
+        let sent = sender.send_request(request.body(body).expect("a request"));
+        let answer = timeout(PATIENCE, sent).await.expect("an answer");
+        assert!(answer.is_err(), "the stream is reset");
+        assert_eq!(mesh.line().await, "0 DPE http2.remote_reset", "{declared}");
+        assert!(!sender.is_closed(), "the connection lives");
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_takes_its_exchange_along() {
     // Whether it reads, and what the log says of HTTP/1.1 and of a stream of HTTP/2.
     for (does, status) in [(Does::Say(""), 0), (Does::Say(HALF), 200)] {

@@ -165,6 +165,13 @@ pub(crate) fn want(operator: &Operator, wants: &mut Wants) {
             add(&mut wants.trailers, name);
             other.iter().for_each(|name| add(&mut wants.trailers, name));
         }
+        Operator::Item(
+            Item::UpstreamLocalAddress
+            | Item::UpstreamLocalAddressWithoutPort
+            | Item::UpstreamLocalPort
+            | Item::UpstreamProtocol
+            | Item::UpstreamConnectionId,
+        ) => wants.upstream = true,
         _ => {}
     }
 }

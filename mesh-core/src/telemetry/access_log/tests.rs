@@ -207,6 +207,11 @@ fn full_record() -> Arc<Record> {
     late.route = Some(route);
     late.endpoint = Some(attempt.expect("an endpoint").endpoint().clone());
     late.cluster = Some(cluster);
+    late.upstream = Some(Arc::new(crate::transport::UpstreamConn {
+        local: Some(([10, 0, 0, 1], 5000).into()),
+        protocol: Some("HTTP/1.1"),
+        id: 7,
+    }));
     late.grpc_status = Some(14);
     late.status = 200;
     late.failure = Some("refused".into());
