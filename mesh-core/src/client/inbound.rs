@@ -35,6 +35,7 @@ impl Mesh {
             Arc::new(Observer::new().metrics(metrics)),
             Some(self.reader()),
         )
+        .ask(self.metrics().peers().clone())
     }
 }
 

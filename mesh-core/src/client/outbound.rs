@@ -133,7 +133,7 @@ impl Http {
         let name = "client".into();
         let http = Self::new(Arc::new(config), cell, Direction::Outbound, metrics, &name);
         http.expect("a manager without formats and matchers compiles")
-            .without_proxy()
+            .without_proxy(metrics)
     }
 }
 

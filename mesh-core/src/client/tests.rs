@@ -3,6 +3,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
 use tower::ServiceExt;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -13,6 +14,7 @@ use crate::{
     model,
     snapshot::Mesh,
     stack::tests::{cluster_config, forward, upstream},
+    telemetry::metrics::Workload,
     transport::TcpConnector,
 };
 
@@ -137,4 +139,74 @@ async fn inbound_traffic_is_refused_where_a_listener_says_so() {
         .expect("a body")
         .to_bytes();
     assert!(body.starts_with(b"PeerAuthentication"), "{body:?}");
+}
+
+/// Whoever calls and whoever is called are both programs with the mesh inside.
+#[tokio::test]
+async fn a_program_that_calls_is_named_in_the_metrics_of_the_one_it_calls() {
+    let (source, _handle) = MemorySource::new();
+    let (called, _driver) = Mesh::builder().source(source).build();
+    let app = tower::service_fn(
+        |request: Request<RequestBody<hyper::body::Incoming>>| async move {
+            let told = request.headers().contains_key("x-envoy-peer-metadata");
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(told.to_string())))
+        },
+    );
+    let service = called.inbound().layer(app);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let service = service.clone();
+            let service = hyper::service::service_fn(move |request| service.clone().call(request));
+            let connection = hyper::server::conn::http1::Builder::new();
+            tokio::spawn(connection.serve_connection(TokioIo::new(socket), service));
+        }
+    });
+
+    let (source, _handle) = MemorySource::new();
+    let workload = Workload {
+        name: "productpage-v1".into(),
+        namespace: "default".into(),
+        ..Workload::default()
+    };
+    let builder = Mesh::builder().source(source).workload(workload);
+    let (calling, mut driver) = builder.build();
+    let mesh_cluster = "outbound|9080||reviews.default.svc.cluster.local";
+    driver.apply(Update {
+        changes: vec![
+            Change::Cluster(Arc::new(cluster_config(mesh_cluster, address))),
+            Change::Cluster(Arc::new(cluster_config("foreign", address))),
+            table(
+                "9080",
+                &[("reviews:9080", mesh_cluster), ("foreign:9080", "foreign")],
+            ),
+        ],
+        ..Update::default()
+    });
+    let mut client = calling.client(TcpConnector);
+    for host in ["reviews", "foreign"] {
+        let uri = format!("http://{host}:9080/");
+        let Ok(response) = client.call(request(&uri)).await;
+        let body = response.into_body().collect().await.expect("a body");
+        // The metrics have it; the application has no use for it.
+        assert_eq!(body.to_bytes(), "false", "{host}");
+    }
+    let rendered = called.metrics().render();
+    let lines = rendered.lines();
+    let lines = lines.filter(|line| line.starts_with("istio_requests_total{"));
+    let sources: std::collections::BTreeMap<_, _> = lines
+        .filter_map(|line| {
+            let (labels, value) = line.rsplit_once(' ')?;
+            let (_, rest) = labels.split_once("source_workload=\"")?;
+            Some((rest.split_once('"')?.0, value))
+        })
+        .collect();
+    // A cluster outside of the mesh is told nothing.
+    assert_eq!(
+        sources,
+        [("productpage-v1", "1"), ("unknown", "1")].into(),
+        "{rendered}"
+    );
 }

@@ -225,6 +225,24 @@ pub struct Route {
     pub origin: Origin,
 }
 
+impl Route {
+    /// A rule that only says what is done, and when.
+    pub fn new(matches: RouteMatch, action: Action) -> Self {
+        Self {
+            name: "".into(),
+            matches,
+            action,
+            headers: HeaderMutations::default(),
+            decorator: None,
+            filters: Vec::new(),
+            per_request_buffer_limit: None,
+            stat_prefix: None,
+            metadata: Metadata::default(),
+            origin: Origin::default(),
+        }
+    }
+}
+
 /// When a route applies (`config.route.v3.RouteMatch`); all parts hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteMatch {
@@ -246,6 +264,23 @@ pub struct RouteMatch {
     pub filter_state: Vec<MetadataMatcher>,
     /// TLS client certificate: `(presented, validated)` as wanted.
     pub tls: Option<(Option<bool>, Option<bool>)>,
+}
+
+impl RouteMatch {
+    /// By the path alone, in the case in which it is written.
+    pub fn path(path: PathMatch) -> Self {
+        Self {
+            path,
+            case_sensitive: true,
+            headers: Vec::new(),
+            query: Vec::new(),
+            grpc: false,
+            runtime_fraction: None,
+            metadata: Vec::new(),
+            filter_state: Vec::new(),
+            tls: None,
+        }
+    }
 }
 
 /// The forms of a path match.

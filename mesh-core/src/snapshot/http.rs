@@ -164,12 +164,13 @@ impl Http {
         }
     }
 
-    /// The same for calls that the program makes itself: heads are not treated as those of a proxy.
+    /// The same for calls that the program makes itself: heads are not treated as those of a proxy. If the program is a
+    /// workload of a mesh, it says so to others, as its sidecar would.
     #[cfg(feature = "client")]
-    pub(crate) fn without_proxy(mut self) -> Self {
-        self.front = Arc::new(Front::embedded(self.observer.shared_wants()));
-        #[cfg(feature = "net")]
-        self.set_ahead();
+    pub(crate) fn without_proxy(mut self, metrics: &Metrics) -> Self {
+        let mut front = Front::embedded(self.observer.shared_wants());
+        front.exchange_metadata(PeerExchange::tell_later(metrics.clone()));
+        self.front = Arc::new(front);
         self
     }
 

@@ -1,6 +1,6 @@
 //! The compiled, immutable configuration and how it replaces itself.
 //!
-//! [`Driver`] pulls updates from a [`ConfigSource`](crate::config::ConfigSource), [`compile`] turns them into a
+//! [`Driver`] pulls updates from a [`ConfigSource`](crate::config::ConfigSource), [`Compiler`] turns them into a
 //! [`Snapshot`], and one atomic store publishes it. Parts that did not change keep their `Arc`; clusters keep counters,
 //! limits in use and connections under their name; a route table is replaced in its [`RouteCell`], so that the next
 //! request on an open connection meets it.

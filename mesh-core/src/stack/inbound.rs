@@ -22,7 +22,7 @@ use crate::{
     },
     model::Name,
     snapshot::Reader,
-    telemetry::observer::Observer,
+    telemetry::{observer::Observer, peer::Peers},
 };
 
 /// The stack around an application `A`.
@@ -34,6 +34,7 @@ pub struct InboundLayer {
     observer: Arc<Observer>,
     replies: Arc<Replies>,
     config: Option<Reader>,
+    peers: Option<Arc<Peers>>,
 }
 
 impl InboundLayer {
@@ -43,7 +44,14 @@ impl InboundLayer {
             observer,
             replies: Arc::default(),
             config,
+            peers: None,
         }
+    }
+
+    /// Asks requests who sent them, by Istio's exchange of metadata.
+    pub(crate) fn ask(mut self, peers: Arc<Peers>) -> Self {
+        self.peers = Some(peers);
+        self
     }
 }
 
@@ -55,6 +63,7 @@ impl<A> Layer<A> for InboundLayer {
             app,
             observer: self.observer.clone(),
             config: self.config.clone(),
+            peers: self.peers.clone(),
             seen: 0,
             refuse: None,
         };
@@ -69,6 +78,7 @@ pub struct Serve<A> {
     app: A,
     observer: Arc<Observer>,
     config: Option<Reader>,
+    peers: Option<Arc<Peers>>,
     /// Generation of the snapshot that `refuse` is from.
     seen: u64,
     refuse: Option<Name>,
@@ -100,7 +110,13 @@ where
     }
 
     fn call(&mut self, exchange: Exchange<RequestBody<B>>) -> Self::Future {
-        let Exchange { request, record } = exchange;
+        let Exchange {
+            mut request,
+            record,
+        } = exchange;
+        if let Some(peers) = &self.peers {
+            record.late().peer = peers.take(request.headers_mut());
+        }
         record.see_request(&request, &self.observer.shared_wants());
         let state = match self.refuse() {
             Some(reason) => State::Refused {

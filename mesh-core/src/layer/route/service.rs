@@ -265,8 +265,8 @@ pub(super) fn forward<B>(
         let status = forwarding.forward().config().cluster_not_found_status;
         return Err((record, Error::new(Kind::NoCluster).with_status(status)));
     };
-    if let Some(introduction) = front.introduction()
-        && cluster.is_in_mesh()
+    if cluster.is_in_mesh()
+        && let Some(introduction) = front.introduction()
     {
         introduction.write(request.headers_mut());
     }

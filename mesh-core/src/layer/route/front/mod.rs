@@ -6,11 +6,15 @@ mod head;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "client")]
+use std::sync::OnceLock;
 use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header::LOCATION};
 
+#[cfg(feature = "client")]
+use crate::telemetry::metrics::Metrics;
 use crate::{
     Error, Kind,
     layer::{Exchange, Scan},
@@ -43,8 +47,19 @@ pub struct Front {
 pub(crate) enum PeerExchange {
     /// Requests into the mesh say who sends them.
     Tell(Introduction),
+    /// The same, as soon as the configuration has said which workload this program is.
+    #[cfg(feature = "client")]
+    TellLater(Metrics, OnceLock<Introduction>),
     /// Requests are asked who sent them.
     Ask(Arc<Peers>),
+}
+
+#[cfg(feature = "client")]
+impl PeerExchange {
+    /// For a program that may not know yet which workload it is.
+    pub(crate) fn tell_later(metrics: Metrics) -> Self {
+        Self::TellLater(metrics, OnceLock::new())
+    }
 }
 
 /// An answer without a route.
@@ -137,6 +152,14 @@ impl Front {
     pub(super) fn introduction(&self) -> Option<&Introduction> {
         match self.peers.as_deref() {
             Some(PeerExchange::Tell(introduction)) => Some(introduction),
+            #[cfg(feature = "client")]
+            Some(PeerExchange::TellLater(metrics, told)) => match told.get() {
+                None => {
+                    let introduction = Introduction::of(metrics.workload())?;
+                    Some(told.get_or_init(|| introduction))
+                }
+                told => told,
+            },
             _ => None,
         }
     }
