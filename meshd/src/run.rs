@@ -238,7 +238,7 @@ fn istio_metrics(mesh: &Mesh) -> Arc<dyn Fn(&mut String) + Send + Sync> {
 
 fn ended_early(ended: Result<Result<(), SourceError>, tokio::task::JoinError>) -> Failure {
     match ended {
-        Ok(Err(error)) => Failure::Source(error.to_string()),
+        Ok(Err(error)) => Failure::Source(error.reason),
         Ok(Ok(())) => Failure::Ended("the configuration source".into()),
         Err(error) => Failure::Ended(format!("the configuration driver ({error})")),
     }

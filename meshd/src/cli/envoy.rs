@@ -28,7 +28,7 @@ pub(crate) struct EnvoyArgs {
     #[arg(long, value_name = "YAML")]
     config_yaml: Option<String>,
     /// Worker threads; default: one a core.
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     concurrency: Option<usize>,
     /// Worker threads by the processors that the process may use.
     #[arg(long)]
@@ -37,10 +37,16 @@ pub(crate) struct EnvoyArgs {
     #[arg(long, value_enum, default_value_t)]
     mode: Mode,
     /// Level of the log.
-    #[arg(short = 'l', long, value_enum, default_value = "info")]
+    #[arg(
+        short = 'l',
+        long,
+        value_name = "LEVEL",
+        value_enum,
+        default_value = "info"
+    )]
     log_level: LogLevel,
-    /// Levels of components, `name:level,…`.
-    #[arg(long, value_name = "LIST")]
+    /// Levels of single loggers, such as `config:error,pool:debug`; `/logging` lists them.
+    #[arg(long, value_name = "NAME:LEVEL,…")]
     component_log_level: Option<String>,
     /// File that the log is written to; default: standard error.
     #[arg(long, value_name = "FILE")]
@@ -48,20 +54,20 @@ pub(crate) struct EnvoyArgs {
     /// File that the address of the admin server is written to.
     #[arg(long, value_name = "FILE")]
     admin_address_path: Option<PathBuf>,
-    /// Longest drain, seconds.
-    #[arg(long, default_value_t = 600)]
+    /// Longest wait for requests in flight on SIGTERM, and length of a gradual drain.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     drain_time_s: u64,
     /// How connections are told to go during a drain.
-    #[arg(long, value_parser = ["gradual", "immediate"], default_value = "gradual")]
+    #[arg(long, value_name = "HOW", value_parser = ["gradual", "immediate"], default_value = "gradual")]
     drain_strategy: String,
     /// `node.cluster` of the bootstrap.
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     service_cluster: Option<String>,
     /// `node.id` of the bootstrap.
-    #[arg(long)]
+    #[arg(long, value_name = "ID")]
     service_node: Option<String>,
     /// `node.locality.zone` of the bootstrap.
-    #[arg(long)]
+    #[arg(long, value_name = "ZONE")]
     service_zone: Option<String>,
     /// There is no hot restart to disable.
     #[arg(long)]

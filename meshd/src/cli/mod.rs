@@ -48,16 +48,16 @@ pub(crate) struct FolderArgs {
     #[arg(long, value_name = "IP")]
     pub(crate) application: Option<std::net::IpAddr>,
     /// Worker threads; 0: one a core.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, value_name = "N", default_value_t = 2)]
     pub(crate) concurrency: usize,
     /// Address of the admin server.
-    #[arg(long, default_value = "127.0.0.1:15000")]
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:15000")]
     pub(crate) admin: SocketAddr,
     /// Address of the readiness server (`/healthz/ready`); `none` for none.
-    #[arg(long, default_value = "0.0.0.0:15021")]
+    #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:15021")]
     pub(crate) readiness: OptionalAddr,
     /// Address of the Prometheus server (`/stats/prometheus`); `none` for none.
-    #[arg(long, default_value = "0.0.0.0:15090")]
+    #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:15090")]
     pub(crate) metrics: OptionalAddr,
     /// Refuse objects and fields that have no effect yet, instead of listing them.
     #[arg(long)]
@@ -65,11 +65,11 @@ pub(crate) struct FolderArgs {
     /// Let traffic pass where this kind (for example PeerAuthentication) asks for protection that cannot act yet.
     #[arg(long, value_name = "KIND")]
     pub(crate) insecure_skip: Vec<String>,
-    /// Longest wait for requests in flight on SIGTERM, seconds.
-    #[arg(long, default_value_t = 5)]
+    /// Longest wait for requests in flight on SIGTERM.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     pub(crate) drain_time_s: u64,
-    /// Level of the log: trace, debug, info, warning, error, critical or off.
-    #[arg(short = 'l', long, default_value = "info")]
+    /// Level of the log.
+    #[arg(short = 'l', long, value_name = "LEVEL", default_value = "info")]
     pub(crate) log_level: LogLevel,
     /// Levels of single loggers of Envoy's, such as `config:error,pool:debug`; `/logging` lists them.
     #[arg(long, value_name = "NAME:LEVEL,…")]
