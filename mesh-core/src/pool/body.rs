@@ -4,20 +4,22 @@ use std::{
     fmt,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{error, tunnel::RawBody};
+use super::{error, quiet, tunnel::RawBody};
 use crate::Error;
 
 /// Takes back a connection at the end of an exchange.
 pub(super) trait Release: Send + Sync {
     /// The exchange ended; `clean`: both messages may be complete, so that the connection can serve another one.
-    fn release(self: Arc<Self>, clean: bool);
+    ///
+    /// Returns whether it was seen that the connection's task has done all that the exchange asked of it.
+    fn release(self: Arc<Self>, clean: bool) -> bool;
 }
 
 /// A connection in use; given back on drop, as unclean unless it was finished.
@@ -28,10 +30,9 @@ impl Lease {
         Self(Some(conn))
     }
 
-    pub(super) fn finish(&mut self) {
-        if let Some(conn) = self.0.take() {
-            conn.release(true);
-        }
+    /// The exchange ended; returns what [`Release::release`] does.
+    pub(super) fn finish(&mut self) -> bool {
+        self.0.take().is_some_and(|conn| conn.release(true))
     }
 }
 
@@ -101,14 +102,16 @@ impl Body for PoolBody {
             Content::Tcp(raw) => return raw.poll_frame(cx),
             Content::None => return Poll::Ready(None),
         };
-        let frame = std::task::ready!(Pin::new(&mut *incoming).poll_frame(cx));
-        match &frame {
-            None => this.lease.finish(),
+        let (polled, held) = quiet::hold(|| Pin::new(&mut *incoming).poll_frame(cx));
+        let frame = ready!(polled);
+        let ended = match &frame {
+            None => true,
             // Nor does it poll for the end after the last sized frame.
-            Some(Ok(frame)) if frame.is_trailers() || incoming.is_end_stream() => {
-                this.lease.finish();
-            }
-            Some(_) => {}
+            Some(Ok(frame)) => frame.is_trailers() || incoming.is_end_stream(),
+            Some(Err(_)) => false,
+        };
+        if ended && this.lease.finish() {
+            held.forget();
         }
         Poll::Ready(frame.map(|frame| frame.map_err(error::of_body)))
     }

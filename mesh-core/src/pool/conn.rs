@@ -233,10 +233,10 @@ impl<B> Conn<B> {
 }
 
 impl<B: Send + 'static> Release for Conn<B> {
-    fn release(self: Arc<Self>, clean: bool) {
+    fn release(self: Arc<Self>, clean: bool) -> bool {
         match &self.sender {
             // An unclean connection is dropped here, and with its sender hyper closes it.
-            Sender::Http1(_) if !clean || self.draining.load(Ordering::Relaxed) => {}
+            Sender::Http1(_) if !clean || self.draining.load(Ordering::Relaxed) => false,
             Sender::Http1(_) => {
                 // Whoever waits gets only what is ready: a slow upload must not delay it, nor a connection that is about to
                 // close fail it. `unpark` follows, since it is the task that sees either.
@@ -249,6 +249,7 @@ impl<B: Send + 'static> Release for Conn<B> {
                 if let Some(conn) = again {
                     conn.unpark();
                 }
+                !parked
             }
             Sender::Http2(_) => {
                 self.streams.fetch_sub(1, Ordering::Relaxed);
@@ -256,6 +257,7 @@ impl<B: Send + 'static> Release for Conn<B> {
                     self.host.drain(self.id);
                 }
                 self.host.stream_ended();
+                false
             }
         }
     }

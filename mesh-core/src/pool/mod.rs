@@ -10,6 +10,7 @@ mod error;
 mod host;
 mod meter;
 mod prepare;
+mod quiet;
 mod sending;
 mod service;
 mod task;

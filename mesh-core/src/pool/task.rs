@@ -17,6 +17,7 @@ use super::{
     conn::{Conn, ConnLimits, Hosts, Sender, Signals},
     host::Host,
     meter::Metered,
+    quiet::Quiet,
     service::{ConnIo, PoolExec},
 };
 use crate::{
@@ -145,7 +146,7 @@ where
             let conn = make(Sender::Http1(Mutex::new(sender)));
             let life = Life::new(shared, &conn, target);
             let task = Driven {
-                connection: connection.with_upgrades(),
+                connection: Quiet::new(connection.with_upgrades()),
                 life,
                 after: |_: &_, _: &Signals| {},
             };

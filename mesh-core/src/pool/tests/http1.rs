@@ -1,5 +1,14 @@
+use std::{
+    future::poll_fn,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
 use super::*;
-use crate::{Kind, pool::lost};
+use crate::{
+    Kind,
+    pool::{ConnTask, lost},
+    transport::Exec,
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_serves_request_after_request() {
@@ -31,6 +40,67 @@ async fn a_connection_serves_request_after_request() {
         stats.upstream_cx_rx_bytes_total.get() > 100
             && stats.upstream_cx_tx_bytes_total.get() > 100
     );
+}
+
+/// Counts the turns of connections' tasks.
+#[derive(Clone, Default)]
+struct Turns(Arc<AtomicUsize>);
+
+impl Exec<ConnTask> for Turns {
+    fn start(&self, mut task: ConnTask) {
+        let turns = self.0.clone();
+        tokio::spawn(poll_fn(move |cx| {
+            turns.fetch_add(1, Ordering::Relaxed);
+            task.as_mut().poll(cx)
+        }));
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Turns {
+    fn execute(&self, future: F) {
+        tokio::spawn(future);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connections_task_has_one_turn_for_a_request_and_one_for_its_response() {
+    let (sender, mut accept) = mpsc::unbounded_channel();
+    let turns = Turns::default();
+    let pool = Pool::with_exec(Memory(sender), turns.clone());
+    let cluster = cluster(Address::Socket(([127, 0, 0, 1], 1).into()), |_| {});
+    let send = || {
+        let request = Request::get("/").header("host", "h");
+        let outgoing = outgoing(&cluster, request.body(Body::default()).expect("a request"));
+        let mut service = pool.service();
+        tokio::spawn(async move { service.call(outgoing).await })
+    };
+    let first = send();
+    let mut upstream = Http1(accept.recv().await.expect("a connection"));
+    upstream.serve().await;
+    assert_eq!(text(first).await, "ok");
+    settle().await;
+    for _ in 0..3 {
+        let before = turns.0.load(Ordering::Relaxed);
+        let next = send();
+        upstream.serve().await;
+        assert_eq!(text(next).await, "ok");
+        settle().await;
+        assert_eq!(turns.0.load(Ordering::Relaxed) - before, 2);
+    }
+    // A body in two pieces asks for a turn for the second, and none is missed.
+    let next = send();
+    upstream.head().await;
+    upstream
+        .write("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nok")
+        .await;
+    settle().await;
+    upstream.write("ok").await;
+    assert_eq!(text(next).await, "okok");
+    // The end of the connection is seen all the same.
+    settle().await;
+    drop(upstream);
+    settle().await;
+    assert_eq!(cluster.stats().upstream_cx_active.get(), 0);
 }
 
 #[tokio::test(start_paused = true)]
