@@ -26,7 +26,7 @@ struct Arguments {
     /// Ask for so many pages per second
     #[arg(long, value_name = "RPS", value_parser = rate)]
     load: Option<f64>,
-    /// End after so many seconds
+    /// End so many seconds after the start is complete
     #[arg(long = "for", value_name = "SECONDS", value_parser = seconds)]
     length: Option<Duration>,
     /// Run everything in this one process: the mesh inside the services, no sidecar

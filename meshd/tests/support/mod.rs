@@ -18,7 +18,7 @@ use std::{
 use serde_json::Value;
 
 /// Nothing in a test may take longer.
-pub const LONG: Duration = Duration::from_secs(30);
+pub const LONG: Duration = Duration::from_secs(120);
 
 /// A temporary folder, which is gone when the value is.
 pub struct Temp(PathBuf);

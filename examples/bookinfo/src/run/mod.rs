@@ -28,8 +28,8 @@ pub use apps::AppError;
 pub use embedded::EmbeddedError;
 pub use fleet::{FleetError, MESHD};
 
-/// How long the sidecars may take to become ready.
-const START: Duration = Duration::from_secs(15);
+/// How long the sidecars may take to become ready, also on a busy machine.
+const START: Duration = Duration::from_secs(60);
 
 /// How long requests in flight have, once the demo is told to end.
 const DRAIN: Duration = Duration::from_millis(4200);
@@ -41,7 +41,7 @@ pub struct Options {
     pub mesh: PathBuf,
     /// Pages per second to ask for; none without it.
     pub load: Option<f64>,
-    /// When to end; without it, at Ctrl-C or SIGTERM.
+    /// How long to run from the moment that all is ready; without it, until Ctrl-C or SIGTERM.
     pub length: Option<Duration>,
     /// Whether the sidecars' standard output, their access log, is shown.
     pub access_log: bool,
@@ -75,7 +75,7 @@ pub enum RunError {
 /// [`RunError`]; whatever was started has ended by then.
 pub async fn run(options: Options) -> Result<(), RunError> {
     let world = World::read(&options.mesh)?;
-    let mut ends = Ends::new(options.length)?;
+    let mut ends = Ends::new()?;
     let (notes, mut noted) = mpsc::unbounded_channel();
     let mut world_runs = if options.embedded {
         Running::Embedded(embedded::Embedded::start(&world, &options, START).await?)
@@ -88,7 +88,10 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         () = ends.asked() => Ok(false),
     };
     let outcome = match ready {
-        Ok(true) => watch(&world, &options, &mut world_runs, ends, &mut noted).await,
+        Ok(true) => {
+            ends.at = options.length.map(|length| Instant::now() + length);
+            watch(&world, &options, &mut world_runs, ends, &mut noted).await
+        }
         Ok(false) => Ok(None),
         Err(error) => Err(error.into()),
     };
@@ -240,11 +243,11 @@ struct Ends {
 }
 
 impl Ends {
-    fn new(length: Option<Duration>) -> io::Result<Self> {
+    fn new() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
-            at: length.map(|length| Instant::now() + length),
+            at: None,
         })
     }
 
