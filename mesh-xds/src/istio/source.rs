@@ -16,7 +16,7 @@ use super::api::Gateway;
 use super::api::gateway::ServerTlsMode;
 use super::index::service_entry::selects;
 use super::index::{Config, Context, Interception, Proxy, ProxyKind, Workload};
-use super::read::{Finding, Folder, FolderOptions, Level, ObjectId, Places, Scan, Watch};
+use super::read::{self, Finding, Folder, FolderOptions, Level, ObjectId, Scan, Watch};
 use super::translate::{self, NoteLevel, Resources};
 use super::validate;
 use crate::graph::{Dump, Graph, Kind};
@@ -372,12 +372,16 @@ fn notes(scan: &Scan, context: &Context, resources: &Resources) -> Vec<Note> {
     for finding in scan.findings.iter().filter(|f| f.level != Level::Refused) {
         notes.push(note_of(finding));
     }
-    let mut places = Places::default();
-    for (object, problem) in validate::dangling(&scan.objects, context) {
+    let dangling = validate::dangling(&scan.objects, context);
+    let fields = dangling
+        .iter()
+        .map(|(object, problem)| (&**object, &problem.path));
+    let places = read::places(fields);
+    for ((object, problem), location) in dangling.into_iter().zip(places) {
         let finding = Finding {
             level: Level::Warning,
             file: Arc::clone(&object.origin.file),
-            location: places.of(&object, &problem.path),
+            location,
             resource: Some(ObjectId::of(&object)),
             path: problem.path,
             message: problem.message,

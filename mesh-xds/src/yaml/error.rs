@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::de;
+use serde::de::{self, Unexpected};
 
 /// A place in a text, as an editor counts it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -231,6 +231,23 @@ impl std::error::Error for Error {}
 impl de::Error for Error {
     fn custom<T: fmt::Display>(message: T) -> Self {
         Self::new(message.to_string())
+    }
+
+    fn invalid_type(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        let found = match found {
+            Unexpected::Map => "mapping".to_owned(),
+            Unexpected::Seq => "list".to_owned(),
+            Unexpected::Unit => "null".to_owned(),
+            other => other.to_string(),
+        };
+        let expected = expected.to_string();
+        // What derived code says of a type of ours, whose name tells the user nothing.
+        let expected = match expected.as_str() {
+            "a sequence" => "a list",
+            name if name.starts_with("struct ") || name == "a map" => "a mapping",
+            other => other,
+        };
+        Self::new(format!("invalid type: {found}, expected {expected}"))
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {

@@ -66,6 +66,8 @@ pub(crate) struct Events<'a> {
     consumed: u64,
     replayed: usize,
     replayed_bytes: usize,
+    /// Tokens kept for aliases of the present document; one within several anchored nodes counts for each.
+    recorded: usize,
     /// Where the last alias of the text stands.
     alias: Location,
     anchors: HashMap<usize, Arc<[Spanned<'a>]>>,
@@ -91,6 +93,7 @@ impl<'a> Events<'a> {
             consumed: 0,
             replayed: 0,
             replayed_bytes: 0,
+            recorded: 0,
             alias: Location::default(),
             anchors: HashMap::new(),
             recording: Vec::new(),
@@ -139,7 +142,10 @@ impl<'a> Events<'a> {
                 }
             }
             Token::SequenceEnd | Token::MappingEnd => self.depth = self.depth.saturating_sub(1),
-            Token::DocumentEnd => self.anchors.clear(),
+            Token::DocumentEnd => {
+                self.anchors.clear();
+                self.recorded = 0;
+            }
             _ => {}
         }
         Ok((token, location))
@@ -194,11 +200,11 @@ impl<'a> Events<'a> {
         loop {
             if let Some(((token, location), recorded)) = self.replayed_token() {
                 self.count_replayed(&token)?;
-                return Ok(if recorded {
-                    (token, location)
+                return if recorded {
+                    Ok((token, location))
                 } else {
                     self.record(token, location)
-                });
+                };
             }
             let (event, span) = match self.parser.next_event() {
                 Some(Ok(next)) => next,
@@ -232,7 +238,7 @@ impl<'a> Events<'a> {
                     tokens: Vec::new(),
                 });
             }
-            return Ok(self.record(token, location));
+            return self.record(token, location);
         }
     }
 
@@ -286,9 +292,19 @@ impl<'a> Events<'a> {
     }
 
     /// Appends the token to each anchored node that is still open.
-    fn record(&mut self, token: Token<'a>, location: Location) -> Spanned<'a> {
+    fn record(&mut self, token: Token<'a>, location: Location) -> Result<Spanned<'a>, Error> {
         if self.recording.is_empty() {
-            return (token, location);
+            return Ok((token, location));
+        }
+        self.recorded += self.recording.len();
+        if self.recorded > self.limits.max_alias_nodes {
+            let limit = self.limits.max_alias_nodes;
+            let place = match self.replay.is_empty() {
+                true => location,
+                false => self.alias,
+            };
+            let what = format!("anchors and aliases stand for more than {limit} nodes");
+            return Err(self.over(place, &what));
         }
         for recording in &mut self.recording {
             match token {
@@ -305,7 +321,7 @@ impl<'a> Events<'a> {
             self.anchors
                 .insert(recording.anchor, recording.tokens.into());
         }
-        (token, location)
+        Ok((token, location))
     }
 
     fn over(&self, location: Location, what: &str) -> Error {

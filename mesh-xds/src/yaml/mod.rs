@@ -41,7 +41,7 @@ use serde::de::{Deserialize, DeserializeSeed};
 pub(crate) use de::Node;
 pub use error::{Error, Location, Path, Segment, nearest};
 pub(crate) use events::{Events, Token};
-pub use locate::{locate, locate_at_line};
+pub use locate::{locate, locate_all, locate_at_lines};
 
 /// What a text may cost at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +50,8 @@ pub struct Limits {
     pub max_bytes: u64,
     /// Nested lists and mappings. Default 100.
     pub max_depth: usize,
-    /// Nodes that aliases and merge keys stand for, in one text. Default 1,000,000.
+    /// Nodes that aliases and merge keys stand for, in one text, and that anchors keep for them, in one document.
+    /// Default 1,000,000.
     pub max_alias_nodes: usize,
     /// Bytes of text that aliases and merge keys stand for, in one text. Default 16 MiB.
     pub max_alias_bytes: usize,

@@ -220,6 +220,32 @@ fn documents_are_read_one_by_one_and_a_refused_one_does_not_hide_the_next() {
 }
 
 #[test]
+fn what_is_kept_for_aliases_is_limited() {
+    let limits = Limits {
+        max_alias_nodes: 100,
+        ..Limits::default()
+    };
+    let read = |text: &str| {
+        from_seed(
+            text,
+            std::marker::PhantomData::<serde::de::IgnoredAny>,
+            &limits,
+        )
+        .map(drop)
+        .map_err(|error| error.to_string())
+    };
+    let many = vec!["x"; 40].join(",");
+    assert_eq!(read(&format!("a: &a [{many}]")), Ok(()));
+    let nested = read(&format!("a: &a [&b [&c [{many}]]]")).expect_err("120 tokens are kept");
+    assert!(
+        nested.contains("anchors and aliases stand for more than 100 nodes"),
+        "{nested}"
+    );
+    let apart = format!("a: &a [{many}]\n");
+    assert_eq!(read(&apart), Ok(()));
+}
+
+#[test]
 fn locate_finds_fields_again() {
     let text = "name: a\n---\nname: b\nspec:\n  http:\n  - match: 1\n    route:\n    - {weight: 1}\n    - weight: 2\n";
     let path = Path::root()
@@ -251,13 +277,49 @@ fn locate_by_the_line_of_an_object() {
     let text =
         "a: 1\n---\nkind: List\nitems:\n- x: 1\n- x: 2\n  y:\n    z: 3\n---\nx: {y: {z: 1}}\n";
     let path = Path::root().key("y").key("z");
-    assert_eq!(locate_at_line(text, 6, &path).map(|l| l.line), Some(8));
+    let below = Path::root().key("x").key("y");
+    let fields = [(6, path.clone()), (10, below), (7, path)];
     assert_eq!(
-        locate_at_line(text, 10, &Path::root().key("x").key("y")),
-        Some(Location {
-            line: 10,
-            column: 5
-        })
+        locate_at_lines(text, &fields),
+        [
+            Some(Location { line: 8, column: 5 }),
+            Some(Location {
+                line: 10,
+                column: 5
+            }),
+            None
+        ]
     );
-    assert_eq!(locate_at_line(text, 7, &path), None);
+}
+
+#[test]
+fn locate_finds_many_fields_in_one_pass() {
+    let text = "a: [{b: 1}, {b: 2, c: 3}]\nd: 4\na: 5\n---\ne: 6\n";
+    let a = Path::root().key("a");
+    let fields = [
+        (1, Path::root().key("e")),
+        (0, a.index(1).key("c")),
+        (0, Path::root().key("d")),
+        (0, a.index(1).key("c")),
+        (0, a.index(7)),
+        (0, a),
+        (2, Path::root()),
+    ];
+    let found: Vec<_> = locate_all(text, &fields)
+        .into_iter()
+        .map(|place| place.map(|at| (at.line, at.column)))
+        .collect();
+    let c = Some((1, 20));
+    assert_eq!(
+        found,
+        [
+            Some((5, 1)),
+            c,
+            Some((2, 1)),
+            c,
+            Some((1, 1)),
+            Some((1, 1)),
+            None
+        ]
+    );
 }

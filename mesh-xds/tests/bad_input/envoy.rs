@@ -78,7 +78,7 @@ fn of_envoy() -> Vec<Case> {
             "envoy: an alias bomb",
             Bad::Text(bombed),
             "8:49",
-            "node.metadata.a5[7][0][7][0]",
+            "node.metadata.a5[7][0][7][0][7]",
             &["alias"],
         ),
         whole(

@@ -112,7 +112,7 @@ impl Case {
 }
 
 async fn next(source: &mut impl ConfigSource) -> Update {
-    let update = tokio::time::timeout(Duration::from_secs(20), source.next()).await;
+    let update = tokio::time::timeout(Duration::from_secs(60), source.next()).await;
     update
         .expect("an update in time")
         .expect("the source lives")

@@ -27,6 +27,39 @@ pub fn subset_of(inner: &str, outer: &str) -> bool {
     }
 }
 
+/// Names that overlap ([`matches`]), each with one that covers it or is equal: pairs of places in `names`, the earlier one
+/// first, ordered by the later one.
+#[must_use]
+pub fn overlaps(names: &[String]) -> Vec<(usize, usize)> {
+    // Read from the end, what a wildcard covers begins with it, and stands right behind it in order.
+    let mut sorted: Vec<(Vec<u8>, bool, usize)> = names
+        .iter()
+        .enumerate()
+        .map(|(place, name)| {
+            let base = name.strip_prefix('*').unwrap_or(name);
+            (base.bytes().rev().collect(), !is_wildcard(name), place)
+        })
+        .collect();
+    sorted.sort_unstable();
+    let mut found = Vec::new();
+    let mut open: Vec<(&[u8], bool, usize)> = Vec::new();
+    for (base, exact, place) in &sorted {
+        while open
+            .pop_if(|(outer, exact, _)| match exact {
+                true => *outer != base.as_slice(),
+                false => !base.starts_with(outer),
+            })
+            .is_some()
+        {}
+        if let Some((.., other)) = open.last() {
+            found.push((*other.min(place), *other.max(place)));
+        }
+        open.push((base, *exact, *place));
+    }
+    found.sort_unstable_by_key(|(earlier, later)| (*later, *earlier));
+    found
+}
+
 /// The full name of a host that an object in `namespace` names: a name without dots is a Kubernetes Service there.
 #[must_use]
 pub fn resolve(name: &str, namespace: &str, domain: &str) -> String {
@@ -76,6 +109,27 @@ pub fn split_namespace(host: &str) -> (&str, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn overlaps_are_found_once_each() {
+        let names = |text: &str| -> Vec<String> { text.split(' ').map(str::to_owned).collect() };
+        let found = overlaps(&names(
+            "a.com *.com b.org a.com *.b.com c.b.com *.org d.net",
+        ));
+        assert_eq!(found, [(0, 1), (0, 3), (1, 4), (4, 5), (2, 6)]);
+        // Whether there is any is what each with each would say; how many is bounded.
+        let parts = ["*", "*a", "*.a", "a", "b.a", "*b.a", "ba", "c"];
+        for mask in 1_u32..256 {
+            let some: Vec<String> = (0..8)
+                .filter(|bit| mask & (1 << bit) != 0)
+                .map(|bit| parts[bit].to_owned())
+                .collect();
+            let pairs = |i: usize| some[..i].iter().any(|a| matches(a, &some[i]));
+            let any = (0..some.len()).any(pairs);
+            assert_eq!(!overlaps(&some).is_empty(), any, "{some:?}");
+        }
+        assert_eq!(overlaps(&vec!["a".to_owned(); 1000]).len(), 999);
+    }
 
     #[test]
     fn wildcards_cover_their_suffix() {

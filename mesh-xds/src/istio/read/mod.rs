@@ -20,6 +20,6 @@ mod watch;
 
 pub use finding::{Finding, Level, ObjectId};
 pub use folder::{Folder, FolderOptions, Scan};
-pub use place::Places;
+pub use place::places;
 pub use text::{Parsed, TextOptions, parse};
 pub use watch::Watch;

@@ -57,9 +57,13 @@ pub fn parse(file: &Arc<str>, text: &str, options: &TextOptions) -> Parsed {
         options,
         parsed: Parsed::default(),
         contents: Contents::new(text, &options.limits),
+        unplaced: Vec::new(),
     };
     match heads::scan(text, &options.limits).and_then(|heads| parser.documents(&heads)) {
-        Ok(()) => parser.parsed,
+        Ok(()) => {
+            parser.place();
+            parser.parsed
+        }
         Err(error) => broken(file, text, options, &error),
     }
 }
@@ -92,6 +96,7 @@ struct Parser<'p> {
     options: &'p TextOptions,
     parsed: Parsed,
     contents: Contents<'p>,
+    unplaced: Vec<Unplaced>,
 }
 
 /// The documents of a text as trees, for those that are refused. It only goes forward, as refusals do.
@@ -131,6 +136,15 @@ impl<'p> Contents<'p> {
         }
         Some(found)
     }
+}
+
+/// A finding whose place is looked up at the end, with all others in one pass.
+struct Unplaced {
+    finding: usize,
+    document: usize,
+    path: Path,
+    /// A place in the block text that is the field's value.
+    within: Option<Location>,
 }
 
 impl Parser<'_> {
@@ -284,7 +298,12 @@ impl Parser<'_> {
                 .with_allowed(key, ["apiVersion", "kind", "metadata", "spec", "status"])
                 .at(*location)
                 .in_field(Path::root().key(key)),
-            None => Error::new(format!("{missing} is required")).at(head.location),
+            None => match head.keys.iter().find(|(k, _)| k == missing) {
+                Some((_, location)) => Error::new(format!("{missing} must be a text"))
+                    .at(*location)
+                    .in_field(Path::root().key(missing)),
+                None => Error::new(format!("{missing} is required")).at(head.location),
+            },
         })
     }
 
@@ -296,11 +315,11 @@ impl Parser<'_> {
         let mut refused = false;
         if object.name.is_empty() && *object.kind != *"IstioOperator" {
             let path = Path::root().key("metadata").key("name");
-            let location = yaml::locate(self.text, document, &path.below(at));
+            self.place_later(document, path.below(at), None);
             let finding = Finding::new(Level::Refused, self.file, "metadata.name is required");
             let id = ObjectId::of(&object);
             self.parsed.lost.extend(lost::of_object(&object));
-            self.push(finding.at(location).about(Some(id)).field(path));
+            self.push(finding.about(Some(id)).field(path));
             return;
         }
         for problem in validate::object(&object) {
@@ -323,7 +342,7 @@ impl Parser<'_> {
 
     fn problem(&mut self, object: &Object, document: usize, at: &Path, problem: Problem) {
         let path = problem.path;
-        let location = yaml::locate(self.text, document, &path.below(at));
+        self.place_later(document, path.below(at), None);
         let level = match problem.severity {
             Severity::Error => Level::Refused,
             Severity::Warning => Level::Warning,
@@ -332,7 +351,7 @@ impl Parser<'_> {
         self.push(Finding {
             level,
             file: Arc::clone(self.file),
-            location,
+            location: None,
             resource: Some(ObjectId::of(object)),
             path,
             message: problem.message,
@@ -344,7 +363,6 @@ impl Parser<'_> {
     /// The key `mesh` of ConfigMap `istio`: a text of its own.
     fn mesh_config(&mut self, map: &Object, text: &str, document: usize, at: &Path) {
         let field = Path::root().key("data").key("mesh");
-        let outer = yaml::locate(self.text, document, &field.below(at)).unwrap_or_default();
         match yaml::from_seed::<std::marker::PhantomData<MeshConfig>>(
             text,
             std::marker::PhantomData,
@@ -356,15 +374,8 @@ impl Parser<'_> {
                 self.accept(object, document, at);
             }
             Err(error) => {
-                // A block text begins on the line after its key.
-                let place = error.location().map(|l| Location {
-                    line: outer.line + l.line,
-                    column: l.column,
-                });
-                let error = error
-                    .clone()
-                    .at(place.unwrap_or(outer))
-                    .in_field(error.path().below(&field));
+                self.place_later(document, field.below(at), error.location());
+                let error = error.clone().in_field(error.path().below(&field));
                 let finding = Finding::refused(self.file, &error).about(Some(ObjectId::of(map)));
                 self.parsed.refused.push(mesh_id(&map.namespace));
                 self.push(finding);
@@ -426,6 +437,33 @@ impl Parser<'_> {
             namespace,
             name: head.name.as_str().into(),
         })
+    }
+
+    /// The finding that is pushed next has its place at this field.
+    fn place_later(&mut self, document: usize, path: Path, within: Option<Location>) {
+        self.unplaced.push(Unplaced {
+            finding: self.parsed.findings.len(),
+            document,
+            path,
+            within,
+        });
+    }
+
+    fn place(&mut self) {
+        let all = std::mem::take(&mut self.unplaced);
+        let fields: Vec<_> = all.iter().map(|u| (u.document, u.path.clone())).collect();
+        let located = yaml::locate_all(self.text, &fields);
+        for (unplaced, location) in all.into_iter().zip(located) {
+            let location = location.map(|field| match unplaced.within {
+                // A block text begins on the line after its key.
+                Some(within) => Location {
+                    line: field.line + within.line,
+                    column: within.column,
+                },
+                None => field,
+            });
+            self.parsed.findings[unplaced.finding].location = location;
+        }
     }
 
     fn push(&mut self, finding: Finding) {

@@ -307,6 +307,7 @@ fn note_missing_clusters(out: &mut Resources) {
 
 fn missing_text(cluster: &str) -> String {
     match cluster.split('|').collect::<Vec<_>>().as_slice() {
+        [_, "0", "", host] => format!("no service {host} is known"),
         [_, port, "", host] => format!("no service {host} with port {port} is known"),
         [_, port, subset, host] => format!("subset {subset} of {host}:{port} does not exist"),
         _ => format!("cluster {cluster} does not exist"),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::check::{At, Check};
 use super::{Problem, SPEC};
-use crate::istio::api::virtual_service::{Destination, VirtualService};
+use crate::istio::api::virtual_service::{Delegate, Destination, VirtualService};
 use crate::istio::api::{DestinationRule, Gateway};
 use crate::istio::index::{Context, MESH_GATEWAY, Service, host, service_entry};
 use crate::istio::{Object, Spec};
@@ -40,6 +40,8 @@ struct References<'c> {
     hosts: BTreeSet<&'c str>,
     /// `namespace/name`.
     gateways: BTreeSet<String>,
+    /// `namespace/name` of what may be delegated to.
+    virtual_services: BTreeSet<String>,
     /// Host of a rule (full) and names of its subsets.
     subsets: BTreeSet<(String, &'c str)>,
 }
@@ -47,11 +49,15 @@ struct References<'c> {
 impl<'c> References<'c> {
     fn new(objects: &'c [Arc<Object>], context: &'c Context) -> Self {
         let mut gateways = BTreeSet::new();
+        let mut virtual_services = BTreeSet::new();
         let mut subsets = BTreeSet::new();
         for object in objects {
             match &object.spec {
                 Spec::Gateway(_) => {
                     gateways.insert(format!("{}/{}", object.namespace, object.name));
+                }
+                Spec::VirtualService(_) => {
+                    virtual_services.insert(format!("{}/{}", object.namespace, object.name));
                 }
                 Spec::DestinationRule(rule) => {
                     let full = host::resolve(&rule.host, &object.namespace, &context.domain);
@@ -69,7 +75,22 @@ impl<'c> References<'c> {
                 .map(|s| s.hostname.as_str())
                 .collect(),
             gateways,
+            virtual_services,
             subsets,
+        }
+    }
+
+    fn delegate(&self, c: &mut Check, at: &At<'_>, object: &Object, delegate: &Delegate) {
+        let namespace = match delegate.namespace.as_str() {
+            "" => &*object.namespace,
+            namespace => namespace,
+        };
+        let full = format!("{namespace}/{}", delegate.name);
+        if !self.virtual_services.contains(&full) {
+            c.warn(
+                &at.key("name"),
+                format_args!("there is no VirtualService {full}: the rule is left out"),
+            );
         }
     }
 
@@ -84,6 +105,9 @@ impl<'c> References<'c> {
         for (i, route) in spec.http.iter().enumerate() {
             let at = SPEC.key("http");
             let at = at.index(i);
+            if let Some(delegate) = &route.delegate {
+                self.delegate(c, &at.key("delegate"), object, delegate);
+            }
             for (j, arm) in route.route.iter().enumerate() {
                 let at = at.key("route");
                 self.destination(
@@ -267,6 +291,8 @@ spec:
   hosts: [reviews]
   gateways: [mesh, gw]
   http:
+  - delegate: {name: reviews}
+  - delegate: {name: reviews, namespace: other}
   - route:
     - {destination: {host: reviews, subset: v1}}
     - {destination: {host: reviews, subset: v11}, weight: 1}
@@ -294,14 +320,15 @@ spec:
                     "DestinationRule spec.subsets[1].labels: no endpoint of {full} has the labels of subset `v2`: traffic to it answers 503 []"
                 ),
                 "VirtualService spec.gateways[1]: there is no Gateway default/gw []".to_owned(),
+                "VirtualService spec.http[1].delegate.name: there is no VirtualService other/reviews: the rule is left out []".to_owned(),
                 format!(
-                    "VirtualService spec.http[0].route[1].destination.subset: no DestinationRule for {full} has a subset `v11`: traffic to it answers 503 [v1]"
+                    "VirtualService spec.http[2].route[1].destination.subset: no DestinationRule for {full} has a subset `v11`: traffic to it answers 503 [v1]"
                 ),
                 format!(
-                    "VirtualService spec.http[0].route[2].destination.host: there is no service reviewz.default.svc.cluster.local: traffic to it answers 503 [{full}]"
+                    "VirtualService spec.http[2].route[2].destination.host: there is no service reviewz.default.svc.cluster.local: traffic to it answers 503 [{full}]"
                 ),
                 format!(
-                    "VirtualService spec.http[0].route[3].destination.port.number: {full} has no port 80, only 9080: traffic to it answers 503 []"
+                    "VirtualService spec.http[2].route[3].destination.port.number: {full} has no port 80, only 9080: traffic to it answers 503 []"
                 ),
             ]
         );

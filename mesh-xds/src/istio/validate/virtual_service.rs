@@ -100,15 +100,12 @@ fn hosts(c: &mut Check, at: &At<'_>, spec: &VirtualService, for_gateway: bool) {
     if !valid {
         return;
     }
-    for (i, a) in spec.hosts.iter().enumerate() {
-        for (j, b) in spec.hosts.iter().enumerate().skip(i + 1) {
-            if host::matches(a, b) {
-                c.error(
-                    &at.index(j),
-                    format_args!("duplicate hosts `{a}` and `{b}`: one covers the other"),
-                );
-            }
-        }
+    for (i, j) in host::overlaps(&spec.hosts) {
+        let (a, b) = (&spec.hosts[i], &spec.hosts[j]);
+        c.error(
+            &at.index(j),
+            format_args!("duplicate hosts `{a}` and `{b}`: one covers the other"),
+        );
     }
 }
 
