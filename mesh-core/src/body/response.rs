@@ -329,8 +329,8 @@ impl<U: MeshBody> Body for ResponseBody<U> {
                 } else if let Some(trailers) = frame.trailers_ref() {
                     this.saw_trailers(trailers);
                 }
-                // Hyper does not ask again after the last sized frame.
-                if this.is_end_stream() {
+                // Hyper does not ask again after the last sized frame, nor after trailers.
+                if frame.is_trailers() || this.is_end_stream() {
                     this.finish(Ending::Complete);
                 }
                 Some(Ok(frame))

@@ -28,6 +28,9 @@ impl Scan {
     /// `grpc-timeout`.
     pub(crate) const GRPC_TIMEOUT: u16 = 1 << 9;
 
+    /// `cookie`.
+    pub(crate) const COOKIE: u16 = 1 << 10;
+
     /// Of a head that was not looked at: it may have everything.
     pub const UNKNOWN: Self = Self(u16::MAX);
 
@@ -43,6 +46,7 @@ impl Scan {
                 b'x' if name == "x-forwarded-client-cert" => Self::CLIENT_CERT,
                 b'g' if name == "grpc-timeout" => Self::GRPC_TIMEOUT,
                 b'c' if name == "connection" => Self::CONNECTION,
+                b'c' if name == "cookie" => Self::COOKIE,
                 b'e' if name == "expect" => Self::EXPECT,
                 b'k' if name == "keep-alive" => Self::CONNECTION,
                 b'p' if name == "proxy-connection" => Self::CONNECTION,

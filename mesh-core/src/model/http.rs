@@ -217,6 +217,8 @@ pub struct Http1Options {
     pub enable_trailers: bool,
     /// Header names keep their case (`preserve_case`).
     pub preserve_case: bool,
+    /// Each word of a header name begins with a capital letter (`proper_case_words`).
+    pub proper_case: bool,
     /// `Content-Length` beside `Transfer-Encoding: chunked` is accepted, and dropped. The codec does so in any case, and closes the
     /// connection afterwards (RFC 9112, 6.3); Envoy refuses such requests unless this is set.
     pub allow_chunked_length: bool,

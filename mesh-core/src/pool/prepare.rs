@@ -11,6 +11,8 @@ use hyper::ext::Protocol as ConnectProtocol;
 use super::Protocol;
 use crate::{Error, Kind, scratch};
 
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
 /// Authority and target move to where `protocol` wants them. Returns what an HTTP/2 request asks to be upgraded to.
 pub(super) fn prepare<B>(
     request: &mut Request<B>,
@@ -22,6 +24,27 @@ pub(super) fn prepare<B>(
             let upgrade = to_extended_connect(request)?;
             to_http2(request).map(|()| upgrade)
         }
+    }
+}
+
+/// Says over HTTP/1 how long the body is where the codec would not: it takes GET, HEAD and CONNECT for requests without one, and
+/// leaves unsaid that one of another method is empty. `whole`: there is no body, or all of it is there.
+pub(super) fn frame<B>(request: &mut Request<B>, whole: bool) {
+    let method = request.method();
+    let bodiless = *method == Method::GET || *method == Method::HEAD;
+    if whole == bodiless || *method == Method::CONNECT {
+        return;
+    }
+    let silent = *method == Method::DELETE || *method == Method::TRACE;
+    if request.headers().contains_key(CONTENT_LENGTH) || whole && silent {
+        return;
+    }
+    let headers = request.headers_mut();
+    if bodiless && !headers.contains_key(UPGRADE) {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    if whole {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
 }
 
@@ -79,7 +102,11 @@ fn to_http2<B>(request: &mut Request<B>) -> Result<(), Error> {
             parts.authority =
                 Some(authority.map_err(|error| Error::caused_by(Kind::DownstreamProtocol, error))?);
         }
-        parts.scheme = Some(Scheme::HTTP);
+        // HTTP/1 names none: it is the one that the client is said to have used.
+        parts.scheme = match request.headers().get(FORWARDED_PROTO) {
+            Some(proto) if proto == "https" => Some(Scheme::HTTPS),
+            _ => Some(Scheme::HTTP),
+        };
         parts
             .path_and_query
             .get_or_insert_with(|| PathAndQuery::from_static("/"));
@@ -122,6 +149,54 @@ mod tests {
         let mut connect = Request::connect("a:443").body(()).expect("a request");
         prepare(&mut connect, Protocol::Http1).expect("prepared");
         assert_eq!(connect.uri(), "a:443");
+    }
+
+    #[test]
+    fn the_length_of_a_body_is_said_where_the_codec_would_not() {
+        let framed = |method: &str, whole| {
+            let mut request = Request::builder()
+                .method(method)
+                .uri("/")
+                .body(())
+                .expect("a request");
+            frame(&mut request, whole);
+            let headers = request.headers();
+            let value = |name| headers.get(name).map(|value| value.to_str().expect("text"));
+            (
+                value(TRANSFER_ENCODING).map(str::to_owned),
+                value(CONTENT_LENGTH).map(str::to_owned),
+            )
+        };
+        let chunked = (Some("chunked".to_owned()), None);
+        let empty = (None, Some("0".to_owned()));
+        for (method, body, none) in [
+            ("GET", &chunked, &(None, None)),
+            ("HEAD", &chunked, &(None, None)),
+            ("DELETE", &(None, None), &(None, None)),
+            ("POST", &(None, None), &empty),
+            ("OPTIONS", &(None, None), &empty),
+            ("CONNECT", &(None, None), &(None, None)),
+        ] {
+            assert_eq!(&framed(method, false), body, "{method} with a body");
+            assert_eq!(&framed(method, true), none, "{method} without");
+        }
+    }
+
+    #[test]
+    fn the_scheme_is_the_one_that_the_client_is_said_to_have_used() {
+        for (proto, wanted) in [
+            ("https", "https://a/x"),
+            ("http", "http://a/x"),
+            ("junk", "http://a/x"),
+        ] {
+            let mut request = Request::get("/x")
+                .header(HOST, "a")
+                .header("x-forwarded-proto", proto)
+                .body(())
+                .expect("a request");
+            prepare(&mut request, Protocol::Http2).expect("prepared");
+            assert_eq!(request.uri(), wanted);
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::{
     conn::{Conn, thread},
     host::{Key, Step, Wake},
     meter::Metered,
-    prepare::prepare,
+    prepare::{frame, prepare},
     sending::{Answer, Ask, Exchange, Held, Sending, State, Steps, exchange, finish},
     task,
 };
@@ -129,9 +129,13 @@ where
             Ok(upgrade) => (Ok(()), upgrade),
             Err(error) => (Err(error), None),
         };
+        let whole = request.body().is_end_stream();
+        if protocol == Protocol::Http1 {
+            frame(&mut request, whole);
+        }
         let ask = Ask {
             target,
-            whole: request.body().is_end_stream(),
+            whole,
             connect: *request.method() == Method::CONNECT,
             upgrade,
             ends_here,

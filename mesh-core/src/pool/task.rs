@@ -184,6 +184,9 @@ fn http1_builder(config: &model::Cluster) -> http1::Builder {
     if config.http1.preserve_case {
         builder.preserve_header_case(true);
     }
+    if config.http1.proper_case {
+        builder.title_case_headers(true);
+    }
     builder
 }
 

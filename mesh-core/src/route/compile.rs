@@ -208,7 +208,7 @@ impl Compiler<'_> {
     }
 
     fn route(&self, host: &Arc<HostEntry>, config: &Route) -> Result<RouteEntry> {
-        let response =
+        let mut response =
             self.mutations(&host.config.headers, &config.headers, None, Side::Response)?;
         let matched = &config.matches.path;
         let action = match &config.action {
@@ -230,6 +230,9 @@ impl Compiler<'_> {
             ),
             Action::NonForwarding => EntryAction::NonForwarding,
         };
+        if let EntryAction::Direct(Some(format)) = &action {
+            response.read_also(format.wants());
+        }
         let filters = filters(&[&config.filters, &host.config.filters, &self.table.filters])?;
         let cors = filters
             .iter()

@@ -61,14 +61,11 @@ impl Counted {
         }))
     }
 
-    /// Name of the virtual cluster.
+    /// Name of the virtual cluster. The one that takes the rest has none, but counts as `other`.
     pub(crate) fn virtual_cluster(&self) -> Option<&Name> {
-        let cluster = self
-            .route
-            .host
-            .virtual_clusters
-            .get(self.virtual_cluster?)?;
-        Some(&cluster.name)
+        let index = self.virtual_cluster?;
+        let (_rest, named) = self.route.host.virtual_clusters.split_last()?;
+        named.get(index).map(|cluster| &cluster.name)
     }
 
     /// Counts the finished request.

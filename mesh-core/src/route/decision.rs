@@ -20,6 +20,7 @@ use crate::{
     cluster::Cluster,
     model::{Action, Name},
     scratch,
+    telemetry::record::Wants,
 };
 
 /// What to do with a request.
@@ -212,6 +213,11 @@ impl Forwarding {
         self.arm().response.apply_response(headers, context);
     }
 
+    /// What [`Forwarding::finalize_response`] reads of the request's head.
+    pub(crate) fn response_reads(&self) -> Option<&Arc<Wants>> {
+        self.arm().response.reads()
+    }
+
     /// Whether [`Forwarding::finalize_response`] would change nothing.
     pub fn is_response_plain(&self) -> bool {
         self.arm().response.is_empty()
@@ -298,13 +304,12 @@ impl RouteEntry {
         };
         let (body, content_type) = direct_body(self, config, context);
         *response.status_mut() = config.status;
+        let headers = response.headers_mut();
+        self.response.apply_response(headers, context);
         if !body.is_empty() {
-            let headers = response.headers_mut();
             headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-            headers.insert(CONTENT_TYPE, content_type);
+            headers.entry(CONTENT_TYPE).or_insert(content_type);
         }
-        self.response
-            .apply_response(response.headers_mut(), context);
         *response.body_mut() = body;
         response
     }

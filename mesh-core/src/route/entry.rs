@@ -116,6 +116,13 @@ impl RouteEntry {
         &self.response
     }
 
+    /// What changes in responses over the arm at this place, of which a route that does not forward has none.
+    pub(crate) fn changes(&self, arm: u32) -> &Mutations {
+        let arms = self.forward().map_or(&[][..], |forward| &forward.arms);
+        arms.get(arm as usize)
+            .map_or(&self.response, |arm| &arm.response)
+    }
+
     /// Format of a direct response's body, if it has one.
     pub(super) fn body_format(&self) -> Option<&BodyFormatter> {
         match &self.action {

@@ -1,6 +1,6 @@
 //! Changes of headers, compiled, over heads of any kind.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Uri, header,
@@ -14,6 +14,7 @@ use super::{
 use crate::{
     model::{AppendAction, HeaderAddition, Name, Value},
     scratch,
+    telemetry::{access_log::want, record::Wants},
 };
 
 /// Headers that can be changed.
@@ -175,6 +176,8 @@ impl HeadMut for HeadBuf {
 #[derive(Clone, Debug, Default)]
 pub struct Mutations {
     levels: Box<[Level]>,
+    /// What their values read of the request's head, if they read anything of it.
+    reads: Option<Arc<Wants>>,
 }
 
 /// One level: the table, the virtual host, the route or the arm.
@@ -203,7 +206,7 @@ enum Text {
 }
 
 /// Headers that stand in one line: as Envoy does with those that it knows by name, a further value goes on behind a comma.
-fn stands_in_one_line(name: &HeaderName) -> bool {
+pub(crate) fn stands_in_one_line(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
         "content-type"
@@ -256,9 +259,35 @@ impl Mutations {
             }
             compiled.push(Level::new(remove, add).map_err(|(at, error)| (index, at, error))?);
         }
-        Ok(Self {
+        let mut this = Self {
             levels: compiled.into(),
-        })
+            reads: None,
+        };
+        let mut wants = Wants::default();
+        let additions = this.levels.iter().flat_map(|level| &level.add);
+        for addition in additions {
+            if let Text::Format(format) = &addition.value {
+                format
+                    .operators()
+                    .for_each(|operator| want(operator, &mut wants));
+            }
+        }
+        this.read_also(&wants);
+        Ok(this)
+    }
+
+    /// What the values read of the request's head; `None`: nothing. For changes of a response, which come when it is gone.
+    pub(crate) fn reads(&self) -> Option<&Arc<Wants>> {
+        self.reads.as_ref()
+    }
+
+    /// Whoever applies them reads this as well.
+    pub(crate) fn read_also(&mut self, wants: &Wants) {
+        if wants.head || !wants.request.is_empty() {
+            let mut all = self.reads.as_deref().cloned().unwrap_or_default();
+            all.merge(wants);
+            self.reads = Some(Arc::new(all));
+        }
     }
 
     /// Whether nothing changes.

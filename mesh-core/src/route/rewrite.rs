@@ -126,7 +126,7 @@ impl HostChange {
             Self::Literal(text) => text.to_vec(),
             Self::Format(format) => {
                 let mut out = Vec::new();
-                format.write(context, b"", &mut out);
+                format.write(context, b"-", &mut out);
                 out
             }
             Self::Header(field) => context.request_header(field)?.into_owned(),

@@ -32,6 +32,7 @@ pub(super) fn http1(manager: &HttpConnectionManager, buffer_limit: u32) -> http1
         .header_read_timeout(None)
         .max_header_size(head)
         .max_buf_size(buffer.max(MIN_BUFFER))
+        .title_case_headers(manager.http1.proper_case)
         .preserve_header_case(manager.http1.preserve_case);
     if manager.max_headers_count > USUAL_HEADERS {
         builder.max_headers(manager.max_headers_count as usize);

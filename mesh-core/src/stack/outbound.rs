@@ -77,7 +77,9 @@ impl<L: Clone, X: Clone> OutboundParts<L, X> {
         let http = &self.http;
         let quiet = http.config().suppress_envoy_headers;
         let (faults, active) = http.faults();
-        let admit = AdmitLayer::new(ByRoute).layer(self.leaf.clone());
+        let admit = AdmitLayer::new(ByRoute)
+            .quiet(quiet)
+            .layer(self.leaf.clone());
         let retry = RetryLayer::new(ByRoute).layer(admit);
         let headers = HeadersLayer::new(RouteRules { quiet }).layer(retry);
         let timeout = TimeoutLayer::new(ByRoute, http.stream_limits())

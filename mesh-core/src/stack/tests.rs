@@ -2,6 +2,7 @@
 
 #[cfg(feature = "server")]
 mod failures;
+mod replies;
 #[cfg(feature = "server")]
 mod upgrades;
 
@@ -459,7 +460,8 @@ async fn a_dead_endpoint_is_answered_and_a_retry_finds_the_living_one() {
             Some(wanted) => assert!(seen.iter().all(|status| *status == wanted), "{seen:?}"),
             None => {
                 assert!(seen.contains(&503) && seen.contains(&200), "{seen:?}");
-                assert!(metrics.render().contains("response_flags=\"UF\""));
+                let metrics = metrics.render();
+                assert!(metrics.contains("response_flags=\"URX,UF\""), "{metrics}");
             }
         }
     }

@@ -9,7 +9,10 @@ use std::{
 
 use http::{HeaderName, HeaderValue, Version};
 
-use super::record::{Late, Record};
+use super::{
+    access_log::grpc_from_http,
+    record::{Late, Record},
+};
 use crate::{
     model::{Address, Metadata, Name, Value},
     route::{
@@ -24,6 +27,8 @@ pub struct RecordContext<'a> {
     record: &'a Record,
     late: &'a Late,
     body: Option<&'a [u8]>,
+    /// The attempt that is about to begin.
+    attempt: Option<u32>,
 }
 
 impl<'a> RecordContext<'a> {
@@ -33,7 +38,15 @@ impl<'a> RecordContext<'a> {
             record,
             late,
             body: None,
+            attempt: None,
         }
+    }
+
+    /// The same, before the attempt of this number.
+    #[must_use]
+    pub(crate) fn before(mut self, attempt: u32) -> Self {
+        self.attempt = Some(attempt);
+        self
     }
 
     /// The same, with what `%LOCAL_REPLY_BODY%` stands for.
@@ -103,7 +116,7 @@ impl<'a> RecordContext<'a> {
             Item::UpstreamConnectionId => {
                 text(late.upstream.as_ref().map_or(0, |conn| conn.id), out)
             }
-            Item::UpstreamRequestAttemptCount => text(late.attempts, out),
+            Item::UpstreamRequestAttemptCount => text(self.attempt.unwrap_or(late.attempts), out),
             Item::UpstreamTransportFailureReason => name(late.failure.as_ref(), out),
             _ => return None,
         })
@@ -166,7 +179,14 @@ impl FormatContext for RecordContext<'_> {
             Item::ResponseFlags => text(late.flags, out),
             Item::ResponseFlagsLong => {
                 let long: Vec<_> = late.flags.iter().map(|flag| flag.long()).collect();
-                !long.is_empty() && text(long.join(","), out)
+                text(
+                    if long.is_empty() {
+                        "-".to_owned()
+                    } else {
+                        long.join(",")
+                    },
+                    out,
+                )
             }
             Item::BytesReceived => text(self.record.request_bytes(), out),
             Item::BytesSent => text(self.record.response_bytes(), out),
@@ -191,10 +211,13 @@ impl FormatContext for RecordContext<'_> {
                 path.and_then(|path| path.query())
                     .is_some_and(|query| text(query, out))
             }
-            Item::GrpcStatus => late
-                .grpc_status
-                .is_some_and(|status| text(grpc_status_name(status), out)),
-            Item::GrpcStatusNumber => late.grpc_status.is_some_and(|status| text(status, out)),
+            Item::GrpcStatus => {
+                grpc_status(late).is_some_and(|status| text(grpc_status_name(status), out))
+            }
+            Item::GrpcStatusSnake => {
+                grpc_status(late).is_some_and(|status| text(snake(&grpc_status_name(status)), out))
+            }
+            Item::GrpcStatusNumber => grpc_status(late).is_some_and(|status| text(status, out)),
             Item::LocalReplyBody => self.body.is_some_and(|body| {
                 out.extend_from_slice(body);
                 true
@@ -291,6 +314,29 @@ fn ip(socket: Option<SocketAddr>, out: &mut Vec<u8>) -> bool {
 
 fn port(socket: Option<SocketAddr>, out: &mut Vec<u8>) -> bool {
     socket.is_some_and(|socket| text(socket.port(), out))
+}
+
+/// The status of a gRPC request's response; where it says none, what its HTTP status stands for.
+fn grpc_status(late: &Late) -> Option<u32> {
+    if !late.grpc {
+        return None;
+    }
+    let by_http = || (late.status != 0).then(|| grpc_from_http(late.status).into());
+    late.grpc_status.or_else(by_http)
+}
+
+/// `InvalidArgument` as `INVALID_ARGUMENT`.
+fn snake(name: &str) -> String {
+    let mut out = String::with_capacity(name.len() + 4);
+    let mut lower = false;
+    for letter in name.chars() {
+        if lower && letter.is_ascii_uppercase() {
+            out.push('_');
+        }
+        lower = letter.is_ascii_lowercase();
+        out.push(letter.to_ascii_uppercase());
+    }
+    out
 }
 
 /// The name of a gRPC status, as Envoy writes it.

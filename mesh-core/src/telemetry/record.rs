@@ -31,7 +31,7 @@ use crate::{
     Kind,
     cluster::{Cluster, Endpoint},
     model::Name,
-    route::RouteEntry,
+    route::{Headers as _, RouteEntry, stands_in_one_line},
     scratch,
     transport::{ConnInfo, UpstreamConn},
 };
@@ -153,6 +153,8 @@ pub struct Late {
     pub trailers: Vec<(HeaderName, HeaderValue)>,
     /// Statistics of a virtual cluster or route that the request counts in; few do.
     pub(crate) counted: Option<Box<crate::route::Counted>>,
+    /// The arm of the route, if it forwards.
+    pub(crate) arm: u32,
     /// The route.
     pub route: Option<Arc<RouteEntry>>,
     /// The cluster.
@@ -493,6 +495,17 @@ impl Record {
         }
     }
 
+    /// Takes note of what else of a request's head somebody reads later, beside what is noted already.
+    pub(crate) fn see_also<B>(&self, request: &Request<B>, wants: &Wants) {
+        let all = {
+            let late = self.late();
+            let mut all = late.wanted.as_deref().cloned().unwrap_or_default();
+            all.merge(wants);
+            all
+        };
+        self.see_request(request, &Arc::new(all));
+    }
+
     /// Takes note of a request's head as it is now.
     pub(crate) fn see_request<B>(&self, request: &Request<B>, wants: &Arc<Wants>) {
         if !wants.head && !wants.upstream && wants.request.is_empty() {
@@ -653,9 +666,14 @@ impl Late {
 fn copy(from: &HeaderMap, wanted: &[HeaderName], to: &mut Vec<(HeaderName, HeaderValue)>) {
     to.clear();
     for name in wanted {
-        if let Some(value) = from.get(name) {
-            to.push((name.clone(), value.clone()));
-        }
+        let mut values = from.get_all(name).iter();
+        let Some(first) = values.next() else {
+            continue;
+        };
+        let one_line = values.next().is_some() && stands_in_one_line(name);
+        let joined = one_line.then(|| from.joined(name)).flatten();
+        let joined = joined.and_then(|all| HeaderValue::from_bytes(&all).ok());
+        to.push((name.clone(), joined.unwrap_or_else(|| first.clone())));
     }
 }
 

@@ -36,18 +36,13 @@ pub(crate) fn http1(
     } = value;
     ignored!(cx; use_balsa_parser, allow_custom_methods, ignore_http_11_upgrade);
     unsupported!(cx; send_fully_qualified_url);
-    let mut preserve_case = false;
+    let (mut preserve_case, mut proper_case) = (false, false);
     match header_key_format
         .as_ref()
         .and_then(|format| format.header_format.as_ref())
     {
         None => {}
-        Some(HeaderFormat::ProperCaseWords(_)) => {
-            cx.note(
-                "header_key_format.proper_case_words",
-                "ignored: it has no effect here",
-            );
-        }
+        Some(HeaderFormat::ProperCaseWords(_)) => proper_case = true,
         Some(HeaderFormat::StatefulFormatter(formatter)) => {
             let url = formatter
                 .typed_config
@@ -71,6 +66,7 @@ pub(crate) fn http1(
         allow_absolute_url: allow_absolute_url.as_ref().map(|value| value.value),
         enable_trailers: *enable_trailers,
         preserve_case,
+        proper_case,
         allow_chunked_length: *allow_chunked_length,
     };
     let stream_error = override_stream_error_on_invalid_http_message.as_ref();

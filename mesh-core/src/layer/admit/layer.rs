@@ -9,12 +9,23 @@ use crate::{cluster::Cluster, model::Priority};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AdmitLayer<P> {
     policy: P,
+    quiet: bool,
 }
 
 impl<P> AdmitLayer<P> {
     /// Sends to the cluster that `policy` says.
     pub fn new(policy: P) -> Self {
-        Self { policy }
+        Self {
+            policy,
+            quiet: false,
+        }
+    }
+
+    /// Adds no `x-envoy-*` header of its own (`suppress_envoy_headers`).
+    #[must_use]
+    pub fn quiet(mut self, quiet: bool) -> Self {
+        self.quiet = quiet;
+        self
     }
 }
 
@@ -40,6 +51,6 @@ impl<S, P: Clone> Layer<S> for AdmitLayer<P> {
     type Service = Admit<S, P>;
 
     fn layer(&self, inner: S) -> Admit<S, P> {
-        Admit::new(inner, self.policy.clone())
+        Admit::new(inner, self.policy.clone()).quiet(self.quiet)
     }
 }

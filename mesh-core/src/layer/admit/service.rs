@@ -22,12 +22,24 @@ use crate::{
 pub struct Admit<S, P> {
     inner: S,
     policy: P,
+    quiet: bool,
 }
 
 impl<S, P> Admit<S, P> {
     /// Sends through `inner`, a pool, to the cluster that `policy` says.
     pub fn new(inner: S, policy: P) -> Self {
-        Self { inner, policy }
+        Self {
+            inner,
+            policy,
+            quiet: false,
+        }
+    }
+
+    /// Adds no `x-envoy-*` header of its own (`suppress_envoy_headers`).
+    #[must_use]
+    pub fn quiet(mut self, quiet: bool) -> Self {
+        self.quiet = quiet;
+        self
     }
 }
 
@@ -58,7 +70,8 @@ where
         } = routed;
         if forwarding.forward().auto_host_rewrite() {
             let hostname = attempt.endpoint().hostname();
-            forwarding.rewrite_host_for_endpoint(&mut request, hostname, true);
+            forwarding.rewrite_host_for_endpoint(&mut request, hostname, !self.quiet);
+            record.see_request_again(&request);
         }
         let wanted = {
             let mut late = record.late();

@@ -40,7 +40,7 @@ where
         let this = self.project();
         let mut result = ready!(this.inner.poll(context));
         if let (Ok(response), Some(later)) = (&mut result, this.later.take()) {
-            later.response(response.headers_mut());
+            later.response(response.status(), response.headers_mut());
         }
         Poll::Ready(result)
     }

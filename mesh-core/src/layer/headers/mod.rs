@@ -30,5 +30,5 @@ pub trait Rules<R> {
 /// What is done with a response.
 pub trait Later {
     /// Changes its headers.
-    fn response(self, headers: &mut http::HeaderMap);
+    fn response(self, status: http::StatusCode, headers: &mut http::HeaderMap);
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, Request};
+use http::{HeaderMap, HeaderName, Request, StatusCode};
 
 use super::{Later, Rules};
 use crate::{
@@ -50,7 +50,7 @@ impl<B> Rules<Request<B>> for HeaderRules {
 }
 
 impl Later for HeaderRules {
-    fn response(self, headers: &mut HeaderMap) {
+    fn response(self, _status: StatusCode, headers: &mut HeaderMap) {
         self.0.response.apply_response(headers, &());
     }
 }
@@ -75,7 +75,7 @@ impl<B> Rules<Routed<B>> for RouteRules {
         } = routed;
         if !forwarding.is_plain() {
             let late = record.late();
-            let context = RecordContext::new(record, &late);
+            let context = RecordContext::new(record, &late).before(*attempt);
             forwarding.finalize_request(request, &context, !self.quiet);
             drop(late);
             record.see_request_again(request);
@@ -104,8 +104,8 @@ pub struct RouteLater {
 }
 
 impl Later for RouteLater {
-    fn response(self, headers: &mut HeaderMap) {
-        let late = self.record.late();
+    fn response(self, status: StatusCode, headers: &mut HeaderMap) {
+        let mut late = self.record.late();
         if !self.quiet
             && let Some(began) = late.response_began
         {
@@ -124,6 +124,7 @@ impl Later for RouteLater {
             headers.insert(ATTEMPT_COUNT, small_number(late.attempts.into()));
         }
         if !forwarding.is_response_plain() {
+            late.status = status.as_u16();
             forwarding.finalize_response(headers, &RecordContext::new(&self.record, &late));
         }
     }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::Response;
 use pin_project_lite::pin_project;
 
-use super::Replies;
+use super::{Replies, replies::Asks};
 use crate::{
     Error,
     body::{MeshBody, ResponseBody},
@@ -50,7 +50,7 @@ pin_project! {
         inner: F,
         replies: Arc<Replies>,
         record: Option<Arc<Record>>,
-        grpc: bool,
+        asks: Asks,
     }
 }
 
@@ -59,13 +59,13 @@ impl<F> ResponseFuture<F> {
         inner: F,
         replies: Arc<Replies>,
         record: Option<Arc<Record>>,
-        grpc: bool,
+        asks: Asks,
     ) -> Self {
         Self {
             inner,
             replies,
             record,
-            grpc,
+            asks,
         }
     }
 }
@@ -89,9 +89,9 @@ where
                     return Poll::Ready(Ok(response));
                 }
                 let response = response.map(ResponseBody::into_local);
-                replies.own(response, *this.grpc, record.as_deref())
+                replies.own(response, *this.asks, record.as_deref())
             }
-            Err(error) => replies.reply(&error, *this.grpc, record.as_deref()),
+            Err(error) => replies.reply(&error, *this.asks, record.as_deref()),
         };
         Poll::Ready(Ok(local(replies, response, record.as_ref())))
     }

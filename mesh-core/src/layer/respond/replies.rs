@@ -10,6 +10,7 @@ use http::{
 
 use crate::{
     Error, Kind,
+    body::ResponseBody,
     model::{LocalReply, Name, ReplyMapper, ServerHeader},
     route::{
         Mutations,
@@ -29,7 +30,19 @@ const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
 const TRUE: HeaderValue = HeaderValue::from_static("true");
+
+/// What a request asks of a reply.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Asks {
+    /// It is gRPC.
+    pub(super) grpc: bool,
+    /// Its method is HEAD.
+    pub(super) head: bool,
+}
 
 /// How responses leave.
 #[derive(Debug, Default)]
@@ -98,9 +111,17 @@ impl Replies {
         for mapper in &self.mappers {
             mapper.filter.add_wants(wants);
         }
-        // Formats of replies may read any request header; those of their operators are few.
-        if !self.mappers.is_empty() || self.body.is_some() {
-            wants.head = true;
+        let own = self
+            .mappers
+            .iter()
+            .filter_map(|mapper| mapper.format.as_ref());
+        for format in own.chain(&self.body) {
+            wants.merge(format.wants());
+        }
+        for mapper in &self.mappers {
+            if let Some(reads) = mapper.headers.reads() {
+                wants.merge(reads);
+            }
         }
     }
 
@@ -108,7 +129,7 @@ impl Replies {
     pub(super) fn reply(
         &self,
         error: &Error,
-        grpc: bool,
+        asks: Asks,
         record: Option<&Record>,
     ) -> Response<Bytes> {
         let row = error.kind().reply();
@@ -116,7 +137,7 @@ impl Replies {
             status: StatusCode::from_u16(error.status())
                 .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             body: Bytes::from_static(row.body.as_bytes()),
-            content_type: HeaderValue::from_static("text/plain"),
+            content_type: None,
             headers: HeaderMap::new(),
         };
         if let Some(detail) = error.detail() {
@@ -140,18 +161,20 @@ impl Replies {
                 true => details(error),
                 false => left.details.into(),
             });
-            late.status = reply.status.as_u16();
-            self.map(&mut reply, record, &late);
+            if is_routers(error.kind()) {
+                reply.route(record, &late);
+            }
+            self.map(&mut reply, record, &mut late);
         }
-        let mut response = if grpc {
+        let mut response = if asks.grpc {
             let code = error.grpc_override().unwrap_or(match error.kind() {
                 // An injected or changed HTTP status says more than the kind.
                 _ if reply.status.as_u16() != row.http => grpc_from_http(reply.status.as_u16()),
                 _ => row.grpc,
             });
-            reply.grpc(code)
+            reply.grpc(code, asks.head)
         } else {
-            reply.http()
+            reply.http(asks.head)
         };
         if row.close {
             let close = HeaderValue::from_static("close");
@@ -164,44 +187,46 @@ impl Replies {
     pub(super) fn own(
         &self,
         response: Response<Bytes>,
-        grpc: bool,
+        asks: Asks,
         record: Option<&Record>,
     ) -> Response<Bytes> {
-        let (mut head, body) = response.into_parts();
-        let plain = HeaderValue::from_static("text/plain");
+        let (head, body) = response.into_parts();
         let mut reply = Draft {
             status: head.status,
             body,
-            content_type: head.headers.remove(CONTENT_TYPE).unwrap_or(plain),
+            content_type: None,
             headers: head.headers,
         };
         reply.headers.remove(CONTENT_LENGTH);
         if let Some(record) = record {
-            let mut late = record.late();
-            late.status = reply.status.as_u16();
-            self.map(&mut reply, record, &late);
+            self.map(&mut reply, record, &mut record.late());
         }
-        match grpc {
+        match asks.grpc {
             true => {
                 let code = grpc_from_http(reply.status.as_u16());
-                reply.grpc(code)
+                reply.grpc(code, asks.head)
             }
-            false => reply.http(),
+            false => reply.http(asks.head),
         }
     }
 
     /// Applies the first mapper that matches, then the format.
-    fn map(&self, reply: &mut Draft, record: &Record, late: &Late) {
+    fn map(&self, reply: &mut Draft, record: &Record, late: &mut Late) {
+        late.status = reply.status.as_u16();
         let context = RecordContext::new(record, late);
         let mapper = self
             .mappers
             .iter()
             .find(|mapper| mapper.filter.passes(&context, late));
         let mut format = self.body.as_ref();
+        let old = reply.body.clone();
+        let known = reply.headers.get(CONTENT_TYPE).cloned();
         if let Some(mapper) = mapper {
             mapper.headers.apply_response(&mut reply.headers, &context);
             if let Some(status) = mapper.status {
                 reply.status = status;
+                // What comes next reads the new one.
+                late.status = status.as_u16();
             }
             if let Some(body) = &mapper.body {
                 reply.body = Bytes::copy_from_slice(body.as_bytes());
@@ -210,14 +235,19 @@ impl Replies {
         }
         if let Some(format) = format {
             let mut out = Vec::new();
-            format.write(&context.with_body(&reply.body), &mut out);
+            let context = RecordContext::new(record, late).with_body(&reply.body);
+            format.write(&context, &mut out);
             reply.body = out.into();
-            reply.content_type = format.content_type.clone();
+        }
+        // A new body has the type of its format, unless the mapper sets one.
+        if reply.body != old && reply.headers.get(CONTENT_TYPE) == known.as_ref() {
+            let own = format.map(|format| format.content_type.clone());
+            reply.content_type = Some(own.unwrap_or(TEXT));
         }
     }
 
     /// What every response gets: `server`, `via`, and no headers of the upstream connection.
-    pub(super) fn finish<U>(&self, response: &mut Response<crate::body::ResponseBody<U>>) {
+    pub(super) fn finish<U>(&self, response: &mut Response<ResponseBody<U>>) {
         let local = response.body().is_local();
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let headers = response.headers_mut();
@@ -237,6 +267,27 @@ impl Replies {
             append(headers, VIA, via);
         }
     }
+}
+
+/// Whether Envoy's router makes the reply, which then gets what the route adds to responses.
+fn is_routers(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::NoCluster
+            | Kind::NoHealthyUpstream
+            | Kind::Overflow
+            | Kind::ConnectFailure
+            | Kind::ConnectTimeout
+            | Kind::ConnectionTermination
+            | Kind::RemoteReset
+            | Kind::RefusedStream
+            | Kind::UpstreamProtocol
+            | Kind::LocalReset
+            | Kind::UpstreamTimeout
+            | Kind::PerTryTimeout
+            | Kind::PerTryIdleTimeout
+            | Kind::MaxDuration
+    )
 }
 
 /// `%RESPONSE_CODE_DETAILS%` of an error. That of a connection that was refused names what the system said, as Envoy's does.
@@ -333,30 +384,57 @@ impl Mapper {
 struct Draft {
     status: StatusCode,
     body: Bytes,
-    content_type: HeaderValue,
+    /// Takes the place of the one in the headers.
+    content_type: Option<HeaderValue>,
     headers: HeaderMap,
 }
 
 impl Draft {
-    fn http(self) -> Response<Bytes> {
-        let mut headers = self.headers;
-        if !self.body.is_empty() {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
-            headers.insert(CONTENT_TYPE, self.content_type);
+    /// What the route adds to responses.
+    fn route(&mut self, record: &Record, late: &Late) {
+        let Some(route) = &late.route else {
+            return;
+        };
+        let changes = route.changes(late.arm);
+        if !changes.is_empty() {
+            changes.apply_response(&mut self.headers, &RecordContext::new(record, late));
         }
-        let mut response = Response::new(self.body);
+        if late.attempts > 0 && route.host().config().include_attempt_count_in_response {
+            let count = small_number(late.attempts.into());
+            self.headers.insert(ATTEMPT_COUNT, count);
+        }
+    }
+
+    /// `head`: the body is only told of.
+    fn http(self, head: bool) -> Response<Bytes> {
+        let mut headers = self.headers;
+        if self.body.is_empty() {
+            headers.remove(CONTENT_TYPE);
+        } else {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+            match self.content_type {
+                Some(own) => drop(headers.insert(CONTENT_TYPE, own)),
+                None => drop(headers.entry(CONTENT_TYPE).or_insert(TEXT)),
+            }
+        }
+        let mut response = Response::new(if head { Bytes::new() } else { self.body });
         *response.status_mut() = self.status;
         *response.headers_mut() = headers;
         response
     }
 
     /// A response that consists of trailers only.
-    fn grpc(self, code: u8) -> Response<Bytes> {
+    fn grpc(self, code: u8, head: bool) -> Response<Bytes> {
         let mut headers = self.headers;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(GRPC_STATUS, small_number(code.into()));
-        if let Ok(message) = HeaderValue::try_from(percent_encoded(&self.body))
+        // The newline that ends JSON is not part of it.
+        let json = self.content_type.as_ref().is_some_and(|own| own == JSON);
+        let message = self.body.strip_suffix(b"\n").filter(|_| json);
+        let message = message.unwrap_or(&self.body);
+        if let Ok(message) = HeaderValue::try_from(percent_encoded(message))
             && !message.is_empty()
+            && !head
         {
             headers.insert(GRPC_MESSAGE, message);
         }

@@ -4,10 +4,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::Response;
+use http::{Method, Response};
 use tower_service::Service;
 
-use super::{Replies, ResponseFuture};
+use super::{Replies, ResponseFuture, replies::Asks};
 use crate::{
     Error,
     body::{MeshBody, ResponseBody},
@@ -49,7 +49,11 @@ where
             Some(record) => record.is_grpc(),
             None => crate::layer::is_grpc(request.request().headers()),
         };
+        let asks = Asks {
+            grpc,
+            head: *request.request().method() == Method::HEAD,
+        };
         let replies = self.replies.clone();
-        ResponseFuture::new(self.inner.call(request), replies, record, grpc)
+        ResponseFuture::new(self.inner.call(request), replies, record, asks)
     }
 }

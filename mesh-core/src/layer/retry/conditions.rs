@@ -40,7 +40,7 @@ struct More {
 }
 
 impl Conditions {
-    /// The conditions for a request, whose retry headers are taken out; `None` if nothing is ever tried again and no
+    /// The conditions for a request, whose retry headers are taken out; `None` if nothing asks for another attempt and no
     /// attempt has a limit of its own.
     pub(super) fn new<B>(
         policy: Option<&Retries>,
@@ -75,7 +75,8 @@ impl Conditions {
             }
         }
         let timed = this.per_try.is_some() || this.policy.0.per_try_idle.is_some();
-        (timed || this.can_retry()).then_some(this)
+        // One without retries still says of what it would have tried again that none was left.
+        (timed || !this.on.is_empty()).then_some(this)
     }
 
     /// Longest time within an attempt in which nothing comes.

@@ -123,16 +123,14 @@ impl Retries {
 
     /// Whether it can ever act.
     pub fn is_active(&self) -> bool {
-        !self.0.on.is_empty() && self.0.retries > 0
+        !self.0.on.is_empty()
     }
 }
 
 impl Compiled {
     /// Whether there is anything to do for a request that asks for nothing itself.
     pub(super) fn acts(&self) -> bool {
-        !self.on.is_empty() && self.retries > 0
-            || self.per_try.is_some()
-            || self.per_try_idle.is_some()
+        !self.on.is_empty() || self.per_try.is_some() || self.per_try_idle.is_some()
     }
 
     /// The back-off before retry number `retry` (from 0): a random part of `base · 2^retry`, at most of `max`.

@@ -170,7 +170,7 @@ where
                 let met = front.meet(&exchange, Place::Own(own.route().map(|route| &**route)));
                 let own = match own {
                     Decision::Redirect(_) | Decision::DirectResponse(_) => {
-                        own_answer(&exchange.record, own)
+                        own_answer(&exchange, own)
                     }
                     // There is no application behind a proxy's routes that it could go on to.
                     _ => {
@@ -210,7 +210,12 @@ fn is_refused<B>(front: &Front, exchange: &mut Exchange<B>) -> bool {
 }
 
 /// What is answered here, without an upstream.
-pub(super) fn own_answer(record: &Arc<Record>, decision: Decision) -> Answer {
+pub(super) fn own_answer<B>(exchange: &Exchange<B>, decision: Decision) -> Answer {
+    let record = &exchange.record;
+    let route = decision.route();
+    if let Some(reads) = route.and_then(|route| route.response_mutations().reads()) {
+        record.see_also(&exchange.request, reads);
+    }
     let mut late = record.late();
     Answer::Response(Box::new(match decision {
         Decision::Redirect(redirection) => {
@@ -219,22 +224,11 @@ pub(super) fn own_answer(record: &Arc<Record>, decision: Decision) -> Answer {
         }
         Decision::DirectResponse(route) => {
             late.route = Some(route.clone());
-            let mut response = route.direct_response(&RecordContext::new(record, &late));
-            one_content_type(response.headers_mut());
-            response
+            route.direct_response(&RecordContext::new(record, &late))
         }
         // There is no application behind a proxy's routes that it could go on to.
         _ => return Kind::NoRoute.into(),
     }))
-}
-
-/// A type that the route added takes the place of the default one, instead of standing beside it.
-fn one_content_type(headers: &mut http::HeaderMap) {
-    let mut types = headers.get_all(http::header::CONTENT_TYPE).iter();
-    if let (Some(_), Some(last)) = (types.next(), types.next_back()) {
-        let last = last.clone();
-        headers.insert(http::header::CONTENT_TYPE, last);
-    }
 }
 
 #[cfg(feature = "net")]
@@ -258,8 +252,12 @@ pub(super) fn forward<B>(
     {
         let mut late = record.late();
         late.route = Some(forwarding.route().clone());
+        late.arm = forwarding.arm_index() as u32;
         late.cluster = forwarding.cluster().cloned();
         late.counted = counted;
+    }
+    if let Some(reads) = forwarding.response_reads() {
+        record.see_also(&request, reads);
     }
     let Some(cluster) = forwarding.cluster().cloned() else {
         let status = forwarding.forward().config().cluster_not_found_status;

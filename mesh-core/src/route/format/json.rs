@@ -5,7 +5,10 @@ use std::io::Write as _;
 use http::HeaderValue;
 
 use super::{FormatContext, FormatError, Formatter};
-use crate::model::{BodyFormat, FormatKind, JsonFormat, Name, Value};
+use crate::{
+    model::{BodyFormat, FormatKind, JsonFormat, Name, Value},
+    telemetry::record::Wants,
+};
 
 /// A compiled JSON template.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -220,6 +223,7 @@ fn write_text(text: &[u8], out: &mut Vec<u8>) {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BodyFormatter {
     kind: BodyKind,
+    wants: Wants,
     /// `content-type` of the body.
     pub content_type: HeaderValue,
 }
@@ -246,11 +250,17 @@ impl BodyFormatter {
         };
         Ok(Self {
             kind,
+            wants: Wants::of(&format.format)?,
             content_type: format
                 .content_type
                 .clone()
                 .unwrap_or(HeaderValue::from_static(default)),
         })
+    }
+
+    /// What it reads of a request.
+    pub(crate) fn wants(&self) -> &Wants {
+        &self.wants
     }
 
     /// Appends the body. As in Envoy, JSON ends with a newline, and what is not known is `-` in text.

@@ -272,6 +272,8 @@ items! {
     LocalReplyBody = "LOCAL_REPLY_BODY";
     /// gRPC status, in words.
     GrpcStatus = "GRPC_STATUS";
+    /// gRPC status, in words with underscores.
+    GrpcStatusSnake = "GRPC_STATUS(SNAKE_STRING)";
     /// gRPC status, as number.
     GrpcStatusNumber = "GRPC_STATUS_NUMBER", number;
     /// The query, without `?`.

@@ -143,11 +143,21 @@ fn with_arguments(name: &str, arguments: &str) -> Result<Operator, String> {
             Operator::FilterState(key.into())
         }
         "COMMON_DURATION" => common_duration(arguments)?,
-        "ENVIRONMENT" => Operator::Fixed(std::env::var(arguments).ok().map(Name::from)),
-        "GRPC_STATUS" => Operator::Item(if arguments == "NUMBER" {
-            Item::GrpcStatusNumber
-        } else {
-            Item::GrpcStatus
+        "ENVIRONMENT" if arguments.is_empty() => {
+            return Err("ENVIRONMENT: the name is missing".into());
+        }
+        // One that is not set is a dash, in headers too.
+        "ENVIRONMENT" => {
+            let value = std::env::var(arguments).unwrap_or_else(|_| "-".to_owned());
+            Operator::Fixed(Some(value.into()))
+        }
+        "GRPC_STATUS" => Operator::Item(match arguments {
+            "NUMBER" => Item::GrpcStatusNumber,
+            "" | "CAMEL_STRING" => Item::GrpcStatus,
+            "SNAKE_STRING" => Item::GrpcStatusSnake,
+            _ => {
+                return Err("GRPC_STATUS takes CAMEL_STRING, SNAKE_STRING or NUMBER".to_owned());
+            }
         }),
         _ if Item::parse(name).is_some() || plain(name).is_ok() => {
             return Err(format!("operator {name} takes no arguments"));

@@ -110,10 +110,9 @@ fn compare(comparison: Comparison, value: u32, with: u32) -> bool {
     }
 }
 
-/// The gRPC status that an HTTP status stands for (gRPC's own table).
+/// The gRPC status that an HTTP status stands for (gRPC's own table). One that says nothing of gRPC is unknown, also 200.
 pub(crate) fn from_http(status: u16) -> u8 {
     match status {
-        200 => 0,
         400 => 13,
         401 => 16,
         403 => 7,

@@ -72,16 +72,14 @@ impl AccessLog {
                 Compiled::Json(JsonFormatter::new(members, config.omit_empty)?)
             }
         };
-        let mut wants = Wants::default();
-        match &config.format {
-            None => want_text(ENVOY_TEXT, &mut wants)?,
-            Some(FormatKind::Text(text)) => want_text(&text.text, &mut wants)?,
-            Some(FormatKind::Json(members)) => {
-                for (_, value) in members {
-                    want_json(value, &mut wants)?;
-                }
+        let wants = match &config.format {
+            None => {
+                let mut wants = Wants::default();
+                want_text(ENVOY_TEXT, &mut wants)?;
+                wants
             }
-        }
+            Some(format) => Wants::of(format)?,
+        };
         let filter = config.filter.as_ref().map(FilterRules::new).transpose();
         Ok(Self {
             format,
@@ -123,6 +121,22 @@ impl AccessLog {
             }
             self.writer.write(line);
         });
+    }
+}
+
+impl Wants {
+    /// What a format reads.
+    pub(crate) fn of(format: &FormatKind) -> Result<Self, FormatError> {
+        let mut wants = Self::default();
+        match format {
+            FormatKind::Text(text) => want_text(&text.text, &mut wants)?,
+            FormatKind::Json(members) => {
+                for (_, value) in members {
+                    want_json(value, &mut wants)?;
+                }
+            }
+        }
+        Ok(wants)
     }
 }
 

@@ -65,7 +65,7 @@ fn redirect(cx: &mut Context, value: &proto::RedirectAction) -> Option<Redirect>
     let scheme = match scheme_rewrite_specifier {
         Some(SchemeRewriteSpecifier::HttpsRedirect(true)) => Some(SchemeRedirect::Https),
         Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) if !scheme.is_empty() => {
-            Some(SchemeRedirect::To(scheme.to_ascii_lowercase().into()))
+            Some(SchemeRedirect::To(scheme.as_str().into()))
         }
         _ => None,
     };

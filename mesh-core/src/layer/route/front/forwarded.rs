@@ -1,9 +1,6 @@
 //! `x-forwarded-*`, `x-envoy-*` and `x-request-id`: who the client is, and which headers it may have set.
 
-use std::{
-    borrow::Cow,
-    net::{IpAddr, SocketAddr},
-};
+use std::{borrow::Cow, net::IpAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header::VIA};
 
@@ -31,11 +28,12 @@ const FORCE_TRACE: HeaderName = HeaderName::from_static("x-envoy-force-trace");
 const CLIENT_TRACE: HeaderName = HeaderName::from_static("x-client-trace-id");
 
 /// Headers that an edge request may not set.
-const EDGE_ONLY: [HeaderName; 4] = [
+const EDGE_ONLY: [HeaderName; 5] = [
     HeaderName::from_static("x-envoy-decorator-operation"),
     HeaderName::from_static("x-envoy-downstream-service-cluster"),
     HeaderName::from_static("x-envoy-downstream-service-node"),
     HeaderName::from_static("x-envoy-original-path"),
+    HeaderName::from_static("x-envoy-original-host"),
 ];
 
 /// Headers that no request from outside may set.
@@ -185,14 +183,8 @@ fn from_right(list: &[u8], hops: u32) -> (Option<IpAddr>, bool) {
     };
     let single = !list.contains(',');
     let entry = list.rsplit(',').nth(hops as usize).map(str::trim);
-    let ip = entry.and_then(|entry| {
-        entry
-            .parse::<IpAddr>()
-            .ok()
-            .or_else(|| Some(entry.parse::<SocketAddr>().ok()?.ip()))
-            .or_else(|| entry.strip_prefix('[')?.strip_suffix(']')?.parse().ok())
-    });
-    (ip, single)
+    // An address with a port is none, as in Envoy.
+    (entry.and_then(|entry| entry.parse().ok()), single)
 }
 
 fn proto(

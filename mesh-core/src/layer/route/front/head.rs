@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Version,
-    header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE},
 };
 
 use super::{Answer, Scan, redirect};
@@ -221,6 +221,22 @@ pub(super) fn connection<B>(request: &mut Request<B>, scan: Scan) -> Result<(), 
         headers.remove(TRANSFER_ENCODING);
     }
     Ok(())
+}
+
+/// HTTP/2 lets a client send each cookie in a line of its own; everybody else is to see one line (RFC 9113, 8.2.3).
+pub(super) fn cookies(headers: &mut HeaderMap) {
+    let mut lines = headers.get_all(COOKIE).iter();
+    let (Some(_), Some(_)) = (lines.next(), lines.next()) else {
+        return;
+    };
+    let lines: Vec<&[u8]> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if let Ok(all) = HeaderValue::from_bytes(&lines.join(&b"; "[..])) {
+        headers.insert(COOKIE, all);
+    }
 }
 
 /// `100-continue` is answered here, when the body is asked for; the upstream is not to answer it once more.

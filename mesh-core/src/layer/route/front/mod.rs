@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Response, StatusCode, header::LOCATION};
+use http::{HeaderName, HeaderValue, Response, StatusCode, Version, header::LOCATION};
 
 #[cfg(feature = "client")]
 use crate::telemetry::metrics::Metrics;
@@ -251,6 +251,9 @@ impl Front {
         )?;
         head::path(request, &self.config)?;
         head::connection(request, scan)?;
+        if scan.has(Scan::COOKIE) && request.version() == Version::HTTP_2 {
+            head::cookies(request.headers_mut());
+        }
         let remote = forwarded::treat(self, request, scan, record, internal_only);
         Ok(Treated { remote, scan })
     }

@@ -424,3 +424,34 @@ fn underscores_pass_are_dropped_or_refused() {
         assert_eq!(value, wanted, "{action:?}");
     }
 }
+
+#[test]
+fn an_address_with_a_port_is_not_trusted_as_one() {
+    for (list, wanted) in [("9.9.9.9", "9.9.9.9"), ("9.9.9.9:80", "203.0.113.9")] {
+        let hops = HttpConnectionManager {
+            xff_num_trusted_hops: 1,
+            ..edge()
+        };
+        let sent = get("/").header("x-forwarded-for", list);
+        let seen = treat(hops, "203.0.113.9:5", sent).expect("passes");
+        assert_eq!(header(&seen, "x-envoy-external-address"), Some(wanted));
+    }
+}
+
+#[test]
+fn cookies_of_http2_are_one_line_and_an_edge_request_names_no_original_host() {
+    let sent = |version| {
+        get("/")
+            .version(version)
+            .header("cookie", "a=1")
+            .header("cookie", "b=2")
+            .header("x-envoy-original-host", "lie")
+    };
+    let cookies = |version| -> Vec<http::HeaderValue> {
+        let seen = treat(edge(), "203.0.113.9:5", sent(version)).expect("passes");
+        assert_eq!(header(&seen, "x-envoy-original-host"), None);
+        seen.headers().get_all("cookie").iter().cloned().collect()
+    };
+    assert_eq!(cookies(http::Version::HTTP_2), ["a=1; b=2"]);
+    assert_eq!(cookies(http::Version::HTTP_11), ["a=1", "b=2"]);
+}
