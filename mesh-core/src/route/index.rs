@@ -138,6 +138,8 @@ pub(super) struct RuleSet {
     folded: Option<Trie>,
     scanned: Box<[Segment]>,
     ignore_parameters: bool,
+    /// The first rule is for every path, so that nothing need be looked up where its other conditions hold.
+    all: bool,
 }
 
 type Id = u32;
@@ -215,6 +217,9 @@ impl RuleSet {
         let (mut literal, mut folded) = (Builder::default(), Builder::default());
         let mut scanned = Vec::new();
         let mut conditions = Vec::with_capacity(rules.len());
+        let all =
+            |config: &RouteMatch| matches!(&config.path, PathMatch::Prefix(text) if **text == *"/");
+        let all = rules.first().is_some_and(|(_, config)| all(config));
         for (index, (rule, config)) in rules.into_iter().enumerate() {
             let id = index as Id;
             let (text, kind) = match &config.path {
@@ -241,6 +246,7 @@ impl RuleSet {
             scanned: segments(&scanned, &conditions),
             rules: conditions.into(),
             ignore_parameters,
+            all,
         }
     }
 
@@ -249,6 +255,13 @@ impl RuleSet {
         let mut path = head.path_only();
         if self.ignore_parameters {
             path = path::without_parameters(path);
+        }
+        if self.all
+            && path.first() == Some(&b'/')
+            && !head.is_pathless()
+            && self.rules[0].hold(head, path)
+        {
+            return Some(0);
         }
         let mut cursors = Cursors::default();
         cursors.push(&self.scanned);

@@ -10,6 +10,7 @@ pub mod peer;
 pub mod propagate;
 pub mod record;
 pub mod request_id;
+mod way;
 
 use http::HeaderValue;
 

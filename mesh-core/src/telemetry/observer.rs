@@ -62,7 +62,6 @@ impl Observer {
     }
 
     fn count(&self, stats: &HttpStats, late: &Late) {
-        stats.downstream_rq_total.add(1);
         if late.version == http::Version::HTTP_2 {
             stats.downstream_rq_http2_total.add(1);
         } else {

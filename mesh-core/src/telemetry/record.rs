@@ -9,7 +9,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     task::Waker,
     time::{Duration, Instant},
@@ -24,6 +24,7 @@ use super::{
     flags::{Flag, Flags},
     peer::Peer,
     request_id::X_REQUEST_ID,
+    way::{Mark, Way},
 };
 #[cfg(feature = "net")]
 use crate::transport::ConnTimer;
@@ -113,10 +114,11 @@ pub struct Record {
     connection: Option<Arc<ConnInfo>>,
     #[cfg(feature = "net")]
     timer: Option<ConnTimer>,
-    request_bytes: AtomicU64,
-    response_bytes: AtomicU64,
-    /// Rises when something moves. Those who wait for idleness look at the clock, not those who move data.
-    moved: AtomicU64,
+    request: Way,
+    response: Way,
+    /// When the request was received, and when the upstream's response began, as [`Mark`]s.
+    received: Mark,
+    began: Mark,
     grpc: bool,
     /// The request body is on its way.
     receiving: AtomicBool,
@@ -169,9 +171,9 @@ pub struct Late {
     pub attempts: u32,
     /// Why the newest attempt gave no response.
     pub failure: Option<Name>,
-    /// From the start to the end of the request body.
+    /// From the start to the end of the request body, as of the last [`Record::late`].
     pub request_received: Option<Duration>,
-    /// From the start to the head of the upstream's response.
+    /// From the start to the head of the upstream's response, as of the last [`Record::late`].
     pub response_began: Option<Duration>,
     /// From the start to the end.
     pub duration: Duration,
@@ -245,9 +247,10 @@ impl Record {
             connection: None,
             #[cfg(feature = "net")]
             timer: None,
-            request_bytes: AtomicU64::new(0),
-            response_bytes: AtomicU64::new(0),
-            moved: AtomicU64::new(0),
+            request: Way::default(),
+            response: Way::default(),
+            received: Mark::default(),
+            began: Mark::default(),
             grpc: false,
             receiving: AtomicBool::new(false),
             broken: AtomicBool::new(false),
@@ -263,9 +266,10 @@ impl Record {
         {
             self.timer = None;
         }
-        *self.request_bytes.get_mut() = 0;
-        *self.response_bytes.get_mut() = 0;
-        *self.moved.get_mut() = 0;
+        self.request.reset();
+        self.response.reset();
+        self.received = Mark::default();
+        self.began = Mark::default();
         *self.receiving.get_mut() = false;
         *self.broken.get_mut() = false;
         *self.over.get_mut() = false;
@@ -310,12 +314,12 @@ impl Record {
 
     /// Bytes of the request body so far.
     pub fn request_bytes(&self) -> u64 {
-        self.request_bytes.load(Ordering::Relaxed)
+        self.request.bytes()
     }
 
     /// Bytes of the response body so far.
     pub fn response_bytes(&self) -> u64 {
-        self.response_bytes.load(Ordering::Relaxed)
+        self.response.bytes()
     }
 
     /// Whether the request is gRPC.
@@ -326,13 +330,22 @@ impl Record {
     /// Rises when something moves.
     #[cfg(feature = "net")]
     pub(crate) fn movements(&self) -> u64 {
-        self.moved.load(Ordering::Relaxed)
+        self.request.moved().wrapping_add(self.response.moved())
     }
 
     /// What becomes known on the way. The lock is held for a few writes only.
     pub fn late(&self) -> MutexGuard<'_, Late> {
         // A panic while the lock is held leaves plain data behind, so the data is used on.
-        self.late.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        late.request_received = self.received.get();
+        late.response_began = self.began.get();
+        late
+    }
+
+    /// From the end of the request to the head of the upstream's response, once that is there.
+    pub(crate) fn service_time(&self) -> Option<Duration> {
+        let sent = self.received.get().unwrap_or_default();
+        Some(self.began.get()?.saturating_sub(sent))
     }
 
     /// Adds a flag.
@@ -344,25 +357,20 @@ impl Record {
         clock::now().saturating_duration_since(self.started)
     }
 
-    fn touch(&self) {
-        self.moved.fetch_add(1, Ordering::Relaxed);
-    }
-
     pub(crate) fn request_begins(&self) {
         self.receiving.store(true, Ordering::Release);
     }
 
     pub(crate) fn request_data(&self, length: usize) {
-        self.request_bytes
-            .fetch_add(length as u64, Ordering::Relaxed);
-        self.touch();
+        self.request.add(length as u64);
+        self.request.touch();
     }
 
     pub(crate) fn request_ends(&self) {
         let elapsed = self.elapsed();
         let waker = {
             let mut late = self.late();
-            late.request_received = Some(elapsed);
+            self.received.set(elapsed);
             self.receiving.store(false, Ordering::Release);
             late.waiting.take()
         };
@@ -444,9 +452,8 @@ impl Record {
     }
 
     pub(crate) fn response_data(&self, length: usize) {
-        self.response_bytes
-            .fetch_add(length as u64, Ordering::Relaxed);
-        self.touch();
+        self.response.add(length as u64);
+        self.response.touch();
     }
 
     pub(crate) fn response_trailers(&self, trailers: &HeaderMap, wants: &Wants) {
@@ -460,16 +467,15 @@ impl Record {
     /// Counts the bytes of a proxied connection.
     #[cfg(feature = "server")]
     pub(crate) fn spliced(&self, received: u64, sent: u64) {
-        self.request_bytes.fetch_add(received, Ordering::Relaxed);
-        self.response_bytes.fetch_add(sent, Ordering::Relaxed);
+        self.request.add(received);
+        self.response.add(sent);
     }
 
     /// The head of the upstream's response is there.
     #[cfg(feature = "client")]
     pub(crate) fn response_begins(&self) {
-        let elapsed = self.elapsed();
-        self.touch();
-        self.late().response_began = Some(elapsed);
+        self.began.set(self.elapsed());
+        self.response.touch();
     }
 
     /// An attempt gave no response.
@@ -524,8 +530,9 @@ impl Record {
             response.headers_mut().insert(X_REQUEST_ID, *id);
         }
         // A client that has left gets no response.
-        let left = late.flags.contains(Flag::DownstreamConnectionTermination)
-            || late.flags.contains(Flag::DownstreamRemoteReset);
+        let left = !late.flags.is_empty()
+            && (late.flags.contains(Flag::DownstreamConnectionTermination)
+                || late.flags.contains(Flag::DownstreamRemoteReset));
         late.status = match left {
             true => 0,
             false => response.status().as_u16(),

@@ -81,31 +81,46 @@ pub fn uuid() -> [u8; LENGTH] {
 fn written(mut random: [u8; 16]) -> [u8; LENGTH] {
     random[6] = random[6] & 0x0f | 0x40;
     random[8] = random[8] & 0x3f | 0x80;
+    let [a, b, c, d] = [0, 4, 8, 12].map(|at| {
+        let four = [random[at], random[at + 1], random[at + 2], random[at + 3]];
+        digits(u32::from_be_bytes(four))
+    });
     let mut text = [b'-'; LENGTH];
-    for (byte, at) in random.into_iter().zip(PLACES) {
-        text[at..at + 2].copy_from_slice(&HEX[usize::from(byte)]);
-    }
+    text[..8].copy_from_slice(&a);
+    text[9..13].copy_from_slice(&b[..4]);
+    text[14..18].copy_from_slice(&b[4..]);
+    text[19..23].copy_from_slice(&c[..4]);
+    text[24..28].copy_from_slice(&c[4..]);
+    text[28..].copy_from_slice(&d);
     text
 }
 
-/// Where the digits of each byte stand.
-const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
-
-/// The two digits of each byte.
-const HEX: [[u8; 2]; 256] = {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut table = [[0; 2]; 256];
-    let mut byte = 0;
-    while byte < table.len() {
-        table[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
-        byte += 1;
-    }
-    table
-};
+/// The eight digits of a number, all at a time.
+fn digits(number: u32) -> [u8; 8] {
+    // Each digit gets a byte of its own: halves, then quarters, then eighths move apart.
+    let mut wide = u64::from(number);
+    wide = (wide << 16 | wide) & 0x0000_ffff_0000_ffff;
+    wide = (wide << 8 | wide) & 0x00ff_00ff_00ff_00ff;
+    wide = (wide << 4 | wide) & 0x0f0f_0f0f_0f0f_0f0f;
+    // 1 in each byte whose digit is a letter: such a byte carries into its higher half when 6 is added.
+    let letters = (wide + 0x0606_0606_0606_0606) >> 4 & 0x0101_0101_0101_0101;
+    let above = u64::from(b'a' - b'0' - 10);
+    (wide + 0x3030_3030_3030_3030 + letters * above).to_be_bytes()
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn digits_are_those_of_the_number() {
+        for number in [0, 0x0123_4567, 0x89ab_cdef, 0x9a9a_0f0f, u32::MAX] {
+            let text = String::from_utf8(digits(number).to_vec()).expect("text");
+            assert_eq!(text, format!("{number:08x}"));
+        }
+        let id = written([0xff; 16]);
+        assert_eq!(&id, b"ffffffff-ffff-4fff-bfff-ffffffffffff");
+    }
 
     #[test]
     fn ids_are_uuids_and_tell_the_reason() {

@@ -27,6 +27,17 @@ const BOUNDS: [f64; 19] = [
     3_600_000.0,
 ];
 
+/// The bounds in thousandths.
+const THOUSANDTHS: [u64; BOUNDS.len()] = {
+    let mut whole = [0; BOUNDS.len()];
+    let mut at = 0;
+    while at < whole.len() {
+        whole[at] = (BOUNDS[at] * 1000.0) as u64;
+        at += 1;
+    }
+    whole
+};
+
 /// A histogram of milliseconds or bytes.
 #[derive(Debug, Default)]
 pub struct Histogram {
@@ -39,9 +50,11 @@ pub struct Histogram {
 impl Histogram {
     /// Adds a value, given in thousandths (microseconds for milliseconds).
     pub fn record_thousandths(&self, value: u64) {
-        let index = BOUNDS.partition_point(|bound| *bound * 1000.0 < value as f64);
+        let index = THOUSANDTHS.partition_point(|bound| *bound < value);
         self.buckets[index].fetch_add(1, Ordering::Relaxed);
-        self.sum.fetch_add(value, Ordering::Relaxed);
+        if value != 0 {
+            self.sum.fetch_add(value, Ordering::Relaxed);
+        }
     }
 
     /// Adds a time, in milliseconds.

@@ -17,6 +17,8 @@ macro_rules! stats {
         impl HttpStats {
             /// Each statistic by name.
             pub fn each(&self, mut f: impl FnMut(&'static str, u64)) {
+                f("downstream_rq_total", self.requests());
+                f("downstream_rq_completed", self.completed());
                 $(f(stringify!($name), self.$name.get());)*
                 if let Some(fault) = self.fault.get() {
                     fault.each(f);
@@ -60,10 +62,6 @@ stats! {
     downstream_cx_total,
     /// Connections open (gauge).
     downstream_cx_active,
-    /// Requests.
-    downstream_rq_total,
-    /// Requests that were answered.
-    downstream_rq_completed,
     /// Requests over HTTP/1.
     downstream_rq_http1_total,
     /// Requests over HTTP/2.
@@ -94,9 +92,25 @@ impl HttpStats {
         self.fault.get_or_init(Arc::default)
     }
 
+    /// Requests (`downstream_rq_total`).
+    pub fn requests(&self) -> u64 {
+        self.downstream_rq_http1_total.get() + self.downstream_rq_http2_total.get()
+    }
+
+    /// Requests that were answered (`downstream_rq_completed`).
+    pub fn completed(&self) -> u64 {
+        let classes = [
+            &self.downstream_rq_1xx,
+            &self.downstream_rq_2xx,
+            &self.downstream_rq_3xx,
+            &self.downstream_rq_4xx,
+            &self.downstream_rq_5xx,
+        ];
+        classes.into_iter().map(Count::get).sum()
+    }
+
     /// Counts a response.
     pub fn response(&self, status: u16) {
-        self.downstream_rq_completed.add(1);
         match status / 100 {
             1 => self.downstream_rq_1xx.add(1),
             2 => self.downstream_rq_2xx.add(1),

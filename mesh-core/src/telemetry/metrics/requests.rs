@@ -1,6 +1,12 @@
 //! Counts requests of one listener or client.
 
-use std::sync::Arc;
+use std::{
+    cell::RefCell,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use arc_swap::ArcSwap;
 
@@ -16,9 +22,21 @@ use crate::{
 /// Series that the cache of one listener holds; beyond it the cache is begun anew.
 const CACHED: usize = 512;
 
+/// Series that a thread has at hand.
+const NEAR: usize = 16;
+
+/// A series, for whom it was found, and by what.
+type Near = (u64, Key, Arc<Series>);
+
+thread_local! {
+    static AT_HAND: RefCell<[Option<Near>; NEAR]> = const { RefCell::new([const { None }; NEAR]) };
+}
+
 /// Counts requests with Istio's labels.
 #[derive(Debug)]
 pub struct RequestMetrics {
+    /// Unique in the process.
+    id: u64,
     metrics: Metrics,
     reporter: Reporter,
     /// Sorted by key.
@@ -43,7 +61,9 @@ struct Key {
 impl RequestMetrics {
     /// Counts into `metrics` as `reporter`.
     pub fn new(metrics: Metrics, reporter: Reporter) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
             metrics,
             reporter,
             cache: ArcSwap::default(),
@@ -70,13 +90,27 @@ impl RequestMetrics {
             mutual: self.is_mutual(record),
             peer: late.peer.as_ref().map_or(0, |peer| peer.id),
         };
-        let cache = self.cache.load();
-        match cache.binary_search_by(|(known, _)| known.cmp(&key)) {
-            Ok(index) => add(&cache[index].1, record, late),
-            Err(_) => {
-                let series = self.find(&key, record, late);
-                add(&series, record, late);
+        AT_HAND.with_borrow_mut(|at_hand| {
+            let place = key.endpoint as usize ^ key.cluster >> 6 ^ usize::from(key.status);
+            let near = &mut at_hand[place % NEAR];
+            match near {
+                Some((id, known, series)) if *id == self.id && *known == key => {
+                    add(series, record, late);
+                }
+                other => {
+                    let series = self.series(&key, record, late);
+                    add(&series, record, late);
+                    *other = Some((self.id, key, series));
+                }
             }
+        });
+    }
+
+    fn series(&self, key: &Key, record: &Record, late: &Late) -> Arc<Series> {
+        let cache = self.cache.load();
+        match cache.binary_search_by(|(known, _)| known.cmp(key)) {
+            Ok(index) => cache[index].1.clone(),
+            Err(_) => self.find(key, record, late),
         }
     }
 
