@@ -93,7 +93,6 @@ pub mod layer;
 pub mod model;
 #[cfg(feature = "client")]
 pub mod pool;
-#[cfg(feature = "net")]
 mod recycle;
 pub mod route;
 mod scratch;

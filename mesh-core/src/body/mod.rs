@@ -22,10 +22,10 @@ pub use self::{
 };
 use crate::BoxError;
 
-/// What the stack asks of the bodies of its user: data as [`Bytes`], and no pinning.
+/// What the stack asks of the bodies of its user: data as [`Bytes`], no pinning, and nothing borrowed.
 ///
 /// Hyper's `Incoming`, axum's and tonic's `Body` and everything in `http-body-util` are such bodies; others become one by
 /// `http_body_util::combinators::BoxBody`.
-pub trait MeshBody: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Unpin {}
+pub trait MeshBody: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Unpin + 'static {}
 
-impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Unpin> MeshBody for B {}
+impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Unpin + 'static> MeshBody for B {}

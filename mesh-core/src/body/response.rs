@@ -30,6 +30,8 @@ pub struct ResponseBody<U> {
     kind: Content<U>,
     /// Place in the cluster's limits.
     attempt: Option<Attempt>,
+    /// For the layers that the head passes; let go of before `guard`, so that the record can be used again.
+    record: Option<Arc<Record>>,
     /// Completes the record of the request.
     guard: Option<Guard>,
     #[cfg(feature = "net")]
@@ -169,6 +171,7 @@ impl<U> ResponseBody<U> {
         Self {
             kind,
             attempt: None,
+            record: None,
             guard: None,
             #[cfg(feature = "net")]
             limits: None,
@@ -212,6 +215,17 @@ impl<U> ResponseBody<U> {
         }
     }
 
+    /// The record of the request, for the layers that the head passes.
+    #[cfg(feature = "net")]
+    pub(crate) fn tell(&mut self, record: Option<Arc<Record>>) {
+        self.record = record;
+    }
+
+    /// Takes it.
+    pub(crate) fn take_record(&mut self) -> Option<Arc<Record>> {
+        self.record.take()
+    }
+
     /// Limits the time until the end.
     #[cfg(feature = "net")]
     pub(crate) fn limit(&mut self, limits: Recycled<Limits>) {
@@ -244,6 +258,7 @@ impl<U> ResponseBody<U> {
 
     fn finish(&mut self, ending: Ending) {
         self.attempt = None;
+        self.record = None;
         #[cfg(feature = "net")]
         {
             self.rare = None;

@@ -40,6 +40,7 @@ pub use self::{
     request::{Carrier, Exchange, Routed},
     scan::Scan,
 };
+pub use crate::recycle::Pooled;
 
 /// Whether a request is gRPC, by its content type.
 pub(crate) fn is_grpc(headers: &http::HeaderMap) -> bool {

@@ -54,7 +54,7 @@ impl RoutePolicies {
 /// Implements [`PolicyOf`] for routed requests by a path from the forwarding to the policy.
 macro_rules! by_route {
     ($policy:ty, |$forwarding:ident| $path:expr) => {
-        impl<B> PolicyOf<Routed<B>, $policy> for ByRoute {
+        impl<B: 'static> PolicyOf<Routed<B>, $policy> for ByRoute {
             fn split<'a>(
                 &'a self,
                 request: &'a mut Routed<B>,
@@ -82,7 +82,7 @@ by_route!(CorsPolicy, |forwarding| forwarding
     .cors()
     .map(|policy| &**policy));
 
-impl<B> Routed<B> {
+impl<B: 'static> Routed<B> {
     /// The connection's record is this one's.
     pub fn is_first_attempt(&self) -> bool {
         self.attempt == 1

@@ -8,7 +8,7 @@ use http::Request;
 use crate::model::Priority;
 use crate::{
     cluster::{Cluster, Endpoint},
-    layer::Scan,
+    layer::{Pooled, Scan},
     route::Forwarding,
     telemetry::{clock, record::Record},
 };
@@ -55,14 +55,27 @@ impl<B> Carrier for Request<B> {
 
 /// A request before it is routed, and its record.
 #[derive(Debug)]
-pub struct Exchange<B> {
-    /// The request.
-    pub request: Request<B>,
+pub struct Exchange<B: 'static> {
+    /// The request; pooled, since all layers hand it on.
+    pub request: Pooled<Request<B>>,
     /// What is known of it.
     pub record: Arc<Record>,
+    /// What its head had when it came.
+    pub scan: Scan,
 }
 
-impl<B> Carrier for Exchange<B> {
+impl<B: 'static> Exchange<B> {
+    /// A request of which `record` tells.
+    pub fn new(request: Request<B>, record: Arc<Record>) -> Self {
+        Self {
+            scan: Scan::of(request.headers()),
+            request: request.into(),
+            record,
+        }
+    }
+}
+
+impl<B: 'static> Carrier for Exchange<B> {
     type Body = B;
 
     fn request(&self) -> &Request<B> {
@@ -80,9 +93,9 @@ impl<B> Carrier for Exchange<B> {
 
 /// A request with its route.
 #[derive(Debug)]
-pub struct Routed<B> {
-    /// The request.
-    pub request: Request<B>,
+pub struct Routed<B: 'static> {
+    /// The request; pooled, since all layers hand it on.
+    pub request: Pooled<Request<B>>,
     /// What is known of it.
     pub record: Arc<Record>,
     /// Route and arm.
@@ -103,7 +116,7 @@ pub struct Routed<B> {
     pub redirected: bool,
 }
 
-impl<B> Carrier for Routed<B> {
+impl<B: 'static> Carrier for Routed<B> {
     type Body = B;
 
     fn request(&self) -> &Request<B> {
@@ -141,7 +154,7 @@ pub struct RoutedRest {
 }
 
 #[cfg(feature = "net")]
-impl<B> super::retry::Repeat for Routed<B> {
+impl<B: 'static> super::retry::Repeat for Routed<B> {
     type Rest = RoutedRest;
 
     fn rest(&self) -> RoutedRest {
@@ -160,7 +173,7 @@ impl<B> super::retry::Repeat for Routed<B> {
     ) -> Self {
         let rest = rest.clone();
         Self {
-            request,
+            request: request.into(),
             record: rest.record,
             forwarding: rest.forwarding,
             cluster: rest.cluster,

@@ -27,9 +27,10 @@ impl Scan {
     pub(crate) const REQUEST_ID: u16 = 1 << 8;
     /// `grpc-timeout`.
     pub(crate) const GRPC_TIMEOUT: u16 = 1 << 9;
-
     /// `cookie`.
     pub(crate) const COOKIE: u16 = 1 << 10;
+    /// `content-type`.
+    pub(crate) const CONTENT_TYPE: u16 = 1 << 11;
 
     /// Of a head that was not looked at: it may have everything.
     pub const UNKNOWN: Self = Self(u16::MAX);
@@ -47,6 +48,7 @@ impl Scan {
                 b'g' if name == "grpc-timeout" => Self::GRPC_TIMEOUT,
                 b'c' if name == "connection" => Self::CONNECTION,
                 b'c' if name == "cookie" => Self::COOKIE,
+                b'c' if name == "content-type" => Self::CONTENT_TYPE,
                 b'e' if name == "expect" => Self::EXPECT,
                 b'k' if name == "keep-alive" => Self::CONNECTION,
                 b'p' if name == "proxy-connection" => Self::CONNECTION,

@@ -84,7 +84,7 @@ impl Body for Paced {
 
 /// `request` on its way along `route`, which must lead to `cluster`.
 #[cfg(feature = "client")]
-pub(crate) fn routed<B>(
+pub(crate) fn routed<B: 'static>(
     route: crate::model::Route,
     cluster: &std::sync::Arc<crate::cluster::Cluster>,
     request: http::Request<B>,
@@ -98,7 +98,7 @@ pub(crate) fn routed<B>(
     };
     super::Routed {
         record: crate::telemetry::record::Record::begin(None, request.version(), false),
-        request,
+        request: request.into(),
         forwarding,
         cluster: cluster.clone(),
         random: rand::random(),

@@ -113,6 +113,7 @@ where
         let Exchange {
             mut request,
             record,
+            ..
         } = exchange;
         if let Some(peers) = &self.peers {
             record.late().peer = peers.take(request.headers_mut());
@@ -123,7 +124,7 @@ where
                 error: Some(Error::detailed(Kind::FailClosedInbound, reason.clone())),
             },
             None => State::Serving {
-                inner: self.app.call(request),
+                inner: self.app.call(request.into_inner()),
             },
         };
         ServeFuture { state }

@@ -89,64 +89,63 @@ where
                 record,
                 life,
             } => {
-                let result = match (inner.poll(context), &mut *life) {
-                    (Poll::Ready(result), _) => result,
+                let mut result = match (inner.poll(context), &mut *life) {
+                    (Poll::Ready(Ok(response)), _) => Ok(response.map(ResponseBody::upstream)),
+                    (Poll::Ready(Err(error)), _) => Err(error),
                     (Poll::Pending, Some(life)) => {
                         ready!(Pin::new(&mut **life).poll(context));
                         Err(Kind::MaxDuration.into())
                     }
                     (Poll::Pending, None) => return Poll::Pending,
                 };
-                Poll::Ready(answered(
-                    result,
-                    attempt.take(),
-                    record.take(),
-                    life.take().map(|life| *life),
-                ))
+                match &mut result {
+                    Ok(response) => {
+                        let life = life.take().map(|life| *life);
+                        answered(response, attempt.take(), record.take(), life);
+                    }
+                    Err(error) => failed(error, attempt.take(), record.take()),
+                }
+                Poll::Ready(result)
             }
         }
     }
 }
 
 /// A stream that we reset since its request body broke off was ended by the client, if that has left.
-fn blame(error: Error, record: Option<&Record>) -> Error {
+fn blame(error: &mut Error, record: &Record) {
     let ours = matches!(error.kind(), Kind::UpstreamProtocol | Kind::LocalReset);
-    let abandoned = |record: &Record| record.is_abandoned(record.late().version);
-    if ours && record.is_some_and(abandoned) {
-        return Error::caused_by(Kind::DownstreamTermination, error);
+    if ours && record.is_abandoned(record.late().version) {
+        let cause = std::mem::replace(error, Kind::DownstreamTermination.into());
+        *error = Error::caused_by(Kind::DownstreamTermination, cause);
     }
-    error
 }
 
-/// Records the outcome; a response keeps the attempt, and what is left of its life, until its end.
+/// Records the outcome. The response keeps the attempt, and what is left of its life, until its end.
 fn answered<U: MeshBody>(
-    result: Result<Response<U>, Error>,
+    response: &mut Response<ResponseBody<U>>,
     attempt: Option<Attempt>,
     record: Option<Arc<Record>>,
     life: Option<Deadline>,
-) -> Result<Response<ResponseBody<U>>, Error> {
-    match result {
-        Ok(response) => {
-            let status = response.status().as_u16();
-            let mut response = response.map(ResponseBody::upstream);
-            if let Some(mut attempt) = attempt {
-                attempt.record(AttemptOutcome::Response(status));
-                response.body_mut().hold_attempt(attempt, life);
-            }
-            if let Some(record) = record {
-                record.response_begins();
-            }
-            Ok(response)
-        }
-        Err(error) => {
-            let error = blame(error, record.as_deref());
-            if let Some(attempt) = attempt {
-                attempt.finish(AttemptOutcome::Failed(error.kind()));
-            }
-            if let Some(record) = record {
-                record.attempt_failed(&error);
-            }
-            Err(error)
-        }
+) {
+    if let Some(mut attempt) = attempt {
+        attempt.record(AttemptOutcome::Response(response.status().as_u16()));
+        response.body_mut().hold_attempt(attempt, life);
+    }
+    if let Some(record) = &record {
+        record.response_begins();
+    }
+    response.body_mut().tell(record);
+}
+
+/// Records that no response came.
+fn failed(error: &mut Error, attempt: Option<Attempt>, record: Option<Arc<Record>>) {
+    if let Some(record) = &record {
+        blame(error, record);
+    }
+    if let Some(attempt) = attempt {
+        attempt.finish(AttemptOutcome::Failed(error.kind()));
+    }
+    if let Some(record) = record {
+        record.attempt_failed(error);
     }
 }

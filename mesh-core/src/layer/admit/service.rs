@@ -66,11 +66,12 @@ where
             mut request,
             record,
             forwarding,
+            cluster,
             ..
         } = routed;
         if forwarding.forward().auto_host_rewrite() {
             let hostname = attempt.endpoint().hostname();
-            forwarding.rewrite_host_for_endpoint(&mut request, hostname, !self.quiet);
+            forwarding.rewrite_host_for_endpoint(&mut *request, hostname, !self.quiet);
             record.see_request_again(&request);
         }
         let wanted = {
@@ -80,12 +81,12 @@ where
             late.upstream = None;
             late.wants_upstream()
         };
-        let life = attempt.cluster().config().max_stream_duration;
+        let life = cluster.config().max_stream_duration;
         let connect = ends_here(request.method(), &forwarding);
         let outgoing = Outgoing {
-            request,
+            request: request.into_inner(),
             connect,
-            cluster: attempt.cluster().clone(),
+            cluster,
             endpoint: attempt.endpoint().clone(),
             priority: attempt.priority(),
             downstream: record.connection().cloned(),
@@ -105,7 +106,7 @@ fn ends_here(method: &Method, forwarding: &Forwarding) -> Option<ConnectConfig> 
     (*method == Method::CONNECT || config.allow_post).then_some(config)
 }
 
-fn attempt<B>(routed: &Routed<B>) -> Result<Attempt, Error> {
+fn attempt<B: 'static>(routed: &Routed<B>) -> Result<Attempt, Error> {
     let connection = routed.record.connection();
     let key = PickKey {
         random: routed.random,
@@ -128,7 +129,7 @@ fn attempt<B>(routed: &Routed<B>) -> Result<Attempt, Error> {
 }
 
 /// What a retry avoids.
-fn omit<B>(routed: &Routed<B>) -> Option<&Omit> {
+fn omit<B: 'static>(routed: &Routed<B>) -> Option<&Omit> {
     if routed.is_first_attempt() {
         return None;
     }

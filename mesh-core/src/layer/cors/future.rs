@@ -2,7 +2,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use http::{HeaderMap, Response};
@@ -63,12 +63,18 @@ where
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        Poll::Ready(match self.project().state.project() {
+        match self.project().state.project() {
             StateProject::Pass { inner, marks } => {
-                let mut result = ready!(inner.poll(context));
-                if let Some(marking) = marks.take() {
+                // A response is large: where nothing changes it, it is not moved.
+                let mut poll = match marks {
+                    None => return inner.poll(context),
+                    Some(_) => inner.poll(context),
+                };
+                if let Poll::Ready(result) = &mut poll
+                    && let Some(marking) = marks.take()
+                {
                     let Marking { marks, record } = *marking;
-                    match (&mut result, record) {
+                    match (result, record) {
                         (Ok(response), _) => marks.write(response.headers_mut()),
                         (Err(_), Some(record)) => {
                             record.late().on_reply().marks = Some(Box::new(marks));
@@ -76,13 +82,13 @@ where
                         (Err(_), None) => {}
                     }
                 }
-                result
+                poll
             }
             StateProject::Preflight { headers } => {
                 let mut response = Response::new(ResponseBody::empty());
                 *response.headers_mut() = std::mem::take(headers);
-                Ok(response)
+                Poll::Ready(Ok(response))
             }
-        })
+        }
     }
 }

@@ -132,14 +132,16 @@ where
             let held = match this.state.as_mut().project() {
                 StateProject::Pass { inner } => return inner.poll(context),
                 StateProject::Lasting { inner, rest } => {
-                    let mut result = ready!(inner.poll(context));
-                    if let Some(rest) = rest.take() {
+                    let mut poll = inner.poll(context);
+                    if let Poll::Ready(result) = &mut poll
+                        && let Some(rest) = rest.take()
+                    {
                         let Rest {
                             rate,
                             active,
                             record,
                         } = *rest;
-                        match (&mut result, record) {
+                        match (result, record) {
                             (Ok(response), record) => {
                                 response.body_mut().throttle(rate, active, record);
                             }
@@ -149,7 +151,7 @@ where
                             (Err(_), None) => {}
                         }
                     }
-                    return Poll::Ready(result);
+                    return poll;
                 }
                 StateProject::Fault { held } => {
                     if let Some(until) = held.as_mut().and_then(|held| held.until.as_mut()) {

@@ -101,7 +101,7 @@ impl RouteFaults {
     }
 }
 
-impl<B> FaultOf<Routed<B>> for RouteFaults {
+impl<B: 'static> FaultOf<Routed<B>> for RouteFaults {
     fn rules<'a>(&'a self, routed: &'a Routed<B>) -> Option<&'a FaultRules> {
         RouteFaults::rules(self, |name| routed.forwarding.filter(name))
     }

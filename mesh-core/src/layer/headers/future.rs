@@ -1,14 +1,14 @@
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use http::Response;
 use pin_project_lite::pin_project;
 
 use super::Later;
-use crate::Error;
+use crate::{Error, body::ResponseBody};
 
 pin_project! {
     /// The future of [`Headers`](super::Headers).
@@ -31,17 +31,19 @@ impl<F, L> ResponseFuture<F, L> {
 
 impl<F, L, U> Future for ResponseFuture<F, L>
 where
-    F: Future<Output = Result<Response<U>, Error>>,
+    F: Future<Output = Result<Response<ResponseBody<U>>, Error>>,
     L: Later,
 {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let mut result = ready!(this.inner.poll(context));
-        if let (Ok(response), Some(later)) = (&mut result, this.later.take()) {
-            later.response(response.status(), response.headers_mut());
+        let mut poll = this.inner.poll(context);
+        if let Poll::Ready(Ok(response)) = &mut poll
+            && let Some(later) = this.later.take()
+        {
+            later.response(response);
         }
-        Poll::Ready(result)
+        poll
     }
 }

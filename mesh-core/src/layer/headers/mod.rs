@@ -18,6 +18,8 @@ pub use self::{
     service::Headers,
 };
 
+use crate::body::ResponseBody;
+
 /// Changes heads of requests and of their responses.
 pub trait Rules<R> {
     /// What the response needs of its request; small, since it waits in the future.
@@ -30,5 +32,5 @@ pub trait Rules<R> {
 /// What is done with a response.
 pub trait Later {
     /// Changes its headers.
-    fn response(self, status: http::StatusCode, headers: &mut http::HeaderMap);
+    fn response<U>(self, response: &mut http::Response<ResponseBody<U>>);
 }

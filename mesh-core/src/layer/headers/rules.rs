@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, Request, StatusCode};
+use http::{HeaderName, Request, Response};
 
 use super::{Later, Rules};
 use crate::{
+    body::ResponseBody,
     layer::Routed,
     model::HeaderMutations,
     route::{Forwarding, Mutations, format::FormatError},
-    telemetry::{context::RecordContext, record::Record, small_number},
+    telemetry::{context::RecordContext, small_number},
 };
 
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
@@ -50,7 +51,8 @@ impl<B> Rules<Request<B>> for HeaderRules {
 }
 
 impl Later for HeaderRules {
-    fn response(self, _status: StatusCode, headers: &mut HeaderMap) {
+    fn response<U>(self, response: &mut Response<ResponseBody<U>>) {
+        let headers = response.headers_mut();
         self.0.response.apply_response(headers, &());
     }
 }
@@ -62,7 +64,7 @@ pub struct RouteRules {
     pub quiet: bool,
 }
 
-impl<B> Rules<Routed<B>> for RouteRules {
+impl<B: 'static> Rules<Routed<B>> for RouteRules {
     type Later = RouteLater;
 
     fn request(&self, routed: &mut Routed<B>) -> RouteLater {
@@ -73,6 +75,7 @@ impl<B> Rules<Routed<B>> for RouteRules {
             attempt,
             ..
         } = routed;
+        let request = &mut **request;
         if !forwarding.is_plain() {
             let late = record.late();
             let context = RecordContext::new(record, &late).before(*attempt);
@@ -88,7 +91,6 @@ impl<B> Rules<Routed<B>> for RouteRules {
         let changes = !forwarding.is_response_plain() || host.include_attempt_count_in_response;
         RouteLater {
             quiet: self.quiet,
-            record: record.clone(),
             forwarding: changes.then(|| forwarding.clone()),
         }
     }
@@ -98,23 +100,27 @@ impl<B> Rules<Routed<B>> for RouteRules {
 #[derive(Debug)]
 pub struct RouteLater {
     quiet: bool,
-    record: Arc<Record>,
     /// Only if it changes something.
     forwarding: Option<Forwarding>,
 }
 
 impl Later for RouteLater {
-    fn response(self, status: StatusCode, headers: &mut HeaderMap) {
-        let mut late = self.record.late();
+    fn response<U>(self, response: &mut Response<ResponseBody<U>>) {
+        // Only what came through `admit` has a record: there is no service time to tell of other responses.
+        let Some(record) = response.body_mut().take_record() else {
+            return;
+        };
+        let status = response.status();
+        let headers = response.headers_mut();
         if !self.quiet
-            && let Some(began) = late.response_began
+            && let Some(taken) = record.service_time()
         {
-            let taken = began.saturating_sub(late.request_received.unwrap_or_default());
             headers.insert(SERVICE_TIME, small_number(taken.as_millis() as u64));
         }
         let Some(forwarding) = &self.forwarding else {
             return;
         };
+        let mut late = record.late();
         if forwarding
             .route()
             .host()
@@ -125,7 +131,7 @@ impl Later for RouteLater {
         }
         if !forwarding.is_response_plain() {
             late.status = status.as_u16();
-            forwarding.finalize_response(headers, &RecordContext::new(&self.record, &late));
+            forwarding.finalize_response(headers, &RecordContext::new(&record, &late));
         }
     }
 }

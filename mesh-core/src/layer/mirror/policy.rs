@@ -56,12 +56,12 @@ impl<R: Carrier> MirrorsOf<R> for FixedMirrors {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RouteMirrors;
 
-impl<B> MirrorsOf<Routed<B>> for RouteMirrors {
+impl<B: 'static> MirrorsOf<Routed<B>> for RouteMirrors {
     fn shadows(&self, routed: &Routed<B>) -> Vec<Shadow> {
         let forward = routed.forwarding.forward();
         let mut shadows = Vec::new();
         for mirror in forward.mirrors() {
-            let mut head = Head::of(&routed.request);
+            let mut head = Head::of(&*routed.request);
             head.random = rand::random();
             if !mirror.applies(&head) {
                 continue;

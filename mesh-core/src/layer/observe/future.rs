@@ -1,7 +1,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use http::{HeaderValue, Response, header::CONNECTION};
@@ -41,34 +41,36 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let mut response = match ready!(this.inner.poll(context)) {
-            Ok(response) => response,
-            Err(error) => {
-                if let Some(mut guard) = this.guard.take() {
-                    guard.finish(Ending::Broken(crate::Kind::Internal));
-                }
-                return Poll::Ready(Err(error));
+        let mut poll = this.inner.poll(context);
+        let Poll::Ready(result) = &mut poll else {
+            return poll;
+        };
+        if let Some(mut guard) = this.guard.take() {
+            match result {
+                Ok(response) => see(response, guard),
+                Err(_) => guard.finish(Ending::Broken(crate::Kind::Internal)),
             }
-        };
-        let Some(mut guard) = this.guard.take() else {
-            return Poll::Ready(Ok(response));
-        };
-        guard.see_response(&mut response);
-        #[cfg(feature = "net")]
-        if let Some(tunnel) = response.body_mut().take_upgrade() {
-            super::splice::begin(&mut response, tunnel, guard);
-            return Poll::Ready(Ok(response));
         }
-        // The client is told that the rest of its request will not be read. Of a reply of our own the codec reads what is small.
-        if guard.record().is_some_and(|record| record.is_early()) && !response.body().is_local() {
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(CONNECTION, close);
-        }
-        // Hyper drops a body that is over before it began without asking it anything.
-        if response.body().is_end_stream() {
-            guard.complete_on_drop();
-        }
-        response.body_mut().observe(guard);
-        Poll::Ready(Ok(response))
+        poll
     }
+}
+
+/// Takes note of a response, and gives it what completes the record at its end.
+fn see<U: MeshBody>(response: &mut Response<ResponseBody<U>>, mut guard: Guard) {
+    guard.see_response(response);
+    #[cfg(feature = "net")]
+    if let Some(tunnel) = response.body_mut().take_upgrade() {
+        super::splice::begin(response, tunnel, guard);
+        return;
+    }
+    // The client is told that the rest of its request will not be read. Of a reply of our own the codec reads what is small.
+    if guard.record().is_some_and(|record| record.is_early()) && !response.body().is_local() {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    // Hyper drops a body that is over before it began without asking it anything.
+    if response.body().is_end_stream() {
+        guard.complete_on_drop();
+    }
+    response.body_mut().observe(guard);
 }

@@ -52,6 +52,7 @@ pub struct Bare<S>(S);
 impl<S, B> Service<Exchange<B>> for Bare<S>
 where
     S: Service<Request<B>>,
+    B: 'static,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -62,7 +63,7 @@ where
     }
 
     fn call(&mut self, exchange: Exchange<B>) -> S::Future {
-        self.0.call(exchange.request)
+        self.0.call(exchange.request.into_inner())
     }
 }
 
@@ -75,8 +76,8 @@ impl<S> Layer<S> for ObserveLayer {
 }
 
 /// Takes the record off, for inner services that want a plain request.
-impl<B> From<Exchange<B>> for http::Request<B> {
+impl<B: 'static> From<Exchange<B>> for http::Request<B> {
     fn from(exchange: Exchange<B>) -> Self {
-        exchange.request
+        exchange.request.into_inner()
     }
 }

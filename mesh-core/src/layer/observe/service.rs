@@ -11,7 +11,7 @@ use super::ResponseFuture;
 use crate::transport::ConnTimer;
 use crate::{
     body::{Guard, MeshBody, RequestBody, ResponseBody},
-    layer::{Exchange, is_grpc},
+    layer::{Exchange, Scan, is_grpc},
     telemetry::record::{Record, Sink},
     transport::ConnInfo,
 };
@@ -63,7 +63,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let grpc = is_grpc(request.headers());
+        let scan = Scan::of(request.headers());
+        let grpc = scan.has(Scan::CONTENT_TYPE) && is_grpc(request.headers());
         let record = Record::begin(self.connection.clone(), request.version(), grpc);
         #[cfg(feature = "net")]
         let record = match &self.timer {
@@ -72,6 +73,11 @@ where
         };
         let request = request.map(|body| RequestBody::observed(body, &record));
         let guard = Guard::new(record.clone(), self.sink.clone());
-        ResponseFuture::new(self.inner.call(Exchange { request, record }), guard)
+        let exchange = Exchange {
+            request: request.into(),
+            record,
+            scan,
+        };
+        ResponseFuture::new(self.inner.call(exchange), guard)
     }
 }

@@ -81,13 +81,16 @@ where
         let this = self.project();
         let (replies, record) = (&*this.replies, &*this.record);
         let response = match ready!(this.inner.poll(context)) {
-            Ok(mut response) => {
-                if !response.body().is_local()
-                    || response.extensions_mut().remove::<OwnReply>().is_none()
+            Ok(response) => {
+                let mut answer = Ok(response);
+                if let Ok(response) = &mut answer
+                    && (!response.body().is_local()
+                        || response.extensions_mut().remove::<OwnReply>().is_none())
                 {
-                    replies.finish(&mut response);
-                    return Poll::Ready(Ok(response));
+                    replies.finish(response);
+                    return Poll::Ready(answer);
                 }
+                let Ok(response) = answer;
                 let response = response.map(ResponseBody::into_local);
                 replies.own(response, *this.asks, record.as_deref())
             }

@@ -322,7 +322,7 @@ fn system_reason(error: &Error) -> Option<String> {
 
 /// Removes the headers that speak of the connection to the upstream.
 fn strip_connection(headers: &mut HeaderMap) {
-    const NAMES: [HeaderName; 5] = [
+    static NAMES: [HeaderName; 5] = [
         CONNECTION,
         TRANSFER_ENCODING,
         UPGRADE,
@@ -330,24 +330,28 @@ fn strip_connection(headers: &mut HeaderMap) {
         PROXY_CONNECTION,
     ];
     // One look over the names, since most responses have one of them or none.
-    let mut present = [false; 5];
+    let mut present = 0_u8;
     for name in headers.keys() {
-        let index = match name.as_str() {
-            "connection" => 0,
-            "transfer-encoding" => 1,
-            "upgrade" => 2,
-            "keep-alive" => 3,
-            "proxy-connection" => 4,
-            _ => continue,
+        let name = name.as_str();
+        if !matches!(name.len(), 7 | 10 | 16 | 17) {
+            continue;
+        }
+        present |= match name {
+            "connection" => 1,
+            "transfer-encoding" => 1 << 1,
+            "upgrade" => 1 << 2,
+            "keep-alive" => 1 << 3,
+            "proxy-connection" => 1 << 4,
+            _ => 0,
         };
-        present[index] = true;
     }
-    for (name, _) in NAMES
-        .into_iter()
-        .zip(present)
-        .filter(|(_, present)| *present)
-    {
-        headers.remove(name);
+    if present == 0 {
+        return;
+    }
+    for (index, name) in NAMES.iter().enumerate() {
+        if present & 1 << index != 0 {
+            headers.remove(name);
+        }
     }
 }
 

@@ -34,10 +34,7 @@ async fn reply(
         let kind = HeaderValue::from_static("application/grpc+proto");
         request.headers_mut().insert("content-type", kind);
     }
-    let exchange = Exchange {
-        request,
-        record: record.clone(),
-    };
+    let exchange = Exchange::new(request, record.clone());
     let Ok(response) = service.call(exchange).await;
     (response, record)
 }
@@ -66,7 +63,7 @@ async fn own(replies: Replies, grpc: bool) -> Response<ResponseBody<Full<Bytes>>
     let mut service = RespondLayer::new(Arc::new(replies)).layer(inner);
     let record = Record::begin(None, http::Version::HTTP_11, grpc);
     let request = Request::new(RequestBody::new(Empty::new()));
-    let Ok(response) = service.call(Exchange { request, record }).await;
+    let Ok(response) = service.call(Exchange::new(request, record)).await;
     response
 }
 

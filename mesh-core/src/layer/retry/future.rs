@@ -121,23 +121,34 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        // A single attempt is the future itself.
+        if this.turn.is_none()
+            && let StateProject::Trying { attempt } = this.state.as_mut().project()
+        {
+            return attempt.poll(context);
+        }
         loop {
             let wait = match this.state.as_mut().project() {
                 StateProject::Trying { attempt } => {
-                    let result = match (attempt.poll(context), &mut *this.turn) {
-                        (Poll::Ready(result), None) => return Poll::Ready(result),
-                        (Poll::Ready(result), Some(_)) => result,
-                        (Poll::Pending, Some(turn)) => Err(ready!(turn.poll_per_try(context))),
-                        (Poll::Pending, None) => return Poll::Pending,
-                    };
+                    let mut poll = attempt.poll(context);
                     let Some(turn) = &mut *this.turn else {
-                        return Poll::Ready(result);
+                        return poll;
                     };
-                    let repeatable = this.again.as_ref().is_some_and(Again::is_repeatable);
-                    let budget = this.again.as_ref().map(|again| R::budget(&again.rest));
-                    match turn.decide(&result, repeatable, budget.flatten()) {
+                    if poll.is_pending() {
+                        match turn.poll_per_try(context) {
+                            Poll::Ready(error) => poll = Poll::Ready(Err(error)),
+                            Poll::Pending => return poll,
+                        }
+                    }
+                    let Poll::Ready(result) = &mut poll else {
+                        return poll;
+                    };
+                    match turn.decide::<S, R, B, U>(result, this.again.as_ref()) {
                         Some(wait) => wait,
-                        None => return Poll::Ready(turn.last(result)),
+                        None => {
+                            turn.last(result);
+                            return poll;
+                        }
                     }
                 }
                 StateProject::Waiting { until } => {
@@ -228,12 +239,15 @@ impl Turn {
     }
 
     /// The back-off before the next attempt, or `None` if this was the last.
-    fn decide<U>(
+    fn decide<S, R, B, U>(
         &mut self,
-        result: &Result<Response<U>, Error>,
-        repeatable: bool,
-        budget: Option<(Arc<crate::cluster::Cluster>, crate::model::Priority)>,
-    ) -> Option<Duration> {
+        result: &Result<Response<ResponseBody<U>>, Error>,
+        again: Option<&Again<S, R::Rest, B>>,
+    ) -> Option<Duration>
+    where
+        R: Repeat,
+        B: MeshBody,
+    {
         let wanted = match result {
             Ok(response) => self.conditions.response(response),
             Err(error) => self.conditions.failure(error),
@@ -251,12 +265,10 @@ impl Turn {
             }
             return None;
         }
-        if !repeatable {
-            return None;
-        }
+        let again = again.filter(|again| again.is_repeatable())?;
         self.conditions.left -= 1;
         self.permit = None;
-        if let Some((cluster, priority)) = budget {
+        if let Some((cluster, priority)) = R::budget(&again.rest) {
             self.permit = Permit::retry(&cluster, priority);
             if self.permit.is_none() {
                 cluster.stats().upstream_rq_retry_overflow.add(1);
@@ -268,11 +280,14 @@ impl Turn {
         }
         self.per_try = None;
         self.remember();
+        let headers = result.as_ref().ok().map(|response| response.headers());
+        Some(self.back_off(headers))
+    }
+
+    /// The time until the next attempt, which is counted: as long as the response asks for, else by the policy.
+    fn back_off(&self, headers: Option<&http::HeaderMap>) -> Duration {
         let policy = &self.conditions.policy.0;
-        let asked = result
-            .as_ref()
-            .ok()
-            .and_then(|response| policy.asked_back_off(response.headers(), rand::random()));
+        let asked = headers.and_then(|headers| policy.asked_back_off(headers, rand::random()));
         self.stats(|stats| {
             stats.upstream_rq_retry.add(1);
             match asked {
@@ -280,7 +295,7 @@ impl Turn {
                 None => stats.upstream_rq_retry_backoff_exponential.add(1),
             }
         });
-        Some(asked.unwrap_or_else(|| policy.back_off(self.attempts - 1, rand::random())))
+        asked.unwrap_or_else(|| policy.back_off(self.attempts - 1, rand::random()))
     }
 
     /// Keeps the endpoint that was tried, so that it is avoided.
@@ -303,17 +318,13 @@ impl Turn {
         }
     }
 
-    fn last<U: MeshBody>(
-        &mut self,
-        result: Result<Response<ResponseBody<U>>, Error>,
-    ) -> Result<Response<ResponseBody<U>>, Error> {
-        result.map(|mut response| {
+    fn last<U: MeshBody>(&mut self, result: &mut Result<Response<ResponseBody<U>>, Error>) {
+        if let Ok(response) = result {
             let body = response.body_mut();
             body.hold_retry(self.permit.take());
             if let Some(idle) = self.conditions.per_try_idle() {
                 body.watch(idle, self.record.clone());
             }
-            response
-        })
+        }
     }
 }

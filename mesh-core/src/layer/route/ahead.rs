@@ -14,7 +14,7 @@ use http::{HeaderMap, Response};
 
 use super::{Answer, Front};
 use crate::{
-    Error,
+    Error, Kind,
     layer::{
         Exchange,
         cors::{Marks, Verdict, judge},
@@ -73,7 +73,7 @@ pub(super) struct Held {
 
 impl Front {
     /// What a request that is answered here meets of the filters; `None`: the listener has none that could act.
-    pub(super) fn meet<B>(&self, exchange: &Exchange<B>, place: Place<'_>) -> Option<Met> {
+    pub(super) fn meet<B: 'static>(&self, exchange: &Exchange<B>, place: Place<'_>) -> Option<Met> {
         let ahead = self.ahead()?;
         let request = &exchange.request;
         let (route, cluster) = match place {
@@ -138,16 +138,22 @@ impl Own {
 }
 
 impl Held {
-    /// Ready after the delay.
-    pub(super) fn poll_delay(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if let Some(until) = &mut self.until {
+    /// Ready after the delay, with what follows.
+    pub(super) fn poll(
+        held: &mut Option<Box<Self>>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(Arc<Record>, Answer), Error>> {
+        if let Some(until) = held.as_mut().and_then(|held| held.until.as_mut()) {
             ready!(Pin::new(until).poll(context));
         }
-        Poll::Ready(())
+        Poll::Ready(match held.take() {
+            Some(held) => held.go_on(),
+            None => Err(Kind::Internal.into()),
+        })
     }
 
     /// What follows the delay.
-    pub(super) fn go_on(self) -> Result<(Arc<Record>, Answer), Error> {
+    fn go_on(self) -> Result<(Arc<Record>, Answer), Error> {
         let Self {
             meeting,
             answer,

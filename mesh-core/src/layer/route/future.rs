@@ -1,7 +1,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -24,14 +24,16 @@ use crate::{
 
 pin_project! {
     /// The future of [`Route`](super::Route).
-    pub struct ResponseFuture<S: Service<Routed<RequestBody<B>>>, B, U> {
+    pub struct ResponseFuture<S: Service<Routed<RequestBody<B>>>, B: 'static, U> {
         #[pin]
         state: State<S::Future, S, B>,
         body: std::marker::PhantomData<fn() -> U>,
     }
 }
 
-impl<S: Service<Routed<RequestBody<B>>>, B, U> std::fmt::Debug for ResponseFuture<S, B, U> {
+impl<S: Service<Routed<RequestBody<B>>>, B: 'static, U> std::fmt::Debug
+    for ResponseFuture<S, B, U>
+{
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }
@@ -108,7 +110,7 @@ impl<F, S, B> State<F, S, B> {
     }
 }
 
-impl<S: Service<Routed<RequestBody<B>>>, B, U> ResponseFuture<S, B, U> {
+impl<S: Service<Routed<RequestBody<B>>>, B: 'static, U> ResponseFuture<S, B, U> {
     /// Answered here, behind the filters.
     #[cfg(feature = "net")]
     pub(super) fn own(record: &Record, own: Own) -> Self {
@@ -165,18 +167,20 @@ where
         loop {
             let next = match this.state.as_mut().project() {
                 StateProject::Routed { inner, upgrade } => {
-                    let result = ready!(inner.poll(context));
+                    let poll = inner.poll(context);
                     #[cfg(feature = "net")]
-                    if let Some(upgrade) = upgrade.take() {
-                        return Poll::Ready(result.and_then(|response| upgrade.answer(response)));
+                    if poll.is_ready()
+                        && let Some(upgrade) = upgrade.take()
+                    {
+                        return poll.map(|result| result.and_then(|it| upgrade.answer(it)));
                     }
                     #[cfg(not(feature = "net"))]
                     let () = *upgrade;
-                    return Poll::Ready(result);
+                    return poll;
                 }
                 #[cfg(feature = "net")]
                 StateProject::Following { inner, follow } => {
-                    let response = ready!(inner.poll(context))?;
+                    let response = std::task::ready!(inner.poll(context))?;
                     let Some(mut follow) = follow.take() else {
                         return Poll::Ready(Ok(response));
                     };
@@ -194,16 +198,8 @@ where
                 StateProject::Following { inner, .. } => return inner.poll(context),
                 #[cfg(feature = "net")]
                 StateProject::Held { held } => {
-                    if let Some(held) = held {
-                        ready!(held.poll_delay(context));
-                    }
-                    let Some(held) = held.take() else {
-                        return Poll::Ready(Err(Kind::Internal.into()));
-                    };
-                    match held.go_on() {
-                        Ok((record, answer)) => State::answer(&record, answer),
-                        Err(error) => return Poll::Ready(Err(error)),
-                    }
+                    let (record, answer) = std::task::ready!(Held::poll(held, context))?;
+                    State::answer(&record, answer)
                 }
                 #[cfg(not(feature = "net"))]
                 StateProject::Held { held: () } => {

@@ -71,13 +71,13 @@ where
     fn call(&mut self, request: Request<RequestBody<B>>) -> Self::Future {
         let grpc = is_grpc(request.headers());
         let record = Record::begin(None, request.version(), grpc);
-        Service::<Exchange<RequestBody<B>>>::call(self, Exchange { request, record })
+        Service::<Exchange<RequestBody<B>>>::call(self, Exchange::new(request, record))
     }
 }
 
 /// Takes route and record off, for inner services that want a plain request.
-impl<B> From<Routed<B>> for Request<B> {
+impl<B: 'static> From<Routed<B>> for Request<B> {
     fn from(routed: Routed<B>) -> Self {
-        routed.request
+        routed.request.into_inner()
     }
 }

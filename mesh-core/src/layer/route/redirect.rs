@@ -24,7 +24,7 @@ use crate::{
     Error,
     body::{MeshBody, ReplayEnd, RequestBody, ResponseBody},
     cluster::Count,
-    layer::{Exchange, Routed, Scan},
+    layer::{Exchange, Routed},
     model::{InternalRedirect, Name, RedirectPredicate},
     route::{
         ConnectionFacts, Counted, Decision, Field, Forwarding, Head, HeadMut, HeadersMut,
@@ -76,7 +76,7 @@ pub(super) struct Router<'a> {
 }
 
 /// What follows from a response.
-pub(super) enum Step<B> {
+pub(super) enum Step<B: 'static> {
     /// It goes to the client.
     Pass,
     /// The request goes on to another upstream.
@@ -114,8 +114,9 @@ impl<S, B: MeshBody> Follow<S, B> {
             kept
         });
         let (head, body) =
-            std::mem::replace(&mut routed.request, Request::new(RequestBody::empty())).into_parts();
-        routed.request = Request::from_parts(head.clone(), body);
+            std::mem::replace(&mut *routed.request, Request::new(RequestBody::empty()))
+                .into_parts();
+        *routed.request = Request::from_parts(head.clone(), body);
         Self {
             inner,
             front: router.front.clone(),
@@ -200,14 +201,7 @@ impl<S, B: MeshBody> Follow<S, B> {
         if !self.accepts(policy, &name, https, url.https) {
             return None;
         }
-        let bare = response.status() == StatusCode::SEE_OTHER
-            && request.method() != Method::GET
-            && request.method() != Method::HEAD;
-        if bare {
-            *request.method_mut() = Method::GET;
-            request.headers_mut().remove(CONTENT_LENGTH);
-            request.headers_mut().remove(TRANSFER_ENCODING);
-        }
+        let bare = response.status() == StatusCode::SEE_OTHER && becomes_get(&mut request);
         request.headers_mut().insert(ORIGINAL_URL, original);
         let from = self.forwarding.route().name().clone();
         self.followed.push((from, name));
@@ -273,10 +267,8 @@ impl<S, B: MeshBody> Follow<S, B> {
                 }
             },
         };
-        let exchange = Exchange {
-            request: Request::from_parts(head, body),
-            record: self.record.clone(),
-        };
+        let request = Request::from_parts(head, body);
+        let exchange = Exchange::new(request, self.record.clone());
         exchange.record.see_request_again(&exchange.request);
         exchange.record.late().attempts = 0;
         let forwarding = match decision {
@@ -290,9 +282,8 @@ impl<S, B: MeshBody> Follow<S, B> {
             }
         };
         self.forwarding = forwarding.clone();
-        let scan = Scan::of(exchange.request.headers());
         let met = absent(&self.front, &exchange, &forwarding);
-        match forward(&self.front, exchange, forwarding, random, scan, counted) {
+        match forward(&self.front, exchange, forwarding, random, counted) {
             Ok((mut routed, _)) => {
                 routed.redirected = true;
                 Step::Again(Box::new(routed))
@@ -300,6 +291,17 @@ impl<S, B: MeshBody> Follow<S, B> {
             Err((record, error)) => Step::Answer(Own::new(&record, met, error.into())),
         }
     }
+}
+
+/// Makes a GET without a body of any other request but HEAD; whether it was one.
+fn becomes_get(request: &mut Request<()>) -> bool {
+    if request.method() == Method::GET || request.method() == Method::HEAD {
+        return false;
+    }
+    *request.method_mut() = Method::GET;
+    request.headers_mut().remove(CONTENT_LENGTH);
+    request.headers_mut().remove(TRANSFER_ENCODING);
+    true
 }
 
 /// `scheme://host/path?query` of a request.

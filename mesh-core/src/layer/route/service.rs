@@ -3,13 +3,13 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::Response;
+use http::{HeaderMap, Request, Response};
 use tower_service::Service;
 
 use super::{Answer, CellTable, Front, ResponseFuture, TableOf};
 #[cfg(feature = "net")]
 use super::{
-    ahead::{Own, Place},
+    ahead::{Met, Own, Place},
     redirect::{Follow, Router},
 };
 use crate::{
@@ -91,126 +91,158 @@ where
             Ok(treated) => treated,
             Err(answer) => return ResponseFuture::answer(&exchange.record, answer),
         };
-        let mut trusted;
-        let facts = match treated.remote {
-            Some(remote) => {
-                trusted = facts.clone();
-                trusted.source = Some(std::net::SocketAddr::new(remote, 0));
-                &trusted
-            }
-            None => &*facts,
-        };
+        exchange.scan = treated.scan;
+        let trusted = treated.remote.map(|remote| ConnectionFacts {
+            source: Some(std::net::SocketAddr::new(remote, 0)),
+            ..facts.clone()
+        });
+        let facts = trusted.as_ref().unwrap_or(facts);
         let random = rand::random();
-        let mut head = Head::of(&exchange.request);
-        head.connection = facts;
+        let mut head = head(front, &exchange.request, exchange.scan, facts);
         head.random = random;
-        // HTTP/1 names no scheme: it is the trusted `x-forwarded-proto`, which was set where it was absent.
-        if exchange.request.uri().scheme().is_none() {
-            head.scheme = if front.writes_proto(treated.scan) {
-                if facts.tls { b"https" } else { b"http" }
-            } else {
-                match head.forwarded_proto() {
-                    b"https" => b"https",
-                    _ => b"http",
-                }
-            };
-        } else if facts.tls {
-            head.scheme = b"https";
-        }
+        let forwarding = match table.decide(&head) {
+            Decision::Forward(forwarding) => forwarding,
+            own => return answer(front, exchange, own),
+        };
         #[cfg(feature = "net")]
-        let protocol = exchange.request.extensions().get::<hyper::ext::Protocol>();
-        #[cfg(feature = "net")]
-        {
-            head.protocol = protocol.map(|protocol| protocol.as_str().as_bytes());
-        }
         let https = head.scheme == b"https";
-        match table.decide(&head) {
-            Decision::Forward(forwarding) => {
-                let follows = forwarding.forward().config().internal_redirect.is_some();
-                let counted = forwarding.counted(&head);
-                #[cfg(feature = "net")]
-                let met = absent(front, &exchange, &forwarding);
-                match forward(front, exchange, forwarding, random, treated.scan, counted) {
-                    #[cfg(feature = "net")]
-                    Ok((mut routed, None)) if follows => {
-                        let router = Router {
-                            front,
-                            table,
-                            facts,
-                            https,
-                        };
-                        let follow = Follow::new(inner.clone(), router, &mut routed);
-                        ResponseFuture::following(inner.call(routed), follow)
-                    }
-                    #[cfg(feature = "net")]
-                    Ok((routed, upgrading)) => {
-                        ResponseFuture::routed(inner.call(routed), upgrading)
-                    }
-                    #[cfg(not(feature = "net"))]
-                    Ok(routed) => {
-                        let _ = (follows, https);
-                        ResponseFuture::routed(inner.call(routed))
-                    }
-                    #[cfg(feature = "net")]
-                    Err((record, error)) => {
-                        ResponseFuture::own(&record, Own::new(&record, met, error.into()))
-                    }
-                    #[cfg(not(feature = "net"))]
-                    Err((record, error)) => ResponseFuture::answer(&record, error.into()),
-                }
+        #[cfg(feature = "net")]
+        let follows = forwarding.forward().config().internal_redirect.is_some();
+        let counted = forwarding.counted(&head);
+        let met = absent(front, &exchange, &forwarding);
+        match forward(front, exchange, forwarding, random, counted) {
+            #[cfg(feature = "net")]
+            Ok((mut routed, None)) if follows => {
+                let router = Router {
+                    front,
+                    table,
+                    facts,
+                    https,
+                };
+                let follow = Follow::new(inner.clone(), router, &mut routed);
+                ResponseFuture::following(inner.call(routed), follow)
             }
             #[cfg(feature = "net")]
-            Decision::Redirect(_) | Decision::DirectResponse(_)
-                if is_refused(front, &mut exchange) =>
-            {
-                ResponseFuture::answer(&exchange.record, Kind::UpgradeDenied.into())
-            }
-            own => {
-                #[cfg(feature = "net")]
-                let met = front.meet(&exchange, Place::Own(own.route().map(|route| &**route)));
-                let own = match own {
-                    Decision::Redirect(_) | Decision::DirectResponse(_) => {
-                        own_answer(&exchange, own)
-                    }
-                    // There is no application behind a proxy's routes that it could go on to.
-                    _ => {
-                        #[cfg(feature = "net")]
-                        super::upgrade::unrouted(&exchange.request);
-                        Kind::NoRoute.into()
-                    }
-                };
-                #[cfg(feature = "net")]
-                let answered =
-                    ResponseFuture::own(&exchange.record, Own::new(&exchange.record, met, own));
-                #[cfg(not(feature = "net"))]
-                let answered = ResponseFuture::answer(&exchange.record, own);
-                answered
-            }
+            Ok((routed, upgrading)) => ResponseFuture::routed(inner.call(routed), upgrading),
+            #[cfg(not(feature = "net"))]
+            Ok(routed) => ResponseFuture::routed(inner.call(routed)),
+            Err((record, error)) => own(&record, met, error.into()),
         }
     }
 }
 
+/// What the table is asked for.
+fn head<'a, B>(
+    front: &Front,
+    request: &'a Request<B>,
+    scan: Scan,
+    facts: &'a ConnectionFacts,
+) -> Head<'a, HeaderMap> {
+    let mut head = Head::of(request);
+    head.connection = facts;
+    // HTTP/1 names no scheme: it is the trusted `x-forwarded-proto`, which was set where it was absent.
+    if request.uri().scheme().is_none() {
+        head.scheme = if front.writes_proto(scan) {
+            if facts.tls { b"https" } else { b"http" }
+        } else {
+            match head.forwarded_proto() {
+                b"https" => b"https",
+                _ => b"http",
+            }
+        };
+    } else if facts.tls {
+        head.scheme = b"https";
+    }
+    #[cfg(feature = "net")]
+    {
+        let protocol = request.extensions().get::<hyper::ext::Protocol>();
+        head.protocol = protocol.map(|protocol| protocol.as_str().as_bytes());
+    }
+    head
+}
+
+/// Answers a request that no cluster gets.
+#[inline(never)]
+#[cfg_attr(not(feature = "net"), expect(unused_variables, unused_mut))]
+fn answer<S, B, U>(
+    front: &Front,
+    mut exchange: Exchange<RequestBody<B>>,
+    decision: Decision,
+) -> ResponseFuture<S, B, U>
+where
+    S: Service<Routed<RequestBody<B>>>,
+    B: 'static,
+{
+    let owns = matches!(
+        decision,
+        Decision::Redirect(_) | Decision::DirectResponse(_)
+    );
+    #[cfg(feature = "net")]
+    if owns && is_refused(front, &mut exchange) {
+        return ResponseFuture::answer(&exchange.record, Kind::UpgradeDenied.into());
+    }
+    #[cfg(feature = "net")]
+    let met = front.meet(
+        &exchange,
+        Place::Own(decision.route().map(|route| &**route)),
+    );
+    #[cfg(not(feature = "net"))]
+    let met = None;
+    let answer = if owns {
+        own_answer(&exchange, decision)
+    } else {
+        // There is no application behind a proxy's routes that it could go on to.
+        #[cfg(feature = "net")]
+        super::upgrade::unrouted(&exchange.request);
+        Kind::NoRoute.into()
+    };
+    own(&exchange.record, met, answer)
+}
+
+/// What filters ahead of the router do to an answer; there are none without the network.
+#[cfg(not(feature = "net"))]
+type Met = std::convert::Infallible;
+
+/// Answers here, behind the filters.
+#[cfg_attr(not(feature = "net"), expect(unused_variables))]
+fn own<S, B, U>(record: &Arc<Record>, met: Option<Met>, answer: Answer) -> ResponseFuture<S, B, U>
+where
+    S: Service<Routed<RequestBody<B>>>,
+    B: 'static,
+{
+    #[cfg(feature = "net")]
+    return ResponseFuture::own(record, Own::new(record, met, answer));
+    #[cfg(not(feature = "net"))]
+    ResponseFuture::answer(record, answer)
+}
+
 /// What a request to a cluster that is not there meets of the filters ahead of the router.
-#[cfg(feature = "net")]
-pub(super) fn absent<B>(
+#[cfg_attr(not(feature = "net"), expect(unused_variables))]
+pub(super) fn absent<B: 'static>(
     front: &Front,
     exchange: &Exchange<B>,
     forwarding: &Forwarding,
-) -> Option<super::ahead::Met> {
-    match forwarding.cluster() {
-        Some(_) => None,
-        None => front.meet(exchange, Place::Forward(forwarding)),
+) -> Option<Met> {
+    #[cfg(feature = "net")]
+    if forwarding.cluster().is_none() {
+        return front.meet(exchange, Place::Forward(forwarding));
     }
+    None
 }
 
 /// Whether the request asks for an upgrade that the listener does not allow, on a route that says nothing of upgrades.
 #[cfg(feature = "net")]
-fn is_refused<B>(front: &Front, exchange: &mut Exchange<B>) -> bool {
-    super::upgrade::begin(front, &mut exchange.request, &exchange.record, &[]).is_err()
+fn is_refused<B: 'static>(front: &Front, exchange: &mut Exchange<B>) -> bool {
+    let Exchange {
+        request,
+        record,
+        scan,
+    } = exchange;
+    super::upgrade::begin(front, request, *scan, record, &[]).is_err()
 }
 
 /// What is answered here, without an upstream.
-pub(super) fn own_answer<B>(exchange: &Exchange<B>, decision: Decision) -> Answer {
+pub(super) fn own_answer<B: 'static>(exchange: &Exchange<B>, decision: Decision) -> Answer {
     let record = &exchange.record;
     let route = decision.route();
     if let Some(reads) = route.and_then(|route| route.response_mutations().reads()) {
@@ -237,17 +269,17 @@ pub(super) type Forwarded<B> = (Routed<B>, Option<Box<super::Upgrading>>);
 pub(super) type Forwarded<B> = Routed<B>;
 
 /// The request on its way to its cluster; the record stays with the error otherwise.
-pub(super) fn forward<B>(
+pub(super) fn forward<B: 'static>(
     front: &Front,
     exchange: Exchange<B>,
     forwarding: Forwarding,
     random: u64,
-    scan: Scan,
     counted: Option<Box<crate::route::Counted>>,
 ) -> Result<Forwarded<B>, (Arc<Record>, Error)> {
     let Exchange {
         mut request,
         record,
+        scan,
     } = exchange;
     {
         let mut late = record.late();
@@ -271,7 +303,7 @@ pub(super) fn forward<B>(
     #[cfg(feature = "net")]
     let rules = &forwarding.forward().config().upgrades;
     #[cfg(feature = "net")]
-    let upgrading = match super::upgrade::begin(front, &mut request, &record, rules) {
+    let upgrading = match super::upgrade::begin(front, &mut request, scan, &record, rules) {
         Ok(upgrading) => upgrading,
         Err(kind) => return Err((record, kind.into())),
     };

@@ -79,7 +79,7 @@ fn exchange(
             .headers_mut()
             .insert(*name, value.parse().expect("a value"));
     }
-    Exchange { request, record }
+    Exchange::new(request, record)
 }
 
 #[tokio::test]
@@ -221,7 +221,7 @@ impl Second {
 
 async fn see(routed: Routed<Body>) -> Second {
     let route = routed.forwarding.route().name().clone();
-    let (parts, body) = routed.request.into_parts();
+    let (parts, body) = routed.request.into_inner().into_parts();
     Second {
         route,
         method: parts.method,

@@ -13,6 +13,7 @@ use super::Front;
 use crate::{
     Error, Kind,
     body::ResponseBody,
+    layer::Scan,
     model::Upgrade,
     telemetry::record::Record,
     transport::{End, Switched, Ticket, UpstreamKind},
@@ -64,10 +65,11 @@ impl std::fmt::Debug for Ends {
 pub(super) fn begin<B>(
     front: &Front,
     request: &mut Request<B>,
+    scan: Scan,
     record: &Arc<Record>,
     route: &[Upgrade],
 ) -> Result<Option<Box<Upgrading>>, Kind> {
-    let Some((kind, asked)) = wanted(request) else {
+    let Some((kind, asked)) = wanted(request, scan) else {
         return Ok(None);
     };
     let ticket = request.extensions_mut().remove::<Ticket>();
@@ -101,7 +103,7 @@ pub(super) fn begin<B>(
 
 /// Takes note of an upgrade for which there is no route.
 pub(super) fn unrouted<B>(request: &Request<B>) {
-    if wanted(request).is_some()
+    if wanted(request, Scan::UNKNOWN).is_some()
         && let Some(ticket) = request.extensions().get::<Ticket>()
     {
         ticket.0.asked();
@@ -109,7 +111,7 @@ pub(super) fn unrouted<B>(request: &Request<B>) {
 }
 
 /// The kind of upgrade that a request asks for.
-fn wanted<B>(request: &Request<B>) -> Option<(HeaderValue, Asked)> {
+fn wanted<B>(request: &Request<B>, scan: Scan) -> Option<(HeaderValue, Asked)> {
     let http2 = request.version() == Version::HTTP_2;
     if request.method() == Method::CONNECT {
         let asked = match http2 {
@@ -117,6 +119,9 @@ fn wanted<B>(request: &Request<B>) -> Option<(HeaderValue, Asked)> {
             false => Asked::Http1Connect,
         };
         return Some((HeaderValue::from_static("CONNECT"), asked));
+    }
+    if !scan.has(Scan::UPGRADE) {
+        return None;
     }
     // The front leaves the header only where it asks for an upgrade.
     let kind = request.headers().get(UPGRADE)?;

@@ -1,7 +1,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use http::{Response, StatusCode};
@@ -46,22 +46,24 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        if let Poll::Ready(result) = this.inner.poll(context) {
-            return Poll::Ready(result.map(|mut response| {
-                if let Some(mut limits) = this.limits.take()
-                    && (!response.body().is_end_stream() || goes_on(&response))
-                {
-                    limits.moved();
-                    limits.response_begins();
-                    response.body_mut().limit(limits);
-                }
-                response
-            }));
+        let mut poll = this.inner.poll(context);
+        if let Poll::Ready(result) = &mut poll {
+            if let Ok(response) = result
+                && let Some(mut limits) = this.limits.take()
+                && (!response.body().is_end_stream() || goes_on(response))
+            {
+                limits.moved();
+                limits.response_begins();
+                response.body_mut().limit(limits);
+            }
+            return poll;
         }
         let Some(limits) = this.limits else {
-            return Poll::Pending;
+            return poll;
         };
-        let kind = ready!(limits.poll(context));
+        let Poll::Ready(kind) = limits.poll(context) else {
+            return poll;
+        };
         limits.count(kind);
         let error = Error::new(kind);
         // The client has said all that it wanted to say, so the fault is not its.
@@ -71,10 +73,11 @@ where
         } else {
             StatusCode::REQUEST_TIMEOUT
         };
-        Poll::Ready(Err(if late_client {
+        poll = Poll::Ready(Err(if late_client {
             error.with_status(status)
         } else {
             error
-        }))
+        }));
+        poll
     }
 }

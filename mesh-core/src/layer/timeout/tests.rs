@@ -238,10 +238,7 @@ fn timeouts_follow_envoys_final_timeout() {
 async fn receiving(defaults: StreamLimits, finish: Option<u64>) -> (Result<u16, Kind>, u64) {
     let record = Record::begin(None, http::Version::HTTP_11, false);
     let body = RequestBody::observed(Full::from("on its way"), &record);
-    let exchange = Exchange {
-        request: Request::new(body),
-        record,
-    };
+    let exchange = Exchange::new(Request::new(body), record);
     // The upstream reads the body when it is time, and answers two seconds later.
     let inner = tower::service_fn(
         move |exchange: Exchange<RequestBody<Full<Bytes>>>| async move {
@@ -250,7 +247,7 @@ async fn receiving(defaults: StreamLimits, finish: Option<u64>) -> (Result<u16, 
                 unreachable!("it never comes");
             };
             tokio::time::sleep(Duration::from_secs(finish)).await;
-            let body = exchange.request.into_body().collect().await;
+            let body = exchange.request.into_inner().into_body().collect().await;
             body.expect("the whole body");
             tokio::time::sleep(Duration::from_secs(2)).await;
             Ok::<_, Error>(Response::new(ResponseBody::<Full<Bytes>>::empty()))
@@ -319,10 +316,7 @@ async fn the_time_for_a_request_ends_when_its_response_begins() {
         ..StreamLimits::default()
     };
     let mut service = TimeoutLayer::new(Fixed(Timeouts::default()), defaults).layer(inner);
-    let exchange = Exchange {
-        request: Request::new(body),
-        record,
-    };
+    let exchange = Exchange::new(Request::new(body), record);
     let response = service.call(exchange).await.expect("a head");
     let begun = tokio::time::Instant::now();
     let body = response.into_body().collect().await.expect("a whole body");

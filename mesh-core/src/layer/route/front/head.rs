@@ -23,16 +23,17 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// An upgrade over HTTP/2 (RFC 8441) becomes one of HTTP/1.1, as Envoy's codec does it, so that it is routed and logged as such.
-/// `bytestream` is no upgrade but CONNECT by another name.
+/// `bytestream` is no upgrade but CONNECT by another name. Whether the head was changed.
 #[cfg(feature = "net")]
-pub(super) fn extended_connect<B>(request: &mut Request<B>) {
+pub(super) fn extended_connect<B>(request: &mut Request<B>) -> bool {
     if *request.method() != Method::CONNECT {
-        return;
+        return false;
     }
     let protocol = request.extensions().get::<hyper::ext::Protocol>();
     let kind = protocol
         .filter(|protocol| protocol.as_str() != "bytestream")
         .and_then(|protocol| HeaderValue::from_str(protocol.as_str()).ok());
+    let found = kind.is_some();
     if let Some(kind) = kind {
         request.extensions_mut().remove::<hyper::ext::Protocol>();
         *request.method_mut() = Method::GET;
@@ -40,6 +41,7 @@ pub(super) fn extended_connect<B>(request: &mut Request<B>) {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, kind);
     }
+    found
 }
 
 /// Names with `_`, which some servers read as `-`.
@@ -111,8 +113,22 @@ pub(super) fn host<B>(
 
 /// Whether these are the bytes of an authority (RFC 3986, 3.2). A space or a `/` would be read differently by others.
 fn is_authority(host: &[u8]) -> bool {
-    host.iter()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%[]".contains(byte))
+    const MAY_STAND: [bool; 256] = {
+        let mut may = [false; 256];
+        let other = b"-._~!$&'()*+,;=:@%[]";
+        let mut at = 0;
+        while at < other.len() {
+            may[other[at] as usize] = true;
+            at += 1;
+        }
+        let mut byte = 0;
+        while byte < may.len() {
+            may[byte] |= (byte as u8).is_ascii_alphanumeric();
+            byte += 1;
+        }
+        may
+    };
+    host.iter().all(|byte| MAY_STAND[usize::from(*byte)])
 }
 
 fn strip<B>(

@@ -206,7 +206,7 @@ impl Front {
     }
 
     /// Checks and changes the head.
-    pub(super) fn treat<B>(
+    pub(super) fn treat<B: 'static>(
         &self,
         exchange: &mut Exchange<B>,
         internal_only: &[HeaderName],
@@ -214,12 +214,17 @@ impl Front {
         if let Some(reason) = self.refusal() {
             return Err(Error::detailed(Kind::FailClosedInbound, reason.clone()).into());
         }
-        let Exchange { request, record } = exchange;
+        let Exchange {
+            request,
+            record,
+            scan,
+        } = exchange;
+        let request = &mut **request;
         if let Some(PeerExchange::Ask(peers)) = self.peers.as_deref() {
             let peer = peers.take(request.headers_mut());
             record.late().peer = peer;
         }
-        let result = self.head(request, record, internal_only);
+        let result = self.head(request, *scan, record, internal_only);
         record.see_request(request, &self.wants);
         result
     }
@@ -227,6 +232,7 @@ impl Front {
     fn head<B>(
         &self,
         request: &mut http::Request<B>,
+        scan: Scan,
         record: &crate::telemetry::record::Record,
         internal_only: &[HeaderName],
     ) -> Result<Treated, Answer> {
@@ -238,8 +244,10 @@ impl Front {
             return Err(Answer::Response(Box::default()));
         }
         #[cfg(feature = "net")]
-        head::extended_connect(request);
-        let scan = Scan::of(request.headers());
+        let scan = match head::extended_connect(request) {
+            true => Scan::of(request.headers()),
+            false => scan,
+        };
         if !self.proxy {
             return Ok(Treated { remote: None, scan });
         }

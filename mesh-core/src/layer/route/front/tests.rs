@@ -28,12 +28,9 @@ fn treat(
 ) -> Result<Request<()>, Answer> {
     let front = Front::new(&config, Arc::default());
     let record = Record::begin(Some(connection(peer)), Version::HTTP_11, false);
-    let mut exchange = Exchange {
-        request: request.body(()).expect("a request"),
-        record,
-    };
+    let mut exchange = Exchange::new(request.body(()).expect("a request"), record);
     front.treat(&mut exchange, &[])?;
-    Ok(exchange.request)
+    Ok(exchange.request.into_inner())
 }
 
 fn get(path: &str) -> http::request::Builder {
@@ -299,10 +296,8 @@ fn the_response_carries_the_id_where_it_is_asked_for() {
     ] {
         let front = Front::new(&config, Arc::default());
         let record = Record::begin(Some(connection("10.0.0.9:5")), Version::HTTP_11, false);
-        let mut exchange = Exchange {
-            request: request.body(()).expect("a request"),
-            record: record.clone(),
-        };
+        let request = request.body(()).expect("a request");
+        let mut exchange = Exchange::new(request, record.clone());
         front.treat(&mut exchange, &[]).expect("passes");
         let mut response = http::Response::new(());
         record.see_response(&mut response, &Wants::default());
