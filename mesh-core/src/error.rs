@@ -203,6 +203,8 @@ kinds! {
     DownstreamReset => 499, 1, Some(Flag::DownstreamRemoteReset), "http2.remote_reset", "", true;
     /// The client broke the protocol.
     DownstreamProtocol => 400, 3, Some(Flag::DownstreamProtocolError), "http1.codec_error", "Bad Request", true;
+    /// The request declares its body both by length and in chunks.
+    ChunkedLength => 400, 3, Some(Flag::DownstreamProtocolError), "http1.content_length_and_chunked_not_allowed", "Bad Request", true;
     /// The request has a transfer coding other than chunked.
     TransferCoding => 501, 12, Some(Flag::DownstreamProtocolError), "http1.invalid_transfer_encoding", "Not Implemented", true;
     /// The request head is too large.

@@ -219,8 +219,8 @@ pub struct Http1Options {
     pub preserve_case: bool,
     /// Each word of a header name begins with a capital letter (`proper_case_words`).
     pub proper_case: bool,
-    /// `Content-Length` beside `Transfer-Encoding: chunked` is accepted, and dropped. The codec does so in any case, and closes the
-    /// connection afterwards (RFC 9112, 6.3); Envoy refuses such requests unless this is set.
+    /// `Content-Length` beside `Transfer-Encoding: chunked` is accepted, and dropped; the connection is closed afterwards (RFC
+    /// 9112, 6.3). Otherwise such a request is refused.
     pub allow_chunked_length: bool,
 }
 

@@ -148,7 +148,10 @@ where
 
     fn lend(&mut self, io: RawOf<F>, http2: bool) -> Socket<F> {
         let conn = self.conn.accepted.conn.clone();
-        let (lent, back) = Lent::new(io, self.conn.link.clone(), conn, http2);
+        let (mut lent, back) = Lent::new(io, self.conn.link.clone(), conn, http2);
+        if !http2 && !self.conn.manager().http1.allow_chunked_length {
+            lent.watch_heads();
+        }
         self.back = Some(back);
         TokioIo::new(lent)
     }

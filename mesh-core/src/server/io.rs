@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     frames::{Frames, Tally},
+    heads::Heads,
     link::{Command, Link},
 };
 use crate::transport::{ConnInfo, Io, Prefixed};
@@ -28,6 +29,8 @@ pub(super) struct Lent<I> {
     back: Arc<Back<I>>,
     /// HTTP/2 only.
     frames: Option<Box<Frames>>,
+    /// HTTP/1, where a length beside chunks is refused.
+    heads: Option<Box<Heads>>,
 }
 
 /// Where a lent socket comes back to.
@@ -89,8 +92,14 @@ impl<I> Lent<I> {
             conn,
             back: back.clone(),
             frames: http2.then(|| Box::new(Frames::new())),
+            heads: None,
         };
         (lent, back)
+    }
+
+    /// Heads that declare their body in two ways are told to the link.
+    pub(super) fn watch_heads(&mut self) {
+        self.heads = Some(Box::default());
     }
 
     fn io(&mut self) -> Pin<&mut Prefixed<I>>
@@ -167,6 +176,11 @@ impl<I: AsyncRead + Unpin> AsyncRead for Lent<I> {
         }
         if result.is_ok() {
             this.link.read(read.len());
+            if let Some(heads) = &mut this.heads
+                && this.link.active() == 0
+            {
+                heads.read(read, &this.link.both);
+            }
             if let Some(frames) = &mut this.frames {
                 let resets = frames.read(read, &this.back.tally);
                 if resets > 0 {

@@ -49,6 +49,8 @@ pub(crate) struct Link {
     assigned: Mutex<Option<(Arc<snapshot::Listener>, usize)>>,
     received: AtomicU64,
     sent: AtomicU64,
+    /// HTTP/1: a head declared its body in two ways.
+    pub(super) both: super::heads::Both,
     /// The peer has sent all that it will.
     eof: AtomicBool,
 }

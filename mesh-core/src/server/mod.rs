@@ -14,6 +14,7 @@ mod codec;
 mod directory;
 mod factory;
 mod frames;
+mod heads;
 mod http;
 mod io;
 mod link;

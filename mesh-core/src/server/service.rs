@@ -238,8 +238,13 @@ impl<S> Adapter<S> {
             return None;
         }
         // A body of unknown length is chunked. The codec takes other codings off in no case, and would send them on unnamed.
-        if request.body().size_hint().exact().is_none() && !is_chunked_only(request.headers()) {
-            return Some(Kind::TransferCoding);
+        if request.body().size_hint().exact().is_none() {
+            if !is_chunked_only(request.headers()) {
+                return Some(Kind::TransferCoding);
+            }
+            if self.conn.link.both.take() {
+                return Some(Kind::ChunkedLength);
+            }
         }
         let (host, second) = {
             let mut hosts = request.headers().get_all(HOST).iter();

@@ -96,6 +96,7 @@ async fn each_http1_head_that_the_codec_answers_leaves_one_line() {
             "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
             "501 DPE http1.invalid_transfer_encoding",
         ),
+        (BOTH, "400 DPE http1.content_length_and_chunked_not_allowed"),
         (&large, "431 DPE http1.headers_too_large"),
         (&many, "431 DPE http1.headers_too_large"),
     ];
@@ -107,6 +108,9 @@ async fn each_http1_head_that_the_codec_answers_leaves_one_line() {
         assert_eq!(lines[n], format!("HTTP/1.1 {wanted}"), "{bytes:.80}");
     }
 }
+
+/// A body declared by length and in chunks.
+const BOTH: &str = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
 
 fn http2() -> HttpConnectionManager {
     HttpConnectionManager {

@@ -132,8 +132,11 @@ async fn ambiguous_heads_are_refused_and_reported() {
 }
 
 #[tokio::test]
-async fn chunked_wins_over_a_length_and_nothing_after_it_is_a_second_request() {
-    let server = Running::http(manager());
+async fn chunked_wins_over_a_length_where_both_are_allowed_and_nothing_after_it_is_a_second_request()
+ {
+    let mut allowing = manager();
+    allowing.http1.allow_chunked_length = true;
+    let server = Running::http(allowing);
     let answer = server
         .exchange(
             b"POST /one HTTP/1.1\r\nhost: x\r\ncontent-length: 60\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n0\r\n\r\nGET /two HTTP/1.1\r\nhost: x\r\n\r\n",
