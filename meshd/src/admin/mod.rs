@@ -74,11 +74,11 @@ impl Admin {
             Pages::Admin => self.page(method, path, query),
             Pages::Readiness => match path {
                 "/healthz/ready" | "/ready" => self.ready(),
-                _ => not_found(),
+                _ => elsewhere(),
             },
             Pages::Metrics => match path {
                 "/stats/prometheus" | "/metrics" => self.prometheus(query),
-                _ => not_found(),
+                _ => elsewhere(),
             },
         }
     }
@@ -230,6 +230,11 @@ fn page(status: StatusCode, content_type: &'static str, body: String) -> Respons
 
 fn not_found() -> Response<Full<Bytes>> {
     text(StatusCode::NOT_FOUND, format!("invalid path. {}", help()))
+}
+
+/// The smaller servers do not have the admin's pages, so they do not list them.
+fn elsewhere() -> Response<Full<Bytes>> {
+    text(StatusCode::NOT_FOUND, "invalid path\n".into())
 }
 
 /// Opens the socket of one of the smaller servers, without sharing its port.
