@@ -249,6 +249,8 @@ pub(super) fn own_answer<B: 'static>(exchange: &Exchange<B>, decision: Decision)
         record.see_also(&exchange.request, reads);
     }
     let mut late = record.late();
+    // Before the route's headers are made, which may name them.
+    late.details = Some("direct_response".into());
     Answer::Response(Box::new(match decision {
         Decision::Redirect(redirection) => {
             late.route = redirection.route().cloned();

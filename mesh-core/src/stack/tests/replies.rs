@@ -143,9 +143,11 @@ async fn a_reply_without_a_body_has_no_content_type() {
     let response = call(vec![route], LocalReply::default(), get("/direct")).await;
     assert!(!response.headers().contains_key("content-type"));
     let mut route = direct("/direct", StatusCode::OK, "<p>");
-    route.headers.response_add = vec![add("content-type", "text/html")];
+    let details = add("x-details", "%RESPONSE_CODE_DETAILS%");
+    route.headers.response_add = vec![add("content-type", "text/html"), details];
     let response = call(vec![route], LocalReply::default(), get("/direct")).await;
     assert_eq!(response.headers()["content-type"], "text/html");
+    assert_eq!(response.headers()["x-details"], "direct_response");
 }
 
 #[tokio::test]

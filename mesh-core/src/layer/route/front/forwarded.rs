@@ -171,8 +171,8 @@ fn forwarded_for(headers: &HeaderMap, scan: Scan) -> Option<Cow<'_, [u8]>> {
 
 fn appended(list: Option<&[u8]>, address: IpAddr) -> Option<HeaderValue> {
     match list.and_then(|list| std::str::from_utf8(list).ok()) {
-        Some(list) => scratch::display_value(format_args!("{list},{address}")),
-        None => scratch::display_value(address),
+        Some(list) if !list.is_empty() => scratch::display_value(format_args!("{list},{address}")),
+        _ => scratch::display_value(address),
     }
 }
 

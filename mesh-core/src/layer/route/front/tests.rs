@@ -421,6 +421,13 @@ fn underscores_pass_are_dropped_or_refused() {
 }
 
 #[test]
+fn an_empty_forwarded_for_is_no_entry_of_the_list() {
+    let sent = get("/").header("x-forwarded-for", "");
+    let seen = treat(edge(), "203.0.113.9:5", sent).expect("passes");
+    assert_eq!(header(&seen, "x-forwarded-for"), Some("203.0.113.9"));
+}
+
+#[test]
 fn an_address_with_a_port_is_not_trusted_as_one() {
     for (list, wanted) in [("9.9.9.9", "9.9.9.9"), ("9.9.9.9:80", "203.0.113.9")] {
         let hops = HttpConnectionManager {
