@@ -14,6 +14,7 @@ mod subscribe;
 mod tests;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use envoy_types::pb::envoy::config::bootstrap::v3::Bootstrap as Proto;
@@ -188,7 +189,7 @@ impl FileSource {
         self.bootstrap = bootstrap;
         self.notes = findings.notes;
         self.texts = texts;
-        Ok(round.finish(&|path| locate(&self.texts, &self.subscriptions, path)))
+        Ok(round.finish(&|paths| locate(&self.texts, &self.subscriptions, paths)))
     }
 
     /// Puts what the options say of the node over what the file says.
@@ -242,7 +243,7 @@ impl FileSource {
         if let Err(error) = offered {
             round.reject(error.rejection());
         }
-        round.finish(&|path| locate(&self.texts, &self.subscriptions, path))
+        round.finish(&|paths| locate(&self.texts, &self.subscriptions, paths))
     }
 }
 
@@ -291,23 +292,31 @@ impl ConfigSource for FileSource {
     }
 }
 
-/// Where the field `path` stands, in the bootstrap's texts or in a file that it names.
-fn locate(texts: &[(String, String)], files: &Subscriptions, path: &str) -> Name {
-    if let Some(place) = files.locate(path) {
-        return place;
+/// Where each field stands (`FILE:LINE:COLUMN`, or only the file), in the bootstrap's texts or in a file that it names: one
+/// pass over each text.
+fn locate(texts: &[(String, String)], files: &Subscriptions, paths: &[String]) -> Vec<Name> {
+    let mut places = vec![Name::default(); paths.len()];
+    let mut by_file: BTreeMap<String, (&str, Vec<usize>, Vec<&str>)> = BTreeMap::new();
+    for (index, path) in paths.iter().enumerate() {
+        let (text, field) = Element::text_of(path);
+        let own = texts
+            .get(text)
+            .map(|(name, text)| (name.clone(), text.as_str(), field));
+        if let Some((name, text, field)) = files.text_of(path).or(own) {
+            let (_, indices, fields) = by_file.entry(name).or_insert((text, vec![], vec![]));
+            indices.push(index);
+            fields.push(field);
+        }
     }
-    let (index, path) = Element::text_of(path);
-    texts
-        .get(index)
-        .map_or_else(Name::default, |(name, text)| located(name, text, path))
-}
-
-/// `FILE:LINE:COLUMN` of a field, or only the file.
-fn located(file: &str, text: &str, path: &str) -> Name {
-    match place::locate(text, path) {
-        Some(at) => format!("{file}:{at}").into(),
-        None => file.into(),
+    for (name, (text, indices, fields)) in by_file {
+        for (index, at) in indices.into_iter().zip(place::locate_all(text, &fields)) {
+            places[index] = match at {
+                Some(at) => format!("{name}:{at}").into(),
+                None => name.as_str().into(),
+            };
+        }
     }
+    places
 }
 
 fn read(path: &Path) -> Result<String, FileError> {

@@ -7,6 +7,12 @@ pub(super) fn locate(text: &str, path: &str) -> Option<Location> {
     yaml::locate(text, 0, &segments(path))
 }
 
+/// Where each of the fields stands in `text`, in one pass.
+pub(super) fn locate_all(text: &str, paths: &[&str]) -> Vec<Option<Location>> {
+    let fields: Vec<_> = paths.iter().map(|path| (0, segments(path))).collect();
+    yaml::locate_all(text, &fields)
+}
+
 /// The steps of a path such as `a.b[3]["x.y"].c`.
 pub(super) fn segments(path: &str) -> Path {
     let mut out = Vec::new();

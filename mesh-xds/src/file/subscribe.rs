@@ -20,7 +20,7 @@ use envoy_types::pb::{
     },
     google::protobuf::Any,
 };
-use mesh_core::{config::Rejection, model::Name};
+use mesh_core::config::Rejection;
 use prost::{Message, Name as _};
 
 use super::{Bootstrap, FileError, place, read, watch::Watch};
@@ -129,18 +129,14 @@ impl Subscriptions {
         }
     }
 
-    /// Where the field `path` of a resource in one of the files stands.
-    pub(super) fn locate(&self, path: &str) -> Option<Name> {
+    /// The file, its text, and the path in it, of a resource's field in one of the files.
+    pub(super) fn text_of<'s>(&'s self, path: &'s str) -> Option<(String, &'s str, &'s str)> {
         let (mark, field) = path.strip_prefix(Place::MARK)?.split_once(Place::MARK)?;
         let ((_, path), file) = self
             .files
             .iter()
             .find(|((kind, path), _)| Place::name(*kind, path) == mark)?;
-        Some(super::located(
-            &path.display().to_string(),
-            &file.text,
-            field,
-        ))
+        Some((path.display().to_string(), &file.text, field))
     }
 }
 

@@ -107,8 +107,8 @@ struct Entry<T> {
     previous: Option<Box<Entry<T>>>,
 }
 
-/// Finds the place of a path in the text that the resources were read from: `file:line:column`.
-pub type Locate<'l> = &'l dyn Fn(&str) -> Name;
+/// Finds the place of each path in the text that the resources were read from: `file:line:column`.
+pub type Locate<'l> = &'l dyn Fn(&[String]) -> Vec<Name>;
 
 impl Graph {
     /// A graph without resources. `dynamic` tells that they come from a control plane or something like it, not from
@@ -335,19 +335,23 @@ impl Round<'_> {
         self.state.updated = Some(self.now);
         let mut notes = self.notes;
         self.state.notes(&mut notes);
-        let mut rejections: Vec<_> = self
+        let (mut rejections, paths): (Vec<_>, Vec<_>) = self
             .rejections
             .into_iter()
-            .map(|(path, mut rejection)| {
+            .map(|(path, rejection)| {
                 let at = match (path.as_str(), &*rejection.path) {
                     ("", at) => at.to_owned(),
                     (path, "") => path.to_owned(),
                     (path, at) => format!("{path}.{at}"),
                 };
-                rejection.location = locate(&at);
-                rejection
+                (rejection, at)
             })
-            .collect();
+            .unzip();
+        if !paths.is_empty() {
+            for (rejection, place) in rejections.iter_mut().zip(locate(&paths)) {
+                rejection.location = place;
+            }
+        }
         rejections.append(&mut self.unplaced);
         Update {
             version: self.version,

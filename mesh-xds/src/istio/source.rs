@@ -285,7 +285,7 @@ impl Worker {
                 .max_by_key(|(config, _)| config.len());
             found.map_or_else(|| Name::from(""), |(_, origin)| origin.to_string().into())
         };
-        round.finish(&locate)
+        round.finish(&|paths| paths.iter().map(|path| locate(path)).collect())
     }
 
     /// The proxy, by the workload that the folder shows and what the options say.

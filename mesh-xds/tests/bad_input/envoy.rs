@@ -249,3 +249,29 @@ async fn an_envoy_file_that_goes_away_keeps_what_it_said() {
         "{update:?}"
     );
 }
+
+/// Many resources that are refused each have their place, found in one pass: the text is not read again for each.
+#[tokio::test]
+async fn many_refused_resources_are_placed_at_once() {
+    let temp = Temp::new("many-refused");
+    let path = temp.0.join("envoy.yaml");
+    let clusters = |bad: &str| {
+        let cluster = |i| {
+            format!(
+                "  - {{name: c{i}, connect_timeout: {bad}, load_assignment: {{cluster_name: c{i}}}}}\n"
+            )
+        };
+        let all: String = (0..1000).map(cluster).collect();
+        format!("static_resources:\n  clusters:\n{all}")
+    };
+    fs::write(&path, clusters("1s")).expect("file written");
+    let mut source = FileSource::open(&path).expect("a bootstrap").watched();
+    next(&mut source).await;
+    fs::write(&path, clusters("-1s")).expect("file written");
+    let update = next(&mut source).await;
+    assert_eq!(update.rejections.len(), 1000);
+    for (index, rejection) in update.rejections.iter().enumerate() {
+        let line = format!("envoy.yaml:{}:", index + 3);
+        assert!(rejection.location.contains(&line), "{rejection}");
+    }
+}
