@@ -88,23 +88,7 @@ fn filter(
         disabled,
         config_type,
     } = value;
-    let typed = match config_type {
-        Some(ConfigType::TypedConfig(any)) => cx.field("typed_config", |cx| cx.typed(any))?,
-        Some(ConfigType::ConfigDiscovery(_)) => {
-            cx.reject(
-                "config_discovery",
-                "filters from a control plane are not supported",
-            );
-            return None;
-        }
-        None => {
-            cx.reject(
-                "typed_config",
-                format_args!("filter {name} has no configuration"),
-            );
-            return None;
-        }
-    };
+    let typed = configuration(cx, name, config_type.as_ref())?;
     if is_harmless(&typed.name) {
         cx.note(
             "",
@@ -139,6 +123,26 @@ fn filter(
         kind,
         disabled: *disabled,
     })
+}
+
+fn configuration(cx: &mut Context, name: &str, value: Option<&ConfigType>) -> Option<Typed> {
+    match value {
+        Some(ConfigType::TypedConfig(any)) => cx.field("typed_config", |cx| cx.typed(any)),
+        Some(ConfigType::ConfigDiscovery(_)) => {
+            cx.reject(
+                "config_discovery",
+                "filters from a control plane are not supported",
+            );
+            None
+        }
+        None => {
+            cx.reject(
+                "typed_config",
+                format_args!("filter {name} has no configuration"),
+            );
+            None
+        }
+    }
 }
 
 fn kind(cx: &mut Context, typed: &Typed, settings: &mut RouterSettings) -> Option<HttpFilterKind> {

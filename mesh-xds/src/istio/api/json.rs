@@ -227,21 +227,23 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Dura
     }
 }
 
+/// Units of durations with their nanoseconds.
+const UNITS: [(&str, f64, u64); 8] = [
+    ("ns", 1.0, 1),
+    ("us", 1e3, 1_000),
+    ("\u{b5}s", 1e3, 1_000),
+    ("\u{3bc}s", 1e3, 1_000),
+    ("ms", 1e6, 1_000_000),
+    ("s", 1e9, 1_000_000_000),
+    ("m", 6e10, 60_000_000_000),
+    ("h", 3.6e12, 3_600_000_000_000),
+];
+
 /// Reads a duration as Istio does: decimal numbers with a unit, `1h30m`, `1.5s`, `100ms`, or `0`.
 ///
 /// # Errors
 /// A text saying what is wrong, when the text has another form, is negative or exceeds 584 years.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    const UNITS: [(&str, f64, u64); 8] = [
-        ("ns", 1.0, 1),
-        ("us", 1e3, 1_000),
-        ("\u{b5}s", 1e3, 1_000),
-        ("\u{3bc}s", 1e3, 1_000),
-        ("ms", 1e6, 1_000_000),
-        ("s", 1e9, 1_000_000_000),
-        ("m", 6e10, 60_000_000_000),
-        ("h", 3.6e12, 3_600_000_000_000),
-    ];
     let wrong = || {
         format!(
             "`{text}` is no duration: a number with a unit is needed, as in 1h, 1m, 1.5s, 100ms"

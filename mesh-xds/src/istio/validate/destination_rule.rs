@@ -514,21 +514,7 @@ fn client_tls(c: &mut Check, at: &At<'_>, tls: Option<&ClientTlsSettings>, names
         return;
     };
     let at = at.key("tls");
-    if let Some(reference) = tls.credential_name.strip_prefix("configmap://") {
-        let owner = reference
-            .split_once('/')
-            .map_or(namespace, |(owner, _)| owner);
-        if reference.is_empty()
-            || reference.ends_with('/')
-            || owner != namespace
-            || namespace.is_empty()
-        {
-            c.error(
-                &at.key("credentialName"),
-                format_args!("a ConfigMap must be of the rule's own namespace `{namespace}`"),
-            );
-        }
-    }
+    credential(c, &at, tls, namespace);
     let remote = !tls.credential_name.is_empty();
     if tls.insecure_skip_verify == Some(true) {
         let verify = !tls.ca_certificates.is_empty() || !tls.subject_alt_names.is_empty();
@@ -570,6 +556,25 @@ fn client_tls(c: &mut Check, at: &At<'_>, tls: Option<&ClientTlsSettings>, names
                     format_args!("{field} is required for MUTUAL"),
                 );
             }
+        }
+    }
+}
+
+/// A ConfigMap that holds certificates is one of the rule's own namespace.
+fn credential(c: &mut Check, at: &At<'_>, tls: &ClientTlsSettings, namespace: &str) {
+    if let Some(reference) = tls.credential_name.strip_prefix("configmap://") {
+        let owner = reference
+            .split_once('/')
+            .map_or(namespace, |(owner, _)| owner);
+        if reference.is_empty()
+            || reference.ends_with('/')
+            || owner != namespace
+            || namespace.is_empty()
+        {
+            c.error(
+                &at.key("credentialName"),
+                format_args!("a ConfigMap must be of the rule's own namespace `{namespace}`"),
+            );
         }
     }
 }

@@ -148,6 +148,33 @@ pub(super) fn tls_options(c: &mut Check, at: &At<'_>, tls: &ServerTlsSettings) {
         return istio_mutual(c, at, tls);
     }
     let has_credentials = !tls.credential_name.is_empty() || !tls.credential_names.is_empty();
+    sources(c, at, tls, has_credentials);
+    let simple = tls.mode == ServerTlsMode::Simple;
+    let mutual = matches!(
+        tls.mode,
+        ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual
+    );
+    if (simple || mutual) && has_credentials {
+        return;
+    }
+    if simple || mutual {
+        certificates(c, at, tls, mutual);
+    }
+    if !tls.ca_crl.is_empty() {
+        if !tls.credential_name.is_empty() {
+            c.error(
+                &at.key("caCrl"),
+                "with credentialName the CRL belongs into the credential",
+            );
+        }
+        if simple {
+            c.error(&at.key("caCrl"), "a CRL is not supported with SIMPLE");
+        }
+    }
+}
+
+/// Certificates that no mode uses, or that come from several places.
+fn sources(c: &mut Check, at: &At<'_>, tls: &ServerTlsSettings, has_credentials: bool) {
     let files = [
         &tls.ca_crl,
         &tls.server_certificate,
@@ -178,28 +205,6 @@ pub(super) fn tls_options(c: &mut Check, at: &At<'_>, tls: &ServerTlsSettings) {
     ];
     if sources.iter().filter(|s| **s).count() > 1 {
         c.error(at, "only one of credentialName, credentialNames, tlsCertificates and serverCertificate with privateKey can be set");
-    }
-    let simple = tls.mode == ServerTlsMode::Simple;
-    let mutual = matches!(
-        tls.mode,
-        ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual
-    );
-    if (simple || mutual) && has_credentials {
-        return;
-    }
-    if simple || mutual {
-        certificates(c, at, tls, mutual);
-    }
-    if !tls.ca_crl.is_empty() {
-        if !tls.credential_name.is_empty() {
-            c.error(
-                &at.key("caCrl"),
-                "with credentialName the CRL belongs into the credential",
-            );
-        }
-        if simple {
-            c.error(&at.key("caCrl"), "a CRL is not supported with SIMPLE");
-        }
     }
 }
 

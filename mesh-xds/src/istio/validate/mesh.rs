@@ -7,42 +7,12 @@ use super::check::{At, Check};
 use super::destination_rule::locality_lb;
 use super::{http, rules};
 use crate::istio::api::MeshConfig;
-use crate::istio::api::mesh_config::AccessLogEncoding;
+use crate::istio::api::mesh_config::{AccessLogEncoding, MeshProxyConfig};
 use crate::yaml::nearest;
 
 pub(super) fn check(c: &mut Check, config: &MeshConfig) {
-    for (field, port) in [
-        ("proxyListenPort", config.proxy_listen_port),
-        ("proxyInboundListenPort", config.proxy_inbound_listen_port),
-        ("proxyHttpPort", config.proxy_http_port),
-    ] {
-        // 0 is the default.
-        if port != 0 {
-            c.rule(&At::root(field), rules::port(port));
-            if field != "proxyHttpPort" {
-                c.inactive(
-                    &At::root(field),
-                    "no port of its own without interception: it has no effect",
-                );
-            }
-        }
-    }
-    if let Some(timeout) = config.connect_timeout {
-        c.rule(&At::root("connectTimeout"), rules::duration(timeout));
-        if timeout > Duration::from_secs(3600) {
-            c.error(
-                &At::root("connectTimeout"),
-                "the timeout must be at most 1h",
-            );
-        }
-    }
-    let detection = config.protocol_detection_timeout.unwrap_or_default();
-    if !detection.subsec_nanos().is_multiple_of(1_000_000) {
-        c.error(
-            &At::root("protocolDetectionTimeout"),
-            "the duration must be of whole milliseconds",
-        );
-    }
+    ports(c, config);
+    times(c, config);
     let json = config.access_log_encoding == AccessLogEncoding::Json;
     let format = &config.access_log_format;
     if json
@@ -64,31 +34,73 @@ pub(super) fn check(c: &mut Check, config: &MeshConfig) {
         unread(c, &At::root(field), field, MESH_FIELDS);
     }
     if let Some(proxy) = &config.default_config {
-        let at = At::root("defaultConfig");
-        for (field, port) in [
-            ("proxyAdminPort", proxy.proxy_admin_port),
-            ("statusPort", proxy.status_port),
-        ] {
-            if port != 0 {
-                c.rule(&at.key(field), rules::port(port));
-                c.inactive(&at.key(field), BY_FLAG);
+        default_config(c, proxy);
+    }
+}
+
+fn ports(c: &mut Check, config: &MeshConfig) {
+    for (field, port) in [
+        ("proxyListenPort", config.proxy_listen_port),
+        ("proxyInboundListenPort", config.proxy_inbound_listen_port),
+        ("proxyHttpPort", config.proxy_http_port),
+    ] {
+        // 0 is the default.
+        if port != 0 {
+            c.rule(&At::root(field), rules::port(port));
+            if field != "proxyHttpPort" {
+                c.inactive(
+                    &At::root(field),
+                    "no port of its own without interception: it has no effect",
+                );
             }
         }
-        if let Some(number) = proxy.concurrency {
-            if number < 0 {
-                c.error(&at.key("concurrency"), "concurrency must not be negative");
-            }
-            c.inactive(&at.key("concurrency"), BY_FLAG);
+    }
+}
+
+fn times(c: &mut Check, config: &MeshConfig) {
+    if let Some(timeout) = config.connect_timeout {
+        c.rule(&At::root("connectTimeout"), rules::duration(timeout));
+        if timeout > Duration::from_secs(3600) {
+            c.error(
+                &At::root("connectTimeout"),
+                "the timeout must be at most 1h",
+            );
         }
-        if let Some(topology) = &proxy.gateway_topology {
-            let at = at.key("gatewayTopology");
-            for field in topology.ignored.keys() {
-                unread(c, &at.key(field), field, TOPOLOGY_FIELDS);
-            }
+    }
+    let detection = config.protocol_detection_timeout.unwrap_or_default();
+    if !detection.subsec_nanos().is_multiple_of(1_000_000) {
+        c.error(
+            &At::root("protocolDetectionTimeout"),
+            "the duration must be of whole milliseconds",
+        );
+    }
+}
+
+fn default_config(c: &mut Check, proxy: &MeshProxyConfig) {
+    let at = At::root("defaultConfig");
+    for (field, port) in [
+        ("proxyAdminPort", proxy.proxy_admin_port),
+        ("statusPort", proxy.status_port),
+    ] {
+        if port != 0 {
+            c.rule(&at.key(field), rules::port(port));
+            c.inactive(&at.key(field), BY_FLAG);
         }
-        for field in proxy.ignored.keys() {
-            unread(c, &at.key(field), field, PROXY_FIELDS);
+    }
+    if let Some(number) = proxy.concurrency {
+        if number < 0 {
+            c.error(&at.key("concurrency"), "concurrency must not be negative");
         }
+        c.inactive(&at.key("concurrency"), BY_FLAG);
+    }
+    if let Some(topology) = &proxy.gateway_topology {
+        let at = at.key("gatewayTopology");
+        for field in topology.ignored.keys() {
+            unread(c, &at.key(field), field, TOPOLOGY_FIELDS);
+        }
+    }
+    for field in proxy.ignored.keys() {
+        unread(c, &at.key(field), field, PROXY_FIELDS);
     }
 }
 
