@@ -86,6 +86,41 @@ impl<'a> RecordContext<'a> {
         })
     }
 
+    fn response_item(&self, item: Item, out: &mut Vec<u8>) -> Option<bool> {
+        let late = self.late;
+        Some(match item {
+            Item::ResponseCode => text(late.status, out),
+            Item::ResponseCodeDetails => match &late.details {
+                Some(details) => text(details, out),
+                None => late.status != 0 && text("via_upstream", out),
+            },
+            Item::ResponseFlags => text(late.flags, out),
+            Item::ResponseFlagsLong => {
+                let long: Vec<_> = late.flags.iter().map(|flag| flag.long()).collect();
+                text(
+                    if long.is_empty() {
+                        "-".to_owned()
+                    } else {
+                        long.join(",")
+                    },
+                    out,
+                )
+            }
+            Item::GrpcStatus => {
+                grpc_status(late).is_some_and(|status| text(grpc_status_name(status), out))
+            }
+            Item::GrpcStatusSnake => {
+                grpc_status(late).is_some_and(|status| text(snake(&grpc_status_name(status)), out))
+            }
+            Item::GrpcStatusNumber => grpc_status(late).is_some_and(|status| text(status, out)),
+            Item::LocalReplyBody => self.body.is_some_and(|body| {
+                out.extend_from_slice(body);
+                true
+            }),
+            _ => return None,
+        })
+    }
+
     fn upstream_item(&self, item: Item, out: &mut Vec<u8>) -> Option<bool> {
         let late = self.late;
         let endpoint = late.endpoint.as_ref();
@@ -155,6 +190,7 @@ impl FormatContext for RecordContext<'_> {
         if let Some(known) = self
             .connection_item(item, out)
             .or_else(|| self.upstream_item(item, out))
+            .or_else(|| self.response_item(item, out))
         {
             return known;
         }
@@ -171,23 +207,6 @@ impl FormatContext for RecordContext<'_> {
                 },
                 out,
             ),
-            Item::ResponseCode => text(late.status, out),
-            Item::ResponseCodeDetails => match &late.details {
-                Some(details) => text(details, out),
-                None => late.status != 0 && text("via_upstream", out),
-            },
-            Item::ResponseFlags => text(late.flags, out),
-            Item::ResponseFlagsLong => {
-                let long: Vec<_> = late.flags.iter().map(|flag| flag.long()).collect();
-                text(
-                    if long.is_empty() {
-                        "-".to_owned()
-                    } else {
-                        long.join(",")
-                    },
-                    out,
-                )
-            }
             Item::BytesReceived => text(self.record.request_bytes(), out),
             Item::BytesSent => text(self.record.response_bytes(), out),
             // What a TCP proxy carries is what is on the wire.
@@ -211,17 +230,6 @@ impl FormatContext for RecordContext<'_> {
                 path.and_then(|path| path.query())
                     .is_some_and(|query| text(query, out))
             }
-            Item::GrpcStatus => {
-                grpc_status(late).is_some_and(|status| text(grpc_status_name(status), out))
-            }
-            Item::GrpcStatusSnake => {
-                grpc_status(late).is_some_and(|status| text(snake(&grpc_status_name(status)), out))
-            }
-            Item::GrpcStatusNumber => grpc_status(late).is_some_and(|status| text(status, out)),
-            Item::LocalReplyBody => self.body.is_some_and(|body| {
-                out.extend_from_slice(body);
-                true
-            }),
             Item::UniqueId => {
                 out.extend_from_slice(&super::request_id::uuid());
                 true

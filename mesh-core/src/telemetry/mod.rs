@@ -4,12 +4,14 @@ pub mod access_log;
 pub(crate) mod clock;
 pub mod context;
 pub mod flags;
+mod late;
 pub mod metrics;
 pub mod observer;
 pub mod peer;
 pub mod propagate;
 pub mod record;
 pub mod request_id;
+mod sink;
 mod way;
 
 use http::HeaderValue;

@@ -1,0 +1,198 @@
+//! What becomes known of a request while it is on its way.
+
+use std::{borrow::Cow, sync::Arc, task::Waker, time::Duration};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, uri::PathAndQuery};
+
+use super::{flags::Flags, peer::Peer, sink::Wants};
+use crate::{
+    Kind,
+    cluster::{Cluster, Endpoint},
+    model::Name,
+    route::{Headers as _, RouteEntry, stands_in_one_line},
+    scratch,
+    transport::UpstreamConn,
+};
+
+/// What becomes known while the request is on its way.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Late {
+    /// Envoy's response flags.
+    pub flags: Flags,
+    /// `%RESPONSE_CODE_DETAILS%`; `None`: the response came from the upstream.
+    pub details: Option<Cow<'static, str>>,
+    /// Status of the response; 0: none was sent.
+    pub status: u16,
+    /// `grpc-status` of the response.
+    pub grpc_status: Option<u32>,
+    /// The request is gRPC.
+    pub grpc: bool,
+    /// HTTP version of the request.
+    pub version: Version,
+    /// Method, path and authority, if wanted.
+    pub head: Option<RecordedHead>,
+    /// Request headers, if wanted, in the order of the wants.
+    pub request_headers: Vec<(HeaderName, HeaderValue)>,
+    /// Response headers, if wanted.
+    pub response_headers: Vec<(HeaderName, HeaderValue)>,
+    /// Response trailers, if wanted.
+    pub trailers: Vec<(HeaderName, HeaderValue)>,
+    /// Statistics of a virtual cluster or route that the request counts in; few do.
+    pub(crate) counted: Option<Box<crate::route::Counted>>,
+    /// The arm of the route, if it forwards.
+    pub(crate) arm: u32,
+    /// The route.
+    pub route: Option<Arc<RouteEntry>>,
+    /// The cluster.
+    pub cluster: Option<Arc<Cluster>>,
+    /// The endpoint of the newest attempt.
+    pub endpoint: Option<Arc<Endpoint>>,
+    /// The upstream connection of the newest attempt, if wanted.
+    pub(crate) upstream: Option<Arc<UpstreamConn>>,
+    /// Who called, if it says so.
+    pub peer: Option<Arc<Peer>>,
+    /// Attempts at an endpoint.
+    pub attempts: u32,
+    /// Why the newest attempt gave no response.
+    pub failure: Option<Name>,
+    /// From the start to the end of the request body, as of the last [`Record::late`].
+    pub request_received: Option<Duration>,
+    /// From the start to the head of the upstream's response, as of the last [`Record::late`].
+    pub response_began: Option<Duration>,
+    /// From the start to the end.
+    pub duration: Duration,
+    /// The client's address as trusted: from `x-forwarded-for`, else the peer's.
+    pub remote: Option<std::net::IpAddr>,
+    /// The request id, if the response is to carry it; boxed, since few do.
+    pub(crate) returned_id: Option<Box<HeaderValue>>,
+    /// What is done to the reply if the request fails; few have any of it.
+    pub(crate) on_reply: Option<Box<OnReply>>,
+    /// What is noted of the request's head.
+    pub(super) wanted: Option<Arc<Wants>>,
+    pub(super) waiting: Option<Waker>,
+    /// Who waits for the rest of the request body.
+    pub(super) reader: Option<Waker>,
+}
+
+/// What filters ahead of the router do to a local reply.
+#[derive(Debug, Default)]
+pub(crate) struct OnReply {
+    /// Headers of an answer to an allowed origin.
+    pub(crate) marks: Option<Box<crate::layer::cors::Marks>>,
+    /// KiB a second (`None`: no limit), and the place among the active faults.
+    #[cfg(feature = "net")]
+    pub(crate) pace: Option<(Option<u64>, crate::layer::fault::Active)>,
+}
+
+/// Method, path and authority of a request.
+#[derive(Clone, Debug)]
+pub struct RecordedHead {
+    /// The method.
+    pub method: Method,
+    /// Path and query; `None` for a plain CONNECT.
+    pub path: Option<PathAndQuery>,
+    /// The authority.
+    pub authority: Option<HeaderValue>,
+    /// The scheme.
+    pub scheme: Option<http::uri::Scheme>,
+}
+
+impl RecordedHead {
+    pub(super) fn of<B>(request: &Request<B>) -> Self {
+        let uri = request.uri();
+        Self {
+            method: request.method().clone(),
+            path: uri.path_and_query().cloned(),
+            authority: match uri.authority() {
+                Some(authority) => scratch::header_value(authority.as_str().as_bytes()),
+                None => request.headers().get(http::header::HOST).cloned(),
+            },
+            scheme: uri.scheme().cloned(),
+        }
+    }
+}
+
+impl Late {
+    /// Back to nothing known; lists keep their memory.
+    pub(super) fn reset(&mut self) {
+        let mut request_headers = std::mem::take(&mut self.request_headers);
+        let mut response_headers = std::mem::take(&mut self.response_headers);
+        let mut trailers = std::mem::take(&mut self.trailers);
+        request_headers.clear();
+        response_headers.clear();
+        trailers.clear();
+        *self = Self {
+            request_headers,
+            response_headers,
+            trailers,
+            ..Self::default()
+        };
+    }
+
+    /// Lets go of what the rest of the mesh may want to free; the record itself waits in its pool.
+    pub(super) fn release(&mut self) {
+        self.cluster = None;
+        self.endpoint = None;
+        self.route = None;
+        self.counted = None;
+        self.peer = None;
+        self.upstream = None;
+        self.on_reply = None;
+    }
+
+    /// Whether somebody asks for the upstream connection.
+    #[cfg(feature = "client")]
+    pub(crate) fn wants_upstream(&self) -> bool {
+        self.wanted.as_ref().is_some_and(|wants| wants.upstream)
+    }
+
+    pub(crate) fn on_reply(&mut self) -> &mut OnReply {
+        self.on_reply.get_or_insert_default()
+    }
+
+    /// The response broke off, or the client went away.
+    pub(super) fn broke(&mut self, kind: Kind) {
+        let reply = kind.reply();
+        if let Some(flag) = reply.flag {
+            self.flags.insert(flag);
+        }
+        let after = self.status != 0;
+        self.details = Some(match kind {
+            Kind::ConnectionTermination if after => {
+                "upstream_reset_after_response_started{connection_termination}".into()
+            }
+            Kind::RemoteReset if after => {
+                "upstream_reset_after_response_started{remote_reset}".into()
+            }
+            Kind::UpstreamProtocol if after => {
+                "upstream_reset_after_response_started{protocol_error}".into()
+            }
+            _ => reply.details.into(),
+        });
+    }
+}
+
+pub(super) fn copy(
+    from: &HeaderMap,
+    wanted: &[HeaderName],
+    to: &mut Vec<(HeaderName, HeaderValue)>,
+) {
+    to.clear();
+    for name in wanted {
+        let mut values = from.get_all(name).iter();
+        let Some(first) = values.next() else {
+            continue;
+        };
+        let one_line = values.next().is_some() && stands_in_one_line(name);
+        let joined = one_line.then(|| from.joined(name)).flatten();
+        let joined = joined.and_then(|all| HeaderValue::from_bytes(&all).ok());
+        to.push((name.clone(), joined.unwrap_or_else(|| first.clone())));
+    }
+}
+
+/// The status of a gRPC response, in headers (trailers only) or trailers.
+pub(crate) fn grpc_status(headers: &HeaderMap) -> Option<u32> {
+    const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+    headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
+}
