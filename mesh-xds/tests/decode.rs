@@ -1,5 +1,7 @@
 //! What decoders make of resources: values, notes and refusals.
 
+use std::time::Duration;
+
 use mesh_core::model::{
     Cluster, Discovery, DnsFamily, HttpFilterKind, LbPolicy, Listener, ListenerFilter, Network,
     RouteSource, TransportSocket, UpstreamProtocol,
@@ -199,6 +201,50 @@ fn upstream_protocols() {
         refusals(&http3)[0].ends_with("HTTP/3 is not supported"),
         "{http3:?}"
     );
+}
+
+#[test]
+fn extension_options_replace_older_http_fields() {
+    let older = "common_http_protocol_options: {idle_timeout: 7s}, http2_protocol_options: {}, max_requests_per_connection: 3";
+    let alone = cluster(&format!("{{name: a, {older}}}"));
+    assert_eq!(notes(&alone), [""; 0]);
+    let alone = alone.value.expect("accepted");
+    assert_eq!(alone.idle_timeout, Some(Duration::from_secs(7)));
+    assert_eq!(alone.protocol, UpstreamProtocol::Http2);
+
+    let beside = cluster(&format!(
+        "{{name: a, {older}, http_protocol_options: {{}}, protocol_selection: USE_DOWNSTREAM_PROTOCOL, typed_extension_protocol_options: {{envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {{'@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {{http_protocol_options: {{}}}}}}}}}}"
+    ));
+    let mut listed = notes(&beside);
+    listed.sort_unstable();
+    assert_eq!(
+        listed,
+        [
+            "common_http_protocol_options: ignored: it has no effect here",
+            "http2_protocol_options: ignored: it has no effect here",
+            "http_protocol_options: ignored: it has no effect here",
+            "protocol_selection: ignored: it has no effect here",
+        ]
+    );
+    let value = beside.value.expect("accepted");
+    assert_eq!(
+        value.idle_timeout,
+        Cluster::new("a", Discovery::Static).idle_timeout
+    );
+    assert_eq!(value.protocol, UpstreamProtocol::Http1);
+    assert_eq!(value.max_requests_per_connection, Some(3));
+
+    let both = "http_protocol_options: {}, http2_protocol_options: {}";
+    let refused = cluster(&format!("{{name: a, {both}}}"));
+    assert!(
+        refusals(&refused)[0].contains("protocol_selection"),
+        "{refused:?}"
+    );
+    let chosen = cluster(&format!(
+        "{{name: a, {both}, protocol_selection: USE_DOWNSTREAM_PROTOCOL}}"
+    ));
+    let protocol = chosen.value.expect("accepted").protocol;
+    assert_eq!(protocol, UpstreamProtocol::Downstream);
 }
 
 #[test]

@@ -23,30 +23,33 @@ use super::{Context, common, filter, protocol, set::ignored};
 
 const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
-/// Reads all HTTP settings into `out`.
+/// Reads all HTTP settings into `out`. As in Envoy, the extension options replace the older fields as a whole; only the
+/// cluster's own `max_requests_per_connection` stands where they say nothing of it.
 pub(super) fn options(cx: &mut Context, value: &Proto, out: &mut Cluster) {
-    let upstream_http_protocol_options = &value.upstream_http_protocol_options;
-    ignored!(cx; upstream_http_protocol_options);
-    if let Some(options) = &value.common_http_protocol_options {
-        cx.field("common_http_protocol_options", |cx| {
-            common(cx, options, out)
-        });
-    }
     if let Some(limit) = &value.max_requests_per_connection {
         out.max_requests_per_connection = Some(limit.value).filter(|limit| *limit > 0);
     }
-    if let Some(options) = &value.http_protocol_options {
-        out.http1 = cx.field("http_protocol_options", |cx| codec1(cx, options));
+    let Proto {
+        upstream_http_protocol_options,
+        common_http_protocol_options,
+        http_protocol_options,
+        http2_protocol_options,
+        protocol_selection,
+        ..
+    } = value;
+    ignored!(cx; upstream_http_protocol_options);
+    if extensions(cx, value, out) {
+        ignored!(cx; common_http_protocol_options, http_protocol_options, http2_protocol_options, protocol_selection);
+    } else {
+        older(cx, value, out);
     }
-    if let Some(options) = &value.http2_protocol_options {
-        out.http2 = cx.field("http2_protocol_options", |cx| codec2(cx, options));
-        out.protocol = UpstreamProtocol::Http2;
-    }
-    if value.protocol_selection() == ClusterProtocolSelection::UseDownstreamProtocol {
-        out.protocol = UpstreamProtocol::Downstream;
-    }
+}
+
+/// Reads the extension options. Returns whether there were some for HTTP.
+fn extensions(cx: &mut Context, value: &Proto, out: &mut Cluster) -> bool {
     let mut extensions: Vec<_> = value.typed_extension_protocol_options.iter().collect();
     extensions.sort_by_key(|(name, _)| *name);
+    let mut found = false;
     for (name, any) in extensions {
         cx.entry("typed_extension_protocol_options", name, |cx| {
             let Some(typed) = cx.typed(any) else {
@@ -59,10 +62,39 @@ pub(super) fn options(cx: &mut Context, value: &Proto, out: &mut Cluster) {
                 );
                 return;
             }
+            found = true;
             if let Some(message) = cx.message(&typed) {
                 extension(cx, &message, out);
             }
         });
+    }
+    found
+}
+
+/// The fields that the extension options replaced.
+fn older(cx: &mut Context, value: &Proto, out: &mut Cluster) {
+    let downstream = value.protocol_selection() == ClusterProtocolSelection::UseDownstreamProtocol;
+    let both = value.http_protocol_options.is_some() && value.http2_protocol_options.is_some();
+    if both && !downstream {
+        cx.reject(
+            "http2_protocol_options",
+            "must not be set beside http_protocol_options unless protocol_selection is USE_DOWNSTREAM_PROTOCOL",
+        );
+    }
+    if let Some(options) = &value.common_http_protocol_options {
+        cx.field("common_http_protocol_options", |cx| {
+            common(cx, options, out)
+        });
+    }
+    if let Some(options) = &value.http_protocol_options {
+        out.http1 = cx.field("http_protocol_options", |cx| codec1(cx, options));
+    }
+    if let Some(options) = &value.http2_protocol_options {
+        out.http2 = cx.field("http2_protocol_options", |cx| codec2(cx, options));
+        out.protocol = UpstreamProtocol::Http2;
+    }
+    if downstream {
+        out.protocol = UpstreamProtocol::Downstream;
     }
 }
 

@@ -29,7 +29,7 @@ const BOOTSTRAP: &str = include_str!("bootstrap.yaml");
 const ROUTES: &str = include_str!("routes.yaml");
 
 /// Fields that may be set without any trace, and why.
-const SILENT: [(&str, &str); 34] = [
+const SILENT: [(&str, &str); 31] = [
     (
         "envoy.config.cluster.v3.CircuitBreakers.Thresholds.priority",
         "says which limits are meant",
@@ -106,18 +106,6 @@ const SILENT: [(&str, &str); 34] = [
     (
         "envoy.config.cluster.v3.Cluster.respect_dns_ttl",
         "acts on DNS clusters only",
-    ),
-    (
-        "envoy.config.cluster.v3.Cluster.http2_protocol_options",
-        "overridden by the extension options",
-    ),
-    (
-        "envoy.config.cluster.v3.Cluster.protocol_selection",
-        "overridden by the extension options",
-    ),
-    (
-        "envoy.config.core.v3.HttpProtocolOptions.max_requests_per_connection",
-        "overridden by the extension options",
     ),
     (
         "envoy.extensions.filters.network.http_connection_manager.v3.Rds.config_source",
@@ -216,15 +204,7 @@ const EXTENSIONS: [&str; 49] = [
 ];
 
 /// Fields whose messages are not entered, and why.
-const CLOSED: [(&str, &str); 6] = [
-    (
-        "envoy.config.cluster.v3.Cluster.http_protocol_options",
-        "overridden by the extension options",
-    ),
-    (
-        "envoy.config.cluster.v3.Cluster.common_http_protocol_options",
-        "overridden by the extension options",
-    ),
+const CLOSED: [(&str, &str); 4] = [
     (
         "envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.drop_overloads",
         "listed as a whole",
