@@ -1,8 +1,10 @@
 //! Access logs and their filters (`config.accesslog.v3`).
 
+use std::fmt::Display;
+
 use envoy_types::pb::envoy::{
     config::accesslog::v3::{
-        self as proto, AccessLogFilter, ComparisonFilter, access_log::ConfigType,
+        self as proto, AccessLogFilter, ComparisonFilter, RuntimeFilter, access_log::ConfigType,
         access_log_filter::FilterSpecifier, comparison_filter::Op,
     },
     extensions::access_loggers::{
@@ -147,19 +149,7 @@ pub(crate) fn log_filter(cx: &mut Context, value: &AccessLogFilter) -> Option<Lo
         }
         Some(FilterSpecifier::NotHealthCheckFilter(_)) => LogFilter::NotHealthCheck,
         Some(FilterSpecifier::TraceableFilter(_)) => LogFilter::Traceable,
-        Some(FilterSpecifier::RuntimeFilter(filter)) => {
-            cx.field("runtime_filter", |cx| {
-                cx.ignored(
-                    "use_independent_randomness",
-                    filter.use_independent_randomness,
-                );
-            });
-            let percent = filter.percent_sampled.as_ref();
-            LogFilter::Runtime(RuntimeFraction {
-                default: percent.map_or(Fraction::NEVER, common::fraction),
-                key: filter.runtime_key.as_str().into(),
-            })
-        }
+        Some(FilterSpecifier::RuntimeFilter(filter)) => runtime(cx, filter),
         Some(FilterSpecifier::AndFilter(all)) => LogFilter::And(cx.field("and_filter", |cx| {
             cx.each("filters", &all.filters, log_filter)
         })),
@@ -168,8 +158,7 @@ pub(crate) fn log_filter(cx: &mut Context, value: &AccessLogFilter) -> Option<Lo
         })),
         Some(FilterSpecifier::HeaderFilter(filter)) => {
             let Some(header) = &filter.header else {
-                cx.reject("header_filter.header", "must be set");
-                return None;
+                return refused(cx, "header_filter.header", "must be set");
             };
             LogFilter::Header(cx.field("header_filter.header", |cx| matcher::header(cx, header))?)
         }
@@ -189,24 +178,35 @@ pub(crate) fn log_filter(cx: &mut Context, value: &AccessLogFilter) -> Option<Lo
             filter.exclude,
         ),
         Some(FilterSpecifier::ExtensionFilter(filter)) => {
-            cx.reject(
-                "extension_filter",
-                format_args!("filter {} is not supported", filter.name),
-            );
-            return None;
+            let reason = format_args!("filter {} is not supported", filter.name);
+            return refused(cx, "extension_filter", reason);
         }
         Some(FilterSpecifier::MetadataFilter(_)) => {
-            cx.reject("metadata_filter", "not supported");
-            return None;
+            return refused(cx, "metadata_filter", "not supported");
         }
         Some(FilterSpecifier::LogTypeFilter(_)) => {
-            cx.reject("log_type_filter", "not supported");
-            return None;
+            return refused(cx, "log_type_filter", "not supported");
         }
-        None => {
-            cx.reject("", "a filter must be set");
-            return None;
-        }
+        None => return refused(cx, "", "a filter must be set"),
+    })
+}
+
+fn refused(cx: &mut Context, field: &str, reason: impl Display) -> Option<LogFilter> {
+    cx.reject(field, reason);
+    None
+}
+
+fn runtime(cx: &mut Context, filter: &RuntimeFilter) -> LogFilter {
+    cx.field("runtime_filter", |cx| {
+        cx.ignored(
+            "use_independent_randomness",
+            filter.use_independent_randomness,
+        );
+    });
+    let percent = filter.percent_sampled.as_ref();
+    LogFilter::Runtime(RuntimeFraction {
+        default: percent.map_or(Fraction::NEVER, common::fraction),
+        key: filter.runtime_key.as_str().into(),
     })
 }
 

@@ -30,16 +30,12 @@ pub(crate) fn cluster(cx: &mut Context, value: &Proto) -> Cluster {
         name,
         alt_stat_name,
         connect_timeout,
-        per_connection_buffer_limit_bytes,
         load_assignment,
         circuit_breakers,
         outlier_detection,
-        upstream_bind_config,
         common_lb_config,
         transport_socket,
         metadata,
-        upstream_connection_options,
-        close_connections_on_host_health_failure,
         filters,
         ..
     } = value;
@@ -69,6 +65,23 @@ pub(crate) fn cluster(cx: &mut Context, value: &Proto) -> Cluster {
         let threshold = cx.field("common_lb_config", |cx| lb::common(cx, value));
         out.panic_threshold = threshold.unwrap_or(Cluster::PANIC_THRESHOLD);
     }
+    connections(cx, value, &mut out);
+    upstream_filters(cx, filters);
+    out.metadata = common::metadata(cx, metadata.as_ref());
+    out.origin = common::origin(&out.metadata);
+    addresses(cx, &out);
+    out
+}
+
+/// How connections to endpoints are made and kept.
+fn connections(cx: &mut Context, value: &Proto, out: &mut Cluster) {
+    let Proto {
+        per_connection_buffer_limit_bytes,
+        upstream_bind_config,
+        upstream_connection_options,
+        close_connections_on_host_health_failure,
+        ..
+    } = value;
     if let Some(bytes) = common::u32_of(per_connection_buffer_limit_bytes.as_ref()) {
         out.per_connection_buffer_limit = bytes;
     }
@@ -76,14 +89,9 @@ pub(crate) fn cluster(cx: &mut Context, value: &Proto) -> Cluster {
         out.bind = cx.field("upstream_bind_config", |cx| bind(cx, value));
     }
     if let Some(value) = upstream_connection_options {
-        connection_options(cx, value, &mut out);
+        connection_options(cx, value, out);
     }
     out.close_on_host_failure = *close_connections_on_host_health_failure;
-    upstream_filters(cx, filters);
-    out.metadata = common::metadata(cx, metadata.as_ref());
-    out.origin = common::origin(&out.metadata);
-    addresses(cx, &out);
-    out
 }
 
 /// Fields without effect, and those that ask for what is not there.

@@ -20,6 +20,9 @@ use super::{
 const RING: (u64, u64) = (1024, 8 << 20);
 const MAGLEV: u64 = 65_537;
 
+/// How many endpoints least request compares unless told.
+const CHOICES: u32 = 2;
+
 /// The policy of the cluster: `load_balancing_policy` where it is set, else `lb_policy`.
 pub(super) fn policy(cx: &mut Context, value: &Cluster) -> LbPolicy {
     let policy = match &value.load_balancing_policy {
@@ -74,56 +77,63 @@ fn classic(cx: &mut Context, value: &Cluster) -> Option<LbPolicy> {
             }
             LbPolicy::RoundRobin
         }
-        Proto::LeastRequest => {
-            let mut choices = 2;
-            if let Some(LbConfig::LeastRequestLbConfig(config)) = config {
-                cx.field("least_request_lb_config", |cx| {
-                    let cluster::LeastRequestLbConfig {
-                        choice_count,
-                        active_request_bias,
-                        slow_start_config,
-                    } = config;
-                    ignored!(cx; active_request_bias, slow_start_config);
-                    choices = common::u32_of(choice_count.as_ref()).unwrap_or(2);
-                });
-            }
-            LbPolicy::LeastRequest { choices }
-        }
+        Proto::LeastRequest => LbPolicy::LeastRequest {
+            choices: match config {
+                Some(LbConfig::LeastRequestLbConfig(config)) => classic_choices(cx, config),
+                _ => CHOICES,
+            },
+        },
         Proto::Random => LbPolicy::Random,
         Proto::ClusterProvided => LbPolicy::ClusterProvided,
         Proto::RingHash => {
-            let (mut min_size, mut max_size) = RING;
-            if let Some(LbConfig::RingHashLbConfig(config)) = config {
-                cx.ignored(
-                    "ring_hash_lb_config.hash_function",
-                    config.hash_function != 0,
-                );
-                min_size = config
-                    .minimum_ring_size
-                    .as_ref()
-                    .map_or(min_size, |size| size.value);
-                max_size = config
-                    .maximum_ring_size
-                    .as_ref()
-                    .map_or(max_size, |size| size.value);
-            }
+            let (min_size, max_size) = match config {
+                Some(LbConfig::RingHashLbConfig(config)) => classic_ring(cx, config),
+                _ => RING,
+            };
             LbPolicy::RingHash { min_size, max_size }
         }
         Proto::Maglev => {
-            let mut table_size = MAGLEV;
-            if let Some(LbConfig::MaglevLbConfig(config)) = config {
-                table_size = config
-                    .table_size
-                    .as_ref()
-                    .map_or(table_size, |size| size.value);
+            let size = match config {
+                Some(LbConfig::MaglevLbConfig(config)) => config.table_size.as_ref(),
+                _ => None,
+            };
+            LbPolicy::Maglev {
+                table_size: size.map_or(MAGLEV, |size| size.value),
             }
-            LbPolicy::Maglev { table_size }
         }
         Proto::LoadBalancingPolicyConfig => {
             cx.reject("load_balancing_policy", "must be set");
             return None;
         }
     })
+}
+
+fn classic_choices(cx: &mut Context, config: &cluster::LeastRequestLbConfig) -> u32 {
+    cx.field("least_request_lb_config", |cx| {
+        let cluster::LeastRequestLbConfig {
+            choice_count,
+            active_request_bias,
+            slow_start_config,
+        } = config;
+        ignored!(cx; active_request_bias, slow_start_config);
+        common::u32_of(choice_count.as_ref()).unwrap_or(CHOICES)
+    })
+}
+
+/// The smallest and the largest ring.
+fn classic_ring(cx: &mut Context, config: &cluster::RingHashLbConfig) -> (u64, u64) {
+    cx.ignored(
+        "ring_hash_lb_config.hash_function",
+        config.hash_function != 0,
+    );
+    let (min, max) = (
+        config.minimum_ring_size.as_ref(),
+        config.maximum_ring_size.as_ref(),
+    );
+    (
+        min.map_or(RING.0, |size| size.value),
+        max.map_or(RING.1, |size| size.value),
+    )
 }
 
 /// The first policy of the list that is known, as Envoy chooses.
@@ -177,19 +187,8 @@ fn one(cx: &mut Context, typed: &Typed) -> Option<LbPolicy> {
             LbPolicy::RoundRobin
         }
         "least_request.v3.LeastRequest" => {
-            let LeastRequest {
-                choice_count,
-                active_request_bias,
-                slow_start_config,
-                locality_lb_config,
-                enable_full_scan,
-                selection_method,
-            } = &cx.message(typed)?;
-            ignored!(cx; active_request_bias, slow_start_config, enable_full_scan, selection_method);
-            locality(cx, locality_lb_config.as_ref());
-            LbPolicy::LeastRequest {
-                choices: common::u32_of(choice_count.as_ref()).unwrap_or(2),
-            }
+            let message = cx.message(typed)?;
+            least_request(cx, &message)
         }
         "random.v3.Random" => {
             let Random { locality_lb_config } = &cx.message(typed)?;
@@ -202,15 +201,8 @@ fn one(cx: &mut Context, typed: &Typed) -> Option<LbPolicy> {
             ring_hash(cx, &message)
         }
         "maglev.v3.Maglev" => {
-            let Maglev {
-                table_size,
-                consistent_hashing_lb_config,
-                locality_weighted_lb_config,
-            } = &cx.message(typed)?;
-            ignored!(cx; consistent_hashing_lb_config, locality_weighted_lb_config);
-            LbPolicy::Maglev {
-                table_size: table_size.as_ref().map_or(MAGLEV, |size| size.value),
-            }
+            let message = cx.message(typed)?;
+            maglev(cx, &message)
         }
         "wrr_locality.v3.WrrLocality" => {
             let WrrLocality {
@@ -222,6 +214,34 @@ fn one(cx: &mut Context, typed: &Typed) -> Option<LbPolicy> {
         }
         _ => return None,
     })
+}
+
+fn least_request(cx: &mut Context, value: &LeastRequest) -> LbPolicy {
+    let LeastRequest {
+        choice_count,
+        active_request_bias,
+        slow_start_config,
+        locality_lb_config,
+        enable_full_scan,
+        selection_method,
+    } = value;
+    ignored!(cx; active_request_bias, slow_start_config, enable_full_scan, selection_method);
+    locality(cx, locality_lb_config.as_ref());
+    LbPolicy::LeastRequest {
+        choices: common::u32_of(choice_count.as_ref()).unwrap_or(CHOICES),
+    }
+}
+
+fn maglev(cx: &mut Context, value: &Maglev) -> LbPolicy {
+    let Maglev {
+        table_size,
+        consistent_hashing_lb_config,
+        locality_weighted_lb_config,
+    } = value;
+    ignored!(cx; consistent_hashing_lb_config, locality_weighted_lb_config);
+    LbPolicy::Maglev {
+        table_size: table_size.as_ref().map_or(MAGLEV, |size| size.value),
+    }
 }
 
 fn ring_hash(cx: &mut Context, value: &RingHash) -> LbPolicy {

@@ -24,7 +24,7 @@ use mesh_core::{
 use prost::Message;
 
 pub use self::dump::{Dump, DumpOptions};
-use crate::decode::{self, Decoded};
+use crate::decode::{self, Decoded, Findings};
 
 /// The kinds of resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -246,12 +246,7 @@ impl Round<'_> {
         let name = resource_name(wire);
         let dynamic = self.dynamic;
         let (entries, change, now) = table(&mut self.state);
-        if let Some(entry) = entries.entries.get_mut(name.as_str())
-            && entry.wire == wire
-            && !entry.seen
-        {
-            entry.seen = true;
-            entry.dynamic = dynamic;
+        if entries.again(&name, wire, dynamic) {
             return;
         }
         let Decoded {
@@ -271,10 +266,7 @@ impl Round<'_> {
             if let Some(entry) = entry {
                 entry.seen = true;
             }
-            let rejections = findings.rejections.into_iter();
-            self.rejections
-                .extend(rejections.map(|rejection| (path.to_owned(), rejection)));
-            self.refused.push((kind, name));
+            self.undecoded(kind, name, path, findings);
             return;
         };
         let (model, changed) = match entry {
@@ -298,6 +290,14 @@ impl Round<'_> {
             previous: None,
         };
         entries.put(name, entry, kind == Kind::Listener);
+    }
+
+    /// A resource that the decoder refused.
+    fn undecoded(&mut self, kind: Kind, name: Name, path: &str, findings: Findings) {
+        let rejections = findings.rejections.into_iter();
+        self.rejections
+            .extend(rejections.map(|rejection| (path.to_owned(), rejection)));
+        self.refused.push((kind, name));
     }
 
     /// Notes something that belongs to no resource.
@@ -431,6 +431,17 @@ fn resource_name(wire: &[u8]) -> String {
 }
 
 impl<T> Table<T> {
+    /// Whether the resource is in force as these bytes and was not offered yet in this round; then it is now.
+    fn again(&mut self, name: &str, wire: &[u8], dynamic: bool) -> bool {
+        let same = |entry: &&mut Entry<T>| entry.wire == wire && !entry.seen;
+        let Some(entry) = self.entries.get_mut(name).filter(same) else {
+            return false;
+        };
+        entry.seen = true;
+        entry.dynamic = dynamic;
+        true
+    }
+
     fn unsee(&mut self) {
         for entry in self.entries.values_mut() {
             entry.seen = false;
