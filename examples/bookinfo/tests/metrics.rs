@@ -5,10 +5,12 @@ mod support;
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
 use bookinfo::caller::Plain;
-use support::{Demo, Mode, fetch};
+use support::{Demo, LONG, Mode, fetch};
+use tokio::time::{Instant, sleep};
 
 /// The series of a family: labels and value.
 type Series = Vec<(BTreeMap<String, String>, f64)>;
@@ -43,14 +45,46 @@ fn series(text: &str, family: &str) -> Series {
         .collect()
 }
 
-/// The series with these labels.
+/// The first series with these labels.
+fn find<'s>(
+    all: &'s Series,
+    labels: &[(&str, &str)],
+) -> Option<&'s (BTreeMap<String, String>, f64)> {
+    all.iter().find(|(known, _)| {
+        let has = |(name, value): &(&str, &str)| known.get(*name).is_some_and(|v| v == value);
+        labels.iter().all(has)
+    })
+}
+
+/// The first series with these labels, which must be there.
 fn with<'s>(all: &'s Series, labels: &[(&str, &str)]) -> &'s (BTreeMap<String, String>, f64) {
-    all.iter()
-        .find(|(known, _)| {
-            let has = |(name, value): &(&str, &str)| known.get(*name).is_some_and(|v| v == value);
-            labels.iter().all(has)
-        })
-        .unwrap_or_else(|| panic!("no series with {labels:?} in {all:#?}"))
+    find(all, labels).unwrap_or_else(|| panic!("no series with {labels:?} in {all:#?}"))
+}
+
+/// What has to be counted once for each page.
+const COUNTS: [&str; 4] = [
+    "istio_requests_total",
+    "istio_request_duration_milliseconds_count",
+    "istio_request_bytes_count",
+    "istio_response_bytes_count",
+];
+
+/// What the metrics server says once it counted this many requests with each of these lists of labels: a request is
+/// counted when its exchange has ended, which may be after its page was read. When that takes too long, what it says then.
+async fn counted(ip: IpAddr, wanted: f64, calls: &[&[(&str, &str)]]) -> String {
+    let deadline = Instant::now() + LONG;
+    loop {
+        let text = scrape(ip).await;
+        let told = COUNTS.iter().all(|family| {
+            let all = series(&text, family);
+            let enough = |labels: &&[_]| find(&all, labels).is_some_and(|(_, n)| *n >= wanted);
+            calls.iter().all(enough)
+        });
+        if told || Instant::now() >= deadline {
+            return text;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Every label that Istio's documentation lists for HTTP, in the order in which Istio's proxies write them.
@@ -91,10 +125,6 @@ async fn both_ends_of_a_call_name_both_workloads() {
         let found = workloads.find(|workload| workload.pod == pod);
         found.expect("a workload").admin().ip()
     };
-    let page = scrape(ip("productpage-v1")).await;
-    let details = scrape(ip("details-v1")).await;
-    let gateway = scrape(demo.world.gateway.admin().ip()).await;
-
     let call = [
         ("source_workload", "productpage-v1"),
         ("source_workload_namespace", "default"),
@@ -115,16 +145,30 @@ async fn both_ends_of_a_call_name_both_workloads() {
         ("grpc_response_status", ""),
         ("response_flags", "-"),
     ];
-    for (text, reporter, policy) in [
-        (&page, "source", "unknown"),
-        (&details, "destination", "none"),
-    ] {
-        let requests = series(text, "istio_requests_total");
+    let side = |reporter, policy| {
         let side = [
             ("reporter", reporter),
             ("connection_security_policy", policy),
         ];
-        let labels: Vec<_> = call.iter().chain(&side).copied().collect();
+        call.iter().copied().chain(side).collect::<Vec<_>>()
+    };
+    let (out, into) = (side("source", "unknown"), side("destination", "none"));
+    let into_page = |reporter| {
+        [
+            ("source_workload", "istio-ingressgateway"),
+            ("source_workload_namespace", "istio-system"),
+            ("destination_workload", "productpage-v1"),
+            ("reporter", reporter),
+        ]
+    };
+    let (from_gateway, at_page) = (into_page("source"), into_page("destination"));
+    let page = counted(ip("productpage-v1"), 4.0, &[&out, &at_page]).await;
+    let details = counted(ip("details-v1"), 4.0, &[&into]).await;
+    let gateway = demo.world.gateway.admin().ip();
+    let gateway = counted(gateway, 4.0, &[&from_gateway]).await;
+
+    for (text, labels) in [(&page, out), (&details, into)] {
+        let requests = series(text, "istio_requests_total");
         let (found, value) = with(&requests, &labels);
         assert_eq!(*value, 4.0, "{found:?}");
         let names: Vec<_> = found.keys().map(String::as_str).collect();
@@ -154,17 +198,7 @@ async fn both_ends_of_a_call_name_both_workloads() {
     with(&series(&page, "istio_requests_total"), &service);
 
     // The gateway tells who it is too; what the browser says of itself does not count.
-    let into_page = [
-        ("source_workload", "istio-ingressgateway"),
-        ("source_workload_namespace", "istio-system"),
-        ("destination_workload", "productpage-v1"),
-    ];
-    for (text, reporter) in [(&gateway, "source"), (&page, "destination")] {
-        let labels: Vec<_> = into_page
-            .iter()
-            .copied()
-            .chain([("reporter", reporter)])
-            .collect();
+    for (text, labels) in [(&gateway, from_gateway), (&page, at_page)] {
         let (_, value) = with(&series(text, "istio_requests_total"), &labels).clone();
         assert!(value >= 4.0, "{value}");
     }
