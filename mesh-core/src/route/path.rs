@@ -86,7 +86,8 @@ pub fn merge_slashes(path: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// Removes dot segments (RFC 3986, 5.2.4), reads `\` as `/`, decodes escaped unreserved characters and escapes the ones that
-/// a path cannot hold. The query stays. `None` if the path does not begin with `/`: the request is refused (400).
+/// a path cannot hold. A `%` that decoding would make the begin of an escape becomes `%25`, so that a second time changes
+/// nothing. The query stays. `None` if the path does not begin with `/` or holds `%00`: the request is refused (400).
 pub fn normalize(path: &[u8]) -> Option<Cow<'_, [u8]>> {
     let (only, query) = path.split_at(without_query(path).len());
     if only.first() != Some(&b'/') && only.first() != Some(&b'\\') {
@@ -95,7 +96,7 @@ pub fn normalize(path: &[u8]) -> Option<Cow<'_, [u8]>> {
     if is_normal(only) {
         return Some(Cow::Borrowed(path));
     }
-    let decoded = unreserved_decoded(only);
+    let decoded = unreserved_decoded(only)?;
     let mut out: Vec<u8> = Vec::with_capacity(path.len());
     let mut segments = decoded[1..].split(|byte| *byte == b'/').peekable();
     while let Some(segment) = segments.next() {
@@ -136,40 +137,66 @@ fn is_unreserved(byte: u8) -> bool {
 }
 
 fn must_escape(byte: u8) -> bool {
-    !byte.is_ascii_graphic() || matches!(byte, b'"' | b'<' | b'>' | b'`' | b'{' | b'}')
+    !byte.is_ascii_graphic()
+        || matches!(byte, b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}')
 }
 
-fn unreserved_decoded(path: &[u8]) -> Vec<u8> {
+/// The byte that an escape at the begin of `text` stands for.
+fn escaped(text: &[u8]) -> Option<u8> {
     let digit = |byte: &u8| (*byte as char).to_digit(16).map(|digit| digit as u8);
-    let mut out = Vec::with_capacity(path.len());
-    let mut rest = path;
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        let decoded = match (byte, tail) {
-            (b'%', [high, low, ..]) => digit(high)
-                .zip(digit(low))
-                .map(|(high, low)| high * 16 + low)
-                .filter(|byte| is_unreserved(*byte)),
-            _ => None,
-        };
-        match (decoded, byte) {
-            (Some(byte), _) => {
-                out.push(byte);
-                rest = &tail[2..];
-            }
-            (None, b'\\') => out.push(b'/'),
-            (None, byte) if must_escape(byte) => {
-                const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-                out.extend([
-                    b'%',
-                    DIGITS[usize::from(byte >> 4)],
-                    DIGITS[usize::from(byte & 15)],
-                ]);
-            }
-            (None, byte) => out.push(byte),
-        }
+    match text {
+        [b'%', high, low, ..] => Some(digit(high)? * 16 + digit(low)?),
+        _ => None,
     }
-    out
+}
+
+/// `None` if a NUL is escaped.
+fn unreserved_decoded(path: &[u8]) -> Option<Vec<u8>> {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let mut out = Vec::with_capacity(path.len());
+    // The last `%` that begins no escape, in `out`.
+    let mut lone = None;
+    let mut rest = path;
+    while let Some(&byte) = rest.first() {
+        match (escaped(rest), byte) {
+            (Some(0), _) => return None,
+            (Some(byte), _) if is_unreserved(byte) => {
+                out.push(byte);
+                rest = &rest[3..];
+                keep_lone(&mut out, lone, rest);
+                continue;
+            }
+            (None, b'%') => {
+                lone = Some(out.len());
+                out.push(b'%');
+            }
+            (_, b'\\') => out.push(b'/'),
+            (_, byte) if must_escape(byte) => out.extend([
+                b'%',
+                DIGITS[usize::from(byte >> 4)],
+                DIGITS[usize::from(byte & 15)],
+            ]),
+            (_, byte) => out.push(byte),
+        }
+        rest = &rest[1..];
+    }
+    Some(out)
+}
+
+/// The `%` at `lone` stays one, though the byte that was decoded last would make an escape of it.
+fn keep_lone(out: &mut Vec<u8>, lone: Option<usize>, rest: &[u8]) {
+    let Some(lone) = lone else {
+        return;
+    };
+    let nested = match (&out[lone + 1..], rest.first()) {
+        ([high, low], _) | ([high], Some(low)) => {
+            high.is_ascii_hexdigit() && low.is_ascii_hexdigit()
+        }
+        _ => false,
+    };
+    if nested {
+        out.splice(lone + 1..lone + 1, *b"25");
+    }
 }
 
 #[cfg(test)]
@@ -196,12 +223,77 @@ mod tests {
             ("/a/../b?x=/../y", "/b?x=/../y"),
             ("/a b", "/a%20b"),
             ("/a//b", "/a//b"),
+            ("/a|b^c[d]", "/a%7Cb%5Ec[d]"),
         ] {
             let seen = normalize(path.as_bytes()).expect("begins with a slash");
             assert_eq!(seen, wanted.as_bytes(), "{path}");
         }
         assert_eq!(normalize(b"a"), None);
         assert_eq!(normalize(b"*"), None);
+        assert_eq!(normalize(b"/a%00b"), None, "Envoy refuses a NUL");
+        assert_eq!(
+            normalize(b"/a?%00").as_deref(),
+            Some(&b"/a?%00"[..]),
+            "the query stays"
+        );
+    }
+
+    /// Measured with Envoy 1.40.
+    #[test]
+    fn decoding_makes_no_new_escape() {
+        for (path, wanted) in [
+            ("/%4%41", "/%254A"),
+            ("/%2%66", "/%252f"),
+            ("/%2%46", "/%252F"),
+            ("/%2%32%66", "/%2522f"),
+            ("/%4%31%32", "/%25412"),
+            ("/%a%41%4", "/%25aA%4"),
+            ("/%%341", "/%2541"),
+            ("/%%34%31", "/%2541"),
+            ("/%%%34%31", "/%%2541"),
+            ("/%%30%30", "/%2500"),
+            ("/%%32F..", "/%252F.."),
+            ("/%%66f", "/%25ff"),
+            ("/a/.%2%65/b", "/a/.%252e/b"),
+            ("/a%2%66b/../c", "/c"),
+            ("/%%34g", "/%4g"),
+            ("/%%34%2f", "/%4%2f"),
+            ("/%%41", "/%A"),
+            ("/%4%2e", "/%4."),
+            ("/%4.%31", "/%4.1"),
+            ("/%2%4g", "/%2%4g"),
+            ("/%25%34%31", "/%2541"),
+            ("/%%2541", "/%%2541"),
+            ("/%252f", "/%252f"),
+            ("/%zz/../%41", "/A"),
+            ("/%/..", "/"),
+            ("/%", "/%"),
+            ("/a%2", "/a%2"),
+            ("/a%25b", "/a%25b"),
+        ] {
+            let seen = normalize(path.as_bytes()).expect("begins with a slash");
+            assert_eq!(seen, wanted.as_bytes(), "{path}");
+        }
+    }
+
+    /// Every path of up to six characters that matter to one another.
+    #[test]
+    fn a_normal_path_is_normal() {
+        const LETTERS: &[u8] = b"%246e./\\";
+        let mut changed = 0;
+        for length in 0..=6_u32 {
+            for number in 0..LETTERS.len().pow(length) {
+                let mut path = vec![b'/'];
+                path.extend(
+                    (0..length).map(|at| LETTERS[number / LETTERS.len().pow(at) % LETTERS.len()]),
+                );
+                let once = normalize(&path).expect("begins with a slash, and has no NUL");
+                changed += u32::from(*once != *path);
+                let twice = normalize(&once).expect("begins with a slash");
+                assert_eq!(twice, once, "{}", path.escape_ascii());
+            }
+        }
+        assert!(changed > 100_000, "{changed} paths were to be changed");
     }
 
     #[test]

@@ -169,9 +169,9 @@ pub(super) fn path<B>(
         // `OPTIONS *` is for the server itself, and a proxy has no route for it.
         return Err(Kind::NoRoute.into());
     }
-    let mut new = match path::unescape_slashes(old, config.escaped_slashes) {
-        Unescaped::Forward(path) => path,
-        Unescaped::Redirect(path) => return Err(redirect(&path)),
+    let (mut new, redirects) = match path::unescape_slashes(old, config.escaped_slashes) {
+        Unescaped::Forward(path) => (path, false),
+        Unescaped::Redirect(path) => (Cow::Owned(path), true),
         Unescaped::Reject => return Err(Kind::PathNormalization.into()),
     };
     if config.normalize_path {
@@ -185,6 +185,10 @@ pub(super) fn path<B>(
         && let Cow::Owned(path) = path::merge_slashes(&new)
     {
         new = Cow::Owned(path);
+    }
+    // The client is sent to the path in its normal form.
+    if redirects {
+        return Err(redirect(&new));
     }
     if let Cow::Owned(new) = new {
         request.set_path(&new);

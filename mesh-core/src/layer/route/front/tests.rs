@@ -393,12 +393,23 @@ fn paths_take_the_form_that_the_listener_wants() {
     let keep = HttpConnectionManager::default();
     let seen = treat(keep, "10.0.0.9:5", get("/a/..//%2fb")).expect("passes");
     assert_eq!(seen.uri(), "/a/..//%2fb", "nothing is asked for");
-    match treat(redirect, "10.0.0.9:5", get("/a%5cb")) {
-        Err(Answer::Response(response)) => {
-            assert_eq!(response.status(), 307);
-            assert_eq!(response.headers()["location"], "/a\\b");
+    let denormal = HttpConnectionManager {
+        normalize_path: false,
+        merge_slashes: false,
+        ..redirect.clone()
+    };
+    for (config, path, wanted) in [
+        (&redirect, "/a%5cb", "/a/b"),
+        (&redirect, "/a%2f..%2f/b?x=%2f", "/b?x=%2f"),
+        (&denormal, "/a%5cb%2f..", "/a\\b/.."),
+    ] {
+        match treat(config.clone(), "10.0.0.9:5", get(path)) {
+            Err(Answer::Response(response)) => {
+                assert_eq!(response.status(), 307);
+                assert_eq!(response.headers()["location"], wanted, "{path}");
+            }
+            other => panic!("a redirect, not {other:?}"),
         }
-        other => panic!("a redirect, not {other:?}"),
     }
 }
 
