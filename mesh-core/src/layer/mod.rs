@@ -44,8 +44,14 @@ pub use crate::recycle::Pooled;
 
 /// Whether a request is gRPC, by its content type.
 pub(crate) fn is_grpc(headers: &http::HeaderMap) -> bool {
-    headers
-        .get(http::header::CONTENT_TYPE)
-        .and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"))
-        .is_some_and(|rest| rest.is_empty() || rest[0] == b'+' || rest[0] == b';')
+    let mut kinds = headers.get_all(http::header::CONTENT_TYPE).iter();
+    let rest = kinds
+        .next()
+        .and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
+    match rest {
+        // A second type goes on behind a comma, as Envoy reads it, and so it is another type.
+        Some(b"") => kinds.next().is_none(),
+        Some(rest) => matches!(rest[0], b'+' | b';'),
+        None => false,
+    }
 }

@@ -119,11 +119,11 @@ impl Conditions {
     }
 }
 
-/// `content-type` is `application/grpc`, alone or with a suffix.
+/// `content-type` is `application/grpc`, alone or with a suffix. Several types are one, with commas.
 fn is_grpc<H: Headers + ?Sized>(head: &Head<'_, H>) -> bool {
     let kind = head
         .headers
-        .first_value(&http::header::CONTENT_TYPE)
+        .joined(&http::header::CONTENT_TYPE)
         .unwrap_or_default();
     kind.strip_prefix(b"application/grpc")
         .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))

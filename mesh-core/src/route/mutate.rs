@@ -21,6 +21,8 @@ use crate::{
 pub trait HeadersMut {
     /// All values of `name`, joined by `,`.
     fn value(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>>;
+    /// What formats read of `name`, as Envoy's do: the first value, or all of a header that stands in one line.
+    fn formatted(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>>;
     /// Removes all values of `name`.
     fn remove(&mut self, name: &HeaderName);
     /// Adds a value.
@@ -32,6 +34,10 @@ pub trait HeadersMut {
 impl HeadersMut for HeaderMap {
     fn value(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>> {
         self.joined(name)
+    }
+
+    fn formatted(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>> {
+        formatted(self, name)
     }
 
     fn remove(&mut self, name: &HeaderName) {
@@ -61,6 +67,10 @@ pub trait HeadMut: HeadersMut {
 impl<B> HeadersMut for Request<B> {
     fn value(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>> {
         self.headers().joined(name)
+    }
+
+    fn formatted(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>> {
+        formatted(self.headers(), name)
     }
 
     fn remove(&mut self, name: &HeaderName) {
@@ -143,6 +153,10 @@ impl HeadBuf {
 impl HeadersMut for HeadBuf {
     fn value(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>> {
         self.headers.joined(name)
+    }
+
+    fn formatted(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>> {
+        formatted(&self.headers, name)
     }
 
     fn remove(&mut self, name: &HeaderName) {
@@ -238,6 +252,18 @@ pub(crate) fn stands_in_one_line(name: &HeaderName) -> bool {
             | "x-forwarded-proto"
             | "x-request-id"
     )
+}
+
+/// As [`HeadersMut::formatted`].
+pub(super) fn formatted<'a, H: Headers + ?Sized>(
+    headers: &'a H,
+    name: &HeaderName,
+) -> Option<Cow<'a, [u8]>> {
+    if stands_in_one_line(name) {
+        headers.joined(name)
+    } else {
+        headers.first_value(name).map(Cow::Borrowed)
+    }
 }
 
 /// Additions of one level whose values need no allocation of a list.
@@ -502,7 +528,10 @@ macro_rules! delegate {
 
 impl<T: HeadMut, C: FormatContext + ?Sized> FormatContext for LiveRequest<'_, T, C> {
     fn request_header(&self, field: &Field) -> Option<Cow<'_, [u8]>> {
-        self.head.field(field)
+        match field {
+            Field::Header(name) => self.head.formatted(name),
+            other => self.head.field(other),
+        }
     }
     fn response_header(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>> {
         self.rest.response_header(name)
@@ -515,7 +544,7 @@ impl<C: FormatContext + ?Sized> FormatContext for LiveResponse<'_, C> {
         self.rest.request_header(field)
     }
     fn response_header(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>> {
-        self.headers.joined(name)
+        formatted(self.headers, name)
     }
     delegate!();
 }

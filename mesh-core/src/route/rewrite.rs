@@ -270,7 +270,10 @@ pub struct HeadContext<'a, H: ?Sized>(pub Head<'a, H>);
 
 impl<H: Headers + ?Sized> FormatContext for HeadContext<'_, H> {
     fn request_header(&self, field: &super::head::Field) -> Option<Cow<'_, [u8]>> {
-        self.0.field(field)
+        match field {
+            super::head::Field::Header(name) => super::mutate::formatted(self.0.headers, name),
+            other => self.0.field(other),
+        }
     }
 
     fn item(&self, item: super::format::Item, out: &mut Vec<u8>) -> bool {

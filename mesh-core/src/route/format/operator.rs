@@ -433,10 +433,9 @@ fn request<'a, C: FormatContext + ?Sized>(
     field: &Field,
     other: Option<&Field>,
 ) -> Option<Cow<'a, [u8]>> {
-    let present = |value: &Cow<'_, [u8]>| !value.is_empty();
+    // An empty header is there, and its value is no text at all.
     context
         .request_header(field)
-        .filter(present)
         .or_else(|| context.request_header(other?))
 }
 

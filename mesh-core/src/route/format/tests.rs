@@ -12,6 +12,7 @@ impl FormatContext for Fixed {
         match field {
             Field::Path => Some(b"/a?b=c%20d".into()),
             Field::Header(name) if name == "x-a" => Some(b"value".into()),
+            Field::Header(name) if name == "x-empty" => Some(b"".into()),
             _ => None,
         }
     }
@@ -71,6 +72,8 @@ fn operators_yield_what_the_context_knows() {
         ("%REQ(X-A):3%|", "val|"),
         ("%REQ(x-b?x-a)%", "value"),
         ("%REQ(x-b)%", "-"),
+        ("%REQ(x-empty)%.test", ".test"),
+        ("%REQ(x-empty?x-a)%|", "|"),
         ("%REQ(:path)% %REQ_WITHOUT_QUERY(:path)%", "/a?b=c%20d /a"),
         ("%PATH(NQ)%", "/a"),
         ("%QUERY_PARAM(b)%", "c d"),

@@ -138,3 +138,31 @@ fn path_and_authority_of_a_request_change_in_place() {
     assert_eq!(request.uri(), "http://y/b?c");
     assert!(!request.headers().contains_key("host"));
 }
+
+#[test]
+fn formats_read_the_first_value_or_the_line() {
+    let additions = [
+        add("x-first", "%REQ(x-many)%", AppendAction::default()),
+        add("x-line", "%REQ(via)%", AppendAction::default()),
+    ];
+    let many = || {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("x-many", "1"), ("x-many", "2"), ("via", "a"), ("via", "b")] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        headers
+    };
+    let mutations = Mutations::new(&[(&[], &additions)]).expect("valid");
+    let mut head = HeadBuf {
+        headers: many(),
+        ..HeadBuf::default()
+    };
+    mutations.apply_request(&mut head, &());
+    assert_eq!(head.headers["x-first"], "1");
+    assert_eq!(head.headers["x-line"], "a,b");
+    let additions = [add("x-first", "%RESP(x-many)%", AppendAction::default())];
+    let mutations = Mutations::new(&[(&[], &additions)]).expect("valid");
+    let mut headers = many();
+    mutations.apply_response(&mut headers, &());
+    assert_eq!(headers["x-first"], "1");
+}

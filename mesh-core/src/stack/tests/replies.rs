@@ -233,3 +233,21 @@ impl http_body::Body for Unsized {
         std::task::Poll::Ready(self.0.take().map(|data| Ok(http_body::Frame::data(data))))
     }
 }
+
+#[tokio::test]
+async fn a_further_content_type_goes_on_behind_a_comma() {
+    for (types, wanted) in [
+        (&["application/grpc"][..], 200),
+        (&["application/grpc", "a"], 404),
+        (&["application/grpc+proto", "a"], 200),
+        (&["a", "application/grpc"], 404),
+    ] {
+        let mut request = get("/none");
+        for kind in types {
+            let kind = kind.parse().expect("a value");
+            request.headers_mut().append("content-type", kind);
+        }
+        let response = call(Vec::new(), LocalReply::default(), request).await;
+        assert_eq!(response.status(), wanted, "{types:?}");
+    }
+}
