@@ -214,7 +214,9 @@ impl Worker {
         }
         let context = Context::new(&scan.objects, &self.options.domain);
         let context = context.with_lost(scan.lost.clone());
-        let proxy = self.proxy(&context)?;
+        let proxy = self
+            .proxy(&context)
+            .map_err(|error| because(error, &scan))?;
         let options = translate::Options {
             insecure_skip: self.options.insecure_skip.clone(),
         };
@@ -334,6 +336,21 @@ impl Worker {
 /// Whether a note is about a field that istiod writes into every listener, so that nobody asked for it.
 fn is_istiods_own(note: &Note) -> bool {
     note.resource.starts_with("listener ") && note.path.ends_with(".proxy_100_continue")
+}
+
+/// The error with what of the folder was refused: the proxy's workload may have stood there.
+fn because(mut error: SourceError, scan: &Scan) -> SourceError {
+    const NAMED: usize = 5;
+    let refused = scan.findings.iter().filter(|f| f.level == Level::Refused);
+    let refused: Vec<String> = refused.map(ToString::to_string).collect();
+    if !refused.is_empty() {
+        let named = refused[..refused.len().min(NAMED)].join("; ");
+        error.reason += &format!("; refused: {named}");
+        if let Some(more @ 1..) = refused.len().checked_sub(NAMED) {
+            error.reason += &format!("; and {more} more");
+        }
+    }
+    error
 }
 
 fn no_workload(spec: &ProxySpec, context: &Context) -> String {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use std::{fs, io};
 
 use super::finding::{Finding, Level, ObjectId};
+use super::listing::Listing;
 use super::lost;
 use super::text::{Parsed, TextOptions, parse};
 use crate::istio::Object;
@@ -38,7 +39,8 @@ impl Default for FolderOptions {
 }
 
 /// A folder and the last good content of its files: `*.yaml`, `*.yml` and `*.json`, also in sub-folders. Names that begin
-/// with a dot are passed over, since Kubernetes' volumes and editors keep their copies under such names.
+/// with a dot are passed over, since Kubernetes' volumes and editors keep their copies under such names; what else is not
+/// read is told of.
 #[derive(Debug)]
 pub struct Folder {
     root: PathBuf,
@@ -48,6 +50,8 @@ pub struct Folder {
     findings: Vec<Finding>,
     /// What of the folder could not be read at all.
     lost: Vec<Lost>,
+    /// Since when files are listed that cannot be looked at, as links to nothing: they may be about to come.
+    absent: BTreeMap<PathBuf, Instant>,
     /// Whether there was a scan before.
     scanned: bool,
 }
@@ -71,6 +75,8 @@ struct Stamp {
     modified: SystemTime,
     length: u64,
     inode: u64,
+    /// When content, owner or permissions changed last: seconds and nanoseconds.
+    changed: (i64, i64),
 }
 
 /// What a folder holds at one moment.
@@ -97,6 +103,7 @@ impl Folder {
             files: BTreeMap::new(),
             findings: Vec::new(),
             lost: Vec::new(),
+            absent: BTreeMap::new(),
             scanned: false,
         }
     }
@@ -109,14 +116,20 @@ impl Folder {
     /// Reads what changed since the last scan. A folder that cannot be listed keeps its content, with a finding.
     pub fn scan(&mut self) -> Scan {
         let mut scan = Scan::default();
-        let mut paths = Vec::new();
         let before = std::mem::take(&mut self.findings);
-        match list(&self.root, 0, &mut paths) {
-            Ok(()) => {
-                paths.sort();
-                self.lost.clear();
+        match Listing::of(&self.root) {
+            Ok(listing) => {
+                let Listing {
+                    mut paths,
+                    unreadable,
+                    mut findings,
+                    ..
+                } = listing;
+                findings.sort_by(|a, b| a.file.cmp(&b.file));
+                self.findings = findings;
+                self.unreadable(&unreadable);
                 self.limit(&mut paths);
-                self.removed(&paths, &mut scan);
+                self.removed(&paths, &unreadable, &mut scan);
                 for path in paths {
                     self.file(path, &mut scan);
                 }
@@ -137,6 +150,19 @@ impl Folder {
         scan
     }
 
+    /// What is lost in folders that cannot be listed: what they held stays in force; if that was nothing, it is not known
+    /// what is missing.
+    fn unreadable(&mut self, folders: &[PathBuf]) {
+        let before = std::mem::take(&mut self.lost);
+        for folder in folders {
+            let lost = Lost::unreadable(&folder.display().to_string().into());
+            let from_start = !self.scanned || before.iter().any(|other| lost.is_same(other));
+            if from_start && !self.files.keys().any(|path| path.starts_with(folder)) {
+                self.lost.push(lost);
+            }
+        }
+    }
+
     fn limit(&mut self, paths: &mut Vec<PathBuf>) {
         let limit = self.options.max_files;
         for path in paths.drain(limit.min(paths.len())..) {
@@ -150,9 +176,11 @@ impl Folder {
         }
     }
 
-    fn removed(&mut self, paths: &[PathBuf], scan: &mut Scan) {
+    fn removed(&mut self, paths: &[PathBuf], unreadable: &[PathBuf], scan: &mut Scan) {
+        let there = |path: &PathBuf| paths.binary_search(path).is_ok();
+        self.absent.retain(|path, _| there(path));
         self.files.retain(|path, state| {
-            if paths.binary_search(path).is_ok() {
+            if there(path) || unreadable.iter().any(|folder| path.starts_with(folder)) {
                 state.missing_since = None;
                 return true;
             }
@@ -167,7 +195,8 @@ impl Folder {
     fn file(&mut self, path: PathBuf, scan: &mut Scan) {
         let stamp = stamp(&path).ok();
         let known = self.files.get(&path);
-        if known.is_some_and(|state| state.stamp == stamp && stamp.is_some()) {
+        // One that could not be looked at, and cannot now, was told of.
+        if known.is_some_and(|state| state.stamp == stamp) {
             return;
         }
         let name: Arc<str> = match known {
@@ -184,8 +213,17 @@ impl Folder {
             },
         };
         let again = self::stamp(&path).ok();
-        let age = again.and_then(|s| s.modified.elapsed().ok());
-        let within = |time| again.is_none() || age.is_some_and(|age| age < time);
+        let age = match again {
+            Some(stamp) => {
+                self.absent.remove(&path);
+                stamp.modified.elapsed().ok()
+            }
+            None => {
+                let since = self.absent.entry(path.clone());
+                Some(since.or_insert_with(Instant::now).elapsed())
+            }
+        };
+        let within = |time| age.is_some_and(|age| age < time);
         let suspicious = known.is_some_and(|state| parsed.loses(state)) && within(SETTLE);
         if again != stamp || suspicious || within(QUIET) {
             scan.unsettled = true;
@@ -369,47 +407,19 @@ fn duplicate(id: &ObjectId, winner: &Object, loser: &Object) -> Finding {
         .about(Some(id.clone()))
 }
 
-fn list(folder: &Path, level: usize, paths: &mut Vec<PathBuf>) -> io::Result<()> {
-    const LEVELS: usize = 16;
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let path = entry.path();
-        if entry.file_name().to_string_lossy().starts_with('.') {
-            continue;
-        }
-        // A link to a folder is not followed: it may lead back here.
-        if entry.file_type()?.is_dir() {
-            if level < LEVELS {
-                // A folder that vanished meanwhile holds nothing.
-                match list(&path, level + 1, paths) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
-            }
-        } else if is_configuration(&path) {
-            paths.push(path);
-        }
-    }
-    Ok(())
-}
-
-/// A file by its name; a pipe or device would be read without end. One that cannot be looked at is reported when it is read.
-fn is_configuration(path: &Path) -> bool {
-    let named = path
-        .extension()
-        .is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
-    named && fs::metadata(path).map_or(true, |m| m.is_file())
-}
-
 fn stamp(path: &Path) -> io::Result<Stamp> {
     let metadata = fs::metadata(path)?;
     #[cfg(unix)]
-    let inode = std::os::unix::fs::MetadataExt::ino(&metadata);
+    let (inode, changed) = {
+        use std::os::unix::fs::MetadataExt as _;
+        (metadata.ino(), (metadata.ctime(), metadata.ctime_nsec()))
+    };
     #[cfg(not(unix))]
-    let inode = 0;
+    let (inode, changed) = (0, (0, 0));
     Ok(Stamp {
         modified: metadata.modified()?,
         length: metadata.len(),
         inode,
+        changed,
     })
 }

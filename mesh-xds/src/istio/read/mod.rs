@@ -9,6 +9,7 @@ mod finding;
 mod folder;
 mod heads;
 mod kinds;
+mod listing;
 mod lost;
 mod object;
 mod operator;

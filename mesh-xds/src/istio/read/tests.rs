@@ -1,4 +1,6 @@
 use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -459,4 +461,140 @@ fn unknown_words_of_an_enum_come_with_what_is_allowed() {
         ["DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL"]
     );
     assert_eq!(finding.place(), "mesh/a.yaml:6:31");
+}
+
+fn told(scan: &Scan) -> Vec<String> {
+    scan.findings.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn what_is_no_file_of_the_folder_is_passed_over_by_name() {
+    let temp = Temp::new("kinds");
+    let _socket = UnixListener::bind(temp.0.join("socket.yaml")).expect("bound");
+    for (target, link) in [
+        ("loop.yaml", "loop.yaml"),
+        ("nowhere", "gone.yaml"),
+        (".", "back"),
+        ("/", "out.yaml"),
+    ] {
+        symlink(target, temp.0.join(link)).expect("linked");
+    }
+    fs::create_dir(temp.0.join("folder.yaml")).expect("created");
+    temp.write("folder.yaml/a.yaml", REVIEWS, OLD);
+    let deep = temp.0.join(["d"; 17].join("/"));
+    fs::create_dir_all(&deep).expect("created");
+    let mut folder = temp.folder();
+    let scan = folder.scan();
+    assert_eq!(scan.objects.len(), 1);
+    let mut told = told(&scan);
+    told.sort_unstable();
+    let expected = [
+        ("/back", "a link to a folder is followed only"),
+        ("/d", "more than 16 folders"),
+        ("/gone.yaml", "No such file"),
+        ("/loop.yaml", "symbolic links"),
+        ("/out.yaml", "a link to a folder is followed only"),
+        ("/socket.yaml", "a pipe, socket or device"),
+    ];
+    assert_eq!(told.len(), expected.len(), "{told:#?}");
+    for (text, (name, what)) in told.iter().zip(expected) {
+        assert!(text.contains(name) && text.contains(what), "{told:#?}");
+    }
+    // They are told of once, and nothing is waited for.
+    let scan = folder.scan();
+    assert!(!scan.changed && !scan.unsettled, "{scan:?}");
+}
+
+#[test]
+fn a_link_to_nothing_is_believed_after_a_while() {
+    let temp = Temp::new("dangling");
+    temp.write("a.yaml", REVIEWS, OLD);
+    let mut folder = temp.folder();
+    folder.scan();
+    for link in ["b.yaml", "a.yaml"] {
+        let path = temp.0.join(link);
+        let _ = fs::remove_file(&path);
+        symlink("nowhere", path).expect("linked");
+    }
+    let scan = settled(&mut folder, |scan| scan.findings.len() == 2);
+    assert_eq!(scan.objects.len(), 1, "the last good version stays");
+    let scan = folder.scan();
+    assert!(!scan.changed && !scan.unsettled, "{scan:?}");
+}
+
+#[test]
+fn a_volume_of_kubernetes_is_swapped_as_a_whole() {
+    let temp = Temp::new("volume");
+    let rule = |subset: &str| REVIEWS.replace("subset: v1", &format!("subset: {subset}"));
+    for (copy, subset) in [("..1", "one"), ("..2", "two")] {
+        fs::create_dir_all(temp.0.join(copy).join("sub")).expect("created");
+        temp.write(&format!("{copy}/sub/a.yaml"), &rule(subset), OLD);
+        temp.write(
+            &format!("{copy}/b.yaml"),
+            &rule(subset).replace("name: reviews", "name: other"),
+            OLD,
+        );
+    }
+    for (target, link) in [
+        ("..1", "..data"),
+        ("..data/sub", "sub"),
+        ("..data/b.yaml", "b.yaml"),
+    ] {
+        symlink(target, temp.0.join(link)).expect("linked");
+    }
+    let subsets = |scan: &Scan| -> usize {
+        let text = format!("{:?}", scan.objects);
+        text.matches("\"two\"").count()
+    };
+    let mut folder = temp.folder();
+    let scan = folder.scan();
+    assert_eq!((scan.objects.len(), subsets(&scan)), (2, 0), "{scan:?}");
+    assert_eq!(told(&scan), [""; 0]);
+    symlink("..2", temp.0.join("..new")).expect("linked");
+    fs::rename(temp.0.join("..new"), temp.0.join("..data")).expect("swapped");
+    fs::remove_dir_all(temp.0.join("..1")).expect("removed");
+    let scan = settled(&mut folder, |scan| subsets(scan) == 2);
+    assert_eq!((scan.objects.len(), scan.findings.len()), (2, 0));
+}
+
+#[test]
+fn an_edit_that_keeps_length_and_time_is_seen() {
+    let temp = Temp::new("same-time");
+    temp.write("a.yaml", REVIEWS, OLD);
+    let path = temp.0.join("a.yaml");
+    let modified = fs::metadata(&path).and_then(|m| m.modified());
+    let mut folder = temp.folder();
+    assert_eq!(subset(&folder.scan()), "v1");
+    fs::write(&path, REVIEWS.replace("subset: v1", "subset: v2")).expect("file written");
+    let file = fs::File::options().write(true).open(&path);
+    let file = file.expect("file opened");
+    file.set_modified(modified.expect("a time")).expect("set");
+    assert_eq!(subset(&folder.scan()), "v2");
+}
+
+#[test]
+fn a_sub_folder_that_cannot_be_read_keeps_what_it_held() {
+    let temp = Temp::new("closed");
+    let sub = temp.0.join("sub");
+    fs::create_dir(&sub).expect("created");
+    temp.write("sub/a.yaml", REVIEWS, OLD);
+    temp.write(
+        "b.yaml",
+        &REVIEWS.replace("name: reviews", "name: other"),
+        OLD,
+    );
+    let mode = |mode| fs::set_permissions(&sub, fs::Permissions::from_mode(mode)).expect("set");
+    let mut folder = temp.folder();
+    assert_eq!(folder.scan().objects.len(), 2);
+    mode(0);
+    // The superuser may read it all the same.
+    let closed = fs::read_dir(&sub).is_err();
+    let (scan, first) = (folder.scan(), temp.folder().scan());
+    mode(0o700);
+    assert_eq!((scan.objects.len(), scan.lost.len()), (2, 0));
+    let unread = |told: &String| told.contains("/sub") && told.contains("cannot be read");
+    assert_eq!(told(&scan).iter().any(unread), closed);
+    assert_eq!(first.objects.len(), 2 - usize::from(closed));
+    assert_eq!(first.lost.len(), usize::from(closed));
+    assert_eq!(told(&folder.scan()), [""; 0]);
 }
