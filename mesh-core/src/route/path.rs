@@ -87,7 +87,7 @@ pub fn merge_slashes(path: &[u8]) -> Cow<'_, [u8]> {
 
 /// Removes dot segments (RFC 3986, 5.2.4), reads `\` as `/`, decodes escaped unreserved characters and escapes the ones that
 /// a path cannot hold. A `%` that decoding would make the begin of an escape becomes `%25`, so that a second time changes
-/// nothing. The query stays. `None` if the path does not begin with `/` or holds `%00`: the request is refused (400).
+/// nothing. The query stays. `None` if the path does not begin with `/` or holds a NUL: the request is refused (400).
 pub fn normalize(path: &[u8]) -> Option<Cow<'_, [u8]>> {
     let (only, query) = path.split_at(without_query(path).len());
     if only.first() != Some(&b'/') && only.first() != Some(&b'\\') {
@@ -150,7 +150,7 @@ fn escaped(text: &[u8]) -> Option<u8> {
     }
 }
 
-/// `None` if a NUL is escaped.
+/// `None` if there is a NUL, escaped or not.
 fn unreserved_decoded(path: &[u8]) -> Option<Vec<u8>> {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let mut out = Vec::with_capacity(path.len());
@@ -159,7 +159,7 @@ fn unreserved_decoded(path: &[u8]) -> Option<Vec<u8>> {
     let mut rest = path;
     while let Some(&byte) = rest.first() {
         match (escaped(rest), byte) {
-            (Some(0), _) => return None,
+            (Some(0), _) | (_, 0) => return None,
             (Some(byte), _) if is_unreserved(byte) => {
                 out.push(byte);
                 rest = &rest[3..];
@@ -231,6 +231,7 @@ mod tests {
         assert_eq!(normalize(b"a"), None);
         assert_eq!(normalize(b"*"), None);
         assert_eq!(normalize(b"/a%00b"), None, "Envoy refuses a NUL");
+        assert_eq!(normalize(b"/a\0b"), None);
         assert_eq!(
             normalize(b"/a?%00").as_deref(),
             Some(&b"/a?%00"[..]),
