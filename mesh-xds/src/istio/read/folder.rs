@@ -127,8 +127,9 @@ impl Folder {
                 } = listing;
                 findings.sort_by(|a, b| a.file.cmp(&b.file));
                 self.findings = findings;
-                self.unreadable(&unreadable);
-                self.limit(&mut paths);
+                let before = std::mem::take(&mut self.lost);
+                self.unreadable(&unreadable, &before);
+                self.limit(&mut paths, &before);
                 self.removed(&paths, &unreadable, &mut scan);
                 for path in paths {
                     self.file(path, &mut scan);
@@ -152,27 +153,42 @@ impl Folder {
 
     /// What is lost in folders that cannot be listed: what they held stays in force; if that was nothing, it is not known
     /// what is missing.
-    fn unreadable(&mut self, folders: &[PathBuf]) {
-        let before = std::mem::take(&mut self.lost);
+    fn unreadable(&mut self, folders: &[PathBuf], before: &[Lost]) {
         for folder in folders {
-            let lost = Lost::unreadable(&folder.display().to_string().into());
-            let from_start = !self.scanned || before.iter().any(|other| lost.is_same(other));
-            if from_start && !self.files.keys().any(|path| path.starts_with(folder)) {
-                self.lost.push(lost);
+            if !self.files.keys().any(|path| path.starts_with(folder)) {
+                self.lose(&folder.display().to_string().into(), before);
             }
         }
     }
 
-    fn limit(&mut self, paths: &mut Vec<PathBuf>) {
+    /// Leaves as many files as may be read: those that were read before, then by name. So what is in force stays.
+    fn limit(&mut self, paths: &mut Vec<PathBuf>, before: &[Lost]) {
         let limit = self.options.max_files;
-        for path in paths.drain(limit.min(paths.len())..) {
+        let Some(over @ 1..) = paths.len().checked_sub(limit) else {
+            return;
+        };
+        let (mut taken, mut new): (Vec<_>, Vec<_>) = paths
+            .drain(..)
+            .partition(|path| self.files.contains_key(path));
+        let refused = new.split_off(new.len().saturating_sub(over));
+        taken.append(&mut new);
+        taken.sort();
+        *paths = taken;
+        for path in refused {
             let name: Arc<str> = path.display().to_string().into();
             let message = format!("not read: the folder holds more than {limit} files");
-            if self.lost.is_empty() {
-                self.lost.push(Lost::unreadable(&name));
-            }
+            self.lose(&name, before);
             self.findings
                 .push(Finding::new(Level::Refused, &name, message));
+        }
+    }
+
+    /// Something that cannot be read is lost if that was so from the start; one is enough to say so.
+    fn lose(&mut self, name: &Arc<str>, before: &[Lost]) {
+        let lost = Lost::unreadable(name);
+        let from_start = !self.scanned || before.iter().any(|other| lost.is_same(other));
+        if from_start && self.lost.is_empty() {
+            self.lost.push(lost);
         }
     }
 
