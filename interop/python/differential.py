@@ -223,9 +223,6 @@ def upstream(seen):
 
 def line(found):
     """A line of the log, without what may differ."""
-    # A redirect leaves the path as it was asked for, in Envoy it is the one that it leads to.
-    if found.get("details") == "direct_response":
-        found = {key: value for key, value in found.items() if key not in ("path", "original")}
     # Whether the body of a request that is answered early is counted is a race.
     return {key: value for key, value in found.items() if key not in ("rx", "trailer")}
 

@@ -260,6 +260,7 @@ pub struct Redirection {
     pub(super) host: Arc<HostEntry>,
     pub(super) status: StatusCode,
     pub(super) location: Vec<u8>,
+    pub(super) path: Option<Vec<u8>>,
 }
 
 impl Redirection {
@@ -276,6 +277,11 @@ impl Redirection {
     /// Where to.
     pub fn location(&self) -> &[u8] {
         &self.location
+    }
+
+    /// The path in the place of the request's, which formats and logs read: Envoy rewrites it where the redirect rewrites one.
+    pub(crate) fn path(&self) -> Option<&[u8]> {
+        self.path.as_deref()
     }
 
     /// The response. A location that no header can hold is left out.

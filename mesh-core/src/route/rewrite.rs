@@ -217,6 +217,14 @@ impl RedirectTo {
         out
     }
 
+    /// The request's path with its prefix or a match replaced, and its query; `None` if nothing is replaced.
+    pub(crate) fn rewritten<H: Headers + ?Sized>(&self, head: &Head<'_, H>) -> Option<Vec<u8>> {
+        let change = self.change.as_ref()?;
+        let mut path = Vec::with_capacity(head.path.len());
+        change.apply(head.path, &HeadContext(*head), &mut path);
+        Some(path)
+    }
+
     fn path<'a, H: Headers + ?Sized>(&'a self, head: &Head<'a, H>) -> Cow<'a, [u8]> {
         if let Some(full) = &self.full {
             return match memchr::memchr(b'?', head.path) {
@@ -224,12 +232,8 @@ impl RedirectTo {
                 _ => Cow::Borrowed(&full.text),
             };
         }
-        match &self.change {
-            Some(change) => {
-                let mut path = Vec::with_capacity(head.path.len());
-                change.apply(head.path, &HeadContext(*head), &mut path);
-                Cow::Owned(path)
-            }
+        match self.rewritten(head) {
+            Some(path) => Cow::Owned(path),
             None => Cow::Borrowed(head.path),
         }
     }

@@ -118,6 +118,7 @@ impl RouteTable {
                 host: host.entry.clone(),
                 status: StatusCode::MOVED_PERMANENTLY,
                 location: rewrite::tls_location(head),
+                path: None,
             });
         }
         match host.find(head) {
@@ -163,6 +164,7 @@ fn decide_route<H: Headers + ?Sized>(route: &Arc<RouteEntry>, head: &Head<'_, H>
             host: route.host.clone(),
             status: to.status(),
             location: to.location(head),
+            path: to.rewritten(head),
         }),
         EntryAction::Direct(_) => Decision::DirectResponse(route.clone()),
         EntryAction::NonForwarding => Decision::NonForwarding(route.clone()),

@@ -14,9 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{
-    HeaderMap, Request, Response, Version,
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version, uri::PathAndQuery};
 
 use super::{
     clock,
@@ -27,16 +25,15 @@ use super::{
 };
 #[cfg(feature = "net")]
 use crate::transport::ConnTimer;
-use crate::{
-    Kind,
-    transport::ConnInfo,
-};
+use crate::{Kind, transport::ConnInfo};
 
 pub(crate) use super::late::grpc_status;
 pub use super::{
     late::{Late, RecordedHead},
     sink::{Sink, Wants},
 };
+
+const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 
 /// Records that a thread keeps for further requests.
 const POOLED: usize = 256;
@@ -359,6 +356,25 @@ impl Record {
             all
         };
         self.see_request(request, &Arc::new(all));
+    }
+
+    /// Takes note of the path that takes the place of this request's, which nobody gets. With `keep_original` the old one is
+    /// in `x-envoy-original-path`.
+    pub(crate) fn see_rewritten<B>(&self, request: &Request<B>, path: &[u8], keep_original: bool) {
+        let late = &mut *self.late();
+        if let (Some(head), Ok(path)) = (&mut late.head, PathAndQuery::try_from(path)) {
+            head.path = Some(path);
+        }
+        let wanted = late.wanted.as_ref();
+        if !keep_original || !wanted.is_some_and(|all| all.request.contains(&ORIGINAL_PATH)) {
+            return;
+        }
+        let old = request.uri().path_and_query();
+        if let Some(old) = old.and_then(|old| HeaderValue::from_str(old.as_str()).ok()) {
+            let known = &mut late.request_headers;
+            known.retain(|(name, _)| *name != ORIGINAL_PATH);
+            known.push((ORIGINAL_PATH, old));
+        }
     }
 
     /// Takes note of a request's head as it is now.

@@ -277,7 +277,7 @@ impl<S, B: MeshBody> Follow<S, B> {
                 let met = self
                     .front
                     .meet(&exchange, Place::Own(other.route().map(|route| &**route)));
-                let answer = own_answer(&exchange, other);
+                let answer = own_answer(&self.front, &exchange, other);
                 return Step::Answer(Own::new(&self.record, met, answer));
             }
         };

@@ -163,7 +163,7 @@ fn head<'a, B>(
 
 /// Answers a request that no cluster gets.
 #[inline(never)]
-#[cfg_attr(not(feature = "net"), expect(unused_variables, unused_mut))]
+#[cfg_attr(not(feature = "net"), expect(unused_mut))]
 fn answer<S, B, U>(
     front: &Front,
     mut exchange: Exchange<RequestBody<B>>,
@@ -189,7 +189,7 @@ where
     #[cfg(not(feature = "net"))]
     let met = None;
     let answer = if owns {
-        own_answer(&exchange, decision)
+        own_answer(front, &exchange, decision)
     } else {
         // There is no application behind a proxy's routes that it could go on to.
         #[cfg(feature = "net")]
@@ -242,11 +242,20 @@ fn is_refused<B: 'static>(front: &Front, exchange: &mut Exchange<B>) -> bool {
 }
 
 /// What is answered here, without an upstream.
-pub(super) fn own_answer<B: 'static>(exchange: &Exchange<B>, decision: Decision) -> Answer {
+pub(super) fn own_answer<B: 'static>(
+    front: &Front,
+    exchange: &Exchange<B>,
+    decision: Decision,
+) -> Answer {
     let record = &exchange.record;
     let route = decision.route();
     if let Some(reads) = route.and_then(|route| route.response_mutations().reads()) {
         record.see_also(&exchange.request, reads);
+    }
+    if let Decision::Redirect(redirection) = &decision
+        && let Some(path) = redirection.path()
+    {
+        record.see_rewritten(&exchange.request, path, !front.is_quiet());
     }
     let mut late = record.late();
     // Before the route's headers are made, which may name them.

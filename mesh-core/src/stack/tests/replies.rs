@@ -251,3 +251,39 @@ async fn a_further_content_type_goes_on_behind_a_comma() {
         assert_eq!(response.status(), wanted, "{types:?}");
     }
 }
+
+#[tokio::test]
+async fn a_redirect_that_rewrites_the_path_changes_what_formats_read_of_it() {
+    let redirect = |path| {
+        let mut route = forward("echo");
+        route.matches.path = model::PathMatch::Prefix("/old".into());
+        route.action = Action::Redirect(Box::new(model::Redirect {
+            scheme: None,
+            host: None,
+            port: None,
+            path,
+            code: StatusCode::FOUND,
+            strip_query: false,
+        }));
+        route.headers.response_add = vec![
+            add("x-path", "%REQ(:path)%"),
+            add("x-original", "%REQ(x-envoy-original-path)%"),
+        ];
+        route
+    };
+    let route = redirect(Some(model::RedirectPath::Prefix("/new".into())));
+    let response = call(vec![route], LocalReply::default(), get("/old/a?b")).await;
+    let headers = response.headers();
+    let location = headers["location"].to_str().expect("text");
+    assert!(location.ends_with("/new/a?b"), "{location}");
+    assert_eq!(headers["x-path"], "/new/a?b");
+    assert_eq!(headers["x-original"], "/old/a?b");
+    let route = redirect(Some(model::RedirectPath::Full("/new".into())));
+    let response = call(vec![route], LocalReply::default(), get("/old/a?b")).await;
+    assert_eq!(
+        response.headers()["x-path"],
+        "/old/a?b",
+        "Envoy's path_redirect"
+    );
+    assert!(!response.headers().contains_key("x-original"));
+}

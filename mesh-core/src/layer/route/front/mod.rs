@@ -185,7 +185,6 @@ impl Front {
     }
 
     /// No `x-envoy-*` header of our own is added.
-    #[cfg(feature = "net")]
     pub(super) fn is_quiet(&self) -> bool {
         self.config.suppress_envoy_headers
     }
