@@ -252,6 +252,14 @@ fn a_missing_file_and_another_kind_of_source_are_refused_at_start() {
     let error = FileSource::open(temp.path("envoy.yaml")).expect_err("no listeners");
     assert!(error.to_string().contains("lds.yaml"), "{error}");
 
+    // Nobody writes into the pipe, so that reading it would never end.
+    let made = std::process::Command::new("mkfifo")
+        .arg(temp.path("lds.yaml"))
+        .status();
+    assert!(made.expect("mkfifo").success());
+    let error = FileSource::open(temp.path("envoy.yaml")).expect_err("a pipe");
+    assert!(error.to_string().contains("regular file"), "{error}");
+
     let ads = "dynamic_resources:\n  lds_config: {ads: {}}\n";
     let error = FileSource::parse("envoy.yaml", ads).expect_err("there is no control plane");
     let text = error.to_string();

@@ -216,7 +216,7 @@ impl FileSource {
 
     /// The update after a change of the bootstrap.
     fn reload(&mut self) -> Update {
-        let result = read(&self.path).and_then(|text| self.load(&text, false));
+        let result = read_again(&self.path).and_then(|text| self.load(&text, false));
         result.unwrap_or_else(|error| {
             self.version += 1;
             let mut notes = self.notes.clone();
@@ -322,6 +322,15 @@ fn locate(texts: &[(String, String)], files: &Subscriptions, paths: &[String]) -
 fn read(path: &Path) -> Result<String, FileError> {
     let limits = yaml::Limits::default();
     yaml::read_file(path, &limits).map_err(|error| FileError::new(path, &error))
+}
+
+/// Reads a file that is read again at each change, which a pipe cannot be: it would block until somebody writes.
+fn read_again(path: &Path) -> Result<String, FileError> {
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        let error = yaml::Error::new("not a regular file, which a watched file must be");
+        return Err(FileError::new(path, &error));
+    }
+    read(path)
 }
 
 /// The file, taken apart.

@@ -23,7 +23,7 @@ use envoy_types::pb::{
 use mesh_core::config::Rejection;
 use prost::{Message, Name as _};
 
-use super::{Bootstrap, FileError, place, read, watch::Watch};
+use super::{Bootstrap, FileError, place, read_again, watch::Watch};
 use crate::{
     graph::{Kind, Round},
     json, yaml,
@@ -90,7 +90,7 @@ impl Subscriptions {
         for (kind, path) in own {
             if let Some(path) = path {
                 if start {
-                    read(path)?;
+                    read_again(path)?;
                 }
                 self.offer_file(round, kind, path);
             }
@@ -175,7 +175,7 @@ impl Subscribed {
     fn refresh(&mut self, kind: Kind, path: &Path) {
         self.stale = false;
         self.watch.seen();
-        let result = read(path).and_then(|text| {
+        let result = read_again(path).and_then(|text| {
             let wires = resources(kind, &text).map_err(|error| FileError::new(path, &error))?;
             Ok((text, wires))
         });
