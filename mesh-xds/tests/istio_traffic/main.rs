@@ -1,10 +1,11 @@
 //! What a folder of Istio YAML does to live traffic: what protects it fails closed, through sockets.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -39,11 +40,17 @@ impl Drop for Temp {
     }
 }
 
-/// A port that was free a moment ago at `address`.
+/// A port that was free a moment ago at `address`, and another one each time: nothing holds it until the mesh binds it.
 fn free_port(address: &str) -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let ip: IpAddr = address.parse().expect("an address");
-    let socket = std::net::TcpListener::bind(SocketAddr::new(ip, 0)).expect("a free port");
-    socket.local_addr().expect("it is bound").port()
+    loop {
+        let socket = std::net::TcpListener::bind(SocketAddr::new(ip, 0)).expect("a free port");
+        let port = socket.local_addr().expect("it is bound").port();
+        if GIVEN.lock().expect("no test panics here").insert(port) {
+            return port;
+        }
+    }
 }
 
 /// Answers one request of each connection with 200, and counts connections.
@@ -190,13 +197,9 @@ spec: {{host: api.example.com, trafficPolicy: {{tls: {{mode: {mode}{more}}}}}}}
     }
 }
 
-#[tokio::test]
-async fn a_tls_port_is_not_served_as_plain_text() {
-    let own = "127.77.2.1";
-    let temp = Temp::new("tls-server");
-    let (target, connections) = upstream("127.0.0.1").await;
-    let (plain, https, passed) = (free_port(own), free_port(own), free_port(own));
-    let text = format!(
+/// A gateway's own Pod at `own`, and a service outside behind the port `target`.
+fn edge(own: &str, target: u16) -> String {
+    format!(
         "apiVersion: v1
 kind: Pod
 metadata: {{name: edge, labels: {{istio: edge}}}}
@@ -210,7 +213,19 @@ spec:
   resolution: STATIC
   ports: [{{number: 80, name: http, protocol: HTTP}}]
   endpoints: [{{address: 127.0.0.1, ports: {{http: {target}}}}}]
----
+"
+    )
+}
+
+#[tokio::test]
+async fn a_tls_port_is_not_served_as_plain_text() {
+    let own = "127.77.2.1";
+    let temp = Temp::new("tls-server");
+    let (target, connections) = upstream("127.0.0.1").await;
+    let (plain, https, passed) = (free_port(own), free_port(own), free_port(own));
+    let edge = edge(own, target);
+    let text = format!(
+        "{edge}---
 apiVersion: networking.istio.io/v1
 kind: Gateway
 metadata: {{name: edge}}

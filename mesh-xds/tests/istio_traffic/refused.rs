@@ -7,7 +7,8 @@ use mesh_xds::istio::IstioOptions;
 use mesh_xds::istio::index::ProxyKind;
 
 use super::{
-    OPEN, SHUT, Temp, free_port, get, guarded_by, policy, proxy, serve_in_part, status, upstream,
+    OPEN, SHUT, Temp, edge, free_port, get, guarded_by, policy, proxy, serve_in_part, status,
+    upstream,
 };
 
 const AP: &str = "AuthorizationPolicy";
@@ -342,21 +343,9 @@ async fn a_refused_tls_server_is_not_served_as_plain_text_by_another_gateway() {
         let (target, connections) = upstream("127.0.0.1").await;
         let port = free_port(&own);
         let selector = if expected == "200" { "other" } else { "edge" };
+        let edge = edge(&own, target);
         let text = format!(
-            "apiVersion: v1
-kind: Pod
-metadata: {{name: edge, labels: {{istio: edge}}}}
-status: {{podIP: {own}}}
----
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: api}}
-spec:
-  hosts: [api.example.com]
-  resolution: STATIC
-  ports: [{{number: 80, name: http, protocol: HTTP}}]
-  endpoints: [{{address: 127.0.0.1, ports: {{http: {target}}}}}]
----
+            "{edge}---
 apiVersion: networking.istio.io/v1
 kind: Gateway
 metadata: {{name: plain}}
