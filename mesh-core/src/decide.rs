@@ -122,7 +122,10 @@ impl Forwarding {
     /// [`Kind::NoCluster`] if there is no such cluster; otherwise as [`Cluster::attempt`](crate::cluster::Cluster::attempt).
     pub fn pick(&self, key: &PickKey<'_>) -> Result<Attempt, Kind> {
         let cluster = self.cluster().ok_or(Kind::NoCluster)?;
-        cluster.attempt(self.forward().config().priority, key)
+        let attempt = cluster.attempt(self.forward().config().priority, key)?;
+        // Whether the caller gets a connection nobody tells.
+        cluster.count_request(attempt.endpoint());
+        Ok(attempt)
     }
 }
 

@@ -15,7 +15,7 @@ pub(crate) fn worker(clusters: Clusters) -> impl Fn(Socket, ListenerHandle) {
     let pool: Pool<TcpConnector, RequestBody<Incoming>> = Pool::new(TcpConnector);
     let factory = Proxy::new(pool.service(), TcpConnector, clusters, TokioExec);
     move |socket, listener| {
-        let name = listener.name().clone();
+        let name = listener.name();
         let accepting = server::serve(socket, listener, factory.clone(), TokioExec);
         tokio::spawn(async move {
             if let Err(error) = accepting.await {

@@ -41,6 +41,8 @@ struct Shared<B> {
     /// The limit was passed: what was kept is gone.
     overflow: bool,
     ended: bool,
+    /// The client's body broke off: what was kept is not all of it.
+    broken: bool,
     /// The reading that waits for the client, to be woken when a newer one takes over.
     waiting: Option<Waker>,
 }
@@ -59,15 +61,16 @@ impl<B: MeshBody> ReplayEnd<B> {
                 limit,
                 overflow: false,
                 ended,
+                broken: false,
                 waiting: None,
             })),
         }
     }
 
-    /// A new reading from the start; `None` if the body did not fit.
+    /// A new reading from the start; `None` if the body did not fit, or broke off.
     pub fn read(&self) -> Option<Replay<B>> {
         let mut shared = lock(&self.shared);
-        if shared.overflow {
+        if !shared.can_repeat() {
             return None;
         }
         shared.turn += 1;
@@ -83,7 +86,7 @@ impl<B: MeshBody> ReplayEnd<B> {
 
     /// Whether the body still can be sent again.
     pub fn can_repeat(&self) -> bool {
-        !lock(&self.shared).overflow
+        lock(&self.shared).can_repeat()
     }
 }
 
@@ -105,6 +108,9 @@ impl<B: MeshBody> Replay<B> {
             self.position += 1;
             return Poll::Ready(Some(Ok(Frame::data(chunk.clone()))));
         }
+        if shared.broken {
+            return Poll::Ready(Some(Err("the request broke off".into())));
+        }
         if shared.ended {
             // Trailers come after all chunks; `position` passes the end so that they come once.
             let trailers = (self.position == shared.chunks.len())
@@ -116,7 +122,8 @@ impl<B: MeshBody> Replay<B> {
         let frame = Pin::new(&mut shared.source).poll_frame(context);
         match &frame {
             Poll::Pending => shared.waiting = Some(context.waker().clone()),
-            Poll::Ready(None | Some(Err(_))) => shared.ended = true,
+            Poll::Ready(None) => shared.ended = true,
+            Poll::Ready(Some(Err(_))) => shared.broken = true,
             Poll::Ready(Some(Ok(frame))) => {
                 if shared.keep(frame) {
                     self.position += 1;
@@ -160,6 +167,10 @@ impl<B: MeshBody> Replay<B> {
 }
 
 impl<B> Shared<B> {
+    fn can_repeat(&self) -> bool {
+        !self.overflow && !self.broken
+    }
+
     /// Keeps a frame; whether a chunk was added.
     fn keep(&mut self, frame: &Frame<Bytes>) -> bool {
         if let Some(trailers) = frame.trailers_ref() {
@@ -187,4 +198,74 @@ impl<B> Shared<B> {
 /// A panic while the lock is held leaves plain data behind, so the data is used on.
 fn lock<B>(shared: &Mutex<Shared<B>>) -> std::sync::MutexGuard<'_, Shared<B>> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    /// Frames that are there, and a failure where there is none.
+    struct Frames(VecDeque<Result<Frame<Bytes>, &'static str>>);
+
+    impl Body for Frames {
+        type Data = Bytes;
+        type Error = &'static str;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+            Poll::Ready(self.get_mut().0.pop_front())
+        }
+    }
+
+    fn kept(
+        frames: impl IntoIterator<Item = Result<&'static str, &'static str>>,
+    ) -> ReplayEnd<Frames> {
+        let frames = frames
+            .into_iter()
+            .map(|frame| frame.map(|text| Frame::data(Bytes::from_static(text.as_bytes()))));
+        ReplayEnd::new(RequestBody::new(Frames(frames.collect())), 10)
+    }
+
+    async fn read(end: &ReplayEnd<Frames>) -> Option<Result<Bytes, String>> {
+        let body = RequestBody::replayed(end.read()?);
+        let read = body.collect().await;
+        Some(
+            read.map(|body| body.to_bytes())
+                .map_err(|error| error.to_string()),
+        )
+    }
+
+    #[tokio::test]
+    async fn a_body_is_read_again_and_again_if_it_fits() {
+        let end = kept([Ok("one"), Ok("two")]);
+        for _ in 0..3 {
+            let body = read(&end).await.expect("it fits").expect("whole");
+            assert_eq!(body, "onetwo");
+        }
+        let end = kept([Ok("one"), Ok("that is too long")]);
+        let body = read(&end).await.expect("the first time").expect("whole");
+        assert_eq!(body, "onethat is too long");
+        assert!(!end.can_repeat() && read(&end).await.is_none());
+    }
+
+    /// What came before would pass for a whole body.
+    #[tokio::test]
+    async fn a_body_that_broke_off_is_never_sent_again() {
+        let end = kept([Ok("one"), Err("gone")]);
+        let (first, second) = (end.read().expect("it fits"), end.read().expect("still"));
+        for (reading, error) in [
+            (first, "the request is sent again elsewhere"),
+            (second, "gone"),
+        ] {
+            let read = RequestBody::replayed(reading).collect().await;
+            assert_eq!(read.expect_err("it breaks off").to_string(), error);
+        }
+        assert!(!end.can_repeat() && read(&end).await.is_none());
+    }
 }

@@ -47,7 +47,6 @@ impl Attempt {
             }
         };
         endpoint.begin();
-        cluster.stats().upstream_rq_total.add(1);
         cluster.stats().upstream_rq_active.add(1);
         Ok(Self {
             cluster: cluster.clone(),

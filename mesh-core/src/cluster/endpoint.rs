@@ -33,8 +33,10 @@ pub struct EndpointStats {
     pub cx_active: Count,
     /// Connections that failed.
     pub cx_connect_fail: Count,
-    /// Requests sent.
+    /// Requests that got a connection.
     pub rq_total: Count,
+    /// Requests that wait for a connection (gauge).
+    pub rq_pending_active: Count,
     /// Requests answered without a 5xx.
     pub rq_success: Count,
     /// Requests answered with a 5xx, or not at all.
@@ -107,7 +109,7 @@ impl Endpoint {
         self.weight.load(Ordering::Relaxed)
     }
 
-    /// Requests in flight.
+    /// Requests in flight, those that wait for a connection among them.
     pub fn active(&self) -> u32 {
         self.active.load(Ordering::Relaxed)
     }
@@ -155,7 +157,6 @@ impl Endpoint {
 
     pub(super) fn begin(&self) {
         self.active.fetch_add(1, Ordering::Relaxed);
-        self.stats.rq_total.add(1);
     }
 
     pub(super) fn end(&self) {

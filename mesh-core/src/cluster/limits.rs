@@ -41,7 +41,7 @@ pub struct LimitState {
     pub connections: Counter,
     /// Requests that wait for a connection.
     pub pending: Counter,
-    /// Requests in flight.
+    /// Requests in flight, those that wait for a connection among them.
     pub requests: Counter,
     /// Retries in flight.
     pub retries: Counter,
@@ -70,12 +70,13 @@ impl Permit {
 
     /// A retry; `None` if all are in use, or the budget is spent.
     ///
-    /// A budget counts requests in flight and waiting, and allows its share of them but at least its minimum.
+    /// A budget counts requests in flight, those that wait for a connection among them, and allows its share of them but at
+    /// least its minimum.
     pub fn retry(cluster: &Arc<Cluster>, priority: Priority) -> Option<Self> {
         let (limits, state) = cluster.limits(priority);
         let max = match limits.retry_budget {
             Some(budget) => {
-                let load = u64::from(state.requests.get()) + u64::from(state.pending.get());
+                let load = u64::from(state.requests.get());
                 let share = load * u64::from(budget.basis_points) / 10_000;
                 u32::try_from(share)
                     .unwrap_or(u32::MAX)

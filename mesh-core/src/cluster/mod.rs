@@ -176,6 +176,13 @@ impl Cluster {
         Attempt::begin(self, priority, key)
     }
 
+    /// Counts a request to `endpoint` (`upstream_rq_total`, `rq_total`). As in Envoy it counts once it has a connection, so the
+    /// [pool](crate::pool) says so, and whoever else sends what [`Cluster::attempt`] admitted.
+    pub fn count_request(&self, endpoint: &Endpoint) {
+        self.stats().upstream_rq_total.add(1);
+        endpoint.stats().rq_total.add(1);
+    }
+
     fn original(&self, addr: std::net::SocketAddr) -> Arc<Endpoint> {
         if let Some(endpoint) = self.state.original.load().get(&addr) {
             return endpoint.clone();

@@ -94,9 +94,9 @@ stats! {
     upstream_cx_rx_bytes_total,
     /// Bytes sent.
     upstream_cx_tx_bytes_total,
-    /// Requests.
+    /// Requests that got a connection.
     upstream_rq_total,
-    /// Requests in flight (gauge).
+    /// Requests in flight (gauge). Those that wait for a connection are among them here, and taken off by [`ClusterStats::each`].
     upstream_rq_active,
     /// Requests that waited for a connection.
     upstream_rq_pending_total,
@@ -174,7 +174,12 @@ impl ClusterStats {
 
     /// Each statistic by name: `upstream_rq_completed`, classes and statuses that occurred among them.
     pub fn each(&self, mut f: impl FnMut(&str, u64)) {
-        self.each_field(&mut f);
+        // Two gauges are read one after the other, so the one may be ahead.
+        let pending = self.upstream_rq_pending_active.get();
+        self.each_field(&mut |name, value| match name {
+            "upstream_rq_active" => f(name, value.saturating_sub(pending)),
+            _ => f(name, value),
+        });
         f("upstream_rq_completed", self.responses(100..=599));
         for class in 1..=5 {
             let count = self.responses(class * 100..=class * 100 + 99);

@@ -256,7 +256,7 @@ impl<B: Send + 'static> Release for Conn<B> {
                 if self.draining.load(Ordering::Relaxed) {
                     self.host.drain(self.id);
                 }
-                self.host.stream_ended();
+                self.host.wake_next();
                 false
             }
         }

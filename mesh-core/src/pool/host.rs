@@ -143,14 +143,15 @@ impl<B> Host<B> {
         state.total == 0 && state.waiting.is_empty()
     }
 
+    /// Whether a connection waits for requests.
+    pub(super) fn is_idle(&self, id: u64) -> bool {
+        self.lock().is_idle(id)
+    }
+
     /// Takes a connection without requests out, so that no request will find it. `false`: it has one, or is out already.
     pub(super) fn retire(&self, id: u64) -> bool {
         let mut state = self.lock();
-        let idle = state
-            .ready
-            .iter()
-            .any(|conn| conn.id == id && conn.streams() == 0);
-        idle && state.remove(id)
+        state.is_idle(id) && state.remove(id)
     }
 
     /// Takes a connection out for good, whether it serves requests or not.
@@ -184,8 +185,8 @@ impl<B> Host<B> {
         }
     }
 
-    /// A stream ended, so that another one may begin.
-    pub(super) fn stream_ended(&self) {
+    /// There may be room for the request that waits longest.
+    pub(super) fn wake_next(&self) {
         self.lock().wake_one();
     }
 }
@@ -223,6 +224,11 @@ impl<B> State<B> {
             }
         }
         Some(conn)
+    }
+
+    fn is_idle(&self, id: u64) -> bool {
+        let mut ready = self.ready.iter();
+        ready.any(|conn| conn.id == id && conn.streams() == 0)
     }
 
     fn remove(&mut self, id: u64) -> bool {

@@ -17,7 +17,7 @@ use super::{
     ConnTask, Outgoing, Pool, PoolBody, Protocol,
     body::Release,
     conn::{Conn, thread},
-    host::{Key, Step, Wake},
+    host::{Host, Key, Step, Wake},
     meter::Metered,
     prepare::{frame, prepare},
     sending::{Answer, Ask, Exchange, Held, Sending, State, Steps, exchange, finish},
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     BoxError, Error, Kind,
-    cluster::{ClusterStats, Permit},
+    cluster::Permit,
     model::{Priority, TransportSocket, UpstreamProtocol},
     transport::{Connector, Exec, Target},
 };
@@ -116,15 +116,8 @@ where
             ends_here.is_some() || matches!(target.transport(), TransportSocket::ProxyProtocol(..))
         });
         let protocol = protocol(target.cluster.config().protocol, request.version());
-        let key = Key {
-            thread: thread(),
-            endpoint: target.endpoint.id(),
-            generation: target.cluster.generation(),
-            protocol,
-            priority,
-            downstream: exclusive.as_ref().map_or(0, |conn| conn.id),
-        };
         target.downstream = exclusive;
+        let key = key(&target, protocol, priority);
         let (prepared, upgrade) = match prepare(&mut request, protocol) {
             Ok(upgrade) => (Ok(()), upgrade),
             Err(error) => (Err(error), None),
@@ -151,6 +144,7 @@ where
         }) {
             Ok(Some(conn)) => {
                 conn.tell(ask.record.as_deref());
+                ask.target.count_request();
                 State::begin(conn, ask.whole, request, exchange::<B>)
             }
             Ok(None) => State::Resumed {
@@ -183,6 +177,10 @@ where
                 Some(conn) => conn,
                 None => self.acquire(&key, &ask.target, fresh).await?,
             };
+            // One that is sent again unseen is still the same request.
+            if unsent == 0 {
+                ask.target.count_request();
+            }
             // From here on a dropped future or an error gives the connection back as unclean.
             let held = Held::new(conn);
             held.conn().tell(ask.record.as_deref());
@@ -218,7 +216,7 @@ where
             stats.upstream_rq_pending_overflow.add(1);
             return Err(Kind::Overflow.into());
         };
-        let _gauge = Pending::begin(stats);
+        let _gauge = Pending::begin(target);
         loop {
             let host = self.shared.hosts.get(key);
             let step = host.step(fresh, || permit(target, key.priority));
@@ -228,7 +226,7 @@ where
                     return task::connect(&self.shared, host, target, permit).await;
                 }
                 Step::Gone => {}
-                Step::Wait(receiver) => match Waiting(receiver).wake().await {
+                Step::Wait(wake) => match (Waiting { wake, host: &host }).wait().await {
                     Wake::Conn(conn) => return Ok(conn),
                     Wake::Retry => {}
                     Wake::Failed(kind) => {
@@ -256,19 +254,34 @@ pub(super) fn permit(target: &Target, priority: Priority) -> Option<Permit> {
 }
 
 /// A request that waits for a connection, as statistics see it.
-pub(super) struct Pending<'a>(&'a ClusterStats);
+pub(super) struct Pending<'a>(&'a Target);
 
 impl<'a> Pending<'a> {
-    pub(super) fn begin(stats: &'a ClusterStats) -> Self {
+    pub(super) fn begin(target: &'a Target) -> Self {
+        let stats = target.cluster.stats();
         stats.upstream_rq_pending_total.add(1);
         stats.upstream_rq_pending_active.add(1);
-        Self(stats)
+        target.endpoint.stats().rq_pending_active.add(1);
+        Self(target)
     }
 }
 
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
-        self.0.upstream_rq_pending_active.sub(1);
+        self.0.cluster.stats().upstream_rq_pending_active.sub(1);
+        self.0.endpoint.stats().rq_pending_active.sub(1);
+    }
+}
+
+/// Which connections may serve a request to `target`.
+fn key(target: &Target, protocol: Protocol, priority: Priority) -> Key {
+    Key {
+        thread: thread(),
+        endpoint: target.endpoint.id(),
+        generation: target.cluster.generation(),
+        protocol,
+        priority,
+        downstream: target.downstream.as_ref().map_or(0, |conn| conn.id),
     }
 }
 
@@ -283,21 +296,28 @@ fn protocol(configured: UpstreamProtocol, version: Version) -> Protocol {
     }
 }
 
-/// A request's place in the queue. A connection that reaches it too late is given back.
-struct Waiting<B: Send + 'static>(oneshot::Receiver<Wake<B>>);
+/// A request's place in the queue of `host`. What reaches it too late goes to the next one.
+pub(super) struct Waiting<'a, B: Send + 'static> {
+    pub(super) wake: oneshot::Receiver<Wake<B>>,
+    pub(super) host: &'a Host<B>,
+}
 
-impl<B: Send + 'static> Waiting<B> {
-    async fn wake(mut self) -> Wake<B> {
+impl<B: Send + 'static> Waiting<'_, B> {
+    pub(super) async fn wait(mut self) -> Wake<B> {
         // A host that is gone drops its queue.
-        (&mut self.0).await.unwrap_or(Wake::Retry)
+        (&mut self.wake).await.unwrap_or(Wake::Retry)
     }
 }
 
-impl<B: Send + 'static> Drop for Waiting<B> {
+impl<B: Send + 'static> Drop for Waiting<'_, B> {
     fn drop(&mut self) {
-        self.0.close();
-        if let Ok(Wake::Conn(conn)) = self.0.try_recv() {
-            conn.release(true);
+        self.wake.close();
+        match self.wake.try_recv() {
+            Ok(Wake::Conn(conn)) => {
+                conn.release(true);
+            }
+            Ok(Wake::Retry) => self.host.wake_next(),
+            Ok(Wake::Failed(_)) | Err(_) => {}
         }
     }
 }

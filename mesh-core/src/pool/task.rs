@@ -181,6 +181,7 @@ fn limits(config: &model::Cluster) -> ConnLimits {
 
 fn http1_builder(config: &model::Cluster) -> http1::Builder {
     let mut builder = http1::Builder::new();
+    builder.max_header_size(MAX_RESPONSE_HEADERS as usize);
     if config.http1.preserve_case {
         builder.preserve_header_case(true);
     }
@@ -273,7 +274,7 @@ struct Life<B: Send + 'static, C, X> {
     step: Duration,
     /// Requests begun at the last look.
     served: u32,
-    /// Since when no request began, as far as looks tell.
+    /// Since when there was no request, as far as looks tell.
     idle_since: Instant,
     expires: Option<Instant>,
 }
@@ -325,7 +326,7 @@ impl<B: Send + 'static, C, X> Life<B, C, X> {
             return;
         };
         let served = conn.served();
-        if served != self.served {
+        if served != self.served || !self.host.is_idle(self.id) {
             self.served = served;
             self.idle_since = now;
         }

@@ -49,6 +49,7 @@ where
     ) -> Result<Response<PoolBody>, Error> {
         let Ask { target, record, .. } = ask;
         let mut io = self.dial(&target, priority).await?;
+        target.count_request();
         if let Some(record) = record {
             record.late().upstream = Some(Arc::new(UpstreamConn {
                 local: io.local_address(),
@@ -88,7 +89,7 @@ where
             Error::from(Kind::Overflow)
         };
         let _pending = Permit::pending(cluster, priority).ok_or_else(overflow)?;
-        let _gauge = Pending::begin(stats);
+        let _gauge = Pending::begin(target);
         let permit = permit(target, priority).ok_or_else(overflow)?;
         match task::dial(&self.shared.connector, target).await {
             Ok(io) => Ok(Metered::new(io, target, None, Some(permit))),

@@ -36,7 +36,7 @@ where
 {
 }
 
-/// Accepts connections from `socket` and starts a task for each on `exec`, until the listener is closed.
+/// Accepts connections from `socket` and starts a task for each on `exec`, until the listener is closed, or gives up the address.
 ///
 /// # Errors
 ///
@@ -55,7 +55,12 @@ where
     let _running = listener.loop_begins();
     let address = socket.address().clone();
     let acceptor = Acceptor::new(&socket)?;
-    let closing = listener.closing();
+    let closing = async {
+        tokio::select! {
+            () = listener.closing() => {}
+            () = socket.door.closing() => {}
+        }
+    };
     tokio::pin!(closing);
     loop {
         let accepted = tokio::select! {

@@ -5,10 +5,14 @@ use std::{
     net::SocketAddr,
     os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use socket2::{Domain, Protocol, SockAddr, Type};
+use tokio::sync::Notify;
 
 use crate::{
     model::{self, Address},
@@ -58,6 +62,32 @@ pub struct Socket {
     address: Address,
     options: BindOptions,
     file: Option<Arc<SocketFile>>,
+    pub(super) door: Door,
+}
+
+/// What the sockets of one address have in common: whether they still accept. Cloning shares.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Door(Arc<(AtomicBool, Notify)>);
+
+impl Door {
+    /// Stops accepting, after the connections that wait.
+    pub(super) fn close(&self) {
+        let (closed, changed) = &*self.0;
+        closed.store(true, Ordering::Release);
+        changed.notify_waiters();
+    }
+
+    /// Waits until it is closed.
+    pub(super) async fn closing(&self) {
+        let (closed, changed) = &*self.0;
+        let waiting = changed.notified();
+        tokio::pin!(waiting);
+        // From here on no notice is missed.
+        waiting.as_mut().enable();
+        if !closed.load(Ordering::Acquire) {
+            waiting.await;
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -94,6 +124,7 @@ impl Socket {
             address: self.address.clone(),
             options: self.options,
             file: self.file.clone(),
+            door: self.door.clone(),
         })
     }
 }
@@ -108,7 +139,7 @@ impl Socket {
 /// `AddrInUse` if somebody listens there already, `InvalidInput` for a host name, and what else the system says.
 pub fn bind(address: &Address, options: &BindOptions) -> io::Result<Socket> {
     match address {
-        Address::Socket(addr) => bind_tcp(*addr, options),
+        Address::Socket(addr) => bind_tcp(*addr, options, false),
         Address::Pipe(path) => bind_unix(path, options),
         _ => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -117,8 +148,20 @@ pub fn bind(address: &Address, options: &BindOptions) -> io::Result<Socket> {
     }
 }
 
-fn bind_tcp(addr: SocketAddr, options: &BindOptions) -> io::Result<Socket> {
+/// Opens a socket on an address that this process listens on already, as it is about to give it up there. Without
+/// [`BindOptions::reuse_port`] on both sides the system refuses.
+pub(super) fn bind_beside(address: &Address, options: &BindOptions) -> io::Result<Socket> {
+    match address {
+        Address::Socket(addr) if options.reuse_port => bind_tcp(*addr, options, true),
+        _ => bind(address, options),
+    }
+}
+
+fn bind_tcp(addr: SocketAddr, options: &BindOptions, beside: bool) -> io::Result<Socket> {
     let socket = open(addr, options)?;
+    if beside {
+        socket.set_reuse_port(true)?;
+    }
     socket.bind(&addr.into())?;
     if options.reuse_port {
         // Sharing is allowed only after the exclusive bind has shown that nobody else is there.
@@ -132,6 +175,7 @@ fn bind_tcp(addr: SocketAddr, options: &BindOptions) -> io::Result<Socket> {
         address,
         options: *options,
         file: None,
+        door: Door::default(),
     })
 }
 
@@ -183,6 +227,7 @@ fn bind_unix(path: &Path, options: &BindOptions) -> io::Result<Socket> {
         address: Address::Pipe(path.into()),
         options: *options,
         file,
+        door: Door::default(),
     })
 }
 

@@ -18,7 +18,7 @@ const END_HEADERS: u8 = 4;
 pub(super) struct Tally {
     /// Heads of requests that came to their end.
     heads: AtomicU64,
-    /// Streams that were reset from this side.
+    /// Streams that were reset from this side before they were answered.
     resets: AtomicU64,
     /// The newest stream was answered or reset, so that the codec has dealt with every head that came.
     settled: AtomicBool,
@@ -111,7 +111,8 @@ impl Frames {
             if !matches!(frame.kind, HEADERS | RST_STREAM) {
                 continue;
             }
-            if frame.kind == RST_STREAM {
+            // What the codec refuses is the newest by then.
+            if frame.kind == RST_STREAM && frame.stream > self.answered {
                 tally.resets.fetch_add(1, Ordering::Relaxed);
             }
             self.answered = self.answered.max(frame.stream);
@@ -204,6 +205,8 @@ mod tests {
             }
             assert_eq!(tally.settled(), None, "stream 3 is open");
             frames.wrote(&frame(RST_STREAM, 0, 3, &[0, 0, 0, 1]), &tally);
+            // An answer that breaks off is no refusal.
+            frames.wrote(&frame(RST_STREAM, 0, 1, &[0, 0, 0, 2]), &tally);
             assert_eq!((tally.settled(), tally.resets()), (Some(2), 1));
         }
     }

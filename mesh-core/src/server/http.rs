@@ -32,6 +32,9 @@ use crate::{
     transport::{Io, detect::H2_PREFACE},
 };
 
+/// How long a connection that is to go and on which nothing has come may still turn out to have a request on its way.
+const SILENCE: Duration = Duration::from_millis(100);
+
 type Socket<F> = TokioIo<Lent<IoOf<F>>>;
 
 /// What the task does with the socket after HTTP.
@@ -179,13 +182,23 @@ where
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End<RawOf<F>>> {
         loop {
-            if self.orders(cx) == Command::Abort {
+            let command = self.command(cx);
+            if command == Command::Abort {
                 return Poll::Ready(self.abort());
             }
+            // Before any order: a request that has come is served.
             if let Poll::Ready(end) = self.poll_codec(cx) {
                 return Poll::Ready(end);
             }
+            let shut = self.shut;
+            if command == Command::Go {
+                self.go();
+            }
             self.track();
+            if self.shut != shut {
+                // What the codec was told it says when it is polled.
+                continue;
+            }
             let deadline = self.next_deadline();
             ready!(self.conn.accepted.conn.timer().poll_drive(cx, deadline));
             if let Some(end) = self.expired(listener::now()) {
@@ -194,8 +207,8 @@ where
         }
     }
 
-    /// Takes note of what the listener wants.
-    fn orders(&mut self, cx: &mut Context<'_>) -> Command {
+    /// What the listener wants.
+    fn command(&mut self, cx: &Context<'_>) -> Command {
         if !self
             .waker
             .as_ref()
@@ -204,22 +217,24 @@ where
             self.waker = Some(cx.waker().clone());
             self.conn.link.register(cx.waker());
         }
-        let command = self.conn.link.command();
-        if command == Command::Go
-            && let Some(plan) = self.conn.link.plan()
-        {
-            self.ordered = true;
-            self.tell = earliest(self.tell, Some(plan.tell));
-            self.close = earliest(self.close, Some(plan.close));
-            let now = listener::now();
-            if plan.tell <= now {
-                self.tell();
-            }
-            if plan.close <= now {
-                self.shut();
-            }
+        self.conn.link.command()
+    }
+
+    /// Takes note of when the connection is to go.
+    fn go(&mut self) {
+        let Some(plan) = self.conn.link.plan() else {
+            return;
+        };
+        self.ordered = true;
+        self.tell = earliest(self.tell, Some(plan.tell));
+        self.close = earliest(self.close, Some(plan.close));
+        let now = listener::now();
+        if plan.tell <= now {
+            self.tell();
         }
-        command
+        if plan.close <= now {
+            self.shut();
+        }
     }
 
     /// Tells the peer that the connection goes.
@@ -239,12 +254,28 @@ where
             return;
         }
         self.conn.link.close_soon();
-        self.give_up = Some(listener::now() + self.conn.manager().drain_timeout);
+        let silent = match &self.codec {
+            Codec::Sniff { seen, .. } => seen.is_empty(),
+            _ => self.conn.link.received() == 0,
+        };
+        self.wind_down(silent);
+    }
+
+    /// Lets the codec end, and limits how long it may take. `silent`: nothing has come yet.
+    fn wind_down(&mut self, silent: bool) {
+        let patience = self.conn.manager().drain_timeout;
+        let patience = match silent {
+            true => patience.min(SILENCE),
+            false => patience,
+        };
+        self.give_up = Some(listener::now() + patience);
         match &mut self.codec {
+            // It would end before its first request, which may be on its way; the response to that closes the connection.
+            Codec::Http1(_) if self.conn.link.handed_over() == 0 => {}
             Codec::Http1(codec) => Pin::new(codec).graceful_shutdown(),
             Codec::Http2(codec) => Pin::new(&mut **codec).graceful_shutdown(),
-            Codec::Sniff { .. } => self.codec = Codec::Over,
-            Codec::Upgraded | Codec::Over => {}
+            // What is found out is told when it is.
+            Codec::Sniff { .. } | Codec::Upgraded | Codec::Over => {}
         }
     }
 
@@ -316,6 +347,9 @@ where
             self.http2(io, service, exec);
         } else {
             self.http1(io, service);
+        }
+        if self.shut {
+            self.wind_down(false);
         }
         Poll::Ready(None)
     }

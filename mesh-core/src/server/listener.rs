@@ -27,8 +27,6 @@ use crate::{
 pub struct ListenerHandle(Arc<Shared>);
 
 struct Shared {
-    name: Name,
-    stats: Arc<ListenerStats>,
     registry: Arc<ServerStats>,
     observer: Arc<dyn ConnObserver>,
     /// Where connections for other addresses are handed to. Weak, since it knows this listener too.
@@ -48,9 +46,19 @@ struct State {
     drain: Option<Drain>,
 }
 
+impl State {
+    fn let_go(&self, drain: Drain) {
+        for link in self.links.values() {
+            link.go(drain.plan());
+        }
+    }
+}
+
 /// A version of a listener with what its connections need of it.
 pub(super) struct Version {
     pub(super) listener: Arc<snapshot::Listener>,
+    /// Counted under its address.
+    pub(super) stats: Arc<ListenerStats>,
     chains: Vec<Chain>,
 }
 
@@ -78,10 +86,7 @@ impl ListenerHandle {
         stats: Arc<ServerStats>,
         observer: Arc<dyn ConnObserver>,
     ) -> Self {
-        let address: Name = listener.config().address.to_string().into();
         Self(Arc::new(Shared {
-            name: listener.config().name.clone(),
-            stats: stats.listener(&address),
             state: Mutex::new(State {
                 version: Arc::new(Version::new(listener, &stats)),
                 links: HashMap::new(),
@@ -114,8 +119,8 @@ impl ListenerHandle {
     }
 
     /// Its name.
-    pub fn name(&self) -> &Name {
-        &self.0.name
+    pub fn name(&self) -> Name {
+        self.version().listener.config().name.clone()
     }
 
     /// The version that new connections get.
@@ -124,8 +129,8 @@ impl ListenerHandle {
     }
 
     /// What is counted of it.
-    pub fn stats(&self) -> &Arc<ListenerStats> {
-        &self.0.stats
+    pub fn stats(&self) -> Arc<ListenerStats> {
+        self.version().stats.clone()
     }
 
     /// Connections that are open now.
@@ -174,9 +179,12 @@ impl ListenerHandle {
     pub fn drain(&self, drain: Drain) {
         let mut state = self.lock();
         state.drain = Some(drain);
-        for link in state.links.values() {
-            link.go(drain.plan());
-        }
+        state.let_go(drain);
+    }
+
+    /// Lets the connections go that are open now.
+    pub(super) fn let_go(&self, drain: Drain) {
+        self.lock().let_go(drain);
     }
 
     /// Ends all connections in the middle of whatever they do.
@@ -238,13 +246,14 @@ impl ListenerHandle {
     pub(super) fn open(&self, id: u64) -> Option<OpenGuard> {
         let mut state = self.lock();
         let limit = state.version.listener.config().connection_limit;
+        let stats = state.version.stats.clone();
         if limit.is_some_and(|limit| self.connections() >= limit) {
-            self.0.stats.downstream_cx_overflow.add(1);
+            stats.downstream_cx_overflow.add(1);
             return None;
         }
         self.0.open.fetch_add(1, Ordering::AcqRel);
-        self.0.stats.downstream_cx_total.add(1);
-        self.0.stats.downstream_cx_active.add(1);
+        stats.downstream_cx_total.add(1);
+        stats.downstream_cx_active.add(1);
         let link = Arc::new(Link::default());
         if let Some(drain) = state.drain {
             link.go(drain.plan());
@@ -252,6 +261,7 @@ impl ListenerHandle {
         state.links.insert(id, link.clone());
         Some(OpenGuard {
             handle: self.clone(),
+            stats,
             link,
             id,
             since: now(),
@@ -282,7 +292,7 @@ impl ListenerHandle {
 impl fmt::Debug for ListenerHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ListenerHandle")
-            .field("name", &self.0.name)
+            .field("name", &self.name())
             .finish_non_exhaustive()
     }
 }
@@ -309,8 +319,10 @@ impl Version {
             Network::Http(manager) => Chain::Http(registry.http(&manager.stat_prefix)),
             Network::Tcp(proxy) => Chain::Tcp(registry.tcp(&proxy.stat_prefix)),
         });
+        let address: Name = listener.config().address.to_string().into();
         Self {
             chains: chains.collect(),
+            stats: registry.listener(&address),
             listener,
         }
     }
@@ -360,6 +372,8 @@ impl Drop for LoopGuard {
 /// A connection that is open.
 pub(super) struct OpenGuard {
     pub(super) handle: ListenerHandle,
+    /// Where it is counted, whatever the listener's address is by now.
+    pub(super) stats: Arc<ListenerStats>,
     pub(super) link: Arc<Link>,
     id: u64,
     since: Instant,
@@ -369,12 +383,10 @@ impl Drop for OpenGuard {
     fn drop(&mut self) {
         let shared = &self.handle.0;
         self.handle.lock().links.remove(&self.id);
-        shared.stats.downstream_cx_active.sub(1);
-        shared.stats.downstream_cx_destroy.add(1);
-        shared
-            .stats
-            .downstream_cx_length_ms
-            .record_time(now().saturating_duration_since(self.since));
+        let life = now().saturating_duration_since(self.since);
+        self.stats.downstream_cx_active.sub(1);
+        self.stats.downstream_cx_destroy.add(1);
+        self.stats.downstream_cx_length_ms.record_time(life);
         if shared.open.fetch_sub(1, Ordering::AcqRel) == 1 {
             shared.changed.notify_waiters();
         }

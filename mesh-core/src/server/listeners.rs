@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     BindOptions, ConnObserver, Directory, Drain, ListenerHandle, ServerStats, Socket, Unobserved,
-    bind,
+    bind::{self, Door},
 };
 use crate::{
     model::{Address, Name},
@@ -57,12 +57,25 @@ pub struct Listeners {
 struct Running {
     listener: Arc<Listener>,
     handle: ListenerHandle,
-    /// What was asked for; a socket is kept as long as this stays.
-    wanted: Wanted,
+    sockets: Vec<Held>,
 }
 
-/// The sockets that a listener asks for.
-type Wanted = (Vec<Address>, BindOptions);
+/// The sockets of all workers on one address.
+#[derive(Clone)]
+struct Held {
+    /// What was asked for; the sockets are kept as long as this stays.
+    wanted: Wanted,
+    /// With the port that the system chose.
+    address: Address,
+    door: Door,
+}
+
+/// A socket that a listener asks for.
+#[derive(Clone, PartialEq, Eq)]
+struct Wanted {
+    address: Address,
+    options: BindOptions,
+}
 
 /// A listener that could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -108,8 +121,10 @@ impl Listeners {
     /// Makes the sockets those of `snapshot`. `serve` is given each new one, to accept on it by [`serve`](super::serve), on
     /// as many workers as there are ([`Socket::another`]).
     ///
-    /// A listener that takes the place of another on the same addresses gets its sockets, and a new socket is opened before
-    /// an old one is closed, so that no connection is refused in between. After [`Listeners::close`] nothing happens.
+    /// A listener keeps the sockets of the addresses that it keeps, one that takes the place of another on the same addresses
+    /// gets its sockets, and new sockets are opened before old ones are closed, so that no connection is refused in between. An
+    /// address that goes to another listener, or gets other options, needs [`BindOptions::reuse_port`] before and after for
+    /// that. After [`Listeners::close`] nothing happens.
     ///
     /// Those that could not be opened are answered; the others are served all the same, and an old version of such a
     /// listener, if there is one, goes on. Following the same snapshot again tries them again.
@@ -122,22 +137,34 @@ impl Listeners {
             return Vec::new();
         }
         self.hand_on(snapshot);
+        let mut given_up = Vec::new();
+        let mut failed = Vec::new();
+        for (name, listener) in snapshot.listeners() {
+            match self.take(name, listener, &given_up, &mut serve) {
+                Ok(mut old) => given_up.append(&mut old),
+                Err(error) => {
+                    self.status.lock().counts.failed += 1;
+                    failed.push(error);
+                }
+            }
+        }
+        for held in given_up {
+            held.door.close();
+        }
         self.close_gone(snapshot);
-        let listeners = snapshot.listeners().iter();
-        listeners
-            .filter_map(|(name, listener)| self.take(name, listener, &mut serve).err())
-            .collect()
+        failed
     }
 
     /// A listener that comes where another one goes gets its sockets.
     fn hand_on(&mut self, snapshot: &Snapshot) {
         for (name, listener) in snapshot.listeners() {
             let wanted = wanted(listener);
-            if wanted.0.is_empty() || self.running.contains_key(name) {
+            if wanted.is_empty() || self.running.contains_key(name) {
                 continue;
             }
             let gone = self.running.iter().find(|(known, running)| {
-                running.wanted == wanted && !snapshot.listeners().contains_key(*known)
+                let held = running.sockets.iter().map(|held| &held.wanted);
+                held.eq(&wanted) && !snapshot.listeners().contains_key(*known)
             });
             let Some(gone) = gone.map(|(known, _)| known.clone()) else {
                 continue;
@@ -167,85 +194,101 @@ impl Listeners {
         }
     }
 
+    /// Brings one listener into force; the sockets that it no longer wants are for the caller to close.
     fn take<F>(
         &mut self,
         name: &Name,
         listener: &Arc<Listener>,
+        given_up: &[Held],
         serve: &mut F,
-    ) -> Result<(), ListenError>
+    ) -> Result<Vec<Held>, ListenError>
     where
         F: FnMut(Socket, &ListenerHandle) -> io::Result<()>,
     {
-        let wanted = wanted(listener);
-        if let Some(running) = self.running.get_mut(name) {
-            if Arc::ptr_eq(&running.listener, listener) {
-                return Ok(());
-            }
-            if running.wanted == wanted {
-                running.listener = listener.clone();
-                running.handle.replace(listener.clone());
-                self.directory.remove(&running.handle);
-                self.directory.add(&running.handle);
-                self.status.lock().counts.modified += 1;
-                return Ok(());
-            }
-        }
-        self.open(name, listener, wanted, serve)
-    }
-
-    /// Opens a listener on all of its addresses before the old one is closed.
-    fn open<F>(
-        &mut self,
-        name: &Name,
-        listener: &Arc<Listener>,
-        wanted: Wanted,
-        serve: &mut F,
-    ) -> Result<(), ListenError>
-    where
-        F: FnMut(Socket, &ListenerHandle) -> io::Result<()>,
-    {
-        let shares = |old: &Running| old.wanted.0.iter().any(|held| wanted.0.contains(held));
-        let clash = self.running.get(name).is_some_and(shares);
-        if clash && let Some(old) = self.running.remove(name) {
-            // The same address with other options cannot be opened twice: the old socket goes first.
-            self.status.unlist(name);
-            self.retire(old.handle);
+        let old = self.running.get(name);
+        if old.is_some_and(|old| Arc::ptr_eq(&old.listener, listener)) {
+            return Ok(Vec::new());
         }
         let failed = |address: &Address, source| ListenError {
             listener: name.clone(),
             address: address.clone(),
             source,
         };
-        let sockets = wanted.0.iter().map(|address| {
-            let socket = bind(address, &wanted.1);
-            socket.map_err(|source| failed(address, source))
-        });
-        let sockets = sockets.collect::<Result<Vec<_>, _>>();
-        let sockets = sockets.inspect_err(|_| self.status.lock().counts.failed += 1)?;
+        let mut held = old.map_or_else(Vec::new, |old| old.sockets.clone());
+        let (mut sockets, mut fresh) = (Vec::new(), Vec::new());
+        for wanted in wanted(listener) {
+            if let Some(index) = held.iter().position(|held| held.wanted == wanted) {
+                sockets.push(held.swap_remove(index));
+                continue;
+            }
+            let socket = self.bind(&wanted, given_up);
+            let socket = socket.map_err(|source| failed(&wanted.address, source))?;
+            sockets.push(Held {
+                wanted,
+                address: socket.address().clone(),
+                door: socket.door.clone(),
+            });
+            fresh.push(socket);
+        }
+        let handle = match old {
+            Some(old) => old.handle.clone(),
+            None => self.new_handle(listener),
+        };
+        let opened = fresh.len() as u64;
+        let doors: Vec<Door> = fresh.iter().map(|socket| socket.door.clone()).collect();
+        for socket in fresh {
+            let address = socket.address().clone();
+            serve(socket, &handle).map_err(|source| {
+                doors.iter().for_each(Door::close);
+                failed(&address, source)
+            })?;
+        }
+        if !held.is_empty() {
+            // Nobody tells which connections came by the addresses that are given up.
+            handle.let_go(Drain::Gradual(self.drain_time));
+        }
+        self.put_in_force(name, listener, handle, sockets, opened);
+        Ok(held)
+    }
+
+    /// Opens a socket, beside those that this process has on the port.
+    fn bind(&self, wanted: &Wanted, given_up: &[Held]) -> io::Result<Socket> {
+        let port = |address: &Address| address.socket().map(|addr| addr.port());
+        let running = self.running.values().flat_map(|running| &running.sockets);
+        let mut held = running.chain(given_up);
+        let port_wanted = port(&wanted.address).filter(|port| *port != 0);
+        match port_wanted.is_some() && held.any(|held| port(&held.address) == port_wanted) {
+            true => bind::bind_beside(&wanted.address, &wanted.options),
+            false => bind::bind(&wanted.address, &wanted.options),
+        }
+    }
+
+    fn new_handle(&self, listener: &Arc<Listener>) -> ListenerHandle {
         let handle =
             ListenerHandle::new(listener.clone(), self.stats.clone(), self.observer.clone());
         handle.hand_over_by(&self.directory);
-        let mut bound = Vec::new();
-        for socket in sockets {
-            let address = socket.address().clone();
-            serve(socket, &handle).map_err(|source| {
-                handle.close();
-                failed(&address, source)
-            })?;
-            bound.push(address);
-        }
+        handle
+    }
+
+    fn put_in_force(
+        &mut self,
+        name: &Name,
+        listener: &Arc<Listener>,
+        handle: ListenerHandle,
+        sockets: Vec<Held>,
+        opened: u64,
+    ) {
+        handle.replace(listener.clone());
+        self.directory.remove(&handle);
         self.directory.add(&handle);
+        let addresses = sockets.iter().map(|held| held.address.clone()).collect();
         let running = Running {
             listener: listener.clone(),
             handle,
-            wanted,
+            sockets,
         };
-        let old = self.running.insert(name.clone(), running);
-        self.status.opened(name, bound, clash || old.is_some());
-        if let Some(old) = old {
-            self.retire(old.handle);
-        }
-        Ok(())
+        let modified = self.running.insert(name.clone(), running).is_some();
+        self.status.opened(name, addresses, (opened, modified));
     }
 
     /// Closes a listener that is no longer wanted, and lets its connections go.
@@ -315,12 +358,17 @@ impl fmt::Debug for Listeners {
     }
 }
 
-fn wanted(listener: &Listener) -> Wanted {
+/// The sockets that a listener asks for.
+fn wanted(listener: &Listener) -> Vec<Wanted> {
     let config = listener.config();
     let addresses = std::iter::once(&config.address).chain(&config.additional_addresses);
     // Without a socket it only gets what others hand over.
     let bound = addresses.filter(|_| config.bind_to_port);
-    (bound.cloned().collect(), BindOptions::from(&**config))
+    let wanted = bound.map(|address| Wanted {
+        address: address.clone(),
+        options: BindOptions::from(&**config),
+    });
+    wanted.collect()
 }
 
 /// What is open where, and what became of listeners so far. Cloning shares.
@@ -369,9 +417,10 @@ impl ListenersStatus {
         }
     }
 
-    fn opened(&self, name: &Name, addresses: Vec<Address>, modified: bool) {
+    /// A listener is in force on `addresses`, for which so many sockets were opened.
+    fn opened(&self, name: &Name, addresses: Vec<Address>, (opened, modified): (u64, bool)) {
         let mut status = self.lock();
-        status.counts.opened += addresses.len() as u64;
+        status.counts.opened += opened;
         match modified {
             true => status.counts.modified += 1,
             false => status.counts.added += 1,

@@ -38,6 +38,8 @@ pub(super) struct HttpConn {
     pub(super) handle: ListenerHandle,
     /// A layer counts upgrades.
     pub(super) counts_upgrades: AtomicBool,
+    /// Tunnels over HTTP/2 can be reset.
+    pub(super) can_cut: bool,
 }
 
 impl HttpConn {
@@ -202,6 +204,10 @@ impl Watch for Upgrade {
     fn refused(&self) {
         self.asked();
         self.conn.stats.downstream_rq_ws_on_non_ws_route.add(1);
+    }
+
+    fn can_cut(&self) -> bool {
+        self.conn.can_cut
     }
 }
 

@@ -25,7 +25,9 @@ use crate::{
     snapshot::ConnFacts,
     tcp::{TcpConn, TcpTask},
     telemetry::record::{Ending, Record},
-    transport::{AcceptError, Acceptor, ConnInfo, Handshake, Io, Prefixed, Stream, Terminated},
+    transport::{
+        AcceptError, Acceptor, ConnInfo, Handshake, Io, Prefixed, Stream, Terminated, can_cut,
+    },
 };
 
 /// How long a client says nothing until the upstream is asked whether it speaks first. Clients of HTTP and TLS speak at once.
@@ -142,7 +144,7 @@ where
             bytes,
         } = opened;
         let known = Arc::new(conn.clone());
-        let (config, stats) = (config.clone(), open.handle.stats().clone());
+        let (config, stats) = (config.clone(), open.stats.clone());
         let signals = Arc::<Signals>::default();
         let told = signals.clone();
         let opening = async move {
@@ -246,7 +248,7 @@ where
         } = opened;
         let (version, chain) = self.open.handle.assign(&self.open.link, &facts(&conn));
         let Some(chain) = chain else {
-            self.open.handle.stats().no_filter_chain_match.add(1);
+            self.open.stats.no_filter_chain_match.add(1);
             self.unserved(
                 &version.listener,
                 None,
@@ -260,7 +262,7 @@ where
         let acceptor = self.factory.acceptor();
         let refusal = config.refuse.clone();
         if let Some(reason) = refusal.or_else(|| acceptor.refuses(&config.transport)) {
-            self.open.handle.stats().downstream_cx_refused.add(1);
+            self.open.stats.downstream_cx_refused.add(1);
             self.unserved(
                 &version.listener,
                 Some(chain),
@@ -314,11 +316,7 @@ where
                 self.serve(io, accepted, version.chain(chain))
             }
             Err(error) => {
-                self.open
-                    .handle
-                    .stats()
-                    .downstream_cx_handshake_failed
-                    .add(1);
+                self.open.stats.downstream_cx_handshake_failed.add(1);
                 let reason = Unserved::Handshake(error.to_string().into());
                 self.unserved(&version.listener, Some(chain), &conn.into(), reason);
                 Phase::Over
@@ -337,6 +335,7 @@ where
                     accepted,
                     handle: self.open.handle.clone(),
                     counts_upgrades: Default::default(),
+                    can_cut: can_cut::<X>(),
                 };
                 Phase::Http(Box::new(HttpTask::new(
                     io,

@@ -63,6 +63,11 @@ impl Target {
     pub fn timeout(&self) -> Duration {
         self.cluster.config().connect_timeout
     }
+
+    /// Counts a request that got its connection; as in Envoy those that get none are no requests of the cluster.
+    pub(crate) fn count_request(&self) {
+        self.cluster.count_request(&self.endpoint);
+    }
 }
 
 fn has_labels(metadata: &Metadata, labels: &[(Name, Name)]) -> bool {

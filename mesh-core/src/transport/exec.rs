@@ -1,6 +1,8 @@
 //! Where tasks run. `Send` is asked for here only.
 
-use std::future::Future;
+use std::{any::TypeId, future::Future};
+
+use super::cut::{Leash, Leashed};
 
 /// Starts a future of type `F` on its own.
 pub trait Exec<F> {
@@ -28,7 +30,10 @@ where
     F::Output: Send + 'static,
 {
     fn execute(&self, future: F) {
-        tokio::spawn(future);
+        match Leash::take() {
+            None => drop(tokio::spawn(future)),
+            Some(leash) => drop(tokio::spawn(Leashed::new(future, leash))),
+        }
     }
 }
 
@@ -52,6 +57,16 @@ where
     F::Output: 'static,
 {
     fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
+        match Leash::take() {
+            None => drop(tokio::task::spawn_local(future)),
+            Some(leash) => drop(tokio::task::spawn_local(Leashed::new(future, leash))),
+        }
     }
+}
+
+/// Whether tasks that a codec starts on `X` can be [cut](super::Cut).
+#[cfg(feature = "server")]
+pub(crate) fn can_cut<X: 'static>() -> bool {
+    let kind = TypeId::of::<X>();
+    kind == TypeId::of::<TokioExec>() || kind == TypeId::of::<LocalExec>()
 }

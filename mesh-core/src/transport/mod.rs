@@ -6,6 +6,8 @@ mod accept;
 mod connect;
 #[cfg(feature = "net")]
 mod copy;
+#[cfg(feature = "net")]
+mod cut;
 pub mod detect;
 #[cfg(feature = "net")]
 mod exec;
@@ -20,6 +22,8 @@ mod switched;
 #[cfg(feature = "net")]
 mod timer;
 
+#[cfg(feature = "server")]
+pub(crate) use self::exec::can_cut;
 pub(crate) use self::peer::UpstreamConn;
 pub use self::peer::{ConnInfo, Security};
 #[cfg(feature = "server")]
@@ -37,5 +41,6 @@ pub use self::{
 #[cfg(feature = "net")]
 pub(crate) use self::{
     copy::{Failed, OneWay},
+    cut::Cut,
     switched::{End, Switched, Ticket, UpstreamKind},
 };

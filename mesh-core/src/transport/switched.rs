@@ -79,6 +79,9 @@ pub(crate) trait Watch: Send + Sync {
 
     /// It is not.
     fn refused(&self);
+
+    /// Whether the tunnel can be [cut](super::Cut).
+    fn can_cut(&self) -> bool;
 }
 
 impl fmt::Debug for Ticket {

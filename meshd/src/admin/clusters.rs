@@ -107,10 +107,15 @@ fn counters(endpoint: &Endpoint) -> [(&'static str, u64); 6] {
     ]
 }
 
-fn gauges(endpoint: &Endpoint) -> [(&'static str, u64); 2] {
+fn gauges(endpoint: &Endpoint) -> [(&'static str, u64); 3] {
+    let pending = endpoint.stats().rq_pending_active.get();
     [
         ("cx_active", endpoint.stats().cx_active.get()),
-        ("rq_active", u64::from(endpoint.active())),
+        (
+            "rq_active",
+            u64::from(endpoint.active()).saturating_sub(pending),
+        ),
+        ("rq_pending_active", pending),
     ]
 }
 

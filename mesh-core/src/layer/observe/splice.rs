@@ -31,7 +31,7 @@ use crate::{
     layer::{route::Asked, timeout::Limits},
     recycle::Recycled,
     telemetry::record::{Ending, Record},
-    transport::{Deadline, Failed, Io, OneWay, UpstreamKind},
+    transport::{Cut, Deadline, Failed, Io, OneWay, UpstreamKind},
 };
 
 /// How often it is looked whether a peer that ended its side has reset its stream since. Nothing else would tell.
@@ -51,11 +51,14 @@ pub(super) fn begin<U>(response: &mut Response<ResponseBody<U>>, tunnel: Tunnel,
     }
     // An answer that agrees has no body.
     response.headers_mut().remove(CONTENT_LENGTH);
-    tokio::spawn(run(tunnel, guard));
+    let http2 = matches!(tunnel.ends.asked, Asked::Http2Connect | Asked::Extended);
+    let ticket = tunnel.ends.ticket.as_ref().filter(|_| http2);
+    let cut = ticket.is_some_and(|ticket| ticket.0.can_cut());
+    tokio::spawn(run(tunnel, guard, cut.then(Cut::of_next_task)));
 }
 
 /// Runs the exchange. Its record is completed, and its place in the limits given back, at the end.
-async fn run(tunnel: Tunnel, mut guard: Guard) {
+async fn run(tunnel: Tunnel, mut guard: Guard, cut: Option<Cut>) {
     let Tunnel { ends, .. } = &tunnel;
     let (asked, kind) = (ends.asked, ends.end.kind);
     let record = guard.record().cloned();
@@ -63,10 +66,15 @@ async fn run(tunnel: Tunnel, mut guard: Guard) {
         Ok((client, upstream, rest)) => {
             let mut splice = Splice::new(client, upstream, asked, kind, rest, record.clone());
             let ending = poll_fn(|context| splice.poll(context)).await;
-            splice.close(ending).await;
+            close(&mut splice.client, ending, cut).await;
             ending
         }
-        Err(ending) => ending,
+        Err((ending, client)) => {
+            if let Some(mut client) = client {
+                close(&mut client, ending, cut).await;
+            }
+            ending
+        }
     };
     if let Some(record) = record {
         record.request_ends();
@@ -81,10 +89,11 @@ struct Rest {
     _held: Box<dyn Send>,
 }
 
-type Open = (TokioIo<Upgraded>, Box<dyn Io>, Rest);
+type Client = TokioIo<Upgraded>;
+type Open = (Client, Box<dyn Io>, Rest);
 
 /// Waits until both codecs have let go of the bytes.
-async fn open(tunnel: Tunnel) -> Result<Open, Ending> {
+async fn open(tunnel: Tunnel) -> Result<Open, (Ending, Option<Client>)> {
     let Tunnel {
         ends,
         mut limits,
@@ -97,35 +106,46 @@ async fn open(tunnel: Tunnel) -> Result<Open, Ending> {
     {
         limits.upgraded();
     }
+    let client = match ends.client.await {
+        Ok(client) => TokioIo::new(client),
+        Err(error) => {
+            tracing::debug!(%error, "Upgrade failed");
+            return Err((Ending::Dropped, None));
+        }
+    };
     let upstream: Box<dyn Io> = match ends.end.raw {
         Some(raw) => raw,
         None => match ends.upstream.await {
             Ok(upstream) => Box::new(TokioIo::new(upstream)),
             Err(error) => {
                 tracing::debug!(%error, "Upstream upgrade failed");
-                return Err(Ending::Broken(Kind::ConnectionTermination));
+                let ending = Ending::Broken(Kind::ConnectionTermination);
+                return Err((ending, Some(client)));
             }
         },
     };
-    match ends.client.await {
-        Ok(client) => Ok((
-            TokioIo::new(client),
-            upstream,
-            Rest {
-                limits,
-                life,
-                _held: Box::new((ends.end.held, ends.ticket, attempt, retry)),
-            },
-        )),
-        Err(error) => {
-            tracing::debug!(%error, "Upgrade failed");
-            Err(Ending::Dropped)
-        }
+    let rest = Rest {
+        limits,
+        life,
+        _held: Box::new((ends.end.held, ends.ticket, attempt, retry)),
+    };
+    Ok((client, upstream, rest))
+}
+
+/// Lets the client have what was written, and tells it of the end: by a reset where it is one, and HTTP/2 has words for it.
+async fn close(client: &mut Client, ending: Ending, cut: Option<Cut>) {
+    match (ending, cut) {
+        (Ending::Dropped | Ending::Broken(Kind::DownstreamTermination), _) => return,
+        (Ending::Broken(_), Some(cut)) => return cut.reset().await,
+        _ => {}
+    }
+    if let Err(error) = tokio::io::AsyncWriteExt::shutdown(client).await {
+        tracing::debug!(%error, "The end of a tunnel could not be passed on");
     }
 }
 
 struct Splice {
-    client: TokioIo<Upgraded>,
+    client: Client,
     upstream: Box<dyn Io>,
     asked: Asked,
     kind: UpstreamKind,
@@ -141,7 +161,7 @@ struct Splice {
 
 impl Splice {
     fn new(
-        client: TokioIo<Upgraded>,
+        client: Client,
         upstream: Box<dyn Io>,
         asked: Asked,
         kind: UpstreamKind,
@@ -300,19 +320,6 @@ impl Splice {
     fn client_failed(&self, error: &io::Error) -> Ending {
         tracing::debug!(%error, "The client end of a tunnel failed");
         Ending::Dropped
-    }
-
-    /// Lets the client have what was written, and tells it of the end.
-    async fn close(&mut self, ending: Ending) {
-        if matches!(
-            ending,
-            Ending::Dropped | Ending::Broken(Kind::DownstreamTermination)
-        ) {
-            return;
-        }
-        if let Err(error) = tokio::io::AsyncWriteExt::shutdown(&mut self.client).await {
-            tracing::debug!(%error, "The end of a tunnel could not be passed on");
-        }
     }
 }
 

@@ -1,4 +1,11 @@
-use super::*;
+use super::{
+    super::{
+        Protocol,
+        host::{Host, Key, Step, Wake},
+        service::Waiting,
+    },
+    *,
+};
 use crate::Kind;
 
 fn one_connection(config: &mut model::Cluster) {
@@ -23,6 +30,35 @@ async fn over_the_limit_of_connections_requests_wait_in_turn() {
         ),
         (1, 2, 3)
     );
+    let endpoint = fixture.cluster.endpoints().all()[0].clone();
+    let requests = (
+        stats.upstream_rq_total.get(),
+        endpoint.stats().rq_total.get(),
+        endpoint.stats().rq_pending_active.get(),
+    );
+    assert_eq!(requests, (3, 3, 0));
+}
+
+#[tokio::test]
+async fn a_turn_that_comes_to_one_who_left_goes_to_the_next() {
+    let host: Host<Body> = Host::new(Key {
+        thread: 0,
+        endpoint: 1,
+        generation: 0,
+        protocol: Protocol::Http2,
+        priority: Priority::Default,
+        downstream: 0,
+    });
+    assert!(matches!(host.step(false, || None), Step::Connect(None)));
+    let [left, next] = [(); 2].map(|()| match host.step(false, || None) {
+        Step::Wait(wake) => Waiting { wake, host: &host },
+        _ => panic!("the connection is on its way"),
+    });
+    host.wake_next();
+    // It was told, and is gone before it looks.
+    drop(left);
+    let wake = tokio::time::timeout(Duration::from_secs(5), next.wait()).await;
+    assert!(matches!(wake.expect("it is its turn"), Wake::Retry));
 }
 
 #[tokio::test(start_paused = true)]
@@ -137,6 +173,12 @@ async fn a_long_exchange_outlives_the_idle_time() {
         .write("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
         .await;
     assert_eq!(text(answer).await, "ok");
+    // It begins with the end of the exchange.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let next = fixture.get("/next");
+    assert!(upstream.serve().await.starts_with("GET /next "));
+    text(next).await;
+    upstream.closed().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -200,7 +242,13 @@ async fn connecting_fails_in_time_and_by_name() {
             .get(),
         0
     );
-    assert_eq!(refused.cluster.stats().upstream_cx_connect_fail.get(), 1);
+    let stats = refused.cluster.stats();
+    let counted = (
+        stats.upstream_cx_connect_fail.get(),
+        stats.upstream_rq_pending_total.get(),
+        stats.upstream_rq_total.get(),
+    );
+    assert_eq!(counted, (1, 1, 0), "no connection, so no request");
 
     /// Never connects.
     struct Never;

@@ -221,3 +221,19 @@ async fn a_head_that_is_too_large_is_answered_with_431() {
     assert_eq!(stream, 1);
     assert_eq!(server.rejected()[0].kind, Kind::HeadersTooLarge);
 }
+
+/// Nothing more has to come for it to be said.
+#[tokio::test]
+async fn the_last_request_of_a_connection_is_followed_by_goaway() {
+    let mut one = manager();
+    one.max_requests_per_connection = Some(1);
+    let server = Running::http(one);
+    let mut client = server.connect().await;
+    client.preface().await;
+    client
+        .send(&frame(HEADERS, END_STREAM | END_HEADERS, 1, GET))
+        .await;
+    client.frame_of(GOAWAY).await.expect("told to go");
+    let reached = server.stat("http.test.downstream_cx_max_requests_reached");
+    assert_eq!(reached, 1);
+}

@@ -6,7 +6,7 @@ use tokio::{io::AsyncReadExt, net::UnixStream, time::timeout};
 
 use super::support::*;
 use crate::{
-    model::{self, Address, HttpConnectionManager, ListenerFilter, TransportSocket},
+    model::{self, Address, CodecType, HttpConnectionManager, ListenerFilter, TransportSocket},
     server::*,
     transport::TokioExec,
 };
@@ -126,7 +126,34 @@ async fn a_gradual_drain_closes_with_the_next_response_and_in_the_end() {
     assert_eq!(idle.rest().await, "");
     let mut late = server.connect().await;
     late.get("/b").await;
-    late.rest().await;
+    let answer = late.rest().await;
+    assert!(answer.ends_with("GET /b"), "{answer}");
+}
+
+/// The protocol of its first bytes is not known yet when it is told to go.
+#[tokio::test]
+async fn a_request_that_comes_during_a_drain_is_answered() {
+    for codec in [CodecType::Auto, CodecType::Http1] {
+        let mut any = manager();
+        any.codec = codec;
+        let server = Running::start(listener(vec![http_chain(any)]));
+        let mut early = server.connect().await;
+        let name = "listener.127.0.0.1_0.downstream_cx_active";
+        server.until(name, 1).await;
+        early.get("/early").await;
+        server.handle.drain(Drain::Now);
+        let mut late = server.connect().await;
+        server
+            .until("listener.127.0.0.1_0.downstream_cx_total", 2)
+            .await;
+        late.get("/late").await;
+        for (mut client, path) in [(early, "/early"), (late, "/late")] {
+            let answer = client.rest().await;
+            let closes = answer.contains("connection: close");
+            assert!(closes && answer.ends_with(path), "{codec:?}: {answer:?}");
+        }
+        server.idle().await;
+    }
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ struct Program {
     compiler: Compiler,
     snapshot: Arc<Snapshot>,
     listeners: Listeners,
+    stats: Arc<ServerStats>,
     held: Arc<Semaphore>,
     /// Has a permit for each request that waits.
     reached: Arc<Semaphore>,
@@ -49,10 +50,12 @@ type Answer =
 
 impl Program {
     fn new() -> Self {
+        let stats = Arc::<ServerStats>::default();
         Self {
             compiler: Compiler::default(),
             snapshot: Arc::default(),
-            listeners: Listeners::default(),
+            listeners: Listeners::new(stats.clone()),
+            stats,
             held: Arc::new(Semaphore::new(0)),
             reached: Arc::new(Semaphore::new(0)),
         }
@@ -201,4 +204,124 @@ async fn an_address_that_is_taken_is_named_and_tried_again() {
     let more = config("c", &free());
     assert!(program.add(more).is_empty());
     assert_eq!(program.names(), [""; 0]);
+}
+
+/// One request on a new connection, which must not be refused at this very moment.
+async fn asks(address: &Address) {
+    let addr = address.socket().expect("TCP");
+    let stream = std::net::TcpStream::connect(addr).expect("it is not refused");
+    stream.set_nonblocking(true).expect("a socket");
+    let mut client = Client(tokio::net::TcpStream::from_std(stream).expect("a socket"));
+    client.get("/now").await;
+    client.until("/now").await;
+}
+
+/// Waits until nobody listens on `address` any more.
+async fn closed(address: &Address) {
+    let addr = address.socket().expect("TCP");
+    let refused = async {
+        while std::net::TcpStream::connect(addr).is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, refused).await.expect("it closes");
+}
+
+fn on(name: &str, addresses: &[&Address]) -> model::Listener {
+    model::Listener {
+        additional_addresses: addresses[1..].iter().copied().cloned().collect(),
+        ..config(name, addresses[0])
+    }
+}
+
+#[tokio::test]
+async fn addresses_come_and_go_and_those_that_stay_are_always_open() {
+    let mut program = Program::new();
+    let [a, b, c] = [free(), free(), free()];
+    assert!(program.add(on("x", &[&a, &b])).is_empty());
+    let mut client = Client::connect(&b).await;
+    client.get("/1").await;
+    client.until("/1").await;
+    assert!(program.add(on("x", &[&a, &b, &c])).is_empty());
+    for address in [&a, &b, &c] {
+        asks(address).await;
+    }
+    // What was open lives on, also when another address is the first.
+    client.get("/2").await;
+    client.until("/2").await;
+    assert!(program.add(on("x", &[&c, &b])).is_empty());
+    for address in [&b, &c] {
+        asks(address).await;
+    }
+    closed(&a).await;
+    let counts = program.counts();
+    assert_eq!((counts.opened, counts.modified, counts.failed), (3, 2, 0));
+    let open = program.listeners.status().addresses();
+    assert_eq!(open[&model::Name::from("x")], [c.clone(), b.clone()]);
+    // It is counted where it is now.
+    let mut accepted = 0;
+    program.stats.each(|name, value| {
+        if name
+            == format!(
+                "listener.{}.downstream_cx_total",
+                c.to_string().replace(':', "_")
+            )
+        {
+            accepted = value;
+        }
+    });
+    assert_eq!(accepted, 2);
+}
+
+#[tokio::test]
+async fn an_address_goes_to_another_listener_or_gets_other_options_without_a_gap() {
+    for (from, to) in [("x", "y"), ("y", "x")] {
+        let mut program = Program::new();
+        let [a, b, c] = [free(), free(), free()];
+        let changes = |first: model::Listener, second: model::Listener| {
+            vec![
+                Change::Listener(Arc::new(first)),
+                Change::Listener(Arc::new(second)),
+            ]
+        };
+        let before = changes(on(from, &[&a, &b]), on(to, &[&c]));
+        assert!(program.apply(before).is_empty());
+        asks(&b).await;
+        let after = changes(on(from, &[&a]), on(to, &[&c, &b]));
+        assert!(program.apply(after).is_empty(), "from {from} to {to}");
+        for address in [&a, &b, &c] {
+            asks(address).await;
+        }
+        let mut other = on(to, &[&c, &b]);
+        other.tcp_backlog = Some(17);
+        assert!(program.add(other).is_empty());
+        for address in [&a, &b, &c] {
+            asks(address).await;
+        }
+        // The old sockets are gone, and those that came instead are open still.
+        for _ in 0..20 {
+            for address in [&a, &b, &c] {
+                asks(address).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_cannot_be_had_leaves_a_listener_as_it_was() {
+    let mut program = Program::new();
+    let [a, b] = [free(), free()];
+    assert!(program.add(on("x", &[&a, &b])).is_empty());
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let other = Address::Socket(taken.local_addr().expect("an address"));
+    assert_eq!(program.add(on("x", &[&a, &other])).len(), 1);
+    for address in [&a, &b] {
+        asks(address).await;
+    }
+    drop(taken);
+    assert!(program.follow().is_empty());
+    for address in [&a, &other] {
+        asks(address).await;
+    }
+    closed(&b).await;
 }

@@ -463,3 +463,41 @@ async fn what_is_not_allowed_is_refused_and_counted() {
     assert_eq!(server.stat("http.test.downstream_cx_upgrades_total"), 0);
     settled(&server).await;
 }
+
+#[tokio::test]
+async fn a_tunnel_that_breaks_is_reset_over_http2_after_what_came() {
+    let (address, _told) = upstream(|mut socket: TcpStream, _| async move {
+        let mut said = [0; 4];
+        socket.read_exact(&mut said).await.expect("read");
+        socket.write_all(b"pong").await.expect("written");
+        // What was read by nobody, or this, makes a reset of the end.
+        socket.set_zero_linger().expect("set");
+    })
+    .await;
+    let route = allowing("up", "connect", Some(ConnectConfig::default()), |_| {});
+    let server = start(address, false, route);
+    let addr = server.address.socket().expect("a TCP listener");
+    let socket = TcpStream::connect(addr).await.expect("it listens");
+    let (sender, connection) = h2::client::handshake(socket).await.expect("a connection");
+    tokio::spawn(connection);
+    let request = Request::connect("target:80").body(()).expect("a request");
+    let mut sender = sender.ready().await.expect("ready");
+    let (response, mut stream) = sender.send_request(request, false).expect("sent");
+    let response = timeout(PATIENCE, response).await.expect("an answer");
+    let mut body = response.expect("a response").into_body();
+    stream
+        .send_data(Bytes::from_static(b"ping"), false)
+        .expect("sent");
+    let mut heard = Vec::new();
+    let end = loop {
+        match timeout(PATIENCE, body.data()).await.expect("an end") {
+            Some(Ok(data)) => heard.extend_from_slice(&data),
+            Some(Err(error)) => break Some(error),
+            None => break None,
+        }
+    };
+    assert_eq!(heard, b"pong");
+    let end = end.expect("a reset, not an end");
+    assert!(end.is_reset() && end.is_remote(), "{end}");
+    settled(&server).await;
+}
