@@ -373,8 +373,8 @@ def h1_connect_tcp_upstream_resets(world, name):
 
 @case(
     "200 rst10 alive=True | 200 UC upstream_reset_after_response_started{connection_termination}",
-    ours="200 end+rst0 alive=True | 200 UC upstream_reset_after_response_started{connection_termination}",
-    why="hyper can end the writing half of a tunnel, not reset it",
+    ours="200 rst8 alive=True | 200 UC upstream_reset_after_response_started{connection_termination}",
+    why="the code of the reset is always CANCEL",
 )
 def h2_connect_tcp_upstream_resets(world, name):
     client, number, status = world.h2_connect(name, "tcp")
@@ -424,8 +424,8 @@ def h1_connect_tcp_idle(world, name):
 
 @case(
     "200 rst2 alive=True | 200 SI stream_idle_timeout",
-    ours="200 end+rst0 alive=True | 200 SI stream_idle_timeout",
-    why="hyper can end the writing half of a tunnel, not reset it",
+    ours="200 rst8 alive=True | 200 SI stream_idle_timeout",
+    why="the code of the reset is always CANCEL",
 )
 def h2_connect_tcp_idle(world, name):
     client, number, status = world.h2_connect(name, "tcp-idle")
@@ -544,7 +544,7 @@ def h1_connect_to_h2(world, name):
 
 @case(
     "200 True  rst10 | ['CONNECT target:80 HTTP/1.1 upgrade= connection='] | 200 UC upstream_reset_after_response_started{connection_termination}",
-    ours="200 True last end | ['CONNECT target:80 HTTP/1.1 upgrade= connection='] | 200 UC upstream_reset_after_response_started{connection_termination}",
+    ours="200 True last rst8 | ['CONNECT target:80 HTTP/1.1 upgrade= connection='] | 200 UC upstream_reset_after_response_started{connection_termination}",
     why="what the upstream sent last is delivered",
 )
 def h2_connect_to_h1(world, name):
@@ -581,8 +581,8 @@ def h2_connect_refused_by_h2(world, name):
 
 @case(
     "200 rst2 alive=True | 200 UR upstream_reset_after_response_started{remote_reset}",
-    ours="200 end+rst0 alive=True | 200 UR upstream_reset_after_response_started{remote_reset}",
-    why="hyper can end the writing half of a tunnel, not reset it",
+    ours="200 rst8 alive=True | 200 UR upstream_reset_after_response_started{remote_reset}",
+    why="the code of the reset is always CANCEL",
 )
 def h2_connect_to_h2_upstream_resets(world, name):
     client, number, status = world.h2_connect(name, "connect-h2")
@@ -723,8 +723,8 @@ def h2_websocket_to_h2(world, name):
 
 @case(
     "200 bye rst10 alive=True | 101 UC upstream_reset_after_response_started{connection_termination}",
-    ours="200 bye end+rst0 alive=True | 101 UC upstream_reset_after_response_started{connection_termination}",
-    why="hyper can end the writing half of a tunnel, not reset it",
+    ours="200 bye rst8 alive=True | 101 UC upstream_reset_after_response_started{connection_termination}",
+    why="the code of the reset is always CANCEL",
 )
 def h2_websocket_upstream_ends(world, name):
     client, number, status = world.h2_connect(name, "ws-h1", "websocket")
@@ -737,8 +737,8 @@ def h2_websocket_upstream_ends(world, name):
 
 @case(
     "200 rst10 alive=True | 101 UC upstream_reset_after_response_started{connection_termination}",
-    ours="200 end+rst0 alive=True | 101 UC upstream_reset_after_response_started{connection_termination}",
-    why="hyper can end the writing half of a tunnel, not reset it",
+    ours="200 rst8 alive=True | 101 UC upstream_reset_after_response_started{connection_termination}",
+    why="the code of the reset is always CANCEL",
 )
 def h2_websocket_upstream_resets(world, name):
     client, number, status = world.h2_connect(name, "ws-h1", "websocket")
@@ -751,8 +751,8 @@ def h2_websocket_upstream_resets(world, name):
 
 @case(
     "200 rst2 alive=True | 101 UR upstream_reset_after_response_started{remote_reset}",
-    ours="200 end+rst0 alive=True | 101 UR upstream_reset_after_response_started{remote_reset}",
-    why="hyper can end the writing half of a tunnel, not reset it",
+    ours="200 rst8 alive=True | 101 UR upstream_reset_after_response_started{remote_reset}",
+    why="the code of the reset is always CANCEL",
 )
 def h2_websocket_h2_upstream_resets(world, name):
     client, number, status = world.h2_connect(name, "ws-h2", "websocket")
