@@ -79,6 +79,16 @@ pub fn app(protocol: Protocol) -> Result<SocketAddr, Failure> {
     Ok(address)
 }
 
+/// A loopback port that nobody listens on at the moment.
+///
+/// # Errors
+///
+/// Loopback has no port left.
+pub fn free_port() -> std::io::Result<u16> {
+    let socket = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+    Ok(socket.local_addr()?.port())
+}
+
 /// Sends requests by one connection of hyper's, one after another. Returns the headers of the last answer.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ use clap::Args;
 
 use crate::Fallible;
 use crate::process;
+use crate::release;
 use crate::workspace;
 
 /// What to measure.
@@ -28,9 +29,38 @@ pub(crate) struct Options {
     /// Write every single run to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    #[command(flatten)]
+    programs: Programs,
+}
+
+/// Which programs of ours are measured.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Programs {
     /// Measure what lies in the target folder, without building it first
     #[arg(long)]
-    no_build: bool,
+    pub(crate) no_build: bool,
+    /// Measure what `cargo build --release` makes instead of what `cargo xtask release` does
+    #[arg(long)]
+    plain: bool,
+}
+
+impl Programs {
+    /// The folder of `meshd` and `bare`, built if that was not forbidden.
+    pub(crate) fn folder(&self) -> Fallible<PathBuf> {
+        let shipped = if self.plain {
+            None
+        } else {
+            release::profdata()
+                .inspect_err(|error| eprintln!("measuring programs without a profile: {error}"))
+                .ok()
+        };
+        match shipped {
+            Some(_) if self.no_build => release::folder(),
+            Some(profdata) => release::build(&profdata),
+            None if self.no_build => Ok(workspace::release_folder()),
+            None => build().map(|()| workspace::release_folder()),
+        }
+    }
 }
 
 /// Scenarios that meshd can play today.
@@ -44,14 +74,12 @@ const SCENARIOS: [&str; 5] = [
 
 /// Builds the contestants and runs the harness.
 pub(crate) fn run(options: &Options) -> Fallible<bool> {
-    if !options.no_build {
-        build()?;
-    }
+    let folder = options.programs.folder()?;
     let mut scenarios: Vec<&str> = options.scenario.iter().map(String::as_str).collect();
     if scenarios.is_empty() {
         scenarios = SCENARIOS.to_vec();
     }
-    let mut command = harness(&scenarios, &options.names, options.rounds)?;
+    let mut command = harness(&folder, &scenarios, &options.names, options.rounds)?;
     if let Some(seconds) = options.seconds {
         command.args(["--seconds", &seconds.to_string()]);
     }
@@ -64,7 +92,7 @@ pub(crate) fn run(options: &Options) -> Fallible<bool> {
     Ok(true)
 }
 
-/// Builds all programs that are measured, in the release profile and at once, so that what they share is built once.
+/// Builds the programs of all bars in the release profile and at once, so that what they share is built once.
 pub(crate) fn build() -> Fallible {
     process::run(&mut workspace::cargo([
         "build",
@@ -80,10 +108,15 @@ pub(crate) fn build() -> Fallible {
     ]))
 }
 
-/// The harness, ready to start, on its own contestants and ours.
-pub(crate) fn harness(scenarios: &[&str], names: &str, rounds: u32) -> Fallible<Command> {
+/// The harness, ready to start, on its own contestants and ours, whose programs are in `folder`.
+pub(crate) fn harness(
+    folder: &Path,
+    scenarios: &[&str],
+    names: &str,
+    rounds: u32,
+) -> Fallible<Command> {
     let bench = workspace::shared("MESH_BENCH", "bench").canonicalize()?;
-    let ours = render(&bench)?;
+    let ours = render(&bench, folder)?;
     let mut command = Command::new("python3");
     command.arg(bench.join("proxybench.py"));
     command
@@ -113,13 +146,12 @@ fn envoy() -> Option<PathBuf> {
 }
 
 /// Writes `benches/contestants.toml` with absolute paths into the target folder.
-fn render(bench: &Path) -> Fallible<PathBuf> {
+fn render(bench: &Path, folder: &Path) -> Fallible<PathBuf> {
     let template = fs::read_to_string(workspace::root().join("benches/contestants.toml"))?;
-    let target = workspace::target();
     let text = template
         .replace("@BENCH@", &bench.display().to_string())
-        .replace("@RELEASE@", &target.join("release").display().to_string());
-    let dir = target.join("xtask");
+        .replace("@RELEASE@", &folder.display().to_string());
+    let dir = workspace::target().join("xtask");
     fs::create_dir_all(&dir)?;
     let file = dir.join("contestants.toml");
     fs::write(&file, text)?;

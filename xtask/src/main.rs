@@ -1,4 +1,4 @@
-//! The commands that README and CI name: `test`, `bars`, `bench`.
+//! The commands that README and CI name: `test`, `bars`, `bench`, `release`.
 
 mod bars;
 mod bench;
@@ -6,6 +6,7 @@ mod budget;
 mod counterparts;
 mod http;
 mod process;
+mod release;
 mod schema;
 mod suites;
 mod summary;
@@ -36,6 +37,8 @@ enum Command {
     Bars(bars::Options),
     /// Run proxies side by side with the harness of $MESH_BENCH [default: ../shared/bench]
     Bench(bench::Options),
+    /// Build meshd as it is shipped, optimised by a profile of real traffic, and say where it is
+    Release,
     /// Write the table of Envoy's messages that mesh-xds reads JSON by
     Schema {
         /// Only compare it with the committed one
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Test(options) => test::run(&options),
         Command::Bars(options) => bars::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Release => release::run(),
         Command::Schema { check } => schema::run(check).map(|()| true).map_err(Into::into),
     };
     match outcome {

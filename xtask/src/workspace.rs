@@ -61,7 +61,12 @@ pub(crate) fn dev_program(name: &str) -> PathBuf {
     target().join("debug").join(name)
 }
 
+/// Where the release profile puts programs.
+pub(crate) fn release_folder() -> PathBuf {
+    target().join("release")
+}
+
 /// The program `name` as the release profile built it.
 pub(crate) fn release_program(name: &str) -> PathBuf {
-    target().join("release").join(name)
+    release_folder().join(name)
 }

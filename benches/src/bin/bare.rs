@@ -23,6 +23,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{LocalSet, spawn_local};
 
 #[global_allocator]
@@ -47,10 +48,18 @@ fn main() -> Result<(), Failure> {
         .enable_all()
         .build()?;
     LocalSet::new().block_on(&runtime, async move {
-        if http2 {
-            serve_http2(listen, upstream).await
-        } else {
-            serve_http1(listen, upstream).await
+        let mut end = signal(SignalKind::terminate())?;
+        let serve = async {
+            if http2 {
+                serve_http2(listen, upstream).await
+            } else {
+                serve_http1(listen, upstream).await
+            }
+        };
+        tokio::select! {
+            ended = serve => ended,
+            // An orderly end, at which a program under training writes its profile.
+            _ = end.recv() => Ok(()),
         }
     })
 }

@@ -1,6 +1,7 @@
 //! Resident memory of meshd: idle, and with 10,000 clusters.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -22,15 +23,16 @@ const READY: f64 = 0.6;
 /// How long a meshd is left alone before it counts as idle.
 const SETTLE: Duration = Duration::from_secs(2);
 
-pub(super) fn measure() -> Fallible<Vec<Reading>> {
-    let mut proxy = Rig::of(workspace::release_program("meshd")).start("http.yaml", "idle", 9)?;
+/// Measures the `meshd` in `folder`.
+pub(super) fn measure(folder: &Path) -> Fallible<Vec<Reading>> {
+    let mut proxy = Rig::of(folder.join("meshd")).start("http.yaml", "idle", 9)?;
     std::thread::sleep(SETTLE);
     proxy.check()?;
     let idle = proxy.resident_mib()?;
     drop(proxy);
     let file = workspace::target().join("xtask/scale.json");
     process::run(
-        bench::harness(&["scale"], "meshd", 1)?
+        bench::harness(folder, &["scale"], "meshd", 1)?
             .arg("--json")
             .arg(&file),
     )?;

@@ -23,9 +23,8 @@ pub(crate) struct Options {
     /// Rounds of each benchmark scenario
     #[arg(long, default_value_t = 5)]
     rounds: u32,
-    /// Measure the programs that lie in the target folder, without building them first
-    #[arg(long)]
-    no_build: bool,
+    #[command(flatten)]
+    programs: bench::Programs,
 }
 
 /// A group of bars that are measured together.
@@ -52,7 +51,7 @@ enum Group {
 impl Group {
     /// Whether it measures programs of the release profile.
     fn needs_programs(self) -> bool {
-        !matches!(self, Self::Suites | Self::Counterparts | Self::Budgets)
+        matches!(self, Self::Demo | Self::Allocations | Self::Reloads)
     }
 }
 
@@ -104,12 +103,12 @@ pub(crate) fn run(options: &Options) -> Fallible<bool> {
     } else {
         &options.name
     };
-    if !options.no_build && groups.iter().any(|group| group.needs_programs()) {
+    if !options.programs.no_build && groups.iter().any(|group| group.needs_programs()) {
         bench::build()?;
     }
     let mut all_met = true;
     for group in groups {
-        let readings = match measure(*group, options.rounds) {
+        let readings = match measure(*group, options) {
             Ok(readings) => readings,
             Err(error) => vec![Reading::holds(
                 group_name(*group),
@@ -136,14 +135,14 @@ fn group_name(group: Group) -> String {
         .map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
-fn measure(group: Group, rounds: u32) -> Fallible<Vec<Reading>> {
+fn measure(group: Group, options: &Options) -> Fallible<Vec<Reading>> {
     match group {
         Group::Demo => demo::measure(),
         Group::Suites => Ok(suites::judge()?.into_iter().map(Reading::from).collect()),
         Group::Counterparts => Ok(counterparts_readings()),
-        Group::Ratios => ratios::measure(rounds),
+        Group::Ratios => ratios::measure(&options.programs.folder()?, options.rounds),
         Group::Allocations => allocations::measure(),
-        Group::Memory => memory::measure(),
+        Group::Memory => memory::measure(&options.programs.folder()?),
         Group::Reloads => reloads::measure(),
         Group::Budgets => budgets::measure(),
     }

@@ -1,6 +1,7 @@
 //! CPU per request, meshd beside other proxies, with the side-by-side harness.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -59,12 +60,12 @@ const RATIOS: [Ratio; 11] = [
 /// What a thousand routes may cost, beside our own single route.
 const ROUTES_BESIDE_ONE: f64 = 1.05;
 
-/// Runs the scenarios and computes the ratios.
-pub(super) fn measure(rounds: u32) -> Fallible<Vec<Reading>> {
+/// Runs the scenarios with the programs in `folder` and computes the ratios.
+pub(super) fn measure(folder: &Path, rounds: u32) -> Fallible<Vec<Reading>> {
     let file = workspace::target().join("xtask/ratios.json");
     let scenarios = ["http1-pass", "http2-pass", "routes-1000", "tcp-pass"];
     process::run(
-        bench::harness(&scenarios, "meshd,envoy,bare,nginx", rounds)?
+        bench::harness(folder, &scenarios, "meshd,envoy,bare,nginx", rounds)?
             .arg("--json")
             .arg(&file),
     )?;

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use mesh_benches::loopback::{self, Failure, Protocol};
+use mesh_benches::loopback::{self, Failure, Protocol, free_port};
 use mesh_core::{snapshot::Mesh, transport::TcpConnector};
 use mesh_xds::istio::source::{IstioOptions, IstioSource, ProxySpec};
 
@@ -254,10 +254,4 @@ impl Drop for Place {
             let _ = process.wait();
         }
     }
-}
-
-/// A loopback port that nobody listens on at the moment.
-fn free_port() -> Result<u16, Failure> {
-    let socket = std::net::TcpListener::bind(("127.0.0.1", 0))?;
-    Ok(socket.local_addr()?.port())
 }
