@@ -118,18 +118,22 @@ impl Conditions {
 
     /// Whether a response is tried again.
     pub(super) fn response<B>(&self, response: &Response<B>) -> bool {
-        if response.headers().contains_key(RATE_LIMITED) {
-            return self.on.any(RetryOn::ENVOY_RATELIMITED);
-        }
         let status = response.status();
         let code = status.as_u16();
         let on = |condition| self.on.any(condition);
-        on(RetryOn::SERVER_ERROR) && status.is_server_error()
+        let wanted = on(RetryOn::SERVER_ERROR) && status.is_server_error()
             || on(RetryOn::GATEWAY_ERROR) && (502..=504).contains(&code)
             || on(RetryOn::RETRIABLE_4XX) && code == 409
             || on(RetryOn::RETRIABLE_STATUS_CODES) && self.has_code(status)
             || on(RetryOn::RETRIABLE_HEADERS) && self.has_header(response)
-            || self.grpc(response.headers())
+            || self.grpc(response.headers());
+        let limited = on(RetryOn::ENVOY_RATELIMITED);
+        // What a rate limiter refused is tried again only if the policy says so. The header is looked for last, since it
+        // makes no difference to most responses.
+        match (wanted || limited) && response.headers().contains_key(RATE_LIMITED) {
+            true => limited,
+            false => wanted,
+        }
     }
 
     fn has_code(&self, status: StatusCode) -> bool {
