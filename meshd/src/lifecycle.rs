@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, Ordering},
+        atomic::{AtomicU8, Ordering},
     },
     time::Instant,
 };
@@ -32,11 +32,9 @@ impl State {
     }
 }
 
-/// What the workers are asked to do with their listeners.
+/// What is asked of listeners. Their connections are told to go in any case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Drain {
-    /// Connections are told to go.
-    pub(crate) connections: bool,
     /// Only inbound listeners.
     pub(crate) inbound_only: bool,
     /// Listeners are closed, at once or when the drain time has passed.
@@ -54,7 +52,7 @@ pub(crate) struct Lifecycle {
 #[derive(Debug)]
 struct Shared {
     state: AtomicU8,
-    failing: AtomicBool,
+    failing: watch::Sender<bool>,
     started: Instant,
     drain: watch::Sender<Drain>,
     quit: watch::Sender<bool>,
@@ -64,7 +62,7 @@ impl Lifecycle {
     pub(crate) fn new() -> Self {
         let shared = Shared {
             state: AtomicU8::new(State::PreInitializing as u8),
-            failing: AtomicBool::new(false),
+            failing: watch::Sender::new(false),
             started: Instant::now(),
             drain: watch::Sender::new(Drain::default()),
             quit: watch::Sender::new(false),
@@ -77,7 +75,7 @@ impl Lifecycle {
     /// The state now. `/healthcheck/fail` makes a live process draining, as in Envoy.
     pub(crate) fn state(&self) -> State {
         match self.shared.state.load(Ordering::Acquire) {
-            0 if self.shared.failing.load(Ordering::Relaxed) => State::Draining,
+            0 if *self.shared.failing.borrow() => State::Draining,
             0 => State::Live,
             1 => State::Draining,
             _ => State::PreInitializing,
@@ -95,7 +93,11 @@ impl Lifecycle {
 
     /// Makes readiness fail, or not.
     pub(crate) fn fail_health_checks(&self, failing: bool) {
-        self.shared.failing.store(failing, Ordering::Relaxed);
+        self.shared.failing.send_replace(failing);
+    }
+
+    pub(crate) fn failing(&self) -> watch::Receiver<bool> {
+        self.shared.failing.subscribe()
     }
 
     pub(crate) fn uptime_s(&self) -> u64 {

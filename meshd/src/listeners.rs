@@ -8,22 +8,42 @@ use mesh_core::{
     snapshot::Snapshot,
 };
 
-use crate::{Failure, lifecycle, worker::Workers};
+use crate::{
+    Failure,
+    cli::{Options, Source},
+    lifecycle,
+    worker::Workers,
+};
 
 /// The listeners of all workers.
 pub(crate) struct Manager {
     listeners: Listeners,
+    /// How long a drain takes (`--drain-time-s`), and whether connections are told to go over this time or at its beginning
+    /// (`--drain-strategy`).
+    drain_time: Duration,
+    gradual: bool,
     /// Closed for good, or about to be: nothing is opened any more.
     drained: bool,
+    /// Health checks fail, by `/healthcheck/fail`.
+    failing: bool,
     /// Has served a snapshot; before, a failure ends the process, which says why.
     serves: bool,
 }
 
 impl Manager {
-    pub(crate) fn new(stats: Arc<ServerStats>) -> Self {
+    pub(crate) fn new(stats: Arc<ServerStats>, options: &Options) -> Self {
         Self {
-            listeners: Listeners::new(stats),
+            listeners: match options.source {
+                // As in Envoy, whose listeners that are gone take the same time.
+                Source::File(..) | Source::Text(_) => {
+                    Listeners::new(stats).drain_time(options.drain_time)
+                }
+                Source::Folder(..) => Listeners::new(stats),
+            },
+            drain_time: options.drain_time,
+            gradual: options.drain_gradual,
             drained: false,
+            failing: false,
             serves: false,
         }
     }
@@ -50,6 +70,9 @@ impl Manager {
             tracing::error!(%error, "Listener not opened");
         }
         self.serves |= failed.is_empty();
+        if self.failing {
+            self.fail_health_checks(true);
+        }
         match failed.into_iter().next() {
             None => Ok(()),
             Some(first) => Err(Failure::Bind {
@@ -60,19 +83,29 @@ impl Manager {
         }
     }
 
+    /// While health checks fail, clients are told to go elsewhere with what they get next, as in Envoy.
+    pub(crate) fn fail_health_checks(&mut self, failing: bool) {
+        self.failing = failing;
+        for (_, handle) in self.listeners.handles() {
+            match failing {
+                true => handle.drain(server::Drain::Next),
+                false => handle.stay(),
+            }
+        }
+    }
+
     /// Lets connections go, and closes listeners, as asked.
-    pub(crate) fn drain(&mut self, drain: lifecycle::Drain, time: Duration) {
-        let how = match drain.graceful {
+    pub(crate) fn drain(&mut self, drain: lifecycle::Drain) {
+        let time = self.drain_time;
+        let how = match self.gradual {
             true => server::Drain::Gradual(time),
-            false => server::Drain::Now,
+            false => server::Drain::Next,
         };
         for (_, handle) in self.listeners.handles() {
             if drain.inbound_only && handle.current().config().direction != Direction::Inbound {
                 continue;
             }
-            if drain.connections {
-                handle.drain(how);
-            }
+            handle.drain(how);
             if drain.close && drain.graceful {
                 let handle = handle.clone();
                 tokio::spawn(async move {
@@ -86,9 +119,9 @@ impl Manager {
         self.drained |= drain.close && !drain.inbound_only;
     }
 
-    /// Accepts no more, and waits until all connections are done, at most `time`.
-    pub(crate) async fn finish(self, time: Duration) {
-        let connections = self.listeners.finish(time).await;
+    /// Accepts no more, and waits until all connections are done, at most for the time of a drain.
+    pub(crate) async fn finish(self) {
+        let connections = self.listeners.finish(self.drain_time).await;
         if connections > 0 {
             tracing::warn!(connections, "Drain time is over, connections are closed");
         }

@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     Failure,
     admin::{self, Admin, Pages},
-    cli::{Mode, Options},
+    cli::{Mode, Options, Source},
     lifecycle::{Lifecycle, State},
     listeners::Manager,
     log::LogControl,
@@ -54,7 +54,7 @@ async fn serve<S>(options: Options, log: LogControl, source: S, facts: Facts) ->
 where
     S: ConfigSource + 'static,
 {
-    let mut signals = Signals::listen()?;
+    let mut signals = Signals::listen(log.clone())?;
     let options = Arc::new(options);
     let (mesh, driver) = Mesh::builder().source(source).build();
     let lifecycle = Lifecycle::new();
@@ -78,7 +78,7 @@ where
         traffic::worker(clusters.clone())
     })?;
     let stats = Arc::new(ServerStats::default());
-    let mut manager = Manager::new(stats.clone());
+    let mut manager = Manager::new(stats.clone(), &options);
     let admin = Admin {
         mesh: mesh.clone(),
         lifecycle: lifecycle.clone(),
@@ -86,9 +86,10 @@ where
         listeners: manager.status(),
         log,
         collect: collector(&mesh, &stats),
-        istio_metrics: istio_metrics(&mesh),
+        istio_metrics: istio_metrics(&mesh, &options),
         dump: facts.dump,
         dynamic: facts.dynamic,
+        reset: Arc::default(),
     };
     serve_pages(&admin, &options, facts.admin)?;
     manager.apply(&workers, &first)?;
@@ -99,12 +100,11 @@ where
     let mut serving = Serving {
         mesh,
         lifecycle,
-        drain_time: options.drain_time,
         workers,
         manager,
     };
     let outcome = serving.follow(&mut watch, &mut signals).await;
-    serving.end().await;
+    serving.end(&mut signals).await;
     driving.abort();
     outcome
 }
@@ -128,7 +128,6 @@ fn say_valid(options: &Options) {
 struct Serving {
     mesh: Mesh,
     lifecycle: Lifecycle,
-    drain_time: Duration,
     workers: Workers,
     manager: Manager,
 }
@@ -136,7 +135,7 @@ struct Serving {
 impl Serving {
     /// Follows the configuration and what is asked of the process, until it is to end.
     async fn follow(&mut self, watch: &mut Watch, signals: &mut Signals) -> Result<(), Failure> {
-        let mut drains = self.lifecycle.drains();
+        let (mut drains, mut failing) = (self.lifecycle.drains(), self.lifecycle.failing());
         // A socket that cannot be had later leaves the others, and the old ones, as they are, and is tried again.
         let mut again = Again::default();
         loop {
@@ -151,7 +150,12 @@ impl Serving {
                 }
                 Ok(()) = drains.changed() => {
                     let drain = *drains.borrow_and_update();
-                    self.manager.drain(drain, self.drain_time);
+                    self.manager.drain(drain);
+                }
+                Ok(()) = failing.changed() => {
+                    let failing = *failing.borrow_and_update();
+                    self.manager.fail_health_checks(failing);
+                    self.mesh.health().set_failing(failing);
                 }
                 () = self.lifecycle.quitting() => return Ok(()),
                 () = signals.end() => return Ok(()),
@@ -160,10 +164,15 @@ impl Serving {
         }
     }
 
-    /// Lets connections go, and ends the workers.
-    async fn end(self) {
+    /// Lets connections go, and ends the workers. `/quitquitquit`, and a second signal, do not wait for requests in flight.
+    async fn end(self, signals: &mut Signals) {
         self.lifecycle.set(State::Draining);
-        self.manager.finish(self.drain_time).await;
+        tokio::select! {
+            biased;
+            () = self.lifecycle.quitting() => {}
+            () = signals.end() => tracing::warn!("Told twice to end, connections are closed"),
+            () = self.manager.finish() => {}
+        }
         self.workers.finish().await;
     }
 }
@@ -231,9 +240,20 @@ fn collector(mesh: &Mesh, server: &Arc<ServerStats>) -> Arc<dyn Fn(&mut Stats) +
 }
 
 /// Istio's standard metrics, which have Prometheus names of their own.
-fn istio_metrics(mesh: &Mesh) -> Arc<dyn Fn(&mut String) + Send + Sync> {
+fn istio_metrics(mesh: &Mesh, options: &Options) -> Arc<dyn Fn(&mut String) + Send + Sync> {
     let metrics = mesh.metrics().clone();
-    Arc::new(move |out| out.push_str(&metrics.render()))
+    let build = match options.source {
+        Source::Folder(..) => concat!(
+            "# TYPE istio_build gauge\nistio_build{component=\"proxy\",tag=\"",
+            env!("CARGO_PKG_VERSION"),
+            "\"} 1\n"
+        ),
+        _ => "",
+    };
+    Arc::new(move |out| {
+        out.push_str(build);
+        out.push_str(&metrics.render());
+    })
 }
 
 fn ended_early(ended: Result<Result<(), SourceError>, tokio::task::JoinError>) -> Failure {
@@ -292,14 +312,17 @@ fn log_applied(mesh: &Mesh) {
     );
 }
 
-/// SIGTERM and SIGINT, listened for from the start so that none is missed.
+/// Signals, listened for from the start so that none is missed.
 struct Signals {
     term: Signal,
     int: Signal,
+    usr1: Signal,
+    hup: Signal,
+    log: LogControl,
 }
 
 impl Signals {
-    fn listen() -> Result<Self, Failure> {
+    fn listen(log: LogControl) -> Result<Self, Failure> {
         let open = |kind| {
             signal(kind).map_err(|source| Failure::Io {
                 what: "signals cannot be listened for",
@@ -309,14 +332,21 @@ impl Signals {
         Ok(Self {
             term: open(SignalKind::terminate())?,
             int: open(SignalKind::interrupt())?,
+            usr1: open(SignalKind::user_defined1())?,
+            hup: open(SignalKind::hangup())?,
+            log,
         })
     }
 
-    /// Resolves on either.
+    /// Resolves on SIGTERM and SIGINT. Meanwhile SIGUSR1 opens the log files again, and SIGHUP does nothing, as in Envoy.
     async fn end(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return,
+                _ = self.int.recv() => return,
+                _ = self.usr1.recv() => self.log.reopen_all(),
+                _ = self.hup.recv() => tracing::warn!("SIGHUP has no effect: there is no hot restart"),
+            }
         }
     }
 }

@@ -24,6 +24,9 @@ fn what_changes_something_wants_post_and_unknown_paths_are_404() {
         "/drain_listeners",
         "/logging",
         "/quitquitquit",
+        "/reopen_logs",
+        "/reset_counters",
+        "/runtime_modify",
     ] {
         let answer = meshd.get(path);
         assert_eq!(answer.status, 405, "{path}");
@@ -80,6 +83,7 @@ fn config_dump_has_typed_sections_elements_and_masks() {
     assert_eq!(bootstrap["static_resources"]["clusters"][0]["name"], "app");
     let endpoint = &dump["configs"][2]["static_endpoint_configs"][0]["endpoint_config"];
     assert_eq!(endpoint["cluster_name"], "app");
+    assert_eq!(endpoint["policy"]["overprovisioning_factor"], 140);
     let health = &endpoint["endpoints"][0]["lb_endpoints"][0]["health_status"];
     assert_eq!(health, "HEALTHY");
     assert!(dump["configs"][1].get("version_info").is_none());
@@ -93,11 +97,11 @@ fn config_dump_has_typed_sections_elements_and_masks() {
     }]});
     assert_eq!(element, expected);
     let none = meshd.get("/config_dump?resource=dynamic_listeners").json();
-    assert_eq!(none["configs"].as_array().map(Vec::len), Some(0));
+    assert_eq!(none, serde_json::json!({}));
     let masked = meshd.get("/config_dump?mask=bootstrap").json();
     assert_eq!(masked["configs"].as_array().map(Vec::len), Some(1));
     let named = meshd
-        .get("/config_dump?resource=static_listeners&name_regex=^tc")
+        .get("/config_dump?resource=static_listeners&name_regex=tc.")
         .json();
     assert_eq!(named["configs"][0]["listener"]["name"], "tcp");
     assert_eq!(named["configs"].as_array().map(Vec::len), Some(1));
@@ -105,9 +109,14 @@ fn config_dump_has_typed_sections_elements_and_masks() {
     for (query, status, text) in [
         ("resource=nope", 404, "nope not found in config dump"),
         (
+            "resource=static_endpoint_configs",
+            404,
+            "static_endpoint_configs not found in config dump",
+        ),
+        (
             "resource=bootstrap",
             400,
-            "bootstrap is not a repeated field. Use ?mask= to get only this field",
+            "bootstrap is not a repeated field. Use ?mask=bootstrap to get only this field",
         ),
         (
             "mask=clusters.nope",
@@ -117,7 +126,55 @@ fn config_dump_has_typed_sections_elements_and_masks() {
     ] {
         let answer = meshd.get(&format!("/config_dump?{query}"));
         assert_eq!((answer.status, &*answer.body), (status, text), "{query}");
+        assert!(answer.head.contains("content-type: text/plain\r\n"));
     }
+}
+
+#[test]
+fn pages_of_envoys_machinery_say_what_there_is_of_it() {
+    let (_temp, meshd) = start("machinery");
+    let runtime = serde_json::json!({"layers": [], "entries": {}});
+    assert_eq!(meshd.get("/runtime").json(), runtime);
+    assert_eq!(meshd.get("/init_dump").json(), serde_json::json!({}));
+    let memory = meshd.get("/memory").json()["total_physical_bytes"].clone();
+    let bytes: u64 = memory.as_str().and_then(|n| n.parse().ok()).expect("text");
+    assert!(bytes > 1 << 20, "{bytes}");
+    assert!(meshd.get("/contention").body.contains("not enabled"));
+    let refused = meshd.post("/runtime_modify?a=b");
+    assert_eq!(
+        (refused.status, &*refused.body),
+        (503, "No admin layer specified")
+    );
+    assert_eq!(meshd.post("/runtime_modify").status, 400);
+    for absent in ["/heap_dump", "/stats/recentlookups"] {
+        assert_eq!(meshd.get(absent).status, 501, "{absent}");
+    }
+    assert_eq!(meshd.get("/cpuprofiler").status, 405);
+    assert_eq!(meshd.post("/cpuprofiler").status, 501);
+    let home = meshd.get("/");
+    assert!(home.head.contains("content-type: text/html"));
+    assert!(home.body.contains("<a href=\"/config_status\">"));
+}
+
+#[test]
+fn counters_are_reset_and_gauges_are_not() {
+    let (_temp, meshd) = start("reset");
+    let at = meshd.listener("in");
+    for _ in 0..3 {
+        assert!(request(at, "GET", "/").is_some());
+    }
+    let total = || {
+        meshd
+            .get("/stats?filter=http.ingress.downstream_rq_total$")
+            .body
+    };
+    assert_eq!(total(), "http.ingress.downstream_rq_total: 3\n");
+    assert_eq!(meshd.post("/reset_counters").body, "OK\n");
+    assert_eq!(total(), "http.ingress.downstream_rq_total: 0\n");
+    assert!(request(at, "GET", "/").is_some());
+    assert_eq!(total(), "http.ingress.downstream_rq_total: 1\n");
+    let gauge = meshd.get("/stats?filter=server.live").body;
+    assert_eq!(gauge, "server.live: 1\n");
 }
 
 #[test]
@@ -205,7 +262,36 @@ fn statistics_have_envoys_names_and_follow_the_traffic() {
     assert_eq!(computed["values"].as_array().map(Vec::len), Some(10));
     let gauges = meshd.get("/stats?type=Gauges").body;
     assert!(gauges.contains("server.live: 1") && !gauges.contains("upstream_rq_total:"));
-    for bad in ["format=yaml", "type=Some", "filter=("] {
+    let buckets = |mode: &str| {
+        let name = "cluster.app.upstream_rq_time";
+        let path = format!("/stats?filter=^{name}$&histogram_buckets={mode}");
+        meshd.get(&path).body
+    };
+    assert!(buckets("cumulative").ends_with(" B3600000(0,4)\n"));
+    assert!(buckets("disjoint").ends_with(" B3600000(0,0)\n"));
+    assert!(buckets("detailed").contains("\n  totals="));
+    assert_eq!(buckets("summary"), times);
+    let summary = "/stats/prometheus?filter=^cluster.*upstream_rq_time$&histogram_buckets=summary";
+    let summary = meshd.get(summary).body;
+    assert!(
+        summary.starts_with("# TYPE envoy_cluster_upstream_rq_time summary\n"),
+        "{summary}"
+    );
+    let istio = meshd
+        .get("/stats/prometheus?filter=istio_requests_total")
+        .body;
+    assert!(
+        istio.starts_with("# TYPE istio_requests_total counter\n"),
+        "{istio}"
+    );
+    assert!(!istio.contains("istio_request_bytes"), "{istio}");
+    for bad in [
+        "format=yaml",
+        "type=Some",
+        "filter=(",
+        "histogram_buckets=some",
+        "hidden=some",
+    ] {
         assert_eq!(meshd.get(&format!("/stats?{bad}")).status, 400, "{bad}");
     }
 }
@@ -312,6 +398,14 @@ fn levels_of_envoys_loggers_can_be_read_and_changed() {
     for (bad, reason) in [
         ("level=loud", "error: unknown logger level\n"),
         ("nope=info", "error: unknown logger name\n"),
+        (
+            "paths=pool",
+            "error: empty logger name or empty logger level\n",
+        ),
+        (
+            "admin=info&pool=info",
+            "error: invalid number of parameters\n",
+        ),
     ] {
         let answer = meshd.post(&format!("/logging?{bad}"));
         assert_eq!(answer.status, 400, "{bad}");

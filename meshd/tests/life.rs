@@ -123,6 +123,144 @@ fn sigterm_lets_requests_in_flight_end_and_closes_what_is_idle() {
     assert!(TcpStream::connect(at).is_err(), "nobody listens any more");
 }
 
+/// A request that nobody will answer is in flight.
+fn in_flight(meshd: &Meshd) -> thread::JoinHandle<bool> {
+    let at = meshd.listener("in");
+    let waiting = thread::spawn(move || request(at, "GET", "/never").is_none());
+    until("the request is in flight", || {
+        let active = "/stats?filter=cluster.app.upstream_rq_active";
+        meshd.get(active).body == "cluster.app.upstream_rq_active: 1\n"
+    });
+    waiting
+}
+
+#[test]
+fn quitting_and_a_second_signal_do_not_wait_for_requests() {
+    let temp = Temp::new("quit");
+    let file = temp.put("envoy.yaml", &bootstrap(0, upstream()));
+    let meshd = Meshd::start(&temp, &file, &[]);
+    let waiting = in_flight(&meshd);
+    assert_eq!(meshd.post("/quitquitquit").body, "OK\n");
+    assert_eq!(meshd.end().code(), Some(0));
+    assert!(waiting.join().expect("no panic"), "it is cut off");
+
+    let meshd = Meshd::start(&temp, &file, &[]);
+    let waiting = in_flight(&meshd);
+    meshd.signal("TERM");
+    until("it drains", || meshd.get("/ready").body == "DRAINING\n");
+    meshd.signal("TERM");
+    assert_eq!(meshd.end().code(), Some(0));
+    assert!(waiting.join().expect("no panic"), "it is cut off");
+}
+
+#[test]
+fn sigusr1_opens_the_logs_again_and_sighup_does_nothing() {
+    let temp = Temp::new("signals");
+    let (access, log) = (temp.path("access.log"), temp.path("meshd.log"));
+    let logged = format!(
+        "stat_prefix: ingress\n          access_log: [{{name: file, typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: {}}}}}]",
+        access.display()
+    );
+    let text = bootstrap(0, upstream()).replace("stat_prefix: ingress", &logged);
+    let file = temp.put("envoy.yaml", &text);
+    let path = log.display().to_string();
+    let flags = ["--log-path", &path, "--component-log-level", "main:info"];
+    let meshd = Meshd::start(&temp, &file, &flags);
+    let at = meshd.listener("in");
+    let ask = |path: &str| request(at, "GET", path).map(|answer| answer.status);
+    let has = |file: &std::path::Path, word: &str| {
+        fs::read_to_string(file).is_ok_and(|text| text.contains(word))
+    };
+    assert_eq!(ask("/one"), Some(200));
+    until("the line is there", || has(&access, "/one"));
+    assert!(has(&log, "Serving"));
+    for (round, reopen) in ["signal", "page"].into_iter().enumerate() {
+        let away = |file: &std::path::Path| file.with_extension(format!("{round}"));
+        for file in [&access, &log] {
+            fs::rename(file, away(file)).expect("our own file");
+        }
+        match reopen {
+            "signal" => meshd.signal("USR1"),
+            _ => assert_eq!(meshd.post("/reopen_logs").body, "OK\n"),
+        }
+        until("both are opened again", || access.exists() && log.exists());
+        let path = format!("/new-{round}");
+        assert_eq!(ask(&path), Some(200));
+        until("the line is in the new file", || has(&access, &path));
+        assert!(!has(&away(&access), &path));
+    }
+    meshd.signal("HUP");
+    until("it is told", || has(&log, "SIGHUP"));
+    assert_eq!(ask("/three"), Some(200));
+}
+
+#[test]
+fn a_drain_tells_connections_by_its_strategy() {
+    let temp = Temp::new("strategy");
+    let file = temp.put("envoy.yaml", &bootstrap(0, upstream()));
+    for (strategy, drain, closes, open) in [
+        ("immediate", "", true, false),
+        ("immediate", "?graceful", true, true),
+        ("immediate", "?skip_exit", true, true),
+        ("gradual", "", false, false),
+        ("gradual", "?graceful", false, true),
+    ] {
+        // Over weeks, so that no connection's turn comes at once.
+        let flags = ["--drain-strategy", strategy, "--drain-time-s", "3600000"];
+        let meshd = Meshd::start(&temp, &file, &flags);
+        let at = meshd.listener("in");
+        let mut old = TcpStream::connect(at).expect("a connection");
+        assert!(!closes_after(&mut old));
+        assert_eq!(meshd.post(&format!("/drain_listeners{drain}")).status, 200);
+        if !open {
+            until("it is closed", || TcpStream::connect(at).is_err());
+        } else if closes {
+            until("it is told", || {
+                let mut new = TcpStream::connect(at).expect("still open");
+                closes_after(&mut new)
+            });
+        }
+        assert_eq!(closes_after(&mut old), closes, "{strategy} {drain}");
+        assert_eq!(meshd.get("/ready").status, 200);
+    }
+}
+
+/// Whether the response to a request says that the connection closes.
+fn closes_after(stream: &mut TcpStream) -> bool {
+    stream.set_read_timeout(Some(LONG)).expect("a timeout");
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n")
+        .expect("sent");
+    let mut seen = [0; 1024];
+    let read = stream.read(&mut seen).expect("an answer");
+    let head = String::from_utf8_lossy(&seen[..read]).to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    head.contains("connection: close")
+}
+
+#[test]
+fn while_health_checks_fail_clients_are_told_to_go() {
+    let temp = Temp::new("health");
+    let check = "          http_filters:\n          - name: check\n            typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck, pass_through_mode: false, headers: [{name: \":path\", string_match: {exact: /check}}]}\n";
+    let text = bootstrap(0, upstream()).replace("          http_filters:\n", check);
+    let file = temp.put("envoy.yaml", &text);
+    let meshd = Meshd::start(&temp, &file, &[]);
+    let at = meshd.listener("in");
+    let mut old = TcpStream::connect(at).expect("a connection");
+    let checked = || request(at, "GET", "/check").map(|answer| answer.status);
+    assert!(!closes_after(&mut old));
+    assert_eq!(checked(), Some(200));
+    meshd.post("/healthcheck/fail");
+    until("checks fail", || checked() == Some(503));
+    assert!(closes_after(&mut old), "a connection of before");
+    let mut new = TcpStream::connect(at).expect("still open");
+    assert!(closes_after(&mut new), "a new connection");
+    meshd.post("/healthcheck/ok");
+    until("checks pass", || checked() == Some(200));
+    let mut new = TcpStream::connect(at).expect("still open");
+    assert!(!closes_after(&mut new));
+}
+
 #[test]
 fn a_graceful_drain_serves_until_its_time_is_over() {
     let temp = Temp::new("drain");
@@ -175,7 +313,7 @@ fn validate_tells_by_its_exit_code_and_names_the_place() {
 }
 
 #[test]
-fn routes_from_a_file_act_within_a_second_and_lose_no_request() {
+fn routes_from_a_file_act_and_lose_no_request() {
     let temp = Temp::new("files");
     let rds = temp.path("rds.yaml");
     let route = |action: &str| {

@@ -121,6 +121,7 @@ impl<B: MeshBody> Body for RequestBody<B> {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Some(data) = frame.data_ref() {
                         record.request_data(data.len());
+                        record.request_messages(data);
                     }
                     if this.is_end_stream() {
                         this.end();

@@ -195,6 +195,14 @@ impl<U> ResponseBody<U> {
 
     /// Keeps the attempt's place in the limits until the end, which comes at the end of `life` at the latest.
     #[cfg(feature = "net")]
+    /// Says whether the response is retried, which nobody gets then.
+    #[cfg(feature = "net")]
+    pub(crate) fn settle(&mut self, retried: bool) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.settle(retried);
+        }
+    }
+
     pub(crate) fn hold_attempt(&mut self, attempt: Attempt, life: Option<Deadline>) {
         self.attempt = Some(attempt);
         if life.is_some() {
@@ -269,9 +277,10 @@ impl<U> ResponseBody<U> {
         }
     }
 
-    fn saw_data(&self, length: usize) {
+    fn saw_data(&self, data: &[u8]) {
         if let Some(record) = self.guard.as_ref().and_then(Guard::record) {
-            record.response_data(length);
+            record.response_data(data.len());
+            record.response_messages(data);
         }
     }
 
@@ -340,7 +349,7 @@ impl<U: MeshBody> Body for ResponseBody<U> {
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    this.saw_data(data.len());
+                    this.saw_data(data);
                 } else if let Some(trailers) = frame.trailers_ref() {
                     this.saw_trailers(trailers);
                 }

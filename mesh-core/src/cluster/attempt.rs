@@ -1,6 +1,6 @@
 //! One attempt at one endpoint: counted from admission to its end.
 
-use std::sync::Arc;
+use std::{num::NonZeroU16, sync::Arc};
 
 use super::{Cluster, Endpoint, PickKey};
 use crate::{Kind, model::Priority};
@@ -12,6 +12,10 @@ pub struct Attempt {
     endpoint: Arc<Endpoint>,
     priority: Priority,
     finished: bool,
+    /// Whether a response is counted once it is known that it is not retried.
+    deferred: bool,
+    /// The status of a response that is not counted yet.
+    status: Option<NonZeroU16>,
 }
 
 /// How an attempt ended.
@@ -53,7 +57,25 @@ impl Attempt {
             endpoint,
             priority,
             finished: false,
+            deferred: false,
+            status: None,
         })
+    }
+
+    /// Counts a response by its status only with [`Attempt::settle`]: a response that is retried counts apart from others.
+    pub(crate) fn defer(&mut self) {
+        self.deferred = true;
+    }
+
+    /// Says of the response whether it is retried.
+    pub(crate) fn settle(&mut self, retried: bool) {
+        if let Some(status) = self.status.take() {
+            let stats = self.cluster.stats();
+            match retried {
+                true => stats.retried(status.get()),
+                false => stats.response(status.get()),
+            }
+        }
     }
 
     /// The endpoint.
@@ -80,7 +102,10 @@ impl Attempt {
         let (stats, endpoint) = (self.cluster.stats(), self.endpoint.stats());
         match outcome {
             AttemptOutcome::Response(status) => {
-                stats.response(status);
+                match NonZeroU16::new(status).filter(|_| self.deferred) {
+                    None => stats.response(status),
+                    deferred => self.status = deferred,
+                }
                 if status >= 500 {
                     endpoint.rq_error.add(1)
                 } else {
@@ -99,7 +124,9 @@ impl Attempt {
                         stats.upstream_rq_per_try_timeout.add(1);
                         endpoint.rq_timeout.add(1);
                     }
-                    Kind::RemoteReset | Kind::RefusedStream => stats.upstream_rq_rx_reset.add(1),
+                    // A stream that is refused is none that was reset, as in Envoy.
+                    Kind::RemoteReset => stats.upstream_rq_rx_reset.add(1),
+                    Kind::UpstreamProtocol => stats.upstream_cx_protocol_error.add(1),
                     Kind::LocalReset | Kind::DownstreamTermination => {
                         stats.upstream_rq_tx_reset.add(1)
                     }
@@ -118,9 +145,7 @@ impl Attempt {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        if !self.finished {
-            self.cluster.stats().upstream_rq_cancelled.add(1);
-        }
+        self.settle(false);
         self.endpoint.end();
         self.cluster.stats().upstream_rq_active.sub(1);
         self.cluster.limits(self.priority).1.requests.release();

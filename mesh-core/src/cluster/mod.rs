@@ -15,6 +15,7 @@ use std::sync::{
 
 use arc_swap::ArcSwap;
 
+pub(crate) use self::stats::Statuses;
 pub use self::{
     attempt::{Attempt, AttemptOutcome},
     endpoint::{Endpoint, EndpointStats},
@@ -36,6 +37,7 @@ use crate::{
 pub struct Cluster {
     config: Arc<model::Cluster>,
     in_mesh: bool,
+    catch_all: bool,
     state: Arc<State>,
 }
 
@@ -74,9 +76,11 @@ impl Cluster {
         let external = config.metadata.get("istio", &["external".into()]);
         let in_mesh = config.name.starts_with("outbound|")
             && !matches!(external, Some(model::Value::Bool(true)));
+        let catch_all = matches!(&*config.name, "PassthroughCluster" | "BlackHoleCluster");
         let cluster = Self {
             config,
             in_mesh,
+            catch_all,
             state,
         };
         match &cluster.config.discovery {
@@ -95,6 +99,11 @@ impl Cluster {
     /// Whether its endpoints are workloads of an Istio mesh: an outbound cluster that is not marked as external.
     pub(crate) fn is_in_mesh(&self) -> bool {
         self.in_mesh
+    }
+
+    /// Whether it is where Istio sends requests for hosts that it does not know.
+    pub(crate) fn is_catch_all(&self) -> bool {
+        self.catch_all
     }
 
     /// Its configuration.
@@ -127,8 +136,11 @@ impl Cluster {
     ///
     /// Called by the one driver only; requests read the set without a lock.
     pub fn set_endpoints(&self, assignment: &ClusterLoadAssignment) {
-        let next = EndpointSet::build(&self.state.endpoints.load(), assignment, &self.config);
-        self.state.stats.membership_change.add(1);
+        let current = self.state.endpoints.load();
+        let next = EndpointSet::build(&current, assignment, &self.config);
+        if next.members() != current.members() {
+            self.state.stats.membership_change.add(1);
+        }
         self.state.endpoints.store(Arc::new(next));
     }
 

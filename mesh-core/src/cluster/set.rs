@@ -1,6 +1,9 @@
 //! The endpoints of a cluster, immutable, with the pickers of each priority.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::{
     Endpoint,
@@ -130,6 +133,11 @@ impl EndpointSet {
             shares: shares(&counts, rules.overprovisioning, rules.panic_threshold),
             rules,
         }
+    }
+
+    /// The ids of all endpoints.
+    pub(super) fn members(&self) -> HashSet<u64> {
+        self.all.iter().map(|endpoint| endpoint.id()).collect()
     }
 
     /// All endpoints, in the order of the configuration.

@@ -34,7 +34,9 @@ macro_rules! stats {
         #[derive(Debug, Default)]
         pub struct ClusterStats {
             $($(#[$doc])* pub $name: Count,)*
-            used: OnceLock<Box<Used>>,
+            statuses: Statuses,
+            retried: Statuses,
+            times: OnceLock<Box<ClusterTimes>>,
         }
 
         impl ClusterStats {
@@ -45,16 +47,44 @@ macro_rules! stats {
     };
 }
 
-/// What only a cluster has that was used: most of the clusters of a large configuration never are.
-#[derive(Debug)]
-struct Used {
-    /// Responses by status, from 100.
-    codes: [Count; CODES],
-    times: ClusterTimes,
-}
+/// Responses by status. Most of the clusters of a large configuration never get one, and have no place for them.
+#[derive(Debug, Default)]
+pub(crate) struct Statuses(OnceLock<Box<[Count; CODES]>>);
 
 /// Statuses that are counted one by one: 100 to 599.
 const CODES: usize = 500;
+
+impl Statuses {
+    /// Counts a response of `status`; beyond 100 to 599, as the nearest of these.
+    pub(crate) fn add(&self, status: u16) {
+        let index = usize::from(status.saturating_sub(100)).min(CODES - 1);
+        let codes = || Box::new([const { Count(AtomicU64::new(0)) }; CODES]);
+        self.0.get_or_init(codes)[index].add(1);
+    }
+
+    fn all(&self) -> impl Iterator<Item = (u16, u64)> {
+        let codes = self.0.get().into_iter().flat_map(|codes| codes.iter());
+        (100_u16..).zip(codes.map(Count::get))
+    }
+
+    /// Responses so far whose status is in `codes`.
+    pub(crate) fn sum(&self, codes: std::ops::RangeInclusive<u16>) -> u64 {
+        let all = self.all().filter(|(code, _)| codes.contains(code));
+        all.map(|(_, count)| count).sum()
+    }
+
+    /// Each statistic by name: `upstream_rq_completed`, classes and statuses that occurred among them.
+    pub(crate) fn each(&self, mut f: impl FnMut(&str, u64)) {
+        f("upstream_rq_completed", self.sum(100..=599));
+        for class in 1..=5 {
+            let count = self.sum(class * 100..=class * 100 + 99);
+            f(&format!("upstream_rq_{class}xx"), count);
+        }
+        for (code, count) in self.all().filter(|(_, count)| *count > 0) {
+            f(&format!("upstream_rq_{code}"), count);
+        }
+    }
+}
 
 /// Distributions, in milliseconds; each field is a histogram `cluster.NAME.FIELD` of Envoy.
 #[derive(Debug, Default)]
@@ -84,6 +114,14 @@ stats! {
     upstream_cx_overflow,
     /// Connections that ended.
     upstream_cx_destroy,
+    /// Connections that the peer ended.
+    upstream_cx_destroy_remote,
+    /// Connections that we ended.
+    upstream_cx_destroy_local,
+    /// Responses that were none of the protocol.
+    upstream_cx_protocol_error,
+    /// Connections of a TCP proxy that reached no endpoint with any attempt.
+    upstream_cx_connect_attempts_exceeded,
     /// Connections closed for idleness.
     upstream_cx_idle_timeout,
     /// Connections closed for the number of requests.
@@ -106,7 +144,7 @@ stats! {
     upstream_rq_pending_overflow,
     /// Requests that failed while they waited.
     upstream_rq_pending_failure_eject,
-    /// Requests given up.
+    /// Requests given up while they waited for a connection.
     upstream_rq_cancelled,
     /// Requests that timed out.
     upstream_rq_timeout,
@@ -136,43 +174,33 @@ stats! {
     upstream_internal_redirect_succeeded_total,
     /// Redirects that a policy wanted followed, and that went to the client.
     upstream_internal_redirect_failed_total,
-    /// Updates of the endpoints.
+    /// Updates by which endpoints came or went.
     membership_change,
 }
 
 impl ClusterStats {
     /// Counts a response of `status`; beyond 100 to 599, as the nearest of these.
     pub fn response(&self, status: u16) {
-        let index = usize::from(status.saturating_sub(100)).min(CODES - 1);
-        self.used().codes[index].add(1);
+        self.statuses.add(status);
+    }
+
+    /// Counts a response that nobody gets, since the request is sent again.
+    pub(crate) fn retried(&self, status: u16) {
+        self.retried.add(status);
     }
 
     /// Its distributions.
     pub fn times(&self) -> &ClusterTimes {
-        &self.used().times
+        self.times.get_or_init(Box::default)
     }
 
     /// Responses so far whose status is in `codes`.
     pub fn responses(&self, codes: std::ops::RangeInclusive<u16>) -> u64 {
-        let Some(used) = self.used.get() else {
-            return 0;
-        };
-        let all = used.codes.iter().zip(100_u16..);
-        all.filter(|(_, code)| codes.contains(code))
-            .map(|(count, _)| count.get())
-            .sum()
+        self.statuses.sum(codes)
     }
 
-    fn used(&self) -> &Used {
-        self.used.get_or_init(|| {
-            Box::new(Used {
-                codes: [const { Count(AtomicU64::new(0)) }; CODES],
-                times: ClusterTimes::default(),
-            })
-        })
-    }
-
-    /// Each statistic by name: `upstream_rq_completed`, classes and statuses that occurred among them.
+    /// Each statistic by name: `upstream_rq_completed`, classes and statuses that occurred among them, and those of retried
+    /// responses, if there are any.
     pub fn each(&self, mut f: impl FnMut(&str, u64)) {
         // Two gauges are read one after the other, so the one may be ahead.
         let pending = self.upstream_rq_pending_active.get();
@@ -180,27 +208,24 @@ impl ClusterStats {
             "upstream_rq_active" => f(name, value.saturating_sub(pending)),
             _ => f(name, value),
         });
-        f("upstream_rq_completed", self.responses(100..=599));
-        for class in 1..=5 {
-            let count = self.responses(class * 100..=class * 100 + 99);
-            f(&format!("upstream_rq_{class}xx"), count);
-        }
-        let codes = self.used.get().into_iter().flat_map(|used| &used.codes);
-        for (count, code) in codes.zip(100_u16..).filter(|(count, _)| count.get() > 0) {
-            f(&format!("upstream_rq_{code}"), count.get());
-        }
+        self.statuses.each(&mut f);
+        self.retried.each(|name, value| {
+            if value > 0 {
+                f(&format!("retry.{name}"), value);
+            }
+        });
     }
 
     /// Each distribution by name, if there can be one.
     pub fn each_histogram(&self, mut f: impl FnMut(&'static str, &Histogram)) {
-        let Some(used) = self.used.get() else {
+        let Some(times) = self.times.get() else {
             return;
         };
         let ClusterTimes {
             upstream_rq_time,
             upstream_cx_connect_ms,
             upstream_cx_length_ms,
-        } = &used.times;
+        } = &**times;
         f("upstream_rq_time", upstream_rq_time);
         f("upstream_cx_connect_ms", upstream_cx_connect_ms);
         f("upstream_cx_length_ms", upstream_cx_length_ms);
@@ -239,5 +264,11 @@ mod tests {
             assert_eq!(all[name], value, "{name}");
         }
         assert!(!all.contains_key("upstream_rq_500"));
+        assert!(!all.keys().any(|name| name.starts_with("retry.")));
+        stats.retried(503);
+        let all = read(&stats);
+        assert_eq!(all["retry.upstream_rq_503"], 1);
+        assert_eq!(all["retry.upstream_rq_completed"], 1);
+        assert_eq!(all["upstream_rq_completed"], 6, "counted apart");
     }
 }

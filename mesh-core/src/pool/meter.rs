@@ -59,6 +59,8 @@ pub struct Metered<I> {
     // A connection must not keep an endpoint alive, since it is closed when the endpoint is gone.
     endpoint: Weak<Endpoint>,
     since: Instant,
+    /// The peer has ended it.
+    ended: bool,
     _permit: Option<Permit>,
 }
 
@@ -85,6 +87,7 @@ impl<I> Metered<I> {
             cluster: target.cluster.clone(),
             endpoint: Arc::downgrade(&target.endpoint),
             since: clock::now(),
+            ended: false,
             _permit: permit,
         }
     }
@@ -109,6 +112,10 @@ impl<I> Drop for Metered<I> {
         let stats = self.cluster.stats();
         stats.upstream_cx_active.sub(1);
         stats.upstream_cx_destroy.add(1);
+        match self.ended {
+            true => stats.upstream_cx_destroy_remote.add(1),
+            false => stats.upstream_cx_destroy_local.add(1),
+        }
         let life = clock::now().saturating_duration_since(self.since);
         stats.times().upstream_cx_length_ms.record_time(life);
         if let Some(endpoint) = self.endpoint.upgrade() {
@@ -131,7 +138,9 @@ impl<I: AsyncRead + Unpin> AsyncRead for Metered<I> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        let result = ready!(Pin::new(&mut this.io).poll_read(cx, buf));
+        this.ended |= result.is_err() || buf.filled().len() == before && buf.remaining() > 0;
+        result?;
         let read = &buf.filled()[before..];
         this.wire.came(read);
         this.cluster

@@ -216,7 +216,18 @@ where
             stats.upstream_rq_pending_overflow.add(1);
             return Err(Kind::Overflow.into());
         };
-        let _gauge = Pending::begin(target);
+        let mut gauge = Pending::begin(target);
+        let conn = self.wait_for(key, target, fresh).await;
+        gauge.over();
+        conn
+    }
+
+    async fn wait_for(
+        &self,
+        key: &Key,
+        target: &Target,
+        fresh: bool,
+    ) -> Result<Arc<Conn<B>>, Error> {
         loop {
             let host = self.shared.hosts.get(key);
             let step = host.step(fresh, || permit(target, key.priority));
@@ -230,6 +241,7 @@ where
                     Wake::Conn(conn) => return Ok(conn),
                     Wake::Retry => {}
                     Wake::Failed(kind) => {
+                        let stats = target.cluster.stats();
                         stats.upstream_rq_pending_failure_eject.add(1);
                         return Err(kind.into());
                     }
@@ -254,7 +266,10 @@ pub(super) fn permit(target: &Target, priority: Priority) -> Option<Permit> {
 }
 
 /// A request that waits for a connection, as statistics see it.
-pub(super) struct Pending<'a>(&'a Target);
+pub(super) struct Pending<'a> {
+    target: &'a Target,
+    over: bool,
+}
 
 impl<'a> Pending<'a> {
     pub(super) fn begin(target: &'a Target) -> Self {
@@ -262,14 +277,26 @@ impl<'a> Pending<'a> {
         stats.upstream_rq_pending_total.add(1);
         stats.upstream_rq_pending_active.add(1);
         target.endpoint.stats().rq_pending_active.add(1);
-        Self(target)
+        Self {
+            target,
+            over: false,
+        }
+    }
+
+    /// It waits no longer: there is a connection, or there will be none.
+    pub(super) fn over(&mut self) {
+        self.over = true;
     }
 }
 
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
-        self.0.cluster.stats().upstream_rq_pending_active.sub(1);
-        self.0.endpoint.stats().rq_pending_active.sub(1);
+        let stats = self.target.cluster.stats();
+        if !self.over {
+            stats.upstream_rq_cancelled.add(1);
+        }
+        stats.upstream_rq_pending_active.sub(1);
+        self.target.endpoint.stats().rq_pending_active.sub(1);
     }
 }
 

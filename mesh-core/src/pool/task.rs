@@ -81,6 +81,7 @@ pub(super) fn count_failure(target: &Target, protocol: Option<Protocol>, kind: K
     // Envoy counts a connection from its first packet on.
     stats.upstream_cx_total.add(1);
     stats.upstream_cx_destroy.add(1);
+    stats.upstream_cx_destroy_remote.add(1);
     stats.upstream_rq_pending_failure_eject.add(1);
     match protocol {
         Some(Protocol::Http1) => stats.upstream_cx_http1_total.add(1),

@@ -89,9 +89,11 @@ where
             Error::from(Kind::Overflow)
         };
         let _pending = Permit::pending(cluster, priority).ok_or_else(overflow)?;
-        let _gauge = Pending::begin(target);
         let permit = permit(target, priority).ok_or_else(overflow)?;
-        match task::dial(&self.shared.connector, target).await {
+        let mut gauge = Pending::begin(target);
+        let dialled = task::dial(&self.shared.connector, target).await;
+        gauge.over();
+        match dialled {
             Ok(io) => Ok(Metered::new(io, target, None, Some(permit))),
             Err(error) => {
                 task::count_failure(target, None, error.kind());

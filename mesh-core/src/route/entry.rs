@@ -93,6 +93,11 @@ impl RouteEntry {
         &self.config.name
     }
 
+    /// Whether it is the one by which istiod refuses hosts that it does not know.
+    pub(crate) fn is_block_all(&self) -> bool {
+        &*self.config.name == "block_all"
+    }
+
     /// How it sends requests on, if it does.
     pub fn forward(&self) -> Option<&ForwardEntry> {
         match &self.action {

@@ -75,9 +75,14 @@ pub enum Drain {
     /// Over a span of time: each connection is told at a moment of its own, by `connection: close` with its next response or
     /// by GOAWAY, so that clients do not all come back at once. At the end of the span connections close when idle.
     Gradual(Duration),
+    /// With what they do next: the peer is told with its next response, or by GOAWAY. Idle connections stay.
+    Next,
     /// Now: idle connections close at once, others when their requests are done.
     Now,
 }
+
+/// How long connections stay that nobody uses, after [`Drain::Next`].
+const FAR: Duration = Duration::from_secs(30 * 24 * 3600);
 
 impl ListenerHandle {
     /// A listener that serves `listener`. Its counters are those of its address in `stats`.
@@ -185,6 +190,11 @@ impl ListenerHandle {
     /// Lets the connections go that are open now.
     pub(super) fn let_go(&self, drain: Drain) {
         self.lock().let_go(drain);
+    }
+
+    /// Lets connections that are accepted from now on stay again.
+    pub fn stay(&self) {
+        self.lock().drain = None;
     }
 
     /// Ends all connections in the middle of whatever they do.
@@ -301,6 +311,10 @@ impl Drain {
     fn plan(self) -> Plan {
         let now = now();
         match self {
+            Self::Next => Plan {
+                tell: now,
+                close: now + FAR,
+            },
             Self::Now => Plan {
                 tell: now,
                 close: now,

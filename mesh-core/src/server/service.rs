@@ -287,7 +287,7 @@ impl<S> Adapter<S> {
         self.conn.link.refuse();
         self.conn.reject(&rejected, Some(request));
         if kind == Kind::HeadersTooLarge {
-            self.conn.stats.downstream_rq_too_large.add(1);
+            self.conn.stats.downstream_cx_protocol_error.add(1);
         }
         let mut response = Response::new(ServedBody {
             body: Content::Own {

@@ -104,8 +104,6 @@ stats! {
         downstream_rq_active,
         /// Upgrades that neither route nor listener allows.
         downstream_rq_ws_on_non_ws_route,
-        /// Requests whose head is too large.
-        downstream_rq_too_large,
         /// Requests whose head did not come in time.
         downstream_rq_header_timeout,
         /// Requests that the connection answered itself, before any layer saw them.

@@ -31,18 +31,25 @@ pub struct Compiler {
     assignments: HashMap<Name, Arc<ClusterLoadAssignment>>,
     tables: HashMap<TableKey, Table>,
     listeners: BTreeMap<Name, Arc<Listener>>,
-    /// Refused resources by type and name; an entry goes when the resource is accepted or removed.
-    refused: BTreeMap<Name, Vec<Rejection>>,
+    /// What is refused; an entry goes when the resource is accepted or removed.
+    refused: BTreeMap<Resource, Vec<Rejection>>,
     rejected_updates: u64,
 }
 
+/// What can be refused by itself.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Resource {
+    Listener(Name),
+    Table(TableKey),
+}
+
 /// Where a route configuration stands.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum TableKey {
-    /// By itself (RDS).
-    Named(Name),
     /// In a filter chain of a listener.
     Inline(Name, usize),
+    /// By itself (RDS).
+    Named(Name),
 }
 
 #[derive(Debug)]
@@ -52,6 +59,17 @@ struct Table {
     /// What it refers to, known to exist or not.
     clusters: HashSet<Name>,
     cell: Arc<RouteCell>,
+}
+
+impl Table {
+    /// A table that is to come into `cell`.
+    fn awaited(cell: Arc<RouteCell>) -> Self {
+        Self {
+            config: None,
+            clusters: HashSet::new(),
+            cell,
+        }
+    }
 }
 
 impl Compiler {
@@ -65,11 +83,6 @@ impl Compiler {
 
     /// Applies an update. What is refused keeps its last good version; all else takes effect.
     pub fn apply(&mut self, update: Update) -> (Snapshot, Outcome) {
-        let before: HashMap<Name, usize> = self
-            .refused
-            .iter()
-            .map(|(name, list)| (name.clone(), list.len()))
-            .collect();
         let mut round = Round::default();
         let changes = update.changes;
         self.clusters(&changes, &mut round);
@@ -81,12 +94,7 @@ impl Compiler {
         self.generation += 1;
 
         let mut rejections = update.rejections;
-        rejections.extend(
-            self.refused
-                .iter()
-                .filter(|(name, _)| round.refused.contains(*name) || before.contains_key(*name))
-                .flat_map(|(_, list)| list.iter().cloned()),
-        );
+        rejections.extend(self.refused.values().flatten().cloned());
         if !rejections.is_empty() {
             self.rejected_updates += 1;
         }
@@ -199,22 +207,14 @@ impl Compiler {
         config: Arc<RouteConfiguration>,
         round: &mut Round,
     ) -> Arc<RouteCell> {
-        let resource: Name = match &key {
-            TableKey::Named(name) => format!("route configuration {name}").into(),
-            TableKey::Inline(listener, chain) => {
-                format!("listener {listener} filter_chains[{chain}] route_config").into()
-            }
-        };
-        let table = self.tables.entry(key.clone()).or_insert_with(|| Table {
-            config: None,
-            clusters: HashSet::new(),
-            cell: Arc::new(RouteCell::awaited(config.name.clone())),
-        });
+        let awaited = || Table::awaited(Arc::new(RouteCell::awaited(config.name.clone())));
+        let table = self.tables.entry(key.clone()).or_insert_with(awaited);
         let cell = table.cell.clone();
         if table.config.as_ref() == Some(&config) && !round.stale(&table.clusters) {
             return cell;
         }
-        round.compiled.insert(key);
+        round.compiled.insert(key.clone());
+        let resource = Resource::Table(key);
         match RouteTable::compile(&config, &self.clusters) {
             Ok(compiled) => {
                 table.clusters = cluster_names(&config);
@@ -222,7 +222,7 @@ impl Compiler {
                 cell.store(Arc::new(compiled));
                 self.refused.remove(&resource);
             }
-            Err(rejections) => self.refuse(resource, rejections, round),
+            Err(rejections) => drop(self.refused.insert(resource, rejections)),
         }
         cell
     }
@@ -239,53 +239,53 @@ impl Compiler {
         }
     }
 
-    /// Compiles a listener that is new or changed; a refused one leaves its last good version in force.
+    /// Takes a listener that is new or changed; a refused one leaves its last good version in force.
     fn listener(&mut self, config: &Arc<model::Listener>, round: &mut Round) {
-        let resource: Name = format!("listener {} filter_chains", config.name).into();
-        let filter_chains = match filter_chains(config) {
-            Ok(filter_chains) => filter_chains,
-            Err(rejection) => {
-                self.refuse(resource, vec![rejection], round);
+        let name = &config.name;
+        let listener = match self.compile_listener(config, round) {
+            Ok(listener) => listener,
+            Err(rejections) => {
+                let resource = Resource::Listener(name.clone());
+                self.refused.insert(resource, rejections);
                 return;
             }
         };
-        self.refused.remove(&resource);
-        let resource: Name = format!("listener {}", config.name).into();
+        let chains = listener.http.len();
+        self.refused.remove(&Resource::Listener(name.clone()));
+        self.forget_tables(name, chains);
+        self.listeners.insert(name.clone(), Arc::new(listener));
+    }
+
+    fn compile_listener(
+        &mut self,
+        config: &Arc<model::Listener>,
+        round: &mut Round,
+    ) -> Result<Listener, Vec<Rejection>> {
+        let filter_chains = filter_chains(config).map_err(|rejection| vec![rejection])?;
         let chains = config
             .filter_chains
             .iter()
             .chain(&config.default_filter_chain);
-        let compiled: Result<Vec<_>, _> = chains
+        let http = chains
             .enumerate()
             .map(|(index, chain)| self.chain(config, index, chain, round))
-            .collect();
-        let told = compiled.and_then(|http| {
-            Ok((
-                http,
-                self.tcp(config)?,
-                logs(&config.access_log, &resource)?,
-            ))
-        });
-        let (http, tcp, observer) = match told {
-            Ok(told) => told,
-            Err(rejections) => {
-                self.refuse(resource, rejections, round);
-                return;
-            }
-        };
-        self.refused.remove(&resource);
-        let gone = http.len()..;
-        self.tables.retain(|key, _| !matches!(key, TableKey::Inline(name, index) if *name == config.name && gone.contains(index)));
-        self.listeners.insert(
-            config.name.clone(),
-            Arc::new(Listener {
-                config: config.clone(),
-                http,
-                tcp,
-                filter_chains,
-                observer: Arc::new(observer),
-            }),
-        );
+            .collect::<Result<_, _>>()?;
+        let resource: Name = format!("listener {}", config.name).into();
+        Ok(Listener {
+            config: config.clone(),
+            http,
+            tcp: self.tcp(config)?,
+            filter_chains,
+            observer: Arc::new(logs(&config.access_log, &resource)?),
+        })
+    }
+
+    /// Lets go of the tables in the filter chains of a listener from `first` on, and of what was refused of them.
+    fn forget_tables(&mut self, listener: &Name, first: usize) {
+        let gone = |key: &TableKey| matches!(key, TableKey::Inline(name, index) if name == listener && *index >= first);
+        self.tables.retain(|key, _| !gone(key));
+        self.refused
+            .retain(|resource, _| !matches!(resource, Resource::Table(key) if gone(key)));
     }
 
     fn chain(
@@ -350,15 +350,9 @@ impl Compiler {
 
     /// The cell of a named table, which may still be awaited.
     fn awaited(&mut self, name: &Name) -> Arc<RouteCell> {
-        let table = self
-            .tables
-            .entry(TableKey::Named(name.clone()))
-            .or_insert_with(|| Table {
-                config: None,
-                clusters: HashSet::new(),
-                cell: Arc::new(RouteCell::awaited(name.clone())),
-            });
-        table.cell.clone()
+        let awaited = || Table::awaited(Arc::new(RouteCell::awaited(name.clone())));
+        let key = TableKey::Named(name.clone());
+        self.tables.entry(key).or_insert_with(awaited).cell.clone()
     }
 
     /// Tables that refer to a cluster whose handle changed.
@@ -380,17 +374,11 @@ impl Compiler {
             match change {
                 Change::RemoveListener(name) => {
                     self.listeners.remove(name);
-                    self.tables.retain(
-                        |key, _| !matches!(key, TableKey::Inline(listener, _) if listener == name),
-                    );
-                    self.refused
-                        .retain(|resource, _| !resource.starts_with(&*format!("listener {name} ")));
+                    self.forget_tables(name, 0);
+                    self.refused.remove(&Resource::Listener(name.clone()));
                 }
                 Change::RemoveRoutes(name) => {
-                    if let Some(table) = self.tables.remove(&TableKey::Named(name.clone())) {
-                        table.cell.store(Arc::new(RouteTable::empty()));
-                    }
-                    self.refused.remove(&*format!("route configuration {name}"));
+                    self.remove_routes(TableKey::Named(name.clone()));
                 }
                 Change::RemoveEndpoints(name) => self.remove_endpoints(name),
                 Change::RemoveCluster(name) => drop(gone.insert(name.clone())),
@@ -414,6 +402,22 @@ impl Compiler {
         self.recompile(&mut round);
     }
 
+    /// A table that is gone leaves an empty one. A listener that still names it keeps its cell, into which it may come back.
+    fn remove_routes(&mut self, key: TableKey) {
+        if let Some(table) = self.tables.remove(&key) {
+            table.cell.store(Arc::new(RouteTable::empty()));
+            let mut managers = self.listeners.values().flat_map(|listener| &listener.http);
+            let named = |http: &Option<Arc<Http>>| {
+                let http = http.as_ref();
+                http.is_some_and(|http| Arc::ptr_eq(http.routes(), &table.cell))
+            };
+            if managers.any(named) {
+                self.tables.insert(key.clone(), Table::awaited(table.cell));
+            }
+        }
+        self.refused.remove(&Resource::Table(key));
+    }
+
     fn remove_endpoints(&mut self, name: &Name) {
         self.assignments.remove(name);
         for user in self.services.get(name).into_iter().flatten() {
@@ -421,11 +425,6 @@ impl Compiler {
                 cluster.set_endpoints(&ClusterLoadAssignment::default());
             }
         }
-    }
-
-    fn refuse(&mut self, resource: Name, rejections: Vec<Rejection>, round: &mut Round) {
-        round.refused.insert(resource.clone());
-        self.refused.insert(resource, rejections);
     }
 }
 
@@ -462,7 +461,6 @@ struct Round {
     /// Clusters with a new handle, or without one from now on.
     clusters: HashSet<Name>,
     compiled: HashSet<TableKey>,
-    refused: HashSet<Name>,
 }
 
 impl Round {

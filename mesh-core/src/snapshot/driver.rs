@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
-use super::{Clusters, Compiler, Reader, Snapshot, SnapshotCell, Status, Watch};
+use super::{Clusters, Compiler, Health, Reader, Snapshot, SnapshotCell, Status, Watch};
 use crate::{
     config::{ConfigSource, SourceError, Update},
     model::Note,
@@ -75,6 +75,11 @@ impl Mesh {
     /// Metrics of all requests.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// What health checks are answered.
+    pub fn health(&self) -> &Health {
+        self.metrics.health()
     }
 
     /// The directory of clusters.

@@ -129,7 +129,9 @@ impl Http {
                 HttpFilterKind::Telemetry(name) if &**name == PEER_METADATA => {
                     self.exchange_metadata(metrics);
                 }
-                HttpFilterKind::HealthCheck(path) => self.front_mut().answer_health(path.clone()),
+                HttpFilterKind::HealthCheck(path) => self
+                    .front_mut()
+                    .answer_health(path.clone(), metrics.health().clone()),
                 HttpFilterKind::Opaque(..) if !filter.disabled => {
                     let reason = format!("HTTP filter {} cannot act here", filter.name);
                     self.front_mut().refuse(reason.into());

@@ -28,7 +28,7 @@ pub use self::{
     http::Http,
     listener::{ChainConflict, ConnFacts, FilterChains},
     routes::RouteCell,
-    status::{Status, StatusReport},
+    status::{Health, Status, StatusReport},
     tcp::Tcp,
 };
 use crate::{

@@ -1,6 +1,9 @@
 //! What is in force, what was refused, and what has no effect: for admin pages, logs and tables.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use arc_swap::ArcSwap;
 
@@ -8,6 +11,22 @@ use crate::{
     config::Rejection,
     model::{Name, Note},
 };
+
+/// What the program answers to health checks of listeners that have Envoy's filter for it. Cloning shares.
+#[derive(Clone, Debug, Default)]
+pub struct Health(Arc<AtomicBool>);
+
+impl Health {
+    /// Whether they are to fail.
+    pub fn is_failing(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Makes them fail, or not.
+    pub fn set_failing(&self, failing: bool) {
+        self.0.store(failing, Ordering::Relaxed);
+    }
+}
 
 /// The state of the configuration. Cloning shares; readers take no lock.
 #[derive(Clone, Debug, Default)]

@@ -169,6 +169,54 @@ fn a_named_table_is_awaited_replaced_and_emptied() {
     assert!(!Arc::ptr_eq(&empty, &full));
     driver.apply(update(vec![Change::RemoveRoutes("t".into())]));
     assert!(!Arc::ptr_eq(&full, &cell.load()));
+    assert_eq!(cell.load().routes().count(), 0);
+    driver.apply(update(vec![Change::Routes(Arc::new(table("t", "a")))]));
+    assert_eq!(cell.load().routes().count(), 1, "the listener gets it back");
+}
+
+#[test]
+fn what_was_refused_of_a_listener_goes_with_it() {
+    let (source, handle) = MemorySource::new();
+    let (mesh, mut driver) = Mesh::builder().source(source).build();
+    let mut bad = table("", "a");
+    bad.virtual_hosts[0].domains = vec!["*".into(), "*".into()];
+    let Change::Listener(listener) = http_listener("in", RouteSource::Inline(Arc::new(bad))) else {
+        unreachable!("a listener");
+    };
+    let mut listener = (*listener).clone();
+    listener.access_log.push(model::AccessLog {
+        sink: model::LogSink::Stdout,
+        format: Some(model::FormatKind::Text(model::Format {
+            text: "%NO".into(),
+        })),
+        filter: None,
+        omit_empty: false,
+    });
+    driver.apply(update(vec![Change::Listener(Arc::new(listener.clone()))]));
+    let refused = || {
+        let rejections = handle.outcome().expect("an outcome").rejections;
+        let places = rejections.iter().map(|one| one.resource.to_string());
+        places.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        refused().len(),
+        2,
+        "the log and the routes: {:?}",
+        refused()
+    );
+    driver.apply(update(vec![eds("a")]));
+    assert_eq!(refused().len(), 2, "told for as long as it is so");
+    driver.apply(update(vec![Change::RemoveListener("in".into())]));
+    assert_eq!(refused(), Vec::<String>::new());
+    assert_eq!(mesh.status().load().rejected_updates, 2);
+
+    // The same where only the chain with the routes goes.
+    listener.access_log.clear();
+    driver.apply(update(vec![Change::Listener(Arc::new(listener.clone()))]));
+    assert_eq!(refused().len(), 1);
+    listener.filter_chains.clear();
+    driver.apply(update(vec![Change::Listener(Arc::new(listener))]));
+    assert_eq!(refused(), Vec::<String>::new());
 }
 
 #[test]

@@ -73,7 +73,12 @@ pub(crate) struct TcpTask<I: Io, C: Connector> {
     /// For the listener's own logs, if it has any.
     listener_record: Option<Arc<Record>>,
     counted: Option<TcpConnection>,
+    /// Bytes that are in the statistics, up and down, and since when.
+    told: (u64, u64, Instant),
 }
+
+/// How often the bytes of a connection get into the statistics while they move.
+const TELL: Duration = Duration::from_secs(1);
 
 enum State<C: Connector> {
     Begin,
@@ -132,6 +137,7 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
                 .has_logs()
                 .then(|| conn.record()),
             counted: None,
+            told: (0, 0, now),
             conn,
         }
     }
@@ -142,8 +148,8 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
         self.conn.stats.downstream_cx_active.add(1);
         self.downstream = Some(downstream);
         self.moved = now();
-        if let State::Open(_, held) = &self.state {
-            self.counted = count(&self.conn, held);
+        if let State::Open(..) = &self.state {
+            self.count();
         }
     }
 
@@ -281,7 +287,7 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
         self.moved = now();
         let started = self.conn.accepted.conn.started;
         if self.downstream.is_some() {
-            self.counted = count(&self.conn, &held);
+            self.count();
         }
         self.end.connected = Some(self.moved.saturating_duration_since(started));
         self.end.local = io.local_address();
@@ -295,12 +301,24 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
         if kind == Kind::ConnectTimeout {
             stats.upstream_cx_connect_timeout.add(1);
         }
-        held.attempt.endpoint().stats().cx_connect_fail.add(1);
+        // Envoy counts a connection from its first packet on, and who waits for it as pending.
+        stats.upstream_cx_total.add(1);
+        stats.upstream_cx_destroy.add(1);
+        stats.upstream_cx_destroy_remote.add(1);
+        stats.upstream_rq_pending_total.add(1);
+        stats.upstream_rq_pending_failure_eject.add(1);
+        let endpoint = held.attempt.endpoint().stats();
+        endpoint.cx_total.add(1);
+        endpoint.cx_connect_fail.add(1);
         held.finish(AttemptOutcome::Failed(kind));
         let more = self.end.attempts < self.conn.proxy().max_connect_attempts.max(1);
         if more && kind != Kind::FailClosed {
             self.state = State::Begin;
         } else {
+            if let Some(cluster) = &self.end.cluster {
+                let stats = cluster.stats();
+                stats.upstream_cx_connect_attempts_exceeded.add(1);
+            }
             self.fail(kind, Some(failure(error)));
         }
     }
@@ -315,6 +333,9 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
         let down = self.down.poll(cx, upstream, downstream);
         if self.up.bytes + self.down.bytes != before {
             self.moved = now();
+            if self.moved.saturating_duration_since(self.told.2) >= TELL {
+                self.tell();
+            }
         }
         let upstream_broke = matches!(up, Poll::Ready(Err(Failed::To(_))))
             || matches!(down, Poll::Ready(Err(Failed::From(_))));
@@ -368,6 +389,24 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
         }
     }
 
+    /// Counts the bytes that moved since the last time.
+    fn tell(&mut self) {
+        let (up, down, _) = self.told;
+        let (sent, received) = (self.up.bytes - up, self.down.bytes - down);
+        self.told = (self.up.bytes, self.down.bytes, self.moved);
+        let stats = &self.conn.stats;
+        stats.downstream_cx_rx_bytes_total.add(sent);
+        stats.downstream_cx_tx_bytes_total.add(received);
+        if let Some(cluster) = &self.end.cluster {
+            cluster.stats().upstream_cx_tx_bytes_total.add(sent);
+            cluster.stats().upstream_cx_rx_bytes_total.add(received);
+        }
+        if let Some(counted) = &self.counted {
+            counted.received(sent);
+            counted.sent(received);
+        }
+    }
+
     /// Writes the access logs.
     fn log(&mut self) {
         let listener = self.conn.accepted.listener.observer();
@@ -400,6 +439,13 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
         }
     }
 
+    /// Counts the connection with Istio's labels.
+    fn count(&mut self) {
+        let (cluster, endpoint) = (self.end.cluster.as_deref(), self.end.endpoint.as_deref());
+        let metrics = self.conn.tcp().map(|tcp| tcp.metrics());
+        self.counted = metrics.map(|metrics| metrics.open(cluster, endpoint, self.end.flags));
+    }
+
     fn fail(&mut self, kind: Kind, reason: Option<Name>) {
         if kind == Kind::NoCluster && self.downstream.is_some() {
             self.conn.stats.downstream_cx_no_route.add(1);
@@ -420,15 +466,13 @@ impl<I: Io, C: Connector> Drop for TcpTask<I, C> {
         if self.downstream.is_none() {
             return;
         }
-        let (sent, received) = (self.up.bytes, self.down.bytes);
-        let stats = &self.conn.stats;
-        stats.downstream_cx_active.sub(1);
-        stats.downstream_cx_rx_bytes_total.add(sent);
-        stats.downstream_cx_tx_bytes_total.add(received);
-        if let Some(cluster) = &self.end.cluster {
-            cluster.stats().upstream_cx_tx_bytes_total.add(sent);
-            cluster.stats().upstream_cx_rx_bytes_total.add(received);
+        if self.counted.is_none() {
+            // One that failed counts as well, as in Istio.
+            self.count();
         }
+        self.tell();
+        let (sent, received) = (self.up.bytes, self.down.bytes);
+        self.conn.stats.downstream_cx_active.sub(1);
         self.end.upstream_sent = sent;
         self.end.upstream_received = received;
         let conn = &self.conn.accepted.conn;
@@ -441,10 +485,6 @@ impl<I: Io, C: Connector> Drop for TcpTask<I, C> {
             duration: now().saturating_duration_since(conn.started),
         };
         self.conn.handle.observer().tcp(&event, &self.end);
-        if let Some(counted) = self.counted.take() {
-            counted.received(sent);
-            counted.sent(received);
-        }
         self.log();
     }
 }
@@ -458,8 +498,11 @@ impl Held {
         );
         stats.upstream_cx_total.add(1);
         stats.upstream_cx_active.add(1);
+        stats.upstream_rq_pending_total.add(1);
         endpoint.cx_total.add(1);
         endpoint.cx_active.add(1);
+        let cluster = self.attempt.cluster();
+        cluster.count_request(self.attempt.endpoint());
     }
 
     fn finish(mut self, outcome: AttemptOutcome) {
@@ -476,12 +519,6 @@ impl Drop for Held {
             self.attempt.endpoint().stats().cx_active.sub(1);
         }
     }
-}
-
-/// Counts a connection with Istio's labels.
-fn count(conn: &TcpConn, held: &Held) -> Option<TcpConnection> {
-    let metrics = conn.tcp()?.metrics();
-    Some(metrics.open(held.attempt.cluster(), held.attempt.endpoint()))
 }
 
 /// Takes nothing until somebody is there.

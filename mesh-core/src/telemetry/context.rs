@@ -9,10 +9,7 @@ use std::{
 
 use http::{HeaderName, HeaderValue, Version};
 
-use super::{
-    access_log::grpc_from_http,
-    record::{Late, Record},
-};
+use super::record::{Late, Record};
 use crate::{
     model::{Address, Metadata, Name, Value},
     route::{
@@ -106,13 +103,13 @@ impl<'a> RecordContext<'a> {
                     out,
                 )
             }
-            Item::GrpcStatus => {
-                grpc_status(late).is_some_and(|status| text(grpc_status_name(status), out))
-            }
-            Item::GrpcStatusSnake => {
-                grpc_status(late).is_some_and(|status| text(snake(&grpc_status_name(status)), out))
-            }
-            Item::GrpcStatusNumber => grpc_status(late).is_some_and(|status| text(status, out)),
+            Item::GrpcStatus => late
+                .grpc_result()
+                .is_some_and(|status| text(grpc_status_name(status), out)),
+            Item::GrpcStatusSnake => late
+                .grpc_result()
+                .is_some_and(|status| text(snake(&grpc_status_name(status)), out)),
+            Item::GrpcStatusNumber => late.grpc_result().is_some_and(|status| text(status, out)),
             Item::LocalReplyBody => self.body.is_some_and(|body| {
                 out.extend_from_slice(body);
                 true
@@ -322,15 +319,6 @@ fn ip(socket: Option<SocketAddr>, out: &mut Vec<u8>) -> bool {
 
 fn port(socket: Option<SocketAddr>, out: &mut Vec<u8>) -> bool {
     socket.is_some_and(|socket| text(socket.port(), out))
-}
-
-/// The status of a gRPC request's response; where it says none, what its HTTP status stands for.
-fn grpc_status(late: &Late) -> Option<u32> {
-    if !late.grpc {
-        return None;
-    }
-    let by_http = || (late.status != 0).then(|| grpc_from_http(late.status).into());
-    late.grpc_status.or_else(by_http)
 }
 
 /// `InvalidArgument` as `INVALID_ARGUMENT`.

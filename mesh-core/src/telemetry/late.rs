@@ -4,7 +4,12 @@ use std::{borrow::Cow, sync::Arc, task::Waker, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, uri::PathAndQuery};
 
-use super::{flags::Flags, peer::Peer, sink::Wants};
+use super::{
+    access_log::grpc_from_http,
+    flags::{Flag, Flags},
+    peer::Peer,
+    sink::Wants,
+};
 use crate::{
     Kind,
     cluster::{Cluster, Endpoint},
@@ -13,6 +18,11 @@ use crate::{
     scratch,
     transport::UpstreamConn,
 };
+
+/// Details of an answer to a health check.
+pub(crate) const HEALTH_CHECK_OK: &str = "health_check_ok";
+/// The same while the health of the program is said to fail.
+pub(crate) const HEALTH_CHECK_FAILED: &str = "health_check_failed";
 
 /// What becomes known while the request is on its way.
 #[derive(Debug, Default)]
@@ -24,6 +34,8 @@ pub struct Late {
     pub details: Option<Cow<'static, str>>,
     /// Status of the response; 0: none was sent.
     pub status: u16,
+    /// The response is an answer of our own.
+    pub(crate) own: bool,
     /// `grpc-status` of the response.
     pub grpc_status: Option<u32>,
     /// The request is gRPC.
@@ -139,6 +151,40 @@ impl Late {
         self.peer = None;
         self.upstream = None;
         self.on_reply = None;
+    }
+
+    /// Whether the upstream answered, or our answer stands for the one that it did not give.
+    pub(crate) fn is_of_upstream(&self) -> bool {
+        self.status != 0 && (!self.own || self.stands_for_upstream())
+    }
+
+    /// Whether our answer stands for the one that the upstream did not give.
+    pub(crate) fn stands_for_upstream(&self) -> bool {
+        let upstream = [
+            Flag::NoHealthyUpstream,
+            Flag::UpstreamRequestTimeout,
+            Flag::UpstreamRemoteReset,
+            Flag::UpstreamConnectionFailure,
+            Flag::UpstreamConnectionTermination,
+            Flag::UpstreamMaxStreamDurationReached,
+            Flag::UpstreamOverflow,
+            Flag::UpstreamProtocolError,
+        ];
+        self.own && upstream.into_iter().any(|flag| self.flags.contains(flag))
+    }
+
+    /// Whether it was a health check of the proxy itself.
+    pub(crate) fn is_health_check(&self) -> bool {
+        matches!(
+            self.details.as_deref(),
+            Some(HEALTH_CHECK_OK | HEALTH_CHECK_FAILED)
+        )
+    }
+
+    /// The status of a gRPC request's response; where it says none, what its HTTP status stands for.
+    pub(crate) fn grpc_result(&self) -> Option<u32> {
+        let by_http = || (self.status != 0).then(|| grpc_from_http(self.status).into());
+        self.grpc_status.or_else(by_http).filter(|_| self.grpc)
     }
 
     /// Whether somebody asks for the upstream connection.

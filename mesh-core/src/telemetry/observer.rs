@@ -81,40 +81,51 @@ impl Observer {
             return;
         };
         charge(late);
-        if late.flags.contains(Flag::DownstreamConnectionTermination) {
-            stats.downstream_rq_rx_reset.add(1);
+        count_reply(stats, late, details);
+    }
+}
+
+/// Counts what became of a request that got no whole response of an upstream.
+fn count_reply(stats: &HttpStats, late: &Late, details: &str) {
+    let of = |kind: Kind| details == kind.reply().details;
+    let left = [
+        Flag::DownstreamConnectionTermination,
+        Flag::DownstreamRemoteReset,
+    ];
+    let left = left.into_iter().any(|flag| late.flags.contains(flag));
+    if left || details.starts_with("upstream_reset_after_response_started") {
+        stats.downstream_rq_rx_reset.add(1);
+    }
+    if late.cluster.is_none() && late.flags.contains(Flag::NoCluster) {
+        stats.no_cluster.add(1);
+    }
+    // The router is the last of the filters: what others answer does not get there.
+    if details.starts_with("fault_filter") || details == "cors_response" || late.route.is_none() {
+        match of(Kind::NoRoute) {
+            true => stats.no_route.add(1),
+            false => stats.unrouted.add(1),
         }
-        for (kind, count) in [
-            (Kind::StreamIdle, &stats.downstream_rq_idle_timeout),
-            (
-                Kind::DownstreamMaxDuration,
-                &stats.downstream_rq_max_duration_reached,
-            ),
-            (Kind::RequestTimeout, &stats.downstream_rq_timeout),
-        ] {
-            if details == kind.reply().details {
-                count.add(1);
-            }
+    }
+    for (hit, count) in [
+        (details == "direct_response", &stats.rq_direct_response),
+        (of(Kind::StreamIdle), &stats.downstream_rq_idle_timeout),
+        (
+            of(Kind::DownstreamMaxDuration),
+            &stats.downstream_rq_max_duration_reached,
+        ),
+        (of(Kind::RequestTimeout), &stats.downstream_rq_timeout),
+        (of(Kind::PayloadTooLarge), &stats.downstream_rq_too_large),
+    ] {
+        if hit {
+            count.add(1);
         }
     }
 }
 
 /// A cluster that gave no response is charged with the answer that stands for it.
 fn charge(late: &Late) {
-    let upstream = [
-        Flag::NoHealthyUpstream,
-        Flag::UpstreamRequestTimeout,
-        Flag::UpstreamRemoteReset,
-        Flag::UpstreamConnectionFailure,
-        Flag::UpstreamConnectionTermination,
-        Flag::UpstreamOverflow,
-    ];
-    let failed = upstream.into_iter().any(|flag| late.flags.contains(flag));
-    if let Some(cluster) = late
-        .cluster
-        .as_deref()
-        .filter(|_| failed && late.status != 0)
-    {
+    let cluster = late.cluster.as_deref();
+    if let Some(cluster) = cluster.filter(|_| late.stands_for_upstream() && late.status != 0) {
         cluster.stats().response(late.status);
     }
 }

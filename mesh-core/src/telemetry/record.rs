@@ -20,6 +20,7 @@ use super::{
     clock,
     flags::Flag,
     late::copy,
+    messages::Messages,
     request_id::X_REQUEST_ID,
     way::{Mark, Way},
 };
@@ -65,6 +66,10 @@ pub struct Record {
     received: Mark,
     began: Mark,
     grpc: bool,
+    /// The response is gRPC too.
+    answer: AtomicBool,
+    /// Messages of gRPC that came, and that were sent.
+    messages: [Messages; 2],
     /// The request body is on its way.
     receiving: AtomicBool,
     /// The request body broke off.
@@ -98,6 +103,8 @@ impl Record {
             received: Mark::default(),
             began: Mark::default(),
             grpc: false,
+            answer: AtomicBool::new(false),
+            messages: Default::default(),
             receiving: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             over: AtomicBool::new(false),
@@ -123,7 +130,10 @@ impl Record {
         late.reset();
         late.version = version;
         late.grpc = grpc;
-        self.grpc = grpc;
+        if std::mem::replace(&mut self.grpc, grpc) {
+            *self.answer.get_mut() = false;
+            self.messages.iter_mut().for_each(Messages::reset);
+        }
     }
 
     /// When the request began.
@@ -173,6 +183,11 @@ impl Record {
         self.grpc
     }
 
+    /// Messages of gRPC so far: those of the request, and those of the response.
+    pub fn grpc_messages(&self) -> [u64; 2] {
+        self.messages.each_ref().map(Messages::count)
+    }
+
     /// Rises when something moves.
     #[cfg(feature = "net")]
     pub(crate) fn movements(&self) -> u64 {
@@ -210,6 +225,20 @@ impl Record {
     pub(crate) fn request_data(&self, length: usize) {
         self.request.add(length as u64);
         self.request.touch();
+    }
+
+    /// Counts the messages in the next bytes of the request body, if it is gRPC.
+    pub(crate) fn request_messages(&self, data: &[u8]) {
+        if self.grpc {
+            self.messages[0].see(data);
+        }
+    }
+
+    /// The same for the response body.
+    pub(crate) fn response_messages(&self, data: &[u8]) {
+        if self.grpc && self.answer.load(Ordering::Relaxed) {
+            self.messages[1].see(data);
+        }
     }
 
     pub(crate) fn request_ends(&self) {
@@ -402,8 +431,12 @@ impl Record {
             true => 0,
             false => response.status().as_u16(),
         };
+        // What comes from the upstream has no details but those of its end.
+        late.own = late.details.is_some();
         if late.grpc {
             late.grpc_status = grpc_status(response.headers());
+            let answer = crate::layer::is_grpc(response.headers());
+            self.answer.store(answer, Ordering::Relaxed);
         }
         copy(
             response.headers(),

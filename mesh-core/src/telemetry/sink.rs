@@ -33,6 +33,15 @@ pub struct Wants {
 }
 
 impl Wants {
+    /// Method, path and authority alone.
+    pub(crate) const HEAD: Self = Self {
+        head: true,
+        upstream: false,
+        request: Vec::new(),
+        response: Vec::new(),
+        trailers: Vec::new(),
+    };
+
     const NONE: Self = Self {
         head: false,
         upstream: false,

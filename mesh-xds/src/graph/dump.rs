@@ -224,11 +224,16 @@ fn own_endpoints(cluster: &Value) -> Option<Value> {
     let mut assignment = untyped(cluster.get("load_assignment")?);
     assignment["@type"] = format!("type.googleapis.com/{}", Kind::Endpoints.message()).into();
     assignment["cluster_name"] = cluster["name"].clone();
-    let groups = assignment["endpoints"].as_array_mut();
+    if assignment["policy"]["overprovisioning_factor"].is_null() {
+        assignment["policy"]["overprovisioning_factor"] = 140.into();
+    }
+    let groups = assignment
+        .get_mut("endpoints")
+        .and_then(Value::as_array_mut);
     for endpoint in groups
         .into_iter()
         .flatten()
-        .filter_map(|group| group["lb_endpoints"].as_array_mut())
+        .filter_map(|group| group.get_mut("lb_endpoints")?.as_array_mut())
         .flatten()
     {
         for (field, default) in [

@@ -7,7 +7,7 @@ use mesh_core::model::Address;
 use mesh_xds::graph::DumpOptions;
 use serde_json::{Value, json};
 
-use super::{Admin, Query, json_page, mask, text};
+use super::{Admin, Query, json_page, mask, page};
 
 /// The repeated fields of Envoy's dumps, and what their elements are.
 const REPEATED: &[(&str, &str)] = &[
@@ -53,10 +53,11 @@ impl Admin {
     /// given, `mask` the fields to keep, `name_regex` keeps those whose names match, and endpoints come only with
     /// `include_eds`.
     pub(super) fn config_dump(&self, query: Query<'_>) -> Response<Full<Bytes>> {
-        let refuse = |reason: String| text(StatusCode::BAD_REQUEST, reason);
-        let names = match query.filter("name_regex") {
+        // Envoy's errors here have this type.
+        let refuse = |status, reason| page(status, "text/plain", reason);
+        let names = match query.whole("name_regex") {
             Ok(names) => names,
-            Err(error) => return refuse(error),
+            Err(error) => return refuse(StatusCode::BAD_REQUEST, error),
         };
         let options = DumpOptions {
             include_eds: query.has("include_eds"),
@@ -75,7 +76,7 @@ impl Admin {
         if let Some(field) = &field {
             configs = match elements(&configs, field) {
                 Ok(elements) => elements,
-                Err((status, reason)) => return text(status, reason),
+                Err((status, reason)) => return refuse(status, reason),
             };
         }
         if let Some(mask) = query.get("mask").filter(|mask| !mask.is_empty()) {
@@ -85,12 +86,15 @@ impl Admin {
                 .filter_map(|config| mask::apply(config, &mask))
                 .collect();
             if any && configs.is_empty() {
-                return refuse(format!(
-                    "FieldMask {mask} could not be successfully applied to any configs."
-                ));
+                let reason =
+                    format!("FieldMask {mask} could not be successfully applied to any configs.");
+                return refuse(StatusCode::BAD_REQUEST, reason);
             }
         }
-        json_page(&json!({ "configs": configs }))
+        json_page(&match configs.is_empty() {
+            true => json!({}),
+            false => json!({ "configs": configs }),
+        })
     }
 
     pub(super) fn config_status(&self) -> Value {
@@ -117,12 +121,20 @@ impl Admin {
 
 /// The elements of the repeated field `field`, each with its type.
 fn elements(configs: &[Value], field: &str) -> Result<Vec<Value>, (StatusCode, String)> {
-    let Some((_, kind)) = REPEATED.iter().find(|(name, _)| *name == field) else {
+    let is_there = |kind: &str| {
+        let section = kind.split('.').next().unwrap_or_default();
+        let kinds = configs.iter().filter_map(|config| config["@type"].as_str());
+        kinds.into_iter().any(|one| one.ends_with(section))
+    };
+    let known = REPEATED.iter().find(|(name, _)| *name == field);
+    let Some((_, kind)) = known.filter(|(_, kind)| is_there(kind)) else {
         let single = configs.iter().any(|config| config.get(field).is_some());
         return Err(match single {
             true => (
                 StatusCode::BAD_REQUEST,
-                format!("{field} is not a repeated field. Use ?mask= to get only this field"),
+                format!(
+                    "{field} is not a repeated field. Use ?mask={field} to get only this field"
+                ),
             ),
             false => (
                 StatusCode::NOT_FOUND,

@@ -5,7 +5,7 @@ pub(super) struct Page {
     pub(super) path: &'static str,
     /// Whether it changes something, and so takes POST only.
     pub(super) post: bool,
-    what: &'static str,
+    pub(super) what: &'static str,
     /// Parameters, and what each is for.
     parameters: &'static [(&'static str, &'static str)],
 }
@@ -34,8 +34,54 @@ const USED: (&str, &str) = (
     "Only include stats that have been written by system since restart",
 );
 
+const BUCKETS: (&str, &str) = (
+    "histogram_buckets",
+    "Histogram bucket display mode; One of (cumulative, disjoint, detailed, summary)",
+);
+
+/// A page that Envoy has and nothing stands behind here, and the reason.
+pub(super) struct Absent {
+    pub(super) path: &'static str,
+    pub(super) post: bool,
+    pub(super) reason: &'static str,
+}
+
+const fn absent(path: &'static str, post: bool, reason: &'static str) -> Absent {
+    Absent { path, post, reason }
+}
+
+const NO_DUMP: &str = "Heap dump is not supported in current build";
+const NO_LOOKUPS: &str = "Statistics are not looked up by name";
+
+/// What Envoy has beside them.
+pub(super) const ABSENT: &[Absent] = &[
+    absent(
+        "/allocprofiler",
+        true,
+        "The current build does not support allocation profiler",
+    ),
+    absent(
+        "/cpuprofiler",
+        true,
+        "The current build does not support CPU profiler",
+    ),
+    absent("/heap_dump", false, NO_DUMP),
+    absent(
+        "/heapprofiler",
+        true,
+        "The current build does not support heap profiler",
+    ),
+    absent("/memory/tcmalloc", false, "The allocator is not tcmalloc"),
+    absent("/peak_heap_dump", false, NO_DUMP),
+    absent("/stats/recentlookups", false, NO_LOOKUPS),
+    absent("/stats/recentlookups/clear", true, NO_LOOKUPS),
+    absent("/stats/recentlookups/disable", true, NO_LOOKUPS),
+    absent("/stats/recentlookups/enable", true, NO_LOOKUPS),
+];
+
 /// All pages, by path.
 pub(super) const PAGES: &[Page] = &[
+    page("/", "Admin home page"),
     page("/certs", "print certs on machine"),
     with(
         page("/clusters", "upstream cluster status"),
@@ -64,6 +110,10 @@ pub(super) const PAGES: &[Page] = &[
     page(
         "/config_status",
         "what is refused and what has no effect, with file, line and field",
+    ),
+    page(
+        "/contention",
+        "dump current mutex contention stats (if enabled)",
     ),
     with(
         page("/drain_listeners", "drain listeners"),
@@ -99,6 +149,11 @@ pub(super) const PAGES: &[Page] = &[
         "print the hot restart compatibility version",
     ),
     with(
+        page("/init_dump", "dump what is not initialised yet"),
+        false,
+        &[("mask", "The component whose targets to dump: listener")],
+    ),
+    with(
         page("/listeners", "print listener info"),
         false,
         &[("format", "File format to use; One of (text, json)")],
@@ -111,16 +166,33 @@ pub(super) const PAGES: &[Page] = &[
                 "paths",
                 "Change multiple levels, NAME:LEVEL,NAME:LEVEL; NAME=LEVEL changes one",
             ),
+            ("group", "The same as paths"),
             (
                 "level",
                 "Change all levels; One of (trace, debug, info, warning, error, critical, off)",
             ),
         ],
     ),
+    page("/memory", "print what memory the process uses"),
     with(page("/quitquitquit", "exit the server"), true, &[]),
     page(
         "/ready",
         "print server state, return 200 if LIVE, otherwise return 503",
+    ),
+    with(page("/reopen_logs", "reopen access logs"), true, &[]),
+    with(
+        page("/reset_counters", "reset all counters to zero"),
+        true,
+        &[],
+    ),
+    page("/runtime", "print runtime values"),
+    with(
+        page(
+            "/runtime_modify",
+            "modify runtime values, if there were an admin layer; there is none",
+        ),
+        true,
+        &[],
     ),
     page("/server_info", "print server version/status information"),
     with(
@@ -135,6 +207,7 @@ pub(super) const PAGES: &[Page] = &[
                 "type",
                 "Stat types to include; One of (All, Counters, Gauges, Histograms, TextReadouts)",
             ),
+            BUCKETS,
         ],
     ),
     with(
@@ -143,7 +216,7 @@ pub(super) const PAGES: &[Page] = &[
             "print server stats in prometheus format",
         ),
         false,
-        &[USED, FILTER, INVERT],
+        &[USED, FILTER, INVERT, BUCKETS],
     ),
 ];
 

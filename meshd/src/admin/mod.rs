@@ -3,13 +3,18 @@
 mod clusters;
 mod dump;
 mod help;
+mod home;
 mod info;
 mod mask;
 mod query;
 mod server;
 mod stats;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
@@ -20,7 +25,8 @@ use serde_json::json;
 
 pub(crate) use self::server::serve;
 use self::{
-    help::{PAGES, help},
+    help::{ABSENT, PAGES, help},
+    home::home,
     query::Query,
 };
 use crate::{
@@ -47,6 +53,8 @@ pub(crate) struct Admin {
     pub(crate) dump: Dump,
     /// Which kinds of resources may come and go.
     pub(crate) dynamic: Dynamic,
+    /// What counters stood at when they were reset, by name.
+    pub(crate) reset: Arc<Mutex<BTreeMap<String, u64>>>,
 }
 
 /// What a server serves: the whole admin, or only a part on a port of its own.
@@ -84,7 +92,9 @@ impl Admin {
     }
 
     fn page(&self, method: &Method, path: &str, query: Query<'_>) -> Response<Full<Bytes>> {
-        let changes = PAGES.iter().any(|page| page.path == path && page.post);
+        let absent = ABSENT.iter().find(|absent| absent.path == path);
+        let changes = PAGES.iter().any(|page| page.path == path && page.post)
+            || absent.is_some_and(|absent| absent.post);
         if changes && method != Method::POST {
             return text(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -92,7 +102,8 @@ impl Admin {
             );
         }
         match path {
-            "/" | "/help" => text(StatusCode::OK, help()),
+            "/" => page(StatusCode::OK, "text/html; charset=UTF-8", home()),
+            "/help" => text(StatusCode::OK, help()),
             "/ready" => self.ready(),
             "/healthz/ready" => self.ready(),
             "/server_info" => json_page(&self.server_info()),
@@ -102,6 +113,34 @@ impl Admin {
             "/config_status" => json_page(&self.config_status()),
             "/stats" => self.stats_page(query),
             "/stats/prometheus" => self.prometheus(query),
+            "/reset_counters" => {
+                let counters = self.stats().finish().counters();
+                *self.reset.lock().unwrap_or_else(PoisonError::into_inner) = counters;
+                text(StatusCode::OK, "OK\n".into())
+            }
+            "/reopen_logs" => {
+                self.log.reopen_all();
+                text(StatusCode::OK, "OK\n".into())
+            }
+            "/memory" => json_page(&info::memory()),
+            "/contention" => text(
+                StatusCode::OK,
+                "Mutex contention tracing is not enabled. To enable, run Envoy with flag --enable-mutex-tracing.".into(),
+            ),
+            // Runtime values are those of the configuration; what overrides them is listed as not acting.
+            "/runtime" => json_page(&json!({"layers": [], "entries": {}})),
+            "/runtime_modify" => match query.pairs().is_empty() {
+                true => text(
+                    StatusCode::BAD_REQUEST,
+                    "usage: /runtime_modify?key1=value1&key2=value2&keyN=valueN\n       or send the parameters as form values\nuse an empty value to remove a previously added override".into(),
+                ),
+                false => text(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "No admin layer specified".into(),
+                ),
+            },
+            // Nothing waits to be initialised once the admin server answers.
+            "/init_dump" => json_page(&json!({})),
             "/certs" => json_page(&json!({ "certificates": [] })),
             "/hot_restart_version" => text(StatusCode::OK, "disabled".into()),
             "/logging" => self.logging(query),
@@ -114,7 +153,10 @@ impl Admin {
                 self.lifecycle.quit();
                 text(StatusCode::OK, "OK\n".into())
             }
-            _ => not_found(),
+            _ => match absent {
+                Some(absent) => text(StatusCode::NOT_IMPLEMENTED, absent.reason.into()),
+                None => not_found(),
+            },
         }
     }
 
@@ -129,31 +171,31 @@ impl Admin {
     }
 
     fn drain(&self, query: Query<'_>) -> Response<Full<Bytes>> {
-        let graceful = query.has("graceful");
         self.lifecycle.drain(Drain {
-            connections: graceful || query.has("skip_exit"),
             inbound_only: query.has("inboundonly"),
             close: !query.has("skip_exit"),
-            graceful,
+            graceful: query.has("graceful"),
         });
         text(StatusCode::OK, "OK\n".into())
     }
 
     fn logging(&self, query: Query<'_>) -> Response<Full<Bytes>> {
-        let changes: Result<Vec<_>, String> = query
-            .pairs()
-            .into_iter()
-            .map(|(name, value)| match &*name {
-                "level" => Ok(vec![(None, value)]),
-                "paths" => pairs(&value),
-                _ => Ok(vec![(Some(name), value)]),
-            })
-            .collect();
-        let done = changes.and_then(|changes| self.log.set(&changes.concat()));
+        let mut given = query.pairs();
+        given.retain(|(_, value)| !value.is_empty());
+        let changes = match given.as_slice() {
+            [] => Ok(Vec::new()),
+            [(name, level)] => match &**name {
+                "level" => Ok(vec![(None, level.clone())]),
+                "paths" | "group" => pairs(level),
+                _ => Ok(vec![(Some(name.clone()), level.clone())]),
+            },
+            _ => Err("invalid number of parameters".to_owned()),
+        };
+        let done = changes.and_then(|changes| self.log.set(&changes));
         match done {
             Ok(()) => text(StatusCode::OK, self.log.describe()),
             Err(reason) => {
-                let usage = "usage: /logging?<name>=<level> (change single level)\nusage: /logging?paths=name1:level1,name2:level2,... (change multiple levels)\nusage: /logging?level=<level> (change all levels)\nlevels: trace debug info warning error critical off \n";
+                let usage = "usage: /logging?<name>=<level> (change single level)\nusage: /logging?paths=name1:level1,name2:level2,... (change multiple levels)\nusage: /logging?level=<level> (change all levels)\nusage: /logging?group=<group_name>:<level> (change group of loggers)\nlevels: trace debug info warning error critical off \n";
                 let body = format!("error: {reason}\n\n{usage}{}", self.log.describe());
                 text(StatusCode::BAD_REQUEST, body)
             }
@@ -193,8 +235,10 @@ impl Admin {
 /// `NAME:LEVEL,NAME:LEVEL`.
 fn pairs(list: &str) -> Result<Vec<(Option<String>, String)>, String> {
     let pair = |part: &str| match part.split_once(':') {
-        Some((name, level)) => Ok((Some(name.to_owned()), level.to_owned())),
-        None => Err("empty logger name or empty logger level".to_owned()),
+        Some((name, level)) if !name.is_empty() && !level.is_empty() => {
+            Ok((Some(name.to_owned()), level.to_owned()))
+        }
+        _ => Err("empty logger name or empty logger level".to_owned()),
     };
     list.split(',').map(pair).collect()
 }

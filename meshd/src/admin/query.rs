@@ -73,13 +73,26 @@ impl Query<'_> {
     ///
     /// Envoy's sentence about an expression that is none.
     pub(super) fn filter(self, name: &str) -> Result<Filter, String> {
+        self.expression(name, |pattern| format!("(?s:.)*(?:{pattern})(?s:.)*"))
+    }
+
+    /// The same, which matches whole names.
+    ///
+    /// # Errors
+    ///
+    /// As [`Query::filter`].
+    pub(super) fn whole(self, name: &str) -> Result<Filter, String> {
+        self.expression(name, str::to_owned)
+    }
+
+    fn expression(self, name: &str, extend: impl Fn(&str) -> String) -> Result<Filter, String> {
         let Some(pattern) = self.get(name).filter(|pattern| !pattern.is_empty()) else {
             return Ok(Filter::default());
         };
         let invalid = |error| format!("Invalid re2 regex: {error}");
         // By itself first, so that the error speaks of what was given.
         Regex::parse(&pattern).map_err(invalid)?;
-        let regex = Regex::parse(&format!("(?s:.)*(?:{pattern})(?s:.)*")).map_err(invalid)?;
+        let regex = Regex::parse(&extend(&pattern)).map_err(invalid)?;
         Ok(Filter {
             regex: Some(regex),
             inverted: self.has("invert_filter"),
@@ -133,6 +146,9 @@ mod tests {
         assert_eq!(takes("filter=^b", "abcde"), Ok(false));
         assert_eq!(takes("filter=^b&invert_filter", "abcde"), Ok(true));
         assert_eq!(takes("", "anything"), Ok(true));
+        let whole = |query, name| Query(query).whole("r").map(|f| f.takes(name));
+        assert_eq!(whole("r=b.d", "abcde"), Ok(false));
+        assert_eq!(whole("r=b.d", "bcd"), Ok(true));
         let error = takes("filter=(", "a").expect_err("no expression");
         assert!(error.starts_with("Invalid re2 regex: "), "{error}");
         assert!(!error.contains(".*"), "{error}");

@@ -1,21 +1,27 @@
 //! `/stats` and `/stats/prometheus`.
 
+use std::sync::PoisonError;
+
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::Full;
 
-use super::{Admin, Query, json_page, text};
+use super::{Admin, Query, info::resident_memory, json_page, text};
 use crate::{
+    cli::Source,
     lifecycle::State,
-    stats::{Kind, Stat, Stats},
+    stats::{Buckets, Kind, Stat, Stats, Tags},
 };
 
 /// What Envoy says where no certificate is there to expire.
 const NEVER: u64 = u32::MAX as u64;
 
 impl Admin {
-    fn stats(&self) -> Stats {
-        let mut stats = Stats::default();
+    pub(super) fn stats(&self) -> Stats {
+        let mut stats = Stats::new(match self.options.source {
+            Source::Folder(..) => Tags::Istio,
+            _ => Tags::Envoy,
+        });
         self.server_stats(&mut stats);
         self.config_stats(&mut stats);
         stats.clusters(&self.mesh.snapshot());
@@ -37,9 +43,11 @@ impl Admin {
         for (name, value) in gauges {
             stats.plain(&format!("server.{name}"), Kind::Gauge, value);
         }
-        if let Some(bytes) = resident_memory() {
-            stats.plain("server.memory_physical_size", Kind::Gauge, bytes);
-        }
+        stats.plain(
+            "server.memory_physical_size",
+            Kind::Gauge,
+            resident_memory(),
+        );
     }
 
     fn config_stats(&self, stats: &mut Stats) {
@@ -109,59 +117,87 @@ impl Admin {
             Ok(format) => format,
             Err(usage) => return text(StatusCode::BAD_REQUEST, usage),
         };
+        let selected = buckets(query, Buckets::Summary)
+            .and_then(|buckets| Ok((self.selected(query)?, buckets)));
+        match (selected, format) {
+            (Ok((stats, buckets)), "json") => json_page(&stats.json(buckets)),
+            (Ok((stats, buckets)), _) => text(StatusCode::OK, stats.text(buckets)),
+            (Err(error), _) => text(StatusCode::BAD_REQUEST, error),
+        }
+    }
+
+    pub(super) fn prometheus(&self, query: Query<'_>) -> Response<Full<Bytes>> {
+        let out = buckets(query, Buckets::Cumulative).and_then(|buckets| {
+            let mut out = self.selected(query)?.prometheus(buckets);
+            self.istio(query, &mut out)?;
+            Ok(out)
+        });
+        match out {
+            Ok(out) => text(StatusCode::OK, out),
+            Err(error) => text(StatusCode::BAD_REQUEST, error),
+        }
+    }
+
+    /// Appends those of Istio's metrics whose names `filter` takes.
+    fn istio(&self, query: Query<'_>, out: &mut String) -> Result<(), String> {
+        let filter = query.filter("filter")?;
+        let mut all = String::new();
+        (self.istio_metrics)(&mut all);
+        let mut wanted = false;
+        for line in all.lines() {
+            // The line that begins a family of metrics.
+            if let Some(family) = line.strip_prefix("# TYPE ") {
+                wanted = filter.takes(family.split(' ').next().unwrap_or_default());
+            }
+            if wanted {
+                out.push_str(line);
+                out.push('\n');
+            }
+        }
+        Ok(())
+    }
+
+    /// What `type`, `filter` and `usedonly` leave.
+    fn selected(&self, query: Query<'_>) -> Result<Stats, String> {
         let types = ["All", "Counters", "Gauges", "Histograms", "TextReadouts"];
-        let kind = match query.choice("/stats", "type", &types) {
-            Ok(kind) => kind,
-            Err(usage) => return text(StatusCode::BAD_REQUEST, usage),
-        };
-        let wanted = |stat: &Stat| match kind {
+        let kind = query.choice("/stats", "type", &types)?;
+        let filter = query.filter("filter")?;
+        // No statistic is hidden here.
+        let hidden = query.choice("/stats", "hidden", &["exclude", "include", "only"])?;
+        let mut stats = self.stats().finish();
+        if query.has("usedonly") {
+            stats = stats.used();
+        }
+        let of_kind = |stat: &Stat| match kind {
+            _ if hidden == "only" => false,
             "All" => true,
             "Counters" => stat.kind == Kind::Counter,
             "Gauges" => stat.kind == Kind::Gauge,
             _ => false,
         };
-        let stats = match self.selected(query) {
-            Ok(stats) => stats
-                .keep(wanted)
-                .keep_histograms(|_| matches!(kind, "All" | "Histograms")),
-            Err(error) => return text(StatusCode::BAD_REQUEST, error),
-        };
-        match format {
-            "json" => json_page(&stats.json()),
-            _ => text(StatusCode::OK, stats.text()),
-        }
-    }
-
-    pub(super) fn prometheus(&self, query: Query<'_>) -> Response<Full<Bytes>> {
-        let stats = match self.selected(query) {
-            Ok(stats) => stats,
-            Err(error) => return text(StatusCode::BAD_REQUEST, error),
-        };
-        let mut out = stats.prometheus();
-        // Istio's metrics have names of their own, which a filter of statistics does not mean.
-        if !query.has("filter") {
-            (self.istio_metrics)(&mut out);
-        }
-        text(StatusCode::OK, out)
-    }
-
-    /// What `filter` and `usedonly` leave.
-    fn selected(&self, query: Query<'_>) -> Result<Stats, String> {
-        let filter = query.filter("filter")?;
-        let mut stats = self.stats().finish();
-        if query.has("usedonly") {
-            stats = stats.used();
-        }
+        let reset = self.reset.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(stats
-            .keep(|stat| filter.takes(&stat.name))
-            .keep_histograms(|name| filter.takes(name)))
+            .since(&reset)
+            .keep(|stat| of_kind(stat) && filter.takes(&stat.name))
+            .keep_histograms(|name| {
+                hidden != "only" && matches!(kind, "All" | "Histograms") && filter.takes(name)
+            }))
     }
 }
 
-/// Bytes of this process in physical memory.
-fn resident_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
+/// What is shown of distributions; `default` if nothing is said.
+fn buckets(query: Query<'_>, default: Buckets) -> Result<Buckets, String> {
+    let name = "histogram_buckets";
+    match query.get(name).as_deref() {
+        None | Some("") => return Ok(default),
+        Some("none") => return Ok(Buckets::Summary),
+        Some(_) => {}
+    }
+    let all = ["cumulative", "disjoint", "detailed", "summary"];
+    Ok(match query.choice("/stats", name, &all)? {
+        "cumulative" => Buckets::Cumulative,
+        "disjoint" => Buckets::Disjoint,
+        "detailed" => Buckets::Detailed,
+        _ => Buckets::Summary,
+    })
 }

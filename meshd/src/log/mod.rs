@@ -4,11 +4,13 @@ mod loggers;
 
 use std::{
     collections::BTreeMap,
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     io,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
+use mesh_core::telemetry::access_log::LogWriter;
 use tracing_subscriber::{
     EnvFilter, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
 };
@@ -23,6 +25,46 @@ pub(crate) struct LogControl {
     levels: Arc<Mutex<Levels>>,
     /// `None` where another program owns the log.
     reload: Option<Reload>,
+    /// Where `--log-path` says.
+    file: Option<LogFile>,
+}
+
+/// The file of the log, and its name. Cloning shares.
+#[derive(Clone, Debug)]
+struct LogFile {
+    path: PathBuf,
+    file: Arc<Mutex<File>>,
+}
+
+impl LogFile {
+    fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            file: Arc::new(Mutex::new(append(path)?)),
+        })
+    }
+
+    fn reopen(&self) -> io::Result<()> {
+        let file = append(&self.path)?;
+        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = file;
+        Ok(())
+    }
+}
+
+impl io::Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.flush()
+    }
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
 }
 
 #[derive(Clone, Debug)]
@@ -57,14 +99,12 @@ impl LogControl {
         let format = tracing_subscriber::fmt::layer()
             .with_target(true)
             .with_ansi(false);
-        let installed = match &options.log_path {
-            Some(path) => {
-                let file = OpenOptions::new().create(true).append(true).open(path)?;
-                tracing_subscriber::registry()
-                    .with(filter)
-                    .with(format.with_writer(Mutex::new(file)))
-                    .try_init()
-            }
+        let file = options.log_path.as_deref().map(LogFile::open).transpose()?;
+        let installed = match file.clone() {
+            Some(file) => tracing_subscriber::registry()
+                .with(filter)
+                .with(format.with_writer(move || file.clone()))
+                .try_init(),
             None => tracing_subscriber::registry()
                 .with(filter)
                 .with(format.with_writer(io::stderr))
@@ -81,7 +121,17 @@ impl LogControl {
         Ok(Self {
             levels: Arc::new(Mutex::new(levels)),
             reload: installed.is_ok().then_some(reload),
+            file,
         })
+    }
+
+    /// Opens the files of the log and of access logs again, for whoever has moved them away.
+    pub(crate) fn reopen_all(&self) {
+        LogWriter::reopen_all();
+        let reopened = self.file.as_ref().map_or(Ok(()), LogFile::reopen);
+        if let Err(error) = reopened {
+            tracing::error!(%error, "The log cannot be opened again; it goes on where it was");
+        }
     }
 
     /// Sets levels by logger; without a logger, of all. One that is wrong changes nothing.
@@ -192,6 +242,7 @@ mod tests {
                 seen.push(filter.to_string());
                 Ok(())
             })),
+            file: None,
         };
         let change = |name: &str, level: &str| (Some(name.to_owned()), level.to_owned());
         let wrong = control.set(&[change("admin", "debug"), change("nope", "debug")]);

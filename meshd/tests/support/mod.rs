@@ -188,7 +188,7 @@ pub fn request(to: SocketAddr, method: &str, path: &str) -> Option<Answer> {
     })
 }
 
-/// Serves HTTP on a thread: `/slow` waits half a second, `/N` answers the status N, everything else 200.
+/// Serves HTTP on a thread: `/slow` waits half a second, `/never` for ever, `/N` answers the status N, everything else 200.
 pub fn upstream() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound");
@@ -214,6 +214,9 @@ fn serve(mut stream: TcpStream) {
             let path = head.split(' ').nth(1).unwrap_or_default();
             if path == "/slow" {
                 thread::sleep(Duration::from_millis(500));
+            }
+            if path == "/never" {
+                thread::sleep(LONG);
             }
             let status = path.trim_start_matches('/').parse().unwrap_or(200_u16);
             let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 5\r\n\r\nhello");

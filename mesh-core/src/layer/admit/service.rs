@@ -58,10 +58,13 @@ where
     }
 
     fn call(&mut self, routed: Routed<RequestBody<B>>) -> Self::Future {
-        let attempt = match attempt(&routed) {
+        let mut attempt = match attempt(&routed) {
             Ok(attempt) => attempt,
             Err(error) => return ResponseFuture::refused(error),
         };
+        if routed.forwarding.policies().retries().is_some() {
+            attempt.defer();
+        }
         let Routed {
             mut request,
             record,

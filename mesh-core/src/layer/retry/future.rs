@@ -144,7 +144,12 @@ where
                         return poll;
                     };
                     match turn.decide::<S, R, B, U>(result, this.again.as_ref()) {
-                        Some(wait) => wait,
+                        Some(wait) => {
+                            if let Ok(response) = result {
+                                response.body_mut().settle(true);
+                            }
+                            wait
+                        }
                         None => {
                             turn.last(result);
                             return poll;
@@ -321,6 +326,7 @@ impl Turn {
     fn last<U: MeshBody>(&mut self, result: &mut Result<Response<ResponseBody<U>>, Error>) {
         if let Ok(response) = result {
             let body = response.body_mut();
+            body.settle(false);
             body.hold_retry(self.permit.take());
             if let Some(idle) = self.conditions.per_try_idle() {
                 body.watch(idle, self.record.clone());

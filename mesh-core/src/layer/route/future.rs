@@ -88,7 +88,8 @@ impl<F, S, B> State<F, S, B> {
             Answer::Error(error) => Self::Failed { error: Some(error) },
             Answer::Response(mut response) => {
                 response.extensions_mut().insert(OwnReply);
-                record.late().details = Some("direct_response".into());
+                let details = &mut record.late().details;
+                details.get_or_insert("direct_response".into());
                 Self::Answered {
                     response: Some(response),
                 }

@@ -17,7 +17,10 @@ use crate::{
     body::{MeshBody, RequestBody, ResponseBody},
     layer::{Exchange, Routed, Scan},
     route::{ConnectionFacts, Decision, Forwarding, Head},
-    telemetry::{context::RecordContext, record::Record},
+    telemetry::{
+        context::RecordContext,
+        record::{Record, Wants},
+    },
     transport::ConnInfo,
 };
 
@@ -252,6 +255,9 @@ pub(super) fn own_answer<B: 'static>(
     if let Some(reads) = route.and_then(|route| route.response_mutations().reads()) {
         record.see_also(&exchange.request, reads);
     }
+    if route.is_some_and(|route| route.is_block_all()) {
+        record.see_also(&exchange.request, &Wants::HEAD);
+    }
     if let Decision::Redirect(redirection) = &decision
         && let Some(path) = redirection.path()
     {
@@ -306,6 +312,10 @@ pub(super) fn forward<B: 'static>(
         let status = forwarding.forward().config().cluster_not_found_status;
         return Err((record, Error::new(Kind::NoCluster).with_status(status)));
     };
+    if cluster.is_catch_all() {
+        // Metrics name the host that was asked for.
+        record.see_also(&request, &Wants::HEAD);
+    }
     if cluster.is_in_mesh()
         && let Some(introduction) = front.introduction()
     {

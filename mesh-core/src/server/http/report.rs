@@ -115,7 +115,6 @@ where
             None => error.to_string(),
         };
         let (kind, status) = if error.is_parse_too_large() {
-            self.conn.stats.downstream_rq_too_large.add(1);
             (Kind::HeadersTooLarge, Kind::HeadersTooLarge.reply().http)
         } else if error.is_parse_version_h2() {
             (Kind::DownstreamProtocol, 0)

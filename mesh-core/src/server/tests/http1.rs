@@ -175,7 +175,7 @@ async fn too_large_heads_are_answered_and_reported() {
             (rejected[0].kind, rejected[0].status),
             (Kind::HeadersTooLarge, 431)
         );
-        assert_eq!(server.stat("http.test.downstream_rq_too_large"), 1);
+        assert_eq!(server.stat("http.test.downstream_cx_protocol_error"), 1);
     }
 }
 

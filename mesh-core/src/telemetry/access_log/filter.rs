@@ -14,7 +14,7 @@ use crate::{
 /// A compiled [`LogFilter`].
 #[derive(Debug)]
 pub(crate) enum FilterRules {
-    Always,
+    NotHealthCheck,
     Status(Comparison, u32),
     Duration(Comparison, u32),
     Share(Fraction),
@@ -34,8 +34,7 @@ impl FilterRules {
         Ok(match filter {
             LogFilter::Status(comparison, value) => Self::Status(*comparison, *value),
             LogFilter::Duration(comparison, value) => Self::Duration(*comparison, *value),
-            // No health check passes through the request path here, so none need be left out.
-            LogFilter::NotHealthCheck => Self::Always,
+            LogFilter::NotHealthCheck => Self::NotHealthCheck,
             LogFilter::Traceable => Self::Traced,
             LogFilter::Runtime(share) => Self::Share(share.default),
             LogFilter::Header(matcher) => {
@@ -67,7 +66,7 @@ impl FilterRules {
     /// Whether a request passes.
     pub(crate) fn passes(&self, context: &RecordContext<'_>, late: &Late) -> bool {
         match self {
-            Self::Always => true,
+            Self::NotHealthCheck => !late.is_health_check(),
             Self::Status(comparison, value) => compare(*comparison, late.status.into(), *value),
             Self::Duration(comparison, value) => {
                 let millis = u32::try_from(late.duration.as_millis()).unwrap_or(u32::MAX);

@@ -269,3 +269,37 @@ fn each_item_has_a_value_or_is_told_to_have_none() {
         assert_eq!(silent.count() > 0, wanted.contains('-'), "{text}");
     }
 }
+
+#[test]
+fn a_file_that_was_moved_away_is_opened_again_and_loses_no_line() {
+    let folder = std::env::temp_dir().join(format!("mesh-access-log-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a writable folder");
+    let (file, moved) = (folder.join("log"), folder.join("log.1"));
+    let writer = LogWriter::shared(&LogSink::File(file.clone()));
+    writer.write(b"one\n");
+    let read = |path: &std::path::Path| std::fs::read_to_string(path).unwrap_or_default();
+    let until = |path: &std::path::Path, text: &str| {
+        let begin = std::time::Instant::now();
+        while read(path) != text {
+            assert!(begin.elapsed().as_secs() < 60, "{path:?}: {}", read(path));
+            std::thread::yield_now();
+        }
+    };
+    until(&file, "one\n");
+    std::fs::rename(&file, &moved).expect("a move");
+    writer.write(b"two\n");
+    LogWriter::reopen_all();
+    until(&moved, "one\ntwo\n");
+    let begin = std::time::Instant::now();
+    while !file.exists() {
+        assert!(begin.elapsed().as_secs() < 60, "it is not opened again");
+        std::thread::yield_now();
+    }
+    writer.write(b"three\n");
+    drop(writer);
+    assert_eq!(
+        (read(&moved).as_str(), read(&file).as_str()),
+        ("one\ntwo\n", "three\n")
+    );
+    std::fs::remove_dir_all(&folder).expect("our own folder");
+}

@@ -5,7 +5,7 @@ use std::{
     fs::OpenOptions,
     io::{self, Write},
     sync::{
-        Arc, Condvar, Mutex, OnceLock, PoisonError, Weak,
+        Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -43,21 +43,33 @@ struct Queue {
 struct Waiting {
     lines: Vec<u8>,
     closed: bool,
+    /// The sink is to be opened again, once what waits is written.
+    reopen: bool,
+}
+
+/// What lines are written to.
+type Out = Box<dyn Write + Send>;
+
+/// The writers of the process, by sink.
+static WRITERS: LazyLock<Mutex<HashMap<LogSink, Weak<Shared>>>> = LazyLock::new(Mutex::default);
+
+fn writers() -> MutexGuard<'static, HashMap<LogSink, Weak<Shared>>> {
+    WRITERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl LogWriter {
     /// A writer to `out`. If no thread can be started, lines are dropped and counted.
     pub fn new(out: impl Write + Send + 'static) -> Self {
-        Self::open(move || Ok(Box::new(out)))
+        let mut out = Some(out);
+        Self::open(move || match out.take() {
+            Some(out) => Ok(Box::new(out)),
+            None => Err(io::Error::other("it can be opened once")),
+        })
     }
 
     /// The writer of a sink: one in the process for each.
     pub fn shared(sink: &LogSink) -> Self {
-        static WRITERS: OnceLock<Mutex<HashMap<LogSink, Weak<Shared>>>> = OnceLock::new();
-        let mut writers = WRITERS
-            .get_or_init(Mutex::default)
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut writers = writers();
         if let Some(shared) = writers.get(sink).and_then(Weak::upgrade) {
             return Self { shared };
         }
@@ -67,18 +79,21 @@ impl LogWriter {
         writer
     }
 
-    fn open(out: impl FnOnce() -> io::Result<Box<dyn Write + Send>> + Send + 'static) -> Self {
+    /// Opens the files of all sinks again, by their names, once what waits is written to the old ones: for whoever has moved
+    /// them away.
+    pub fn reopen_all() {
+        for shared in writers().values().filter_map(Weak::upgrade) {
+            shared.queue.lock().reopen = true;
+            shared.queue.wake.notify_one();
+        }
+    }
+
+    fn open(mut open: impl FnMut() -> io::Result<Out> + Send + 'static) -> Self {
         let queue = Arc::new(Queue::default());
         let own = queue.clone();
         let thread = std::thread::Builder::new()
             .name("access-log".to_owned())
-            .spawn(move || match out() {
-                Ok(mut out) => own.run(&mut out),
-                Err(error) => {
-                    tracing::error!(%error, "Failed to open an access log");
-                    own.run(&mut io::sink());
-                }
-            });
+            .spawn(move || own.run(&mut open));
         if let Err(error) = &thread {
             tracing::error!(%error, "Failed to start the thread of an access log");
         }
@@ -120,18 +135,21 @@ impl Queue {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, out: &mut dyn Write) {
+    fn run(&self, open: &mut dyn FnMut() -> io::Result<Out>) {
+        let mut opened =
+            || open().inspect_err(|error| tracing::error!(%error, "Failed to open an access log"));
+        let mut out = opened().unwrap_or_else(|_| Box::new(io::sink()));
         let mut batch = Vec::new();
         loop {
-            let closed = {
+            let (closed, reopen) = {
                 let mut waiting = self.lock();
-                while waiting.lines.is_empty() && !waiting.closed {
+                while waiting.lines.is_empty() && !waiting.closed && !waiting.reopen {
                     waiting = self
                         .wake
                         .wait(waiting)
                         .unwrap_or_else(PoisonError::into_inner);
                 }
-                if waiting.lines.len() < BATCH && !waiting.closed {
+                if waiting.lines.len() < BATCH && !waiting.closed && !waiting.reopen {
                     waiting = self
                         .wake
                         .wait_timeout(waiting, INTERVAL)
@@ -139,13 +157,17 @@ impl Queue {
                         .0;
                 }
                 std::mem::swap(&mut batch, &mut waiting.lines);
-                waiting.closed
+                (waiting.closed, std::mem::take(&mut waiting.reopen))
             };
             if let Err(error) = out.write_all(&batch).and_then(|()| out.flush()) {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(%error, "Failed to write an access log");
             }
             batch.clear();
+            // Where that fails, lines go on to where they went.
+            if let Some(new) = reopen.then(|| opened().ok()).flatten() {
+                out = new;
+            }
             if closed && self.lock().lines.is_empty() {
                 return;
             }
@@ -169,7 +191,7 @@ impl Drop for Shared {
     }
 }
 
-fn open(sink: &LogSink) -> io::Result<Box<dyn Write + Send>> {
+fn open(sink: &LogSink) -> io::Result<Out> {
     Ok(match sink {
         LogSink::Stdout => Box::new(io::stdout()),
         LogSink::Stderr => Box::new(io::stderr()),

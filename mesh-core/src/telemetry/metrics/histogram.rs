@@ -101,22 +101,27 @@ impl Histogram {
         lower
     }
 
+    /// The buckets: upper bound, and how many values lie up to it and above the bound before. The last bound is infinite.
+    pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> {
+        let bounds = BOUNDS.into_iter().chain([f64::INFINITY]);
+        let counts = self.buckets.iter();
+        bounds.zip(counts.map(|bucket| bucket.load(Ordering::Relaxed)))
+    }
+
     /// Appends it in Prometheus' text format; `labels` are written as they are, without braces.
     pub fn render(&self, name: &str, labels: &str, out: &mut String) {
         let mut total = 0;
         let separator = if labels.is_empty() { "" } else { "," };
-        for (index, bucket) in self.buckets.iter().enumerate() {
-            total += bucket.load(Ordering::Relaxed);
-            let _ = match BOUNDS.get(index) {
-                Some(bound) => writeln!(
-                    out,
-                    "{name}_bucket{{{labels}{separator}le=\"{bound}\"}} {total}"
-                ),
-                None => writeln!(
-                    out,
-                    "{name}_bucket{{{labels}{separator}le=\"+Inf\"}} {total}"
-                ),
+        for (bound, count) in self.buckets() {
+            total += count;
+            let bound = match bound.is_finite() {
+                true => bound.to_string(),
+                false => "+Inf".to_owned(),
             };
+            let _ = writeln!(
+                out,
+                "{name}_bucket{{{labels}{separator}le=\"{bound}\"}} {total}"
+            );
         }
         let _ = writeln!(out, "{name}_sum{{{labels}}} {}", self.sum());
         let _ = writeln!(out, "{name}_count{{{labels}}} {total}");

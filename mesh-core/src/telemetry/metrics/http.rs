@@ -11,6 +11,8 @@ macro_rules! stats {
             $($(#[$doc])* pub $name: Count,)*
             /// Distribution of the times from the start of a request to the end of its response.
             pub downstream_rq_time: Histogram,
+            /// Requests that were answered ahead of the router.
+            pub(crate) unrouted: Count,
             fault: OnceLock<Arc<FaultStats>>,
         }
 
@@ -19,6 +21,7 @@ macro_rules! stats {
             pub fn each(&self, mut f: impl FnMut(&'static str, u64)) {
                 f("downstream_rq_total", self.requests());
                 f("downstream_rq_completed", self.completed());
+                f("rq_total", self.requests().saturating_sub(self.unrouted.get()));
                 $(f(stringify!($name), self.$name.get());)*
                 if let Some(fault) = self.fault.get() {
                     fault.each(f);
@@ -76,8 +79,16 @@ stats! {
     downstream_rq_4xx,
     /// Responses 5xx.
     downstream_rq_5xx,
-    /// Streams that the client reset.
+    /// Streams that ended before their time, on whosever part.
     downstream_rq_rx_reset,
+    /// Requests with too much body for something that must hold it.
+    downstream_rq_too_large,
+    /// Requests for which there is no route.
+    no_route,
+    /// Requests whose route leads to no cluster.
+    no_cluster,
+    /// Requests that a route redirects or answers itself.
+    rq_direct_response,
     /// Requests over a limit of time.
     downstream_rq_timeout,
     /// Streams on which nothing moved.

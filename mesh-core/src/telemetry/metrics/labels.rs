@@ -93,7 +93,16 @@ fn text<'a>(metadata: &'a Metadata, key: &str) -> Option<&'a str> {
     metadata.get("istio", &[key.into()])?.as_text()
 }
 
-/// The service that requests to a cluster are meant for.
+/// Clusters that stand for no service; they name themselves, as in Istio.
+const NO_SERVICE: [&str; 5] = [
+    "BlackHoleCluster",
+    "PassthroughCluster",
+    "InboundPassthroughCluster",
+    "InboundPassthroughClusterIpv4",
+    "InboundPassthroughClusterIpv6",
+];
+
+/// The service that requests are meant for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Service {
     pub(super) host: Name,
@@ -102,15 +111,29 @@ pub(super) struct Service {
 }
 
 impl Service {
+    /// None, under the name of a cluster.
+    pub(super) fn none(cluster: impl Into<Name>) -> Self {
+        Self {
+            name: cluster.into(),
+            ..Self::default()
+        }
+    }
+
     /// From istiod's metadata of the cluster, else from its name (`outbound|80|subset|host`).
     pub(super) fn of(cluster: &Cluster) -> Self {
         let config = cluster.config();
-        if let Some(Value::List(services)) = config.metadata.get("istio", &["services".into()]) {
-            let field = |key| Some(services.first()?.get(key)?.as_text()?.into());
+        if NO_SERVICE.contains(&&*config.name) {
+            return Self::none(config.name.clone());
+        }
+        if let Some(Value::List(services)) = config.metadata.get("istio", &["services".into()])
+            && let Some(service) = services.first()
+        {
+            let field = |key| service.get(key)?.as_text();
+            let host = field("host").unwrap_or_default();
             return Self {
-                host: field("host").unwrap_or_default(),
-                name: field("name").unwrap_or_default(),
-                namespace: field("namespace").unwrap_or_default(),
+                host: host.into(),
+                name: field("name").unwrap_or(first_label(host)).into(),
+                namespace: field("namespace").unwrap_or_default().into(),
             };
         }
         let mut parts = config.name.split('|');
@@ -118,19 +141,46 @@ impl Service {
             (Some("outbound" | "inbound"), Some(_), Some(_), Some(host)) => host,
             _ => &config.name,
         };
-        let mut labels = host.split('.');
-        let name = labels.next().unwrap_or_default();
+        let mut labels = host.split('.').skip(1);
         let namespace = match (labels.next(), labels.next()) {
             (Some(namespace), Some("svc")) => namespace,
             _ => "",
         };
         Self {
             host: host.into(),
-            name: name.into(),
+            name: first_label(host).into(),
             namespace: namespace.into(),
         }
     }
+
+    /// The same as the server's side names it: what nobody says is that of the workload.
+    pub(super) fn served_by(self, own: &Workload) -> Self {
+        let or_own = |said: Name| match said.is_empty() {
+            true => own.canonical_service.clone(),
+            false => said,
+        };
+        Self {
+            host: or_own(self.host),
+            name: or_own(self.name),
+            namespace: own.namespace.clone(),
+        }
+    }
+
+    /// The same as the client's side names it, which sends to `destination`.
+    pub(super) fn at(mut self, destination: &Workload) -> Self {
+        if self.namespace.is_empty() {
+            self.namespace = destination.namespace.clone();
+        }
+        self
+    }
 }
+
+fn first_label(host: &str) -> &str {
+    host.split('.').next().unwrap_or_default()
+}
+
+/// How many labels say who talks to whom.
+const ENDS: usize = 20;
 
 /// The labels of one series, in Istio's order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -146,7 +196,7 @@ impl Labels {
     ) -> Self {
         let mut this = Self(Vec::with_capacity(26));
         this.push("reporter", &reporter.as_str().into());
-        for (name, value) in [
+        let ends: [_; ENDS - 1] = [
             ("source_workload", &source.name),
             ("source_canonical_service", &source.canonical_service),
             ("source_canonical_revision", &source.canonical_revision),
@@ -172,10 +222,17 @@ impl Labels {
             ("destination_service_name", &service.name),
             ("destination_service_namespace", &service.namespace),
             ("destination_cluster", &destination.cluster),
-        ] {
+        ];
+        for (name, value) in ends {
             this.push(name, value);
         }
         this
+    }
+
+    /// Only those that say who talks to whom.
+    pub(super) fn of_the_ends(&self) -> Self {
+        let ends = self.0.iter();
+        Self(ends.take(ENDS).cloned().collect())
     }
 
     /// Adds a label; an empty value is `unknown`, or `latest` for a revision.

@@ -18,7 +18,7 @@ pub use self::{
     histogram::Histogram,
     http::{FaultStats, HttpStats},
     labels::{Labels, Workload},
-    registry::{Metrics, Series, TcpSeries},
+    registry::{MessageSeries, Metrics, Series, TcpSeries},
     requests::RequestMetrics,
     routes::{RoutePart, RouteScope, RouteStats},
     tcp::{TcpConnection, TcpMetrics},

@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::{Histogram, HttpStats, Labels, RouteScope, RouteStats, Workload};
-use crate::{cluster::Count, model::Name, telemetry::peer::Peers};
+use crate::{cluster::Count, model::Name, snapshot::Health, telemetry::peer::Peers};
+
+/// Series of requests from which on hosts that nobody configured are no longer told apart.
+const CROWD: usize = 10_000;
 
 /// The metrics of a mesh. Cloning shares.
 #[derive(Clone, Debug, Default)]
@@ -19,10 +22,12 @@ struct Shared {
     workload: OnceLock<Workload>,
     /// Locked when a series is used for the first time, and when all are rendered; never by a request otherwise.
     requests: Mutex<BTreeMap<Labels, Arc<Series>>>,
+    messages: Mutex<BTreeMap<Labels, Arc<MessageSeries>>>,
     tcp: Mutex<BTreeMap<Labels, Arc<TcpSeries>>>,
     http: Mutex<BTreeMap<Name, Arc<HttpStats>>>,
     peers: Arc<Peers>,
     routes: Mutex<BTreeMap<RouteScope, Arc<RouteStats>>>,
+    health: Health,
 }
 
 /// Counters of requests that have all labels in common.
@@ -36,6 +41,17 @@ pub struct Series {
     pub request_bytes: Histogram,
     /// `istio_response_bytes`.
     pub response_bytes: Histogram,
+    /// Of gRPC.
+    pub(super) messages: OnceLock<Arc<MessageSeries>>,
+}
+
+/// Counters of gRPC messages that have all labels of their ends in common; Istio gives them no others.
+#[derive(Debug, Default)]
+pub struct MessageSeries {
+    /// `istio_request_messages_total`.
+    pub requests: Count,
+    /// `istio_response_messages_total`.
+    pub responses: Count,
 }
 
 /// Counters of TCP connections that have all labels in common.
@@ -75,6 +91,16 @@ impl Metrics {
         }
     }
 
+    /// Whether there are so many series that nothing should be told apart any more that others choose at will.
+    pub(super) fn is_crowded(&self) -> bool {
+        lock(&self.0.requests).len() >= CROWD
+    }
+
+    /// What the program answers to health checks.
+    pub(crate) fn health(&self) -> &Health {
+        &self.0.health
+    }
+
     /// Who called so far.
     pub(crate) fn peers(&self) -> &Arc<Peers> {
         &self.0.peers
@@ -111,6 +137,10 @@ impl Metrics {
         lock(&self.0.requests).entry(labels).or_default().clone()
     }
 
+    pub(super) fn messages(&self, labels: Labels) -> Arc<MessageSeries> {
+        lock(&self.0.messages).entry(labels).or_default().clone()
+    }
+
     pub(super) fn tcp(&self, labels: Labels) -> Arc<TcpSeries> {
         lock(&self.0.tcp).entry(labels).or_default().clone()
     }
@@ -125,19 +155,9 @@ impl Metrics {
     /// All Istio metrics in Prometheus' text format.
     pub fn render(&self) -> String {
         let mut out = String::new();
-        let series: Vec<_> = lock(&self.0.requests)
-            .iter()
-            .map(|(labels, series)| (labels.render(), series.clone()))
-            .collect();
+        let series = rendered(&self.0.requests);
         if !series.is_empty() {
-            out.push_str("# TYPE istio_requests_total counter\n");
-            for (labels, series) in &series {
-                let _ = writeln!(
-                    out,
-                    "istio_requests_total{{{labels}}} {}",
-                    series.requests.get()
-                );
-            }
+            counters(&series, &REQUESTS, &mut out);
             type Pick = fn(&Series) -> &Histogram;
             let histograms: [(&str, Pick); 3] = [
                 ("istio_request_duration_milliseconds", |series| {
@@ -153,34 +173,47 @@ impl Metrics {
                 }
             }
         }
-        self.render_tcp(&mut out);
+        counters(&rendered(&self.0.messages), &MESSAGES, &mut out);
+        counters(&rendered(&self.0.tcp), &TCP, &mut out);
         out
     }
+}
 
-    fn render_tcp(&self, out: &mut String) {
-        let series: Vec<_> = lock(&self.0.tcp)
-            .iter()
-            .map(|(labels, series)| (labels.render(), series.clone()))
-            .collect();
-        if series.is_empty() {
-            return;
-        }
-        type Pick = fn(&TcpSeries) -> &Count;
-        let counters: [(&str, Pick); 4] = [
-            ("istio_tcp_sent_bytes_total", |series| &series.sent),
-            ("istio_tcp_received_bytes_total", |series| &series.received),
-            ("istio_tcp_connections_opened_total", |series| {
-                &series.opened
-            }),
-            ("istio_tcp_connections_closed_total", |series| {
-                &series.closed
-            }),
-        ];
-        for (name, pick) in counters {
-            let _ = writeln!(out, "# TYPE {name} counter");
-            for (labels, series) in &series {
-                let _ = writeln!(out, "{name}{{{labels}}} {}", pick(series).get());
-            }
+/// Series with their labels as text.
+type Rendered<T> = Vec<(String, Arc<T>)>;
+
+fn rendered<T>(series: &Mutex<BTreeMap<Labels, Arc<T>>>) -> Rendered<T> {
+    let series = lock(series);
+    let series = series.iter();
+    series
+        .map(|(labels, series)| (labels.render(), series.clone()))
+        .collect()
+}
+
+/// A family of counters.
+type Family<T> = (&'static str, fn(&T) -> &Count);
+
+const REQUESTS: [Family<Series>; 1] = [("istio_requests_total", |series| &series.requests)];
+const MESSAGES: [Family<MessageSeries>; 2] = [
+    ("istio_request_messages_total", |series| &series.requests),
+    ("istio_response_messages_total", |series| &series.responses),
+];
+const TCP: [Family<TcpSeries>; 4] = [
+    ("istio_tcp_sent_bytes_total", |series| &series.sent),
+    ("istio_tcp_received_bytes_total", |series| &series.received),
+    ("istio_tcp_connections_opened_total", |series| {
+        &series.opened
+    }),
+    ("istio_tcp_connections_closed_total", |series| {
+        &series.closed
+    }),
+];
+
+fn counters<T>(series: &Rendered<T>, families: &[Family<T>], out: &mut String) {
+    for (name, pick) in families.iter().filter(|_| !series.is_empty()) {
+        let _ = writeln!(out, "# TYPE {name} counter");
+        for (labels, series) in series {
+            let _ = writeln!(out, "{name}{{{labels}}} {}", pick(series).get());
         }
     }
 }

@@ -2,21 +2,20 @@
 
 use std::{
     cell::RefCell,
+    hash::{BuildHasher as _, RandomState},
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 
 use super::{Labels, Metrics, Reporter, Series, Workload, labels::Service};
-use crate::{
-    cluster::{Cluster, Endpoint},
-    telemetry::{
-        flags::Flags,
-        record::{Late, Record},
-    },
+use crate::telemetry::{
+    flags::Flags,
+    record::{Late, Record},
 };
 
 /// Series that the cache of one listener holds; beyond it the cache is begun anew.
@@ -54,6 +53,8 @@ struct Key {
     grpc: bool,
     flags: Flags,
     mutual: bool,
+    /// Hash of the authority, where it is what tells the service; else 0.
+    host: u64,
     /// Who called; 0: unknown.
     peer: u64,
 }
@@ -84,10 +85,11 @@ impl RequestMetrics {
                 .map_or(0, |cluster| Arc::as_ptr(cluster) as usize),
             endpoint: late.endpoint.as_ref().map_or(0, |endpoint| endpoint.id()),
             status: late.status,
-            grpc_status: late.grpc_status,
+            grpc_status: late.grpc_result(),
             grpc: late.grpc,
             flags: late.flags,
             mutual: self.is_mutual(record),
+            host: self.host(late).map_or(0, |host| hash(host.as_bytes())),
             peer: late.peer.as_ref().map_or(0, |peer| peer.id),
         };
         AT_HAND.with_borrow_mut(|at_hand| {
@@ -121,8 +123,29 @@ impl RequestMetrics {
                 .is_some_and(|connection| connection.security.peer_identity.is_some())
     }
 
+    /// The authority of a request that Istio knows no service for.
+    fn host<'a>(&self, late: &'a Late) -> Option<&'a HeaderValue> {
+        let unknown = match &late.cluster {
+            Some(cluster) => cluster.is_catch_all(),
+            None => is_block_all(late),
+        };
+        let head = late.head.as_ref().filter(|_| unknown);
+        head.filter(|_| self.reporter == Reporter::Source)?
+            .authority
+            .as_ref()
+    }
+
     fn find(&self, key: &Key, record: &Record, late: &Late) -> Arc<Series> {
-        let series = self.metrics.requests(self.labels(key, record, late));
+        let labels = self.labels(key, record, late);
+        let series = match key.grpc {
+            true => {
+                let messages = self.metrics.messages(labels.of_the_ends());
+                let series = self.metrics.requests(labels);
+                series.messages.get_or_init(|| messages);
+                series
+            }
+            false => self.metrics.requests(labels),
+        };
         self.cache.rcu(|cache| {
             let mut cache = if cache.len() < CACHED {
                 (**cache).clone()
@@ -139,16 +162,24 @@ impl RequestMetrics {
 
     fn labels(&self, key: &Key, record: &Record, late: &Late) -> Labels {
         let own = self.metrics.workload();
-        let cluster = late.cluster.as_deref();
-        let service = cluster.map_or_else(Service::default, Service::of);
+        let mut service = match late.cluster.as_deref() {
+            Some(cluster) => Service::of(cluster),
+            None if is_block_all(late) => Service::none("BlackHoleCluster"),
+            None => Service::default(),
+        };
+        if let Some(host) = self.host(late).filter(|_| !self.metrics.is_crowded()) {
+            service.host = String::from_utf8_lossy(host.as_bytes()).into();
+        }
         let mut labels = match self.reporter {
             Reporter::Source => {
-                let destination = destination(late.endpoint.as_deref());
+                let endpoint = late.endpoint.as_deref();
+                let destination = endpoint.map_or_else(Workload::default, Workload::of_endpoint);
+                let service = service.at(&destination);
                 Labels::ends(self.reporter, own, &destination, &service)
             }
             Reporter::Destination => {
                 let source = source(record, late);
-                Labels::ends(self.reporter, &source, own, &of_own(&service, own, cluster))
+                Labels::ends(self.reporter, &source, own, &service.served_by(own))
             }
         };
         labels.push_raw("request_protocol", if key.grpc { "grpc" } else { "http" });
@@ -168,8 +199,15 @@ impl RequestMetrics {
     }
 }
 
-fn destination(endpoint: Option<&Endpoint>) -> Workload {
-    endpoint.map_or_else(Workload::default, Workload::of_endpoint)
+/// Whether the request met the route by which istiod refuses hosts that it does not know.
+fn is_block_all(late: &Late) -> bool {
+    let route = late.route.as_ref();
+    route.is_some_and(|route| route.is_block_all())
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    static STATE: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    STATE.hash_one(bytes)
 }
 
 fn source(record: &Record, late: &Late) -> Workload {
@@ -185,23 +223,15 @@ fn source(record: &Record, late: &Late) -> Workload {
     }
 }
 
-/// An inbound cluster without a service of its own serves the workload's canonical service.
-fn of_own(service: &Service, own: &Workload, cluster: Option<&Cluster>) -> Service {
-    let named = cluster.is_some_and(|cluster| !cluster.name().ends_with('|'));
-    if named && !service.host.is_empty() {
-        return service.clone();
-    }
-    Service {
-        host: own.canonical_service.clone(),
-        name: own.canonical_service.clone(),
-        namespace: own.namespace.clone(),
-    }
-}
-
 fn add(series: &Series, record: &Record, late: &Late) {
     series.requests.add(1);
     let micros = u64::try_from(late.duration.as_micros()).unwrap_or(u64::MAX);
     series.duration.record_thousandths(micros);
     series.request_bytes.record(record.request_bytes());
     series.response_bytes.record(record.response_bytes());
+    if let Some(messages) = series.messages.get() {
+        let [requests, responses] = record.grpc_messages();
+        messages.requests.add(requests);
+        messages.responses.add(responses);
+    }
 }

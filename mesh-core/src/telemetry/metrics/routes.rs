@@ -1,7 +1,8 @@
 //! Statistics of virtual clusters, and of routes that have a prefix of their own.
 
 use crate::{
-    cluster::Count,
+    Kind,
+    cluster::{Count, Statuses},
     model::Name,
     telemetry::{flags::Flag, record::Late},
 };
@@ -40,42 +41,45 @@ impl RoutePart {
 #[derive(Debug, Default)]
 pub struct RouteStats {
     total: Count,
-    completed: Count,
-    classes: [Count; 5],
+    statuses: Statuses,
     timeout: Count,
     retry: Count,
+    retry_limit_exceeded: Count,
+    retry_success: Count,
 }
 
 impl RouteStats {
     /// Each statistic by Envoy's name.
-    pub fn each(&self, mut f: impl FnMut(&'static str, u64)) {
+    pub fn each(&self, mut f: impl FnMut(&str, u64)) {
         f("upstream_rq_total", self.total.get());
-        f("upstream_rq_completed", self.completed.get());
-        let names = [
-            "upstream_rq_1xx",
-            "upstream_rq_2xx",
-            "upstream_rq_3xx",
-            "upstream_rq_4xx",
-            "upstream_rq_5xx",
-        ];
-        for (name, count) in names.into_iter().zip(&self.classes) {
-            f(name, count.get());
-        }
+        self.statuses.each(&mut f);
         f("upstream_rq_timeout", self.timeout.get());
         f("upstream_rq_retry", self.retry.get());
+        let exceeded = self.retry_limit_exceeded.get();
+        f("upstream_rq_retry_limit_exceeded", exceeded);
+        f("upstream_rq_retry_success", self.retry_success.get());
     }
 
     /// Counts a finished request.
     pub(crate) fn count(&self, late: &Late) {
-        self.total.add(1);
-        let class = usize::from(late.status / 100).checked_sub(1);
-        if let Some(class) = class.and_then(|class| self.classes.get(class)) {
-            self.completed.add(1);
-            class.add(1);
+        let answered = late.details.is_none();
+        // Attempts that got a connection; that the last one did not says it of all.
+        let unsent = [Flag::UpstreamConnectionFailure, Flag::NoHealthyUpstream];
+        if answered || !unsent.into_iter().any(|flag| late.flags.contains(flag)) {
+            self.total.add(late.attempts.into());
         }
-        if late.flags.contains(Flag::UpstreamRequestTimeout) {
+        if late.is_of_upstream() {
+            self.statuses.add(late.status);
+        }
+        if late.details.as_deref() == Some(Kind::UpstreamTimeout.reply().details) {
             self.timeout.add(1);
         }
-        self.retry.add(u64::from(late.attempts.saturating_sub(1)));
+        let retries = u64::from(late.attempts.saturating_sub(1));
+        self.retry.add(retries);
+        if late.flags.contains(Flag::UpstreamRetryLimitExceeded) {
+            self.retry_limit_exceeded.add(1);
+        } else if retries > 0 && answered {
+            self.retry_success.add(1);
+        }
     }
 }

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::{Labels, Metrics, Reporter, TcpSeries, Workload, labels::Service};
-use crate::cluster::{Cluster, Endpoint};
+use crate::{
+    cluster::{Cluster, Endpoint},
+    telemetry::flags::Flags,
+};
 
 /// Counts connections with Istio's labels.
 #[derive(Clone, Debug)]
@@ -22,19 +25,27 @@ impl TcpMetrics {
         Self { metrics, reporter }
     }
 
-    /// A connection was made to an endpoint of a cluster.
-    pub fn open(&self, cluster: &Cluster, endpoint: &Endpoint) -> TcpConnection {
+    /// A connection began: it has reached an endpoint of a cluster, or `flags` say what it failed for.
+    pub fn open(
+        &self,
+        cluster: Option<&Cluster>,
+        endpoint: Option<&Endpoint>,
+        flags: Flags,
+    ) -> TcpConnection {
         let own = self.metrics.workload();
-        let other = Workload::of_endpoint(endpoint);
-        let service = Service::of(cluster);
+        let service = cluster.map_or_else(Service::default, Service::of);
         let mut labels = match self.reporter {
-            Reporter::Source => Labels::ends(self.reporter, own, &other, &service),
+            Reporter::Source => {
+                let other = endpoint.map_or_else(Workload::default, Workload::of_endpoint);
+                Labels::ends(self.reporter, own, &other, &service.at(&other))
+            }
             Reporter::Destination => {
+                let service = service.served_by(own);
                 Labels::ends(self.reporter, &Workload::default(), own, &service)
             }
         };
         labels.push_raw("request_protocol", "tcp");
-        labels.push_raw("response_flags", "-");
+        labels.push_raw("response_flags", flags.to_string());
         labels.push_raw(
             "connection_security_policy",
             match self.reporter {

@@ -6,7 +6,12 @@ use super::{Histogram, Metrics, Reporter, RequestMetrics, TcpMetrics, Workload};
 use crate::{
     cluster::Cluster,
     model::{self, Address, Discovery, LbEndpoint, LocalityEndpoints, Metadata, Value},
-    telemetry::record::{Ending, Late, Record, Sink},
+    route::RouteTable,
+    snapshot::Clusters,
+    telemetry::{
+        flags::{Flag, Flags},
+        record::{Ending, Late, Record, RecordedHead, Sink},
+    },
 };
 
 #[derive(Debug)]
@@ -94,6 +99,165 @@ fn requests_have_istios_labels() {
     assert!(text.contains("le=\"+Inf\"} 2"), "{text}");
 }
 
+/// A cluster without endpoints; `services`: host, name and namespace of what istiod's metadata say.
+fn named(name: &str, services: Option<[&str; 3]>) -> Arc<Cluster> {
+    let mut config = model::Cluster::new(name, Discovery::Static);
+    if let Some(values) = services {
+        let fields = ["host", "name", "namespace"].into_iter().zip(values);
+        let fields = fields.filter(|(_, value)| !value.is_empty());
+        let fields = fields.map(|(key, value)| (key.into(), Value::String(value.into())));
+        let services = Value::List(vec![Value::Object(fields.collect())]);
+        let istio = Value::Object(vec![("services".into(), services)]);
+        config.metadata.namespaces = vec![("istio".into(), istio)];
+    }
+    Arc::new(Cluster::new(Arc::new(config), None))
+}
+
+/// `destination_service`, its name and its namespace, of a request that met `cluster`, or none and the route `route`.
+fn service(reporter: Reporter, cluster: Option<Arc<Cluster>>, route: &str) -> [String; 3] {
+    let metrics = Metrics::new(Workload::parse("own-v1;home;own;v1;here"));
+    let counted = Counted(RequestMetrics::new(metrics.clone(), reporter));
+    let record = Record::begin(None, Version::HTTP_11, false);
+    let mut table = crate::snapshot::tests::table("t", "a");
+    let mut named = crate::snapshot::tests::forward("a");
+    named.name = route.into();
+    table.virtual_hosts[0].routes = model::RouteRules::List(vec![named]);
+    let table = RouteTable::compile(&table, &Clusters::default()).expect("valid");
+    {
+        let mut late = record.late();
+        let endpoints = cluster.as_ref().map(|cluster| cluster.endpoints());
+        let request = http::Request::get("http://a.test/").body(());
+        late.head = Some(RecordedHead::of(&request.expect("a request")));
+        late.endpoint = endpoints.and_then(|all| all.all().first().cloned());
+        late.cluster = cluster;
+        late.route = table.routes().next().cloned();
+    }
+    record.finish(Ending::Complete, &counted);
+    let mut found = Vec::new();
+    metrics.each(|labels, _| {
+        found.push(
+            [
+                "destination_service",
+                "destination_service_name",
+                "destination_service_namespace",
+            ]
+            .map(|label| labels.get(label).expect("a label").to_owned()),
+        );
+    });
+    found.pop().expect("a series")
+}
+
+#[test]
+fn services_are_named_as_istios_filter_names_them() {
+    use Reporter::{Destination, Source};
+    let host = "reviews.shop.svc.cluster.local";
+    let said = Some([host, "reviews", "shop"]);
+    let of = |reporter, name, services| service(reporter, Some(named(name, services)), "r");
+    assert_eq!(of(Source, "any", said), [host, "reviews", "shop"]);
+    assert_eq!(
+        of(Source, "any", Some(["a.test", "", ""])),
+        ["a.test", "a", "unknown"]
+    );
+    assert_eq!(
+        service(Source, Some(cluster()), "r"),
+        ["reviews.default.svc.cluster.local", "reviews", "default"]
+    );
+    assert_eq!(
+        of(Source, "PassthroughCluster", None),
+        ["a.test", "PassthroughCluster", "unknown"]
+    );
+    assert_eq!(
+        service(Source, None, "block_all"),
+        ["a.test", "BlackHoleCluster", "unknown"]
+    );
+    assert_eq!(service(Source, None, "r"), ["unknown"; 3]);
+    // The server's side is in the namespace of its workload, whatever the cluster says.
+    assert_eq!(
+        of(Destination, "inbound|9080||", said),
+        [host, "reviews", "home"]
+    );
+    assert_eq!(
+        of(Destination, "inbound|9080||", None),
+        ["own", "own", "home"]
+    );
+    assert_eq!(
+        of(Destination, "InboundPassthroughCluster", None),
+        ["own", "InboundPassthroughCluster", "home"]
+    );
+}
+
+#[test]
+fn a_grpc_request_counts_its_messages_by_its_ends_alone() {
+    let metrics = Metrics::new(Workload::parse("own-v1;home;own;v1;here"));
+    let counted = Counted(RequestMetrics::new(metrics.clone(), Reporter::Source));
+    let message = [0, 0, 0, 0, 1, 7];
+    for status in [200, 503] {
+        let record = Record::begin(None, Version::HTTP_2, true);
+        record.late().cluster = Some(cluster());
+        record.request_messages(&message);
+        record.request_messages(&message);
+        let kind = if status == 200 {
+            "application/grpc"
+        } else {
+            "text/html"
+        };
+        let response = http::Response::builder().status(status);
+        let response = response.header("content-type", kind);
+        let mut response = response.body(()).expect("a response");
+        record.see_response(&mut response, &Default::default());
+        record.response_messages(&message);
+        record.finish(Ending::Complete, &counted);
+    }
+    let mut statuses = Vec::new();
+    metrics.each(|labels, _| {
+        let label = |name| labels.get(name).expect("a label").to_owned();
+        statuses.push((label("response_code"), label("grpc_response_status")));
+    });
+    // 200 without a gRPC status says nothing of gRPC; 503 stands for UNAVAILABLE.
+    let expected = [("200", "2"), ("503", "14")];
+    assert_eq!(
+        statuses,
+        expected.map(|(a, b)| (a.to_owned(), b.to_owned()))
+    );
+    let text = metrics.render();
+    let line = |name: &str| {
+        let mut lines = text
+            .lines()
+            .filter(|line| line.starts_with(&format!("{name}{{")));
+        let line = lines.next().expect("one").to_owned();
+        assert_eq!(lines.next(), None, "one series");
+        line
+    };
+    let requests = line("istio_request_messages_total");
+    assert!(
+        requests.ends_with(",destination_cluster=\"unknown\"} 4"),
+        "{requests}"
+    );
+    let responses = line("istio_response_messages_total");
+    assert!(responses.ends_with("} 1"), "{responses}");
+    // A record that is used again has none.
+    let plain = Record::begin(None, Version::HTTP_11, false);
+    assert_eq!(plain.grpc_messages(), [0, 0]);
+}
+
+#[test]
+fn a_connection_that_failed_counts_with_its_flags() {
+    let metrics = Metrics::default();
+    let mut flags = Flags::default();
+    flags.insert(Flag::UpstreamConnectionFailure);
+    flags.insert(Flag::UpstreamRetryLimitExceeded);
+    let inbound = TcpMetrics::new(metrics.clone(), Reporter::Destination);
+    drop(inbound.open(Some(&cluster()), None, flags));
+    let text = metrics.render();
+    for name in ["opened", "closed"] {
+        let start = format!("istio_tcp_connections_{name}_total{{reporter=\"destination\",");
+        let line = text.lines().find(|line| line.starts_with(&start));
+        let line = line.expect("a series");
+        assert!(line.contains("response_flags=\"UF,URX\""), "{line}");
+        assert!(!line.contains("response_code"), "{line}");
+    }
+}
+
 #[test]
 fn a_workload_is_named_by_its_labels_as_istio_names_it() {
     let of = |labels: &'static [(&str, &str)]| {
@@ -132,7 +296,11 @@ fn connections_are_counted_as_closed_when_they_are_dropped() {
     let metrics = Metrics::default();
     let cluster = cluster();
     let endpoint = cluster.endpoints().all()[0].clone();
-    let connection = TcpMetrics::new(metrics.clone(), Reporter::Source).open(&cluster, &endpoint);
+    let connection = TcpMetrics::new(metrics.clone(), Reporter::Source).open(
+        Some(&cluster),
+        Some(&endpoint),
+        Flags::default(),
+    );
     connection.sent(7);
     connection.received(3);
     drop(connection);

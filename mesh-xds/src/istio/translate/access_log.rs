@@ -8,17 +8,11 @@ use envoy_types::pb::envoy::extensions::access_loggers::file::v3::{
 };
 use envoy_types::pb::google::protobuf as google;
 
+use mesh_core::telemetry::access_log::ISTIO_TEXT;
+
 use super::pb;
 use crate::istio::api::MeshConfig;
 use crate::istio::api::mesh_config::AccessLogEncoding;
-
-/// Istio's line.
-const TEXT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% \
-    %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% \
-    \"%UPSTREAM_TRANSPORT_FAILURE_REASON%\" %BYTES_RECEIVED% %BYTES_SENT% %DURATION% \
-    %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" \
-    \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\" %UPSTREAM_CLUSTER_RAW% %UPSTREAM_LOCAL_ADDRESS% \
-    %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n";
 
 /// Istio's JSON fields.
 const JSON: [(&str, &str); 24] = [
@@ -57,13 +51,8 @@ const JSON: [(&str, &str); 24] = [
     ),
 ];
 
-/// The log of a connection manager.
-pub(super) fn for_http(mesh: &MeshConfig) -> Vec<log::AccessLog> {
-    file(mesh).into_iter().collect()
-}
-
-/// The log of a TCP proxy.
-pub(super) fn for_tcp(mesh: &MeshConfig) -> Vec<log::AccessLog> {
+/// The logs of a connection manager or a TCP proxy.
+pub(super) fn of(mesh: &MeshConfig) -> Vec<log::AccessLog> {
     file(mesh).into_iter().collect()
 }
 
@@ -91,7 +80,7 @@ fn file(mesh: &MeshConfig) -> Option<log::AccessLog> {
 
 fn text_format(own: &str) -> Format {
     let mut line = if own.is_empty() {
-        TEXT.to_owned()
+        ISTIO_TEXT.to_owned()
     } else {
         own.to_owned()
     };
@@ -104,18 +93,53 @@ fn text_format(own: &str) -> Format {
     })
 }
 
-/// The user's own object of strings, or Istio's; a format that is no such object counts as none.
+/// The user's own object, or Istio's; a format that is no object counts as none.
 fn json_format(own: &str) -> google::Struct {
-    let fields: Option<std::collections::BTreeMap<String, String>> = serde_json::from_str(own).ok();
-    match fields {
-        Some(fields) => pb::structure(
-            fields
-                .into_iter()
-                .map(|(key, value)| (key, pb::text_value(value))),
-        ),
-        None => pb::structure(
-            JSON.iter()
-                .map(|(key, value)| ((*key).to_owned(), pb::text_value(*value))),
-        ),
+    match serde_json::from_str(own) {
+        Ok(serde_json::Value::Object(fields)) => json_struct(fields),
+        _ => {
+            let fields = JSON.iter();
+            pb::structure(fields.map(|(key, value)| ((*key).to_owned(), pb::text_value(*value))))
+        }
+    }
+}
+
+fn json_struct(fields: serde_json::Map<String, serde_json::Value>) -> google::Struct {
+    let fields = fields.into_iter();
+    pb::structure(fields.map(|(key, value)| (key, json_value(value))))
+}
+
+fn json_value(value: serde_json::Value) -> google::Value {
+    use google::value::Kind;
+    use serde_json::Value;
+
+    let kind = match value {
+        Value::Null => Kind::NullValue(0),
+        Value::Bool(value) => Kind::BoolValue(value),
+        Value::Number(value) => Kind::NumberValue(value.as_f64().unwrap_or_default()),
+        Value::String(value) => Kind::StringValue(value),
+        Value::Array(list) => Kind::ListValue(google::ListValue {
+            values: list.into_iter().map(json_value).collect(),
+        }),
+        Value::Object(fields) => Kind::StructValue(json_struct(fields)),
+    };
+    google::Value { kind: Some(kind) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_own_json_format_may_nest_and_what_is_none_gives_way_to_istios() {
+        let own = json_format(r#"{"request": {"path": "%PATH%", "tries": [1, true]}, "v": null}"#);
+        let text = format!("{:?}", own.fields["request"]);
+        for part in ["%PATH%", "NumberValue(1.0)", "BoolValue(true)"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert_eq!(own.fields.len(), 2);
+        for none in ["", "[]", "%START_TIME%", "{"] {
+            assert_eq!(json_format(none).fields.len(), JSON.len(), "{none}");
+        }
     }
 }

@@ -12,7 +12,7 @@ use prost::{Message, Name};
 use crate::istio::api::json::StringMatch;
 use crate::istio::index::Meta;
 
-/// Packs a message, with map entries in order of their keys so that equal messages have equal bytes.
+/// Packs a message.
 pub(super) fn any<M: Message + Name>(message: &M) -> google::Any {
     google::Any {
         type_url: M::type_url(),

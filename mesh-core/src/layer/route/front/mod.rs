@@ -19,7 +19,10 @@ use crate::{
     Error, Kind,
     layer::{Exchange, Scan},
     model::{HttpConnectionManager, Name, Upgrade},
+    snapshot::Health,
     telemetry::{
+        flags::Flag,
+        late::{HEALTH_CHECK_FAILED, HEALTH_CHECK_OK},
         peer::{Introduction, Peers},
         record::Wants,
     },
@@ -33,8 +36,8 @@ pub struct Front {
     via: Option<HeaderValue>,
     /// A proxy that faces clients or applications: it writes `x-forwarded-*` and `x-request-id`.
     proxy: bool,
-    /// Path of health checks that are answered here.
-    health: Option<Name>,
+    /// Path of health checks that are answered here, and what is answered.
+    health: Option<(Name, Health)>,
     /// Istio's exchange of metadata; boxed, since listeners of plain Envoy files have none.
     peers: Option<Box<PeerExchange>>,
     /// CORS and faults for what is answered here.
@@ -138,9 +141,9 @@ impl Front {
         &self.wants
     }
 
-    /// Answers requests for this path with 200: the health check of whoever stands before the proxy.
-    pub(crate) fn answer_health(&mut self, path: Name) {
-        self.health = Some(path);
+    /// Answers requests for this path by the program's own health: the check of whoever stands before the proxy.
+    pub(crate) fn answer_health(&mut self, path: Name, health: Health) {
+        self.health = Some((path, health));
     }
 
     /// Takes part in Istio's exchange of metadata.
@@ -235,12 +238,13 @@ impl Front {
         record: &crate::telemetry::record::Record,
         internal_only: &[HeaderName],
     ) -> Result<Treated, Answer> {
-        if self
-            .health
-            .as_deref()
-            .is_some_and(|path| path == request.uri().path())
+        if let Some((path, health)) = &self.health
+            && request
+                .uri()
+                .path_and_query()
+                .is_some_and(|own| own.as_str() == &**path)
         {
-            return Err(Answer::Response(Box::default()));
+            return Err(answer_check(health, record));
         }
         #[cfg(feature = "net")]
         let scan = match head::extended_connect(request) {
@@ -264,6 +268,21 @@ impl Front {
         let remote = forwarded::treat(self, request, scan, record, internal_only);
         Ok(Treated { remote, scan })
     }
+}
+
+/// What whoever checks the health of the proxy gets.
+fn answer_check(health: &Health, record: &crate::telemetry::record::Record) -> Answer {
+    let mut response = Response::new(Bytes::new());
+    let mut late = record.late();
+    late.details = Some(match health.is_failing() {
+        false => HEALTH_CHECK_OK.into(),
+        true => {
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            late.flags.insert(Flag::FailedLocalHealthCheck);
+            HEALTH_CHECK_FAILED.into()
+        }
+    });
+    Answer::Response(Box::new(response))
 }
 
 /// 307 to a path of the same host.

@@ -204,7 +204,7 @@ impl Env<'_> {
                 }),
             }),
             http_filters: http_filters(side),
-            access_log: access_log::for_http(&self.context.mesh),
+            access_log: access_log::of(&self.context.mesh),
             use_remote_address: Some(pb::boolean(side == Side::Gateway)),
             proxy_100_continue: true,
             upgrade_configs: vec![UpgradeConfig {
@@ -262,7 +262,7 @@ impl Env<'_> {
         let mut proxy = tcp::TcpProxy {
             stat_prefix: cluster.to_owned(),
             cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
-            access_log: access_log::for_tcp(&self.context.mesh),
+            access_log: access_log::of(&self.context.mesh),
             ..tcp::TcpProxy::default()
         };
         self.set_timeouts(&mut proxy, rule_host);
@@ -297,7 +297,7 @@ impl Env<'_> {
             cluster_specifier: Some(ClusterSpecifier::WeightedClusters(WeightedCluster {
                 clusters: clusters.collect(),
             })),
-            access_log: access_log::for_tcp(&self.context.mesh),
+            access_log: access_log::of(&self.context.mesh),
             ..tcp::TcpProxy::default()
         };
         self.set_timeouts(&mut proxy, host.as_deref());

@@ -1,6 +1,11 @@
 //! Statistics under Envoy's names, as text, JSON and Prometheus.
 
-use std::{collections::BTreeSet, fmt::Write as _};
+mod shown;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use mesh_core::{
     cluster::{Cluster, LimitState},
@@ -8,6 +13,9 @@ use mesh_core::{
     snapshot::Snapshot,
     telemetry::metrics::{Histogram, RoutePart, RouteScope},
 };
+
+pub(crate) use self::shown::Buckets;
+use self::shown::Shown;
 
 /// Whether a statistic only rises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,50 +37,22 @@ pub(crate) struct Stat {
     pub(crate) value: u64,
 }
 
+/// How labels are named in Prometheus.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Tags {
+    /// Envoy's own: `envoy_cluster_name`, `envoy_response_code_class="2"`.
+    #[default]
+    Envoy,
+    /// Those of Istio's bootstrap: `cluster_name`, `response_code_class="2xx"`, and names that end in `;` without it.
+    Istio,
+}
+
 /// Collects statistics.
 #[derive(Debug, Default)]
 pub(crate) struct Stats {
+    tags: Tags,
     list: Vec<Stat>,
     histograms: Vec<Shown>,
-}
-
-/// The quantiles that Envoy shows, in percent.
-const QUANTILES: [f64; 10] = [0.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 100.0];
-
-/// A distribution, as it is shown.
-#[derive(Clone, Debug)]
-struct Shown {
-    name: String,
-    metric: String,
-    prometheus: String,
-    count: u64,
-    quantiles: [f64; QUANTILES.len()],
-}
-
-impl Shown {
-    /// Envoy's line: each quantile of the last interval, which is not kept here, and of all values.
-    fn text(&self) -> String {
-        if self.count == 0 {
-            return "No recorded values".to_owned();
-        }
-        let parts = QUANTILES.iter().zip(self.quantiles);
-        let parts: Vec<_> = parts
-            .map(|(quantile, value)| format!("P{quantile}(nan,{value})"))
-            .collect();
-        parts.join(" ")
-    }
-
-    fn json(&self) -> serde_json::Value {
-        let values: Vec<_> = self
-            .quantiles
-            .iter()
-            .map(|value| match self.count {
-                0 => serde_json::json!({"interval": null, "cumulative": null}),
-                _ => serde_json::json!({"interval": null, "cumulative": value}),
-            })
-            .collect();
-        serde_json::json!({"name": self.name, "values": values})
-    }
 }
 
 /// A group of statistics that share a prefix and a label: `cluster.NAME.`, `http.PREFIX.`, `listener.ADDRESS.`.
@@ -84,6 +64,13 @@ pub(crate) struct Scope<'a> {
 }
 
 impl Stats {
+    pub(crate) fn new(tags: Tags) -> Self {
+        Self {
+            tags,
+            ..Self::default()
+        }
+    }
+
     /// Adds a statistic without a scope, for example `server.uptime`.
     pub(crate) fn plain(&mut self, name: &str, kind: Kind, value: u64) {
         self.list.push(Stat {
@@ -97,7 +84,7 @@ impl Stats {
 
     /// Adds a statistic of a scope.
     pub(crate) fn scoped(&mut self, scope: Scope<'_>, name: &str, kind: Kind, value: u64) {
-        let labels = vec![(scope.label, scope.value.to_owned())];
+        let labels = vec![self.label(scope.label, scope.value)];
         let metric = format!("{}_{}", scope.prefix, sanitize(name));
         let name = format!("{}.{}.{name}", scope.prefix, scope.value);
         self.classed(name, metric, labels, kind, value);
@@ -111,8 +98,8 @@ impl Stats {
             RoutePart::Route => "envoy_route",
         };
         let labels = vec![
-            ("envoy_virtual_host", scope.host.to_string()),
-            (label, scope.name.to_string()),
+            self.label("envoy_virtual_host", &scope.host),
+            self.label(label, &scope.name),
         ];
         let metric = format!("vhost_{part}_{}", sanitize(field));
         let name = format!("vhost.{}.{part}.{}.{field}", scope.host, scope.name);
@@ -121,17 +108,25 @@ impl Stats {
 
     /// Adds a distribution of a scope.
     pub(crate) fn histogram(&mut self, scope: Scope<'_>, name: &str, histogram: &Histogram) {
-        let mut shown = Shown {
-            name: format!("{}.{}.{name}", scope.prefix, scope.value),
-            metric: format!("{}_{}", scope.prefix, sanitize(name)),
-            prometheus: String::new(),
-            count: histogram.count(),
-            quantiles: QUANTILES.map(|quantile| histogram.quantile(quantile / 100.0)),
-        };
-        let labels = format!("{}=\"{}\"", scope.label, escape(scope.value));
-        let metric = format!("envoy_{}", shown.metric);
-        histogram.render(&metric, &labels, &mut shown.prometheus);
-        self.histograms.push(shown);
+        let (label, value) = self.label(scope.label, scope.value);
+        self.histograms.push(Shown::of(
+            format!("{}.{}.{name}", scope.prefix, scope.value),
+            format!("envoy_{}_{}", scope.prefix, sanitize(name)),
+            format!("{label}=\"{}\"", escape(&value)),
+            histogram,
+        ));
+    }
+
+    /// A label as it is named.
+    fn label(&self, name: &'static str, value: &str) -> (&'static str, String) {
+        match self.tags {
+            Tags::Envoy => (name, value.to_owned()),
+            Tags::Istio => {
+                let name = name.strip_prefix("envoy_").unwrap_or(name);
+                let value = value.strip_suffix(';').unwrap_or(value);
+                (name, value.to_owned())
+            }
+        }
     }
 
     /// Adds a statistic; a status in its name, or the class of one, becomes a label, as in Envoy.
@@ -143,21 +138,23 @@ impl Stats {
         kind: Kind,
         value: u64,
     ) {
-        if let Some(digit) = metric
-            .strip_suffix("xx")
-            .and_then(|rest| rest.chars().last())
-            .filter(char::is_ascii_digit)
+        if let Some((family, status)) = metric.rsplit_once('_')
+            && family.ends_with("_rq")
         {
-            metric.truncate(metric.len() - 3);
-            metric.push_str("xx");
-            labels.insert(0, ("envoy_response_code_class", digit.to_string()));
-        } else if let Some((family, code)) = metric.rsplit_once('_')
-            && family.ends_with("upstream_rq")
-            && code.len() == 3
-            && code.bytes().all(|digit| digit.is_ascii_digit())
-        {
-            labels.insert(0, ("envoy_response_code", code.to_owned()));
-            metric.truncate(family.len());
+            let (class, istio) = ("envoy_response_code_class", self.tags == Tags::Istio);
+            let found = match status.as_bytes() {
+                [digit, b'x', b'x'] if !digit.is_ascii_digit() => None,
+                [_, b'x', b'x'] if istio => Some((class, status, "")),
+                [_, b'x', b'x'] => Some((class, &status[..1], "_xx")),
+                code if code.len() == 3 && code.iter().all(u8::is_ascii_digit) => {
+                    Some(("envoy_response_code", status, ""))
+                }
+                _ => None,
+            };
+            if let Some((label, value, end)) = found {
+                labels.insert(0, self.label(label, value));
+                metric = format!("{family}{end}");
+            }
         }
         self.list.push(Stat {
             name,
@@ -328,37 +325,50 @@ impl Stats {
         })
     }
 
+    /// Counters since `before`, by name; what is not there is as it was.
+    pub(crate) fn since(mut self, before: &BTreeMap<String, u64>) -> Self {
+        for stat in &mut self.list {
+            if let Some(before) = before.get(&stat.name) {
+                stat.value = stat.value.saturating_sub(*before);
+            }
+        }
+        self
+    }
+
+    /// The counters, by name.
+    pub(crate) fn counters(self) -> BTreeMap<String, u64> {
+        let counters = self.list.into_iter();
+        let counters = counters.filter(|stat| stat.kind == Kind::Counter);
+        counters.map(|stat| (stat.name, stat.value)).collect()
+    }
+
     /// `name: value` lines.
-    pub(crate) fn text(&self) -> String {
+    pub(crate) fn text(&self, buckets: Buckets) -> String {
         let mut out = String::with_capacity(self.list.len() * 48);
         for stat in &self.list {
             let _ = writeln!(out, "{}: {}", stat.name, stat.value);
         }
         for shown in &self.histograms {
-            let _ = writeln!(out, "{}: {}", shown.name, shown.text());
+            out.push_str(&shown.text(buckets));
         }
         out
     }
 
     /// Envoy's `{"stats": [{"name", "value"}]}`.
-    pub(crate) fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self, buckets: Buckets) -> serde_json::Value {
         let mut list: Vec<_> = self
             .list
             .iter()
             .map(|stat| serde_json::json!({"name": stat.name, "value": stat.value}))
             .collect();
         if !self.histograms.is_empty() {
-            let computed: Vec<_> = self.histograms.iter().map(Shown::json).collect();
-            list.push(serde_json::json!({"histograms": {
-                "supported_quantiles": QUANTILES,
-                "computed_quantiles": computed,
-            }}));
+            list.push(shown::json(&self.histograms, buckets));
         }
         serde_json::json!({ "stats": list })
     }
 
     /// Prometheus' text format; each family once, with its type.
-    pub(crate) fn prometheus(&self) -> String {
+    pub(crate) fn prometheus(&self, buckets: Buckets) -> String {
         let mut families: Vec<&Stat> = self.list.iter().collect();
         families.sort_by(|a, b| a.metric.cmp(&b.metric));
         let mut out = String::with_capacity(self.list.len() * 96);
@@ -384,11 +394,16 @@ impl Stats {
         histograms.sort_by(|a, b| a.metric.cmp(&b.metric));
         let mut last = "";
         for shown in histograms {
+            let summary = buckets == Buckets::Summary;
             if shown.metric != last {
-                let _ = writeln!(out, "# TYPE envoy_{} histogram", shown.metric);
+                let kind = if summary { "summary" } else { "histogram" };
+                let _ = writeln!(out, "# TYPE {} {kind}", shown.metric);
                 last = &shown.metric;
             }
-            out.push_str(&shown.prometheus);
+            match summary {
+                true => shown.summary(&mut out),
+                false => out.push_str(&shown.prometheus),
+            }
         }
         out
     }
@@ -446,15 +461,15 @@ mod tests {
         let stats = stats.finish();
         assert!(
             stats
-                .text()
+                .text(Buckets::default())
                 .contains("cluster.outbound|80||a.upstream_rq_2xx: 3\n")
         );
         assert!(
             stats
-                .text()
+                .text(Buckets::default())
                 .contains("vhost.v.vcluster.users.upstream_rq_4xx: 2\n")
         );
-        let text = stats.prometheus();
+        let text = stats.prometheus(Buckets::Cumulative);
         let line = "envoy_cluster_upstream_rq_xx{envoy_response_code_class=\"2\",envoy_cluster_name=\"outbound|80||a\"} 3";
         assert!(text.contains(line), "{text}");
         let line = "envoy_vhost_vcluster_upstream_rq_xx{envoy_response_code_class=\"4\",envoy_virtual_host=\"v\",envoy_virtual_cluster=\"users\"} 2";
@@ -463,6 +478,28 @@ mod tests {
             text.contains("# TYPE envoy_server_uptime gauge\nenvoy_server_uptime{} 7"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn istios_labels_are_those_of_its_bootstrap() {
+        let mut stats = Stats::new(Tags::Istio);
+        let scope = Scope {
+            prefix: "cluster",
+            label: "envoy_cluster_name",
+            value: "outbound|80||a;",
+        };
+        for name in ["upstream_rq_2xx", "upstream_rq_200", "upstream_rq_total"] {
+            stats.scoped(scope, name, Kind::Counter, 1);
+        }
+        let stats = stats.finish();
+        let text = stats.text(Buckets::default());
+        assert!(
+            text.contains("cluster.outbound|80||a;.upstream_rq_200: 1\n"),
+            "{text}"
+        );
+        let text = stats.prometheus(Buckets::Cumulative);
+        let expected = "# TYPE envoy_cluster_upstream_rq counter\nenvoy_cluster_upstream_rq{response_code=\"200\",cluster_name=\"outbound|80||a\"} 1\nenvoy_cluster_upstream_rq{response_code_class=\"2xx\",cluster_name=\"outbound|80||a\"} 1\n# TYPE envoy_cluster_upstream_rq_total counter\nenvoy_cluster_upstream_rq_total{cluster_name=\"outbound|80||a\"} 1\n";
+        assert_eq!(text, expected);
     }
 
     #[test]
@@ -480,7 +517,7 @@ mod tests {
         stats.scoped(scope, "upstream_cx_active", Kind::Gauge, 0);
         stats.scoped(scope, "upstream_rq_total", Kind::Counter, 0);
         stats.scoped(scope, "upstream_rq_active", Kind::Gauge, 0);
-        let text = stats.finish().used().text();
+        let text = stats.finish().used().text(Buckets::default());
         let used = "cluster.a.membership_degraded: 0\ncluster.a.upstream_cx_active: 0\ncluster.a.upstream_cx_total: 1\nserver.state: 0\n";
         assert_eq!(text, used);
     }
