@@ -239,6 +239,55 @@ async fn protection_refuses_traffic_unless_skipped() {
     );
 }
 
+/// Refused, a Sidecar or the mesh's settings let no host be reached that they would not.
+#[tokio::test]
+async fn a_refused_edit_opens_no_unknown_host() {
+    const ONLY: &str = "outboundTrafficPolicy: {mode: REGISTRY_ONLY}";
+    let sidecar = |spec: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {{name: s}}\nspec: {spec}\n"
+        )
+    };
+    let own = "workloadSelector: {labels: {app: productpage}}";
+    let cases = [
+        ("s.yaml", sidecar(&format!("{{{own}, {ONLY}, x: 1}}")), true),
+        ("s.yaml", sidecar(&format!("{{{ONLY}, x: 1}}")), false),
+        ("s.yaml", sidecar(&format!("{{{own}, x: 1}}")), false),
+        ("mesh.yaml", format!("{ONLY}\nx: 1\n"), true),
+        ("mesh.yaml", "x: 1\n".to_owned(), false),
+    ];
+    for (index, (file, text, closed)) in cases.into_iter().enumerate() {
+        let temp = Temp::new(&format!("unknown-{index}"));
+        temp.write("services.yaml", SERVICES);
+        let mut source = IstioSource::new(options(&temp.0)).expect("a folder");
+        let passes = |update: &Update| {
+            let routes = update.changes.iter().find_map(|change| match change {
+                Change::Routes(routes) => Some(format!("{routes:?}")),
+                _ => None,
+            });
+            routes.map(|routes| routes.contains("PassthroughCluster"))
+        };
+        assert_eq!(passes(&next(&mut source).await), Some(true));
+        temp.write(file, &text);
+        let update = next(&mut source).await;
+        assert_ne!(update.rejections.len(), 0, "{text}");
+        assert_eq!(passes(&update), closed.then_some(false), "{text}");
+        let noted = |n: &mesh_core::model::Note| n.reason.starts_with("REFUSES TRAFFIC");
+        assert_eq!(
+            update.notes.iter().any(noted),
+            closed,
+            "{text}: {:?}",
+            update.notes
+        );
+        temp.remove(file);
+        assert_eq!(
+            passes(&next(&mut source).await),
+            closed.then_some(true),
+            "{text}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn strict_refuses_what_has_no_effect() {
     let temp = Temp::new("strict");

@@ -315,16 +315,12 @@ fn ports() -> Vec<Case> {
             "an unknown word",
             istio(
                 "DestinationRule",
-                "  host: reviews\n  trafficPolicy: {tls: {mode: SIMPEL}}\n",
+                "  host: reviews\n  trafficPolicy: {loadBalancer: {simple: RANDM}}\n",
             ),
             "DestinationRule default/x",
-            "21:31",
-            "spec.trafficPolicy.tls.mode",
-            &[
-                "`SIMPEL`",
-                "did you mean `SIMPLE`?",
-                "allowed: DISABLE, SIMPLE, MUTUAL, ISTIO_MUTUAL",
-            ],
+            "21:42",
+            "spec.trafficPolicy.loadBalancer.simple",
+            &["`RANDM`", "did you mean `RANDOM`?", "allowed: "],
         ),
         case(
             "a misspelt kind of Kubernetes",

@@ -57,7 +57,7 @@ async fn a_refused_policy_closes_what_it_would_protect() {
         ("of the mesh", policy(AP, "istio-system", "{rulez: []}"), SHUT, "istio-system/p"),
         ("misspelt kind", policy("AuthorizationPolcy", "default", "{}"), SHUT, "AuthorizationPolicy default/p"),
         ("unknown version", policy(AP, "default", "{}").replace("/v1", "/v7"), SHUT, p),
-        ("no kind", policy(AP, "default", "{}").replace("kind: AuthorizationPolicy\n", ""), SHUT, "file "),
+        ("no kind", policy(AP, "default", "{}").replace("kind: AuthorizationPolicy\n", ""), SHUT, "security.istio.io default/p"),
         ("misspelt namespace", policy(AP, "default", "{}").replace("namespace:", "namespce:"), SHUT, "/p"),
         ("misspelt specification", policy(AP, "default", "{}").replace("spec:", "spce:"), SHUT, p),
         ("only recorded", policy(AP, "default", "{action: AUDIT, rulez: []}"), OPEN, p),
@@ -151,7 +151,7 @@ async fn a_file_that_is_no_yaml_closes_what_its_words_name() {
             "AuthorizationPolicy default/q",
         ),
         ("not UTF-8", latin, SHUT, "AuthorizationPolicy default/q"),
-        ("no kind", nameless.as_bytes(), SHUT, "file "),
+        ("no kind", nameless.as_bytes(), SHUT, "security.istio.io "),
         (
             "no namespace",
             b"kind: PeerAuthentication\nmetadata: [\n",
@@ -188,41 +188,6 @@ async fn a_file_that_is_no_yaml_closes_what_its_words_name() {
             said.is_none_or(|note| note.contains(named)),
             "{name}: {seen}"
         );
-    }
-}
-
-#[cfg(unix)]
-#[tokio::test]
-async fn a_file_that_cannot_be_read_closes_everything_and_one_that_is_gone_nothing() {
-    for (index, (target, expected)) in [("/", OPEN), ("gone", OPEN), ("loop.yaml", SHUT)]
-        .into_iter()
-        .enumerate()
-    {
-        let own = format!("127.77.11.{}", index + 1);
-        let temp = Temp::new(&format!("link-{index}"));
-        std::os::unix::fs::symlink(target, temp.0.join("loop.yaml")).expect("a link");
-        let (upstream, _) = upstream("127.0.0.1").await;
-        let port = free_port(&own);
-        let text = format!(
-            "apiVersion: v1
-kind: Pod
-metadata: {{name: x-1, labels: {{app: x}}}}
-status: {{podIP: {own}}}
----
-apiVersion: networking.istio.io/v1
-kind: Sidecar
-metadata: {{name: x}}
-spec:
-  ingress: [{{port: {{number: {port}, name: http, protocol: HTTP}}, defaultEndpoint: '127.0.0.1:{upstream}'}}]
-"
-        );
-        fs::write(temp.0.join("all.yaml"), text).expect("written");
-        let options = IstioOptions::new(&temp.0, proxy(ProxyKind::Sidecar, "x-1", &own));
-        let (_, notes) = serve_in_part(options).await;
-        let answer = get(&own, port, "x").await;
-        assert_eq!(status(&answer), expected[0], "{target}: {notes:#?}");
-        let named = |note: &String| note.contains("REFUSES TRAFFIC") && note.contains("loop.yaml");
-        assert_eq!(notes.iter().any(named), expected == SHUT, "{notes:#?}");
     }
 }
 
@@ -387,5 +352,81 @@ spec:
             note.contains("REFUSES TRAFFIC") && note.contains("Gateway default/secure")
         });
         assert_eq!(named, expected != "200", "{name}: {notes:#?}");
+    }
+}
+
+/// A workload whose ports no Sidecar in force names, beside a refused one.
+#[tokio::test]
+async fn a_refused_sidecar_closes_the_ports_to_which_it_gives_tls() {
+    let cases = [
+        (
+            "unknown field",
+            "{number: PORT, name: https, protocol: HTTPS}",
+            "",
+            "403",
+        ),
+        (
+            "invalid",
+            "{number: PORT, name: http, protocol: HTTP}",
+            "",
+            "403",
+        ),
+        (
+            "another port",
+            "{number: 1, name: https, protocol: HTTPS}",
+            "",
+            "200",
+        ),
+        ("no port", "{number: many}", "", "403"),
+        (
+            "another workload",
+            "{number: PORT, name: https, protocol: HTTPS}",
+            "workloadSelector: {labels: {app: y}}, ",
+            "200",
+        ),
+    ];
+    let application = "127.77.16.1";
+    for (index, (name, port, selector, expected)) in cases.into_iter().enumerate() {
+        let own = format!("127.77.14.{}", index + 1);
+        let temp = Temp::new(&format!("sidecar-{index}"));
+        let (target, _) = upstream(application).await;
+        let port = port.replace("PORT", &target.to_string());
+        let text = format!(
+            "apiVersion: v1
+kind: Service
+metadata: {{name: x}}
+spec: {{selector: {{app: x}}, clusterIP: 127.77.15.1, ports: [{{port: {target}, name: http}}]}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: x-1, labels: {{app: x}}}}
+status: {{podIP: {own}}}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {{name: s}}
+spec: {{{selector}x: 1, ingress: [{{port: {port}, tls: {{mode: SIMPLE, serverCertificate: c, privateKey: k}}}}]}}
+"
+        );
+        let text = if name == "invalid" {
+            text.replace("x: 1, ", "")
+        } else {
+            text
+        };
+        fs::write(temp.0.join("all.yaml"), text).expect("written");
+        let mut proxy = proxy(ProxyKind::Sidecar, "x-1", &own);
+        proxy.application_address = Some(application.to_owned());
+        proxy.bind = Some(format!("127.77.17.{}", index + 1));
+        let (rejections, notes) = serve_in_part(IstioOptions::new(&temp.0, proxy)).await;
+        assert_ne!(rejections.len(), 0, "{name}");
+        let answer = get(&own, target, "x").await;
+        assert_eq!(status(&answer), expected, "{name}: {notes:#?}");
+        let named =
+            |note: &String| note.contains("REFUSES TRAFFIC") && note.contains("Sidecar default/s");
+        assert_eq!(
+            notes.iter().any(named),
+            expected == "403" || name == "another port",
+            "{name}: {notes:#?}"
+        );
     }
 }

@@ -84,6 +84,25 @@ impl Meshd {
         }
     }
 
+    /// Starts `meshd sidecar` for a workload of a folder, and waits until it serves.
+    pub fn sidecar(folder: &Path, workload: &str) -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let admin = free.local_addr().expect("bound");
+        drop(free);
+        let child = sidecar(folder, workload, admin).spawn();
+        let child = child.expect("cargo built the program");
+        let mut started = Self { child, admin };
+        let deadline = Instant::now() + LONG;
+        while request(admin, "GET", "/ready").is_none_or(|answer| answer.status != 200) {
+            if let Some(status) = started.child.try_wait().expect("our own child") {
+                panic!("ended with {status}: {}", said(&mut started.child));
+            }
+            assert!(Instant::now() < deadline, "not ready in time");
+            thread::sleep(Duration::from_millis(10));
+        }
+        started
+    }
+
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -146,6 +165,16 @@ pub fn command(file: &Path, flags: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_meshd"));
     command.arg("-c").arg(file).args(flags);
     command.stdin(Stdio::null());
+    command
+}
+
+/// `meshd sidecar`, its admin server at `admin`.
+pub fn sidecar(folder: &Path, workload: &str, admin: SocketAddr) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_meshd"));
+    command.args(["sidecar", "--workload", workload, "--config"]);
+    command.arg(folder).arg("--admin").arg(admin.to_string());
+    command.args(["--readiness", "none", "--metrics", "none"]);
+    command.stdin(Stdio::null()).stderr(Stdio::piped());
     command
 }
 

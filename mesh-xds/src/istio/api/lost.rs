@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use super::{Object, Origin, Spec};
 
+/// The API group of the kinds that do nothing but protect.
+pub(crate) const SECURITY: &str = "security.istio.io";
+
 /// An object that was refused and of which no version is in force: what it would have protected stays closed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Lost {
-    /// Its kind; `None` if that cannot be told, so that it may be any kind that protects.
+    /// Its kind; `None` if that cannot be told, so that it may be any kind of `security.istio.io`.
     pub kind: Option<Arc<str>>,
     /// Its namespace; `None` if that cannot be told, so that it may be any.
     pub namespace: Option<Arc<str>>,
@@ -22,18 +25,6 @@ pub struct Lost {
 }
 
 impl Lost {
-    /// A file of which nothing can be told.
-    #[must_use]
-    pub fn unreadable(file: &Arc<str>) -> Self {
-        Self {
-            origin: Origin {
-                file: Arc::clone(file),
-                line: 0,
-            },
-            ..Self::default()
-        }
-    }
-
     /// The object that stands in its place in the index; `None` where its content could not be told. It counts as the
     /// oldest of all, so that nothing overrules it.
     #[must_use]
@@ -52,7 +43,11 @@ impl Lost {
     /// Whether it is a version of `object`, as far as known.
     #[must_use]
     pub fn may_be(&self, object: &Object) -> bool {
-        self.kind.as_ref().is_none_or(|kind| *kind == object.kind)
+        let of_kind = match &self.kind {
+            Some(kind) => *kind == object.kind,
+            None => *object.group == *SECURITY,
+        };
+        of_kind
             && self
                 .namespace
                 .as_ref()
@@ -60,7 +55,7 @@ impl Lost {
             && (self.name.is_empty() || self.name == object.name)
     }
 
-    /// Whether `other` says the same of itself.
+    /// Whether `other` has the same kind, namespace and name.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         (&self.kind, &self.namespace, &self.name) == (&other.kind, &other.namespace, &other.name)
@@ -75,9 +70,7 @@ impl Lost {
 
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(kind) = &self.kind else {
-            return write!(f, "file {}", self.origin.file);
-        };
+        let kind = self.kind.as_deref().unwrap_or(SECURITY);
         let namespace = self.namespace.as_deref().unwrap_or("(no namespace)");
         let name = match &*self.name {
             "" => "(no name)",

@@ -8,9 +8,9 @@ use super::{
     Semantics, Service, VirtualServiceRule, host, service_entry,
 };
 use crate::istio::api::mesh_config::MeshOutboundMode;
-use crate::istio::api::sidecar::{IstioEgressListener, OutboundMode};
+use crate::istio::api::sidecar::{IstioEgressListener, OutboundMode, OutboundTrafficPolicy};
 use crate::istio::api::virtual_service::Destination;
-use crate::istio::api::{Object, Sidecar, Spec};
+use crate::istio::api::{Lost, Object, Sidecar, Spec, WorkloadSelector};
 
 /// One egress listener with what it imports.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +62,8 @@ pub struct SidecarScope {
     pub destination_rules: BTreeMap<String, Vec<Arc<MergedRule>>>,
     /// What happens to unknown hosts.
     pub outbound: OutboundPolicy,
+    /// What is refused and may limit the proxy more: Sidecar objects, and settings of the mesh in their form.
+    pub lost: Vec<(Lost, Sidecar)>,
 }
 
 impl SidecarScope {
@@ -94,8 +96,10 @@ impl SidecarScope {
             })
             .filter(|(_, rules)| !rules.is_empty())
             .collect();
+        let lost = lost(context, proxy, sidecar.as_deref());
         Self {
-            outbound: outbound_policy(context, sidecar.as_deref()),
+            outbound: outbound_policy(context, sidecar.as_deref(), &lost),
+            lost,
             namespace: proxy.namespace.clone(),
             sidecar,
             egress,
@@ -186,30 +190,85 @@ pub(super) fn collect(
     found
 }
 
-fn select(context: &Context, proxy: &Proxy) -> Option<Arc<Config<Sidecar>>> {
-    if proxy.kind == ProxyKind::Router {
-        return None;
+/// How closely a Sidecar of `namespace` is for `proxy`, the closest first: its workload, its namespace, the mesh.
+fn rank(
+    context: &Context,
+    proxy: &Proxy,
+    namespace: &str,
+    selector: Option<&WorkloadSelector>,
+) -> Option<u8> {
+    let own = *namespace == *proxy.namespace;
+    match selector {
+        _ if proxy.kind == ProxyKind::Router => None,
+        Some(selector) => {
+            let selected = own && service_entry::selects(&selector.labels, &proxy.labels);
+            selected.then_some(0)
+        }
+        None if own => Some(1),
+        None => (*namespace == *context.root_namespace()).then_some(2),
     }
-    let selects = |config: &&Arc<Config<Sidecar>>| {
-        let selector = config.spec.workload_selector.as_ref();
-        selector.is_none_or(|selector| service_entry::selects(&selector.labels, &proxy.labels))
-    };
-    let own = context
-        .sidecars
-        .iter()
-        .filter(|config| config.meta.namespace == proxy.namespace)
-        .find(selects);
-    let root = || {
-        let general = |config: &&Arc<Config<Sidecar>>| {
-            config.meta.namespace == context.root_namespace()
-                && config.spec.workload_selector.is_none()
-        };
-        context.sidecars.iter().find(general)
-    };
-    own.or_else(root).cloned()
 }
 
-fn outbound_policy(context: &Context, sidecar: Option<&Config<Sidecar>>) -> OutboundPolicy {
+fn rank_of(context: &Context, proxy: &Proxy, config: &Config<Sidecar>) -> Option<u8> {
+    let selector = config.spec.workload_selector.as_ref();
+    rank(context, proxy, &config.meta.namespace, selector)
+}
+
+fn select(context: &Context, proxy: &Proxy) -> Option<Arc<Config<Sidecar>>> {
+    let all = context.sidecars.iter();
+    let ranked = all.filter_map(|config| Some((rank_of(context, proxy, config)?, config)));
+    ranked
+        .min_by_key(|(rank, _)| *rank)
+        .map(|(_, config)| config.clone())
+}
+
+/// The refused Sidecar objects that are no less for `proxy` than the one in force; refused settings of the mesh count as one
+/// where that says nothing.
+fn lost(
+    context: &Context,
+    proxy: &Proxy,
+    chosen: Option<&Config<Sidecar>>,
+) -> Vec<(Lost, Sidecar)> {
+    let most = chosen.and_then(|config| rank_of(context, proxy, config));
+    let counts = |lost: &Lost, spec: &Sidecar| {
+        let namespace = lost.namespace.as_deref().unwrap_or(&proxy.namespace);
+        let own = rank(context, proxy, namespace, spec.workload_selector.as_ref());
+        own.is_some_and(|own| most.is_none_or(|most| own <= most))
+    };
+    let unsaid = proxy.kind == ProxyKind::Sidecar
+        && chosen.is_none_or(|config| config.spec.outbound_traffic_policy.is_none());
+    let mut found = Vec::new();
+    for lost in &context.lost {
+        match &lost.spec {
+            Some(Spec::Sidecar(spec)) if counts(lost, spec) => {
+                found.push((lost.clone(), (**spec).clone()));
+            }
+            Some(Spec::MeshConfig(mesh)) if mesh.outbound_traffic_policy.is_some() && unsaid => {
+                let limit = Sidecar {
+                    outbound_traffic_policy: Some(OutboundTrafficPolicy::default()),
+                    ..Sidecar::default()
+                };
+                found.push((lost.clone(), limit));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+fn outbound_policy(
+    context: &Context,
+    sidecar: Option<&Config<Sidecar>>,
+    lost: &[(Lost, Sidecar)],
+) -> OutboundPolicy {
+    // Of what was refused a policy is kept only if it lets no unknown host be reached.
+    let limits = |(_, spec): &(Lost, Sidecar)| spec.outbound_traffic_policy.is_some();
+    if lost.iter().any(limits) {
+        return OutboundPolicy {
+            mode: OutboundMode::RegistryOnly,
+            egress_proxy: None,
+        };
+    }
     if let Some(policy) = sidecar.and_then(|sidecar| sidecar.spec.outbound_traffic_policy.as_ref())
     {
         return OutboundPolicy {

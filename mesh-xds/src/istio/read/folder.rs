@@ -48,8 +48,6 @@ pub struct Folder {
     files: BTreeMap<PathBuf, FileState>,
     /// Findings about the folder itself.
     findings: Vec<Finding>,
-    /// What of the folder could not be read at all.
-    lost: Vec<Lost>,
     /// Since when files are listed that cannot be looked at, as links to nothing: they may be about to come.
     absent: BTreeMap<PathBuf, Instant>,
     /// Whether there was a scan before.
@@ -62,8 +60,10 @@ struct FileState {
     stamp: Option<Stamp>,
     objects: Vec<Arc<Object>>,
     findings: Vec<Finding>,
-    /// What is refused since the first scan and has no last good version here.
+    /// What is refused and has no last good version here.
     lost: Vec<Lost>,
+    /// Whether nothing can be told of the file.
+    unread: bool,
     /// Whether the file was readable once, so that what it held stays while it is broken.
     was_read: bool,
     missing_since: Option<Instant>,
@@ -90,8 +90,10 @@ pub struct Scan {
     pub objects: Vec<Arc<Object>>,
     /// What is to be said, ordered by file.
     pub findings: Vec<Finding>,
-    /// What is refused since the first scan and has no version in force, ordered by file.
+    /// What is refused and has no version in force, ordered by file.
     pub lost: Vec<Lost>,
+    /// Files and folders that cannot be read at all, so that nobody knows what is missing.
+    pub unread: Vec<Finding>,
 }
 
 impl Folder {
@@ -102,7 +104,6 @@ impl Folder {
             options,
             files: BTreeMap::new(),
             findings: Vec::new(),
-            lost: Vec::new(),
             absent: BTreeMap::new(),
             scanned: false,
         }
@@ -127,9 +128,7 @@ impl Folder {
                 } = listing;
                 findings.sort_by(|a, b| a.file.cmp(&b.file));
                 self.findings = findings;
-                let before = std::mem::take(&mut self.lost);
-                self.unreadable(&unreadable, &before);
-                self.limit(&mut paths, &before);
+                self.limit(&mut paths);
                 self.removed(&paths, &unreadable, &mut scan);
                 for path in paths {
                     self.file(path, &mut scan);
@@ -138,9 +137,6 @@ impl Folder {
             Err(error) => {
                 let name: Arc<str> = self.root.display().to_string().into();
                 let message = format!("the folder cannot be read: {error}");
-                if self.files.is_empty() {
-                    self.lost = vec![Lost::unreadable(&name)];
-                }
                 self.findings
                     .push(Finding::new(Level::Refused, &name, message));
             }
@@ -151,18 +147,8 @@ impl Folder {
         scan
     }
 
-    /// What is lost in folders that cannot be listed: what they held stays in force; if that was nothing, it is not known
-    /// what is missing.
-    fn unreadable(&mut self, folders: &[PathBuf], before: &[Lost]) {
-        for folder in folders {
-            if !self.files.keys().any(|path| path.starts_with(folder)) {
-                self.lose(&folder.display().to_string().into(), before);
-            }
-        }
-    }
-
     /// Leaves as many files as may be read: those that were read before, then by name. So what is in force stays.
-    fn limit(&mut self, paths: &mut Vec<PathBuf>, before: &[Lost]) {
+    fn limit(&mut self, paths: &mut Vec<PathBuf>) {
         let limit = self.options.max_files;
         let Some(over @ 1..) = paths.len().checked_sub(limit) else {
             return;
@@ -177,18 +163,8 @@ impl Folder {
         for path in refused {
             let name: Arc<str> = path.display().to_string().into();
             let message = format!("not read: the folder holds more than {limit} files");
-            self.lose(&name, before);
             self.findings
                 .push(Finding::new(Level::Refused, &name, message));
-        }
-    }
-
-    /// Something that cannot be read is lost if that was so from the start; one is enough to say so.
-    fn lose(&mut self, name: &Arc<str>, before: &[Lost]) {
-        let lost = Lost::unreadable(name);
-        let from_start = !self.scanned || before.iter().any(|other| lost.is_same(other));
-        if from_start && self.lost.is_empty() {
-            self.lost.push(lost);
         }
     }
 
@@ -219,14 +195,19 @@ impl Folder {
             Some(state) => Arc::clone(&state.name),
             None => path.display().to_string().into(),
         };
-        let mut parsed = match yaml::read_file(&path, &self.options.text.limits) {
+        let mut unread = false;
+        let parsed = match yaml::read_file(&path, &self.options.text.limits) {
             Ok(text) => parse(&name, &text, &self.options.text),
-            Err(error) => Parsed {
-                findings: vec![Finding::refused(&name, &error)],
-                lost: lost::of_file(&name, &path, &self.options.text),
-                broken: true,
-                ..Parsed::default()
-            },
+            Err(error) => {
+                let lost = lost::of_file(&name, &path, &self.options.text);
+                unread = lost.is_none();
+                Parsed {
+                    findings: vec![Finding::refused(&name, &error)],
+                    lost: lost.unwrap_or_default(),
+                    broken: true,
+                    ..Parsed::default()
+                }
+            }
         };
         let again = self::stamp(&path).ok();
         let age = match again {
@@ -240,7 +221,7 @@ impl Folder {
             }
         };
         let within = |time| age.is_some_and(|age| age < time);
-        let suspicious = known.is_some_and(|state| parsed.loses(state)) && within(SETTLE);
+        let suspicious = parsed.is_suspicious(known) && within(SETTLE);
         if again != stamp || suspicious || within(QUIET) {
             scan.unsettled = true;
             // At the start there is nothing better than what was read.
@@ -248,27 +229,25 @@ impl Folder {
                 return;
             }
         }
-        if self.scanned {
-            self.forget(&path, &mut parsed.lost);
-        }
-        let old = self.files.remove(&path);
-        let state = settle(name, stamp, parsed, old.as_ref());
+        let old = self.files.remove(&path).or_else(|| self.renamed(stamp));
+        let state = FileState {
+            unread,
+            ..settle(name, stamp, parsed, old.as_ref())
+        };
         scan.changed |= old.is_none_or(|old| old.differs(&state));
         self.files.insert(path, state);
     }
 
-    /// Leaves of what is refused in an edit only what was so from the start: to an edit that is refused the last good
-    /// configuration is the one without it. An object may have moved to another file meanwhile.
-    fn forget(&self, path: &Path, lost: &mut Vec<Lost>) {
-        let same_file = self.files.get(path);
-        if same_file.is_some_and(|state| !state.lost.is_empty()) {
-            return;
-        }
-        let from_start = |one: &Lost| {
-            let mut known = self.files.values().flat_map(|state| &state.lost);
-            known.any(|other| one.is_same(other))
+    /// The state of a file that is gone and was the same, so that a file under a new name keeps its last good content.
+    fn renamed(&mut self, stamp: Option<Stamp>) -> Option<FileState> {
+        let stamp = stamp.filter(|stamp| stamp.inode != 0)?;
+        let same = |state: &FileState| {
+            let own = state.stamp.filter(|_| state.missing_since.is_some());
+            own.is_some_and(|own| own.is_same_content(stamp))
         };
-        lost.retain(from_start);
+        let (path, _) = self.files.iter().find(|(_, state)| same(state))?;
+        let path = path.clone();
+        self.files.remove(&path)
     }
 
     /// Each identity once: of two files the one changed last wins, in one file the later object.
@@ -308,25 +287,48 @@ impl Folder {
             .cloned()
             .collect();
         let lost = self.files.values().flat_map(|s| &s.lost);
-        let nowhere =
-            |lost: &&Lost| !(lost.is_named() && scan.objects.iter().any(|o| lost.may_be(o)));
-        scan.lost = self
-            .lost
-            .iter()
-            .chain(lost.filter(nowhere))
-            .cloned()
-            .collect();
+        let elsewhere =
+            |lost: &Lost| lost.is_named() && scan.objects.iter().any(|o| lost.may_be(o));
+        scan.lost = lost.filter(|lost| !elsewhere(lost)).cloned().collect();
+        let unread = self.files.values().filter(|s| s.unread);
+        let unread = unread.flat_map(|s| &s.findings).chain(&self.findings);
+        let refused = unread.filter(|finding| finding.level == Level::Refused);
+        scan.unread = refused.cloned().collect();
+    }
+}
+
+impl Stamp {
+    /// Whether it is the same file with the same content, perhaps under another name.
+    fn is_same_content(self, other: Self) -> bool {
+        let content = |stamp: Self| (stamp.inode, stamp.modified, stamp.length);
+        content(self) == content(other)
     }
 }
 
 impl Parsed {
-    /// Whether something that the file held is gone: it may be half written.
-    fn loses(&self, old: &FileState) -> bool {
+    /// Whether the file may be half written: something that it held is gone, or something is refused that closes traffic.
+    fn is_suspicious(&self, known: Option<&FileState>) -> bool {
+        let Some(old) = known else {
+            return !self.lost.is_empty();
+        };
         let kept = |old: &Arc<Object>| {
             let id = ObjectId::of(old);
             self.objects.iter().any(|object| ObjectId::of(object) == id)
         };
-        self.broken || !old.objects.iter().all(kept)
+        let loses = self.broken || !old.objects.iter().all(kept);
+        loses || self.lost.iter().any(|lost| !old.lost.contains(lost))
+    }
+
+    /// The objects that a file held and that stay in force.
+    fn kept(&self, old: &FileState) -> Vec<Arc<Object>> {
+        let all = self.broken || self.refuses_another_than(old);
+        let stays = |own: &&Arc<Object>| {
+            let id = ObjectId::of(own);
+            // An object that is right elsewhere in the file replaces the last good one.
+            (all || self.refused.contains(&id))
+                && !self.objects.iter().any(|o| ObjectId::of(o) == id)
+        };
+        old.objects.iter().filter(stays).cloned().collect()
     }
 
     /// Whether something is refused that is none of the objects that the file held.
@@ -341,12 +343,6 @@ impl Parsed {
 }
 
 impl FileState {
-    /// Whether an object of that identity is there.
-    fn has(&self, object: &Object) -> bool {
-        let id = ObjectId::of(object);
-        self.objects.iter().any(|own| ObjectId::of(own) == id)
-    }
-
     fn differs(&self, other: &Self) -> bool {
         self.objects != other.objects || self.findings != other.findings || self.lost != other.lost
     }
@@ -364,40 +360,26 @@ fn settle(
     parsed: Parsed,
     old: Option<&FileState>,
 ) -> FileState {
-    let nameless = old.is_some_and(|old| parsed.refuses_another_than(old));
+    let kept = old.map_or_else(Vec::new, |old| parsed.kept(old));
     let mut state = FileState {
         name,
         stamp,
+        lost: open(&parsed, &kept, old),
         objects: parsed.objects,
         findings: parsed.findings,
-        lost: parsed.lost,
-        was_read: !parsed.broken,
+        unread: false,
+        was_read: !parsed.broken || old.is_some_and(|old| old.was_read),
         missing_since: None,
     };
+    state.objects.extend(kept);
     let Some(old) = old else {
         return state;
     };
-    if parsed.broken {
-        state.objects.clone_from(&old.objects);
-        if old.was_read {
-            state.lost.clone_from(&old.lost);
-            state.was_read = true;
-        }
-    } else {
-        for id in &parsed.refused {
-            // An object that is right elsewhere in the file replaces the last good one.
-            let again = state.objects.iter().any(|o| ObjectId::of(o) == *id);
-            let last_good = old.objects.iter().find(|o| ObjectId::of(o) == *id);
-            state.objects.extend(last_good.filter(|_| !again).cloned());
-        }
-        if nameless {
-            let missing = old.objects.iter().filter(|old| !state.has(old));
-            let missing: Vec<_> = missing.cloned().collect();
-            state.objects.extend(missing);
-        }
+    if parsed.broken && !old.objects.is_empty() {
+        // It was no foreign file before.
+        let findings = state.findings.iter_mut();
+        findings.for_each(|finding| finding.level = Level::Refused);
     }
-    let FileState { objects, lost, .. } = &mut state;
-    lost.retain(|lost| !objects.iter().any(|object| lost.may_be(object)));
     for object in &mut state.objects {
         // Unchanged objects keep their identity, so that what was made of them can be kept too.
         if let Some(same) = old.objects.iter().find(|o| *o == object) {
@@ -405,6 +387,42 @@ fn settle(
         }
     }
     state
+}
+
+/// What is refused of a file and has no last good version. In a text that is broken names are guesses: there it counts how
+/// many of a kind are more than before.
+fn open(parsed: &Parsed, kept: &[Arc<Object>], old: Option<&FileState>) -> Vec<Lost> {
+    let before: &[Lost] = match old {
+        Some(old) if parsed.broken && old.was_read => &old.lost,
+        _ => &[],
+    };
+    let (named, vague): (Vec<_>, Vec<_>) = parsed.lost.iter().partition(|lost| lost.is_named());
+    let unnamed = |object: &&Arc<Object>| !named.iter().any(|lost| lost.may_be(object));
+    let kinds = kept.iter().filter(unnamed).map(|object| &*object.kind);
+    let same = |own: &Lost| named.iter().any(|lost| own.is_same(lost));
+    let others = before.iter().filter(|own| !same(own));
+    let mut left: Vec<&str> = kinds
+        .chain(others.filter_map(|own| own.kind.as_deref()))
+        .collect();
+    let new = |lost: &&Lost| {
+        let known = parsed.objects.iter().chain(kept).any(|o| lost.may_be(o));
+        !known && !before.iter().any(|own| own.is_same(lost))
+    };
+    let mut open = before.to_vec();
+    for lost in named.iter().copied().filter(new).chain(vague) {
+        let may_be = |kind: &&str| match &lost.kind {
+            Some(own) => **own == **kind,
+            None => lost::only_protects(kind),
+        };
+        let exact = lost.is_named() && !parsed.broken;
+        match left.iter().position(may_be).filter(|_| !exact) {
+            Some(index) => {
+                left.swap_remove(index);
+            }
+            None => open.push(lost.clone()),
+        }
+    }
+    open
 }
 
 fn duplicate(id: &ObjectId, winner: &Object, loser: &Object) -> Finding {

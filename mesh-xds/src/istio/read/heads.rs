@@ -1,6 +1,6 @@
 //! First pass over a text: which objects it holds. Kind and version may stand after the content that they explain.
 
-use crate::yaml::{Error, Events, Limits, Location, Reader, Token};
+use crate::yaml::{Error, Events, Limits, Location, Path, Reader, Token};
 
 /// What an object says about itself.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,7 +22,45 @@ impl Head {
         let kind = self.kind.as_ref().map_or("", |(k, _)| k);
         kind == "List" || (kind.ends_with("List") && self.keys.iter().any(|(k, _)| k == "items"))
     }
+
+    /// Takes from a merged mapping what is not said here.
+    fn merge(&mut self, other: Self) {
+        self.api_version = self.api_version.take().or(other.api_version);
+        self.kind = self.kind.take().or(other.kind);
+        // Metadata of one's own stands for itself.
+        if !self.keys.iter().any(|(key, _)| key == "metadata") {
+            for (own, merged) in [
+                (&mut self.name, other.name),
+                (&mut self.namespace, other.namespace),
+            ] {
+                if own.is_empty() {
+                    *own = merged;
+                }
+            }
+        }
+        self.keys.extend(other.keys);
+    }
+
+    /// Checks that a list has each of its own fields once, and no other.
+    pub(super) fn check_list(&self) -> Result<(), Error> {
+        const FIELDS: [&str; 4] = ["apiVersion", "kind", "metadata", "items"];
+        for (place, (key, at)) in self.keys.iter().enumerate() {
+            let message = if self.keys[..place].iter().any(|(other, _)| other == key) {
+                format!("duplicate key `{key}`")
+            } else if FIELDS.contains(&key.as_str()) {
+                continue;
+            } else {
+                format!("unknown field `{key}`")
+            };
+            let error = Error::syntax(message, *at).with_allowed(key, FIELDS);
+            return Err(error.in_field(Path::root().key(key)));
+        }
+        Ok(())
+    }
 }
+
+/// The key of YAML's merged mappings.
+const MERGE: &str = "<<";
 
 /// The heads of all documents, and the error that ended the text too early.
 pub(super) fn scan(text: &str, limits: &Limits) -> Result<Vec<Head>, Error> {
@@ -45,15 +83,20 @@ fn head(events: &mut Events<'_>, level: usize) -> Result<Head, Error> {
         events.close_to(depth)?;
         return Ok(head);
     }
+    let mut merged = Vec::new();
     while let Some((key, at)) = key(events)? {
         match key.as_str() {
             "apiVersion" => head.api_version = scalar(events)?,
             "kind" => head.kind = scalar(events)?,
             "metadata" => metadata(events, &mut head)?,
             "items" if level == 0 => head.items = items(events)?,
+            MERGE => merged.push(self::head(events, level)?),
             _ => events.skip_node()?,
         }
         head.keys.push((key, at));
+    }
+    for other in merged {
+        head.merge(other);
     }
     Ok(head)
 }
@@ -77,13 +120,16 @@ fn metadata(events: &mut Events<'_>, head: &mut Head) -> Result<(), Error> {
     if token != Token::MappingStart {
         return events.close_to(depth);
     }
+    let mut merged = Head::default();
     while let Some((key, _)) = key(events)? {
         match key.as_str() {
             "name" => head.name = scalar(events)?.unwrap_or_default().0,
             "namespace" => head.namespace = scalar(events)?.unwrap_or_default().0,
+            MERGE => metadata(events, &mut merged)?,
             _ => events.skip_node()?,
         }
     }
+    head.merge(merged);
     Ok(())
 }
 

@@ -44,7 +44,9 @@ impl Listing {
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
             let path = entry.path();
-            if entry.file_name().to_string_lossy().starts_with('.') {
+            let name = entry.file_name();
+            // `lost+found` is the file system's own.
+            if name.to_string_lossy().starts_with('.') || name == "lost+found" {
                 continue;
             }
             let kind = entry.file_type()?;
@@ -53,7 +55,7 @@ impl Listing {
             } else if kind.is_symlink() && fs::metadata(&path).is_ok_and(|m| m.is_dir()) {
                 self.link(&path, level + 1);
             } else if is_named_so(&path) {
-                self.file(path);
+                self.file(path, kind.is_file());
             }
         }
         Ok(())
@@ -95,8 +97,8 @@ impl Listing {
     }
 
     /// A pipe or device would be read without end.
-    fn file(&mut self, path: PathBuf) {
-        if fs::metadata(&path).map_or(true, |m| m.is_file()) {
+    fn file(&mut self, path: PathBuf, plain: bool) {
+        if plain || fs::metadata(&path).map_or(true, |m| m.is_file()) {
             self.paths.push(path);
         } else {
             let message = "not read: a pipe, socket or device, not a file";

@@ -304,14 +304,25 @@ fn subsets(subsets: Option<Vec<Subset>>) -> k8s::EndpointSlice {
     slice
 }
 
-/// Seconds since 1970 of an RFC 3339 time in UTC; 0 if not given.
+/// Seconds since 1970 of an RFC 3339 time; 0 if not given.
 fn timestamp(text: Option<&str>) -> Result<i64, String> {
     let Some(text) = text.filter(|t| !t.is_empty()) else {
         return Ok(0);
     };
     let wrong = || format!("creationTimestamp `{text}` is no time like 2024-01-31T12:00:00Z");
     let (date, time) = text.split_once('T').ok_or_else(wrong)?;
-    let time = time.strip_suffix('Z').ok_or_else(wrong)?;
+    let (time, offset) = match time.strip_suffix('Z') {
+        Some(time) => (time, 0),
+        None => {
+            let at = time.rfind(['+', '-']).ok_or_else(wrong)?;
+            let (time, offset) = time.split_at(at);
+            let (hours, minutes) = offset[1..].split_once(':').ok_or_else(wrong)?;
+            let number = |text: &str| text.parse::<u8>().map_err(|_| wrong());
+            let seconds = i64::from(number(hours)?) * 3600 + i64::from(number(minutes)?) * 60;
+            let east = offset.starts_with('+');
+            (time, if east { seconds } else { -seconds })
+        }
+    };
     let time = time.split_once('.').map_or(time, |(whole, _)| whole);
     let numbers = |text: &str, by: char| -> Option<[i64; 3]> {
         let parts: Vec<i64> = text
@@ -335,7 +346,7 @@ fn timestamp(text: Option<&str>) -> Result<i64, String> {
     let year = if month <= 2 { year - 1 } else { year };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     let days = 365 * year + year / 4 - year / 100 + year / 400 + day_of_year - 719_468;
-    Ok(((days * 24 + hour) * 60 + minute) * 60 + second)
+    Ok(((days * 24 + hour) * 60 + minute) * 60 + second - offset)
 }
 
 #[cfg(test)]
@@ -348,6 +359,9 @@ mod tests {
         assert_eq!(timestamp(Some("1970-01-01T00:00:00Z")), Ok(0));
         assert_eq!(timestamp(Some("2024-02-29T12:00:00Z")), Ok(1_709_208_000));
         assert_eq!(timestamp(Some("2026-08-22T20:00:18.5Z")), Ok(1_787_428_818));
+        for same in ["2024-02-29T14:30:00+02:30", "2024-02-29T04:00:00.25-08:00"] {
+            assert_eq!(timestamp(Some(same)), Ok(1_709_208_000), "{same}");
+        }
         assert!(timestamp(Some("yesterday")).is_err());
         assert!(timestamp(Some("2024-13-01T00:00:00Z")).is_err());
     }

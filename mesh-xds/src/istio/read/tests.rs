@@ -163,11 +163,48 @@ fn mesh_settings_come_from_mesh_yaml_or_the_config_map() {
         "data.mesh.outboundTrafficPolicy.mdoe"
     );
     assert_eq!(finding.location.map(|l| l.line), Some(8));
-    let parsed = read(&map.replace("mdoe", "mode"));
+    let good = map.replace("mdoe", "mode");
+    let parsed = read(&good);
+    let settings = "MeshConfig istio-system/istio";
+    assert_eq!(ObjectId::of(&parsed.objects[0]).to_string(), settings);
+    // There is one mesh, so settings in another namespace are the same ones.
+    let other = read(&good.replace("istio-system", "default"));
+    assert_eq!(ObjectId::of(&other.objects[0]).to_string(), settings);
+    // What is wrong by itself has the path of the map, and nothing of it is passed over in silence.
+    let finding = one(&good.replace("accessLogFile: /dev/stdout", "connectTimeout: 2h"));
     assert_eq!(
-        ObjectId::of(&parsed.objects[0]).to_string(),
-        "MeshConfig istio-system/istio"
+        finding.to_string(),
+        format!(
+            "mesh/a.yaml:5:3: {settings}: data.mesh.connectTimeout: the timeout must be at most 1h"
+        )
     );
+    let finding = one(&format!("{good}  meshNetworks: '{{}}'\n"));
+    assert_eq!(
+        (finding.level, finding.path.to_string().as_str()),
+        (Level::Inactive, "data.meshNetworks")
+    );
+    for (text, level) in [
+        (
+            good.replace("name: istio,", "name: istio-canary,"),
+            Level::Inactive,
+        ),
+        (
+            good.replace("name: istio,", "name: other,")
+                .replace("mesh:", "text:"),
+            Level::Foreign,
+        ),
+    ] {
+        let parsed = read(&text);
+        assert_eq!(
+            (
+                parsed.objects.len(),
+                parsed.findings.len(),
+                parsed.findings[0].level
+            ),
+            (0, 1, level),
+            "{text}"
+        );
+    }
 }
 
 /// A folder of its own for each test, removed at its end.
@@ -290,52 +327,6 @@ fn the_last_good_version_stays_per_object_and_per_file() {
     temp.write("a.yaml", REVIEWS, NEWER - Duration::from_secs(1));
     let scan = folder.scan();
     assert_eq!((scan.objects.len(), scan.findings.len()), (1, 0));
-}
-
-#[test]
-fn what_was_refused_from_the_start_is_remembered_until_it_is_right_or_gone() {
-    let policy = |spec: &str| {
-        format!(
-            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: p}}\nspec: {spec}\n"
-        )
-    };
-    let lost = |scan: &Scan| -> Vec<String> { scan.lost.iter().map(ToString::to_string).collect() };
-    let p = "AuthorizationPolicy default/p";
-    let temp = Temp::new("lost");
-    temp.write("a.yaml", &policy("{x: 1}"), OLD);
-    temp.write("b.yaml", REVIEWS, OLD);
-    let mut folder = temp.folder();
-    assert_eq!(lost(&folder.scan()), [p]);
-    // Still refused, in one way or another, and under another file name.
-    temp.write("a.yaml", &policy("{y: 1}"), NEWER);
-    assert_eq!(lost(&folder.scan()), [p]);
-    temp.write("a.yaml", &policy("{y: 1"), NEWER - Duration::from_secs(1));
-    assert_eq!(lost(&folder.scan()), [p]);
-    fs::remove_file(temp.0.join("a.yaml")).expect("removed");
-    temp.write("c.yaml", &policy("{y: 1}"), NEWER);
-    assert_eq!(lost(&folder.scan()), [p, p]);
-    // An edit that is refused changes nothing: neither a new object, nor one with a good version elsewhere.
-    temp.write(
-        "b.yaml",
-        &policy("{z: 1}").replace("name: p", "name: q"),
-        NEWER,
-    );
-    let scan = settled(&mut folder, |scan| scan.lost.len() == 1);
-    assert_eq!(lost(&scan), [p]);
-    temp.write("d.yaml", &policy("{}"), NEWER);
-    let scan = folder.scan();
-    assert_eq!((lost(&scan).len(), scan.objects.len()), (0, 2));
-    // Its last good version stays.
-    temp.write("d.yaml", &policy("{z: 1}"), NEWER - Duration::from_secs(1));
-    fs::remove_file(temp.0.join("c.yaml")).expect("removed");
-    let scan = folder.scan();
-    assert_eq!((lost(&scan).len(), scan.objects.len()), (0, 2));
-    let mut folder = temp.folder();
-    assert_eq!(folder.scan().lost.len(), 2);
-    for file in ["b.yaml", "d.yaml"] {
-        fs::remove_file(temp.0.join(file)).expect("removed");
-    }
-    settled(&mut folder, |scan| scan.lost.is_empty());
 }
 
 /// Scans until removed files are believed to be gone.
@@ -461,4 +452,6 @@ fn unknown_words_of_an_enum_come_with_what_is_allowed() {
     assert_eq!(finding.place(), "mesh/a.yaml:6:31");
 }
 
+mod lost;
+mod styles;
 mod what_is_there;

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use serde::de::DeserializeSeed;
+use serde_json::Value;
 
 use super::finding::{Finding, Level, ObjectId};
 use super::heads::{self, Head};
 use super::kinds::{self, Role};
 use super::lost;
 use super::object::ObjectSeed;
-use crate::istio::api::{Lost, MeshConfig};
+use crate::istio::api::{Lost, MeshConfig, k8s};
 use crate::istio::validate::{self, Problem, Severity};
 use crate::istio::{Object, Origin, Spec};
 use crate::yaml::{self, Error, Limits, Location, Node, Path, Reader, Segment, Token};
@@ -70,24 +71,30 @@ pub fn parse(file: &Arc<str>, text: &str, options: &TextOptions) -> Parsed {
 
 fn broken(file: &Arc<str>, text: &str, options: &TextOptions, error: &Error) -> Parsed {
     let mut finding = Finding::refused(file, error);
-    let template = text
-        .lines()
-        .map(str::trim_start)
-        .any(|l| l.starts_with("{{"));
-    if template {
-        finding.level = Level::Foreign;
+    let lost = lost::of_text(file, text, options);
+    let mut lines = text.lines().map(str::trim_start);
+    if lines.any(|line| line.starts_with("{{")) {
         finding.message = format!("a template with `{{{{`, not YAML ({})", finding.message);
-        return Parsed {
-            findings: vec![finding],
-            ..Parsed::default()
-        };
+        // One that protects nothing is nobody's mistake.
+        if lost.is_empty() {
+            finding.level = Level::Foreign;
+        }
     }
     Parsed {
         findings: vec![finding],
-        lost: lost::of_text(file, text, options),
+        lost,
         broken: true,
         ..Parsed::default()
     }
+}
+
+/// The namespace of the mesh's settings.
+pub(super) const MESH_NAMESPACE: &str = "istio-system";
+
+/// Whether a document without kind in this file is the settings of the mesh.
+pub(super) fn is_settings(file: &str) -> bool {
+    let name = file.rsplit(['/', '\\']).next().unwrap_or_default();
+    matches!(name, "mesh.yaml" | "mesh.yml" | "mesh.json")
 }
 
 struct Parser<'p> {
@@ -104,7 +111,7 @@ struct Contents<'p> {
     reader: Reader<'p>,
     /// Documents begun.
     begun: usize,
-    document: Option<serde_json::Value>,
+    document: Option<Value>,
 }
 
 impl<'p> Contents<'p> {
@@ -117,13 +124,13 @@ impl<'p> Contents<'p> {
     }
 
     /// The object at that path of that document, if it can be read as a tree.
-    fn of(&mut self, document: usize, at: &Path) -> Option<&serde_json::Value> {
+    fn of(&mut self, document: usize, at: &Path) -> Option<&Value> {
         while self.begun <= document {
             self.reader.next_document().ok()??;
             self.begun += 1;
             self.document = None;
             if self.begun > document {
-                let tree = std::marker::PhantomData::<serde_json::Value>;
+                let tree = std::marker::PhantomData::<Value>;
                 self.document = self.reader.read(tree).ok();
             }
         }
@@ -164,6 +171,7 @@ impl Parser<'_> {
     }
 
     fn list(&mut self, reader: &mut Reader<'_>, document: usize, head: &Head) -> Result<(), Error> {
+        head.check_list()?;
         let depth = reader.events().depth();
         reader.events().next()?;
         loop {
@@ -263,12 +271,11 @@ impl Parser<'_> {
         head: &Head,
         origin: Origin,
     ) -> Result<Option<Object>, Error> {
-        let file = self.file.rsplit(['/', '\\']).next().unwrap_or_default();
-        let neither = head.api_version.is_none() && head.kind.is_none();
-        if neither && at.is_root() && matches!(file, "mesh.yaml" | "mesh.yml" | "mesh.json") {
+        if self.is_settings(head, at) {
             let config: MeshConfig = serde::Deserialize::deserialize(Node(events))?;
-            return Ok(Some(mesh_object(config, origin, &self.mesh_namespace())));
+            return Ok(Some(mesh_object(config, origin)));
         }
+        let neither = head.api_version.is_none() && head.kind.is_none();
         let near = |name: &str| {
             head.keys
                 .iter()
@@ -307,8 +314,9 @@ impl Parser<'_> {
         })
     }
 
-    fn mesh_namespace(&self) -> Arc<str> {
-        "istio-system".into()
+    fn is_settings(&self, head: &Head, at: &Path) -> bool {
+        let neither = head.api_version.is_none() && head.kind.is_none();
+        neither && at.is_root() && is_settings(self.file)
     }
 
     fn accept(&mut self, object: Object, document: usize, at: &Path) {
@@ -332,9 +340,7 @@ impl Parser<'_> {
             return;
         }
         if let Spec::ConfigMap(map) = &object.spec {
-            if let (Some(mesh), "istio") = (map.data.get("mesh"), &*object.name) {
-                self.mesh_config(&object, mesh, document, at);
-            }
+            self.config_map(&object, map, document, at);
             return;
         }
         self.parsed.objects.push(Arc::new(object));
@@ -360,24 +366,55 @@ impl Parser<'_> {
         });
     }
 
-    /// The key `mesh` of ConfigMap `istio`: a text of its own.
+    /// The key `mesh` of ConfigMap `istio` is the settings of the mesh; nothing else of such maps acts.
+    fn config_map(&mut self, object: &Object, map: &k8s::ConfigMap, document: usize, at: &Path) {
+        let own = *object.name == *"istio";
+        let mesh = map.data.get("mesh");
+        let mut without_effect = |level, message: &str, path| {
+            self.place_later(document, Path::below(&path, at), None);
+            let finding = Finding::new(level, self.file, message);
+            let id = ObjectId::of(object);
+            self.push(finding.about(Some(id)).field(path));
+        };
+        if !own {
+            let (level, message) = match mesh {
+                Some(_) => (
+                    Level::Inactive,
+                    "only the ConfigMap `istio` is read as settings of the mesh",
+                ),
+                None => (Level::Foreign, "ConfigMap has no effect on a mesh of files"),
+            };
+            return without_effect(level, message, Path::root());
+        }
+        for key in map.data.keys().filter(|key| *key != "mesh") {
+            let path = Path::root().key("data").key(key);
+            without_effect(Level::Inactive, &format!("{key} has no effect"), path);
+        }
+        if let Some(mesh) = mesh {
+            self.mesh_config(object, mesh, document, at);
+        }
+    }
+
+    /// The settings of the mesh, a text of its own.
     fn mesh_config(&mut self, map: &Object, text: &str, document: usize, at: &Path) {
         let field = Path::root().key("data").key("mesh");
-        match yaml::from_seed::<std::marker::PhantomData<MeshConfig>>(
-            text,
-            std::marker::PhantomData,
-            &self.options.limits,
-        ) {
+        let tree = std::marker::PhantomData::<MeshConfig>;
+        match yaml::from_seed(text, tree, &self.options.limits) {
             Ok(config) => {
-                let origin = map.origin.clone();
-                let object = mesh_object(config, origin, &map.namespace);
-                self.accept(object, document, at);
+                let first = self.parsed.findings.len();
+                let object = mesh_object(config, map.origin.clone());
+                self.accept(object, document, &field.below(at));
+                for finding in &mut self.parsed.findings[first..] {
+                    finding.path = finding.path.below(&field);
+                }
             }
             Err(error) => {
                 self.place_later(document, field.below(at), error.location());
                 let error = error.clone().in_field(error.path().below(&field));
                 let finding = Finding::refused(self.file, &error).about(Some(ObjectId::of(map)));
-                self.parsed.refused.push(mesh_id(&map.namespace));
+                self.parsed.refused.push(mesh_id());
+                let lost = lost::of_mesh(map.origin.clone(), text, self.options);
+                self.parsed.lost.push(lost);
                 self.push(finding);
             }
         }
@@ -385,10 +422,28 @@ impl Parser<'_> {
 
     /// Remembers what a refused object protects.
     fn lose(&mut self, head: &Head, document: usize, at: &Path, error: &Error) {
+        let origin = Origin {
+            file: Arc::clone(self.file),
+            line: head.location.line,
+        };
         let group = head.api_version.as_ref().map(|(v, _)| kinds::split(v).0);
         let kind = head.kind.as_ref().map(|(kind, _)| kind.as_str());
-        if kind.is_some_and(|kind| lost::protecting(kind).is_none()) {
-            return;
+        let settings = self.is_settings(head, at);
+        let content = self.contents.of(document, at);
+        if settings || (kind == Some("ConfigMap") && head.name == "istio") {
+            let mesh = match (kind, content) {
+                (Some(_), Some(map)) => map.pointer("/data/mesh").and_then(Value::as_str),
+                _ => Some(self.text),
+            };
+            let lost = mesh.map(|mesh| lost::of_mesh(origin, mesh, self.options));
+            return self.parsed.lost.extend(lost);
+        }
+        let kind = match kind.map(lost::protecting) {
+            Some(None) => return,
+            protecting => protecting.flatten(),
+        };
+        if content.is_none() && kind.is_some_and(lost::by_part) {
+            return self.lose_by_words(head);
         }
         // A name of the namespace's own field may be what is wrong.
         let of_metadata =
@@ -398,19 +453,33 @@ impl Parser<'_> {
             "" => Some(Arc::clone(&self.options.default_namespace)),
             namespace => Some(namespace.into()),
         };
-        let origin = Origin {
-            file: Arc::clone(self.file),
-            line: head.location.line,
-        };
-        let content = self.contents.of(document, at);
-        let group = group.unwrap_or_default();
-        let lost = lost::of_document(group, kind, namespace, &head.name, origin, content);
+        let lost = lost::of_document(
+            group.unwrap_or_default(),
+            kind,
+            namespace,
+            &head.name,
+            origin,
+            content,
+        );
         self.parsed.lost.extend(lost);
+    }
+
+    /// An object that cannot be read as a tree, such as one with a key twice.
+    fn lose_by_words(&mut self, head: &Head) {
+        let (line, part) = lost::part_at(self.text, head.location.line);
+        let mut found = lost::of_words(self.file, line, part, self.options);
+        found.retain(|one| *one.name == *head.name && one.kind.is_some());
+        for one in &mut found {
+            one.origin.line = head.location.line;
+        }
+        self.parsed.lost.extend(found);
     }
 
     fn refuse(&mut self, head: &Head, document: usize, at: &Path, error: &Error) {
         self.lose(head, document, at, error);
+        let settings = self.is_settings(head, at);
         let id = self.id(head);
+        let id = id.or_else(|| settings.then(mesh_id));
         let mut finding = Finding::refused(self.file, error).about(id.clone());
         finding.location = finding.location.or(Some(head.location));
         if !at.is_root() && id.is_none() {
@@ -471,20 +540,16 @@ impl Parser<'_> {
     }
 }
 
-fn mesh_id(namespace: &Arc<str>) -> ObjectId {
-    ObjectId {
-        group: "".into(),
-        kind: "MeshConfig".into(),
-        namespace: Arc::clone(namespace),
-        name: "istio".into(),
-    }
+/// There is one mesh, wherever its settings stand.
+fn mesh_id() -> ObjectId {
+    ObjectId::of(&mesh_object(MeshConfig::default(), Origin::default()))
 }
 
-fn mesh_object(config: MeshConfig, origin: Origin, namespace: &Arc<str>) -> Object {
+fn mesh_object(config: MeshConfig, origin: Origin) -> Object {
     Object {
         kind: "MeshConfig".into(),
         name: "istio".into(),
-        namespace: Arc::clone(namespace),
+        namespace: MESH_NAMESPACE.into(),
         origin,
         spec: Spec::MeshConfig(Box::new(config)),
         ..Object::default()

@@ -14,7 +14,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 pub struct Watch {
     events: mpsc::Receiver<()>,
     /// Dropping it ends the events.
-    watcher: Option<RecommendedWatcher>,
+    _watcher: Option<RecommendedWatcher>,
+    /// How often the folder is read without an event.
+    poll: Duration,
     /// An event came and was not answered yet.
     pending: bool,
 }
@@ -27,7 +29,7 @@ impl Watch {
     const POLL_WITH_EVENTS: Duration = Duration::from_secs(2);
     const POLL_ALONE: Duration = Duration::from_millis(400);
 
-    /// Watches the folder; without events of the operating system by the clock alone.
+    /// Watches the folder; where the operating system gives no events of some of it, by the clock too.
     pub fn new(root: &Path) -> Self {
         let (sender, events) = mpsc::channel(1);
         let changed = move |event: notify::Result<notify::Event>| {
@@ -37,16 +39,22 @@ impl Watch {
                 let _ = sender.try_send(());
             }
         };
-        let watcher = notify::recommended_watcher(changed).and_then(|mut watcher| {
-            watcher.watch(root, RecursiveMode::Recursive)?;
-            Ok(watcher)
-        });
-        if let Err(error) = &watcher {
-            tracing::warn!(folder = %root.display(), %error, "no file events, looking every {:?}", Self::POLL_ALONE);
-        }
+        let mut watcher = None;
+        // What comes before an unreadable folder is watched all the same.
+        let watched = notify::recommended_watcher(changed)
+            .and_then(|made| watcher.insert(made).watch(root, RecursiveMode::Recursive));
+        let poll = match watched {
+            Ok(()) => Self::POLL_WITH_EVENTS,
+            Err(error) => {
+                let poll = Self::POLL_ALONE;
+                tracing::warn!(folder = %root.display(), %error, "some changes come without an event, looking every {poll:?}");
+                poll
+            }
+        };
         Self {
             events,
-            watcher: watcher.ok(),
+            _watcher: watcher,
+            poll,
             pending: false,
         }
     }
@@ -57,17 +65,11 @@ impl Watch {
     /// Dropping the future loses nothing: the next call answers at once.
     pub async fn due(&mut self) {
         if !self.pending {
-            let poll = if self.watcher.is_some() {
-                Self::POLL_WITH_EVENTS
-            } else {
-                Self::POLL_ALONE
-            };
             tokio::select! {
-                () = sleep(poll) => return,
+                () = sleep(self.poll) => return,
                 event = self.events.recv() => {
                     if event.is_none() {
                         // No watcher: the sender is gone.
-                        self.watcher = None;
                         sleep(Self::POLL_ALONE).await;
                         return;
                     }

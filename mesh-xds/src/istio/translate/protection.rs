@@ -19,19 +19,21 @@ pub(super) enum Guard {
 /// What protects one proxy.
 #[derive(Debug, Default)]
 pub(super) struct Protection {
-    /// An AuthorizationPolicy or RequestAuthentication is there.
+    /// An AuthorizationPolicy or RequestAuthentication is there, or a refused object that may close every port.
     policies: bool,
     /// Mutual TLS is demanded.
     strict: bool,
     /// Mutual TLS by port.
     strict_ports: BTreeMap<u32, bool>,
+    /// Ports to which a refused Sidecar gives TLS.
+    tls_ports: BTreeSet<u32>,
 }
 
 impl Protection {
     /// Whether that port of the workload takes traffic.
     pub(super) fn of_port(&self, port: u32) -> Guard {
         let strict = self.strict_ports.get(&port).copied().unwrap_or(self.strict);
-        if self.policies || strict {
+        if self.policies || strict || self.tls_ports.contains(&port) {
             Guard::Refuse
         } else {
             Guard::Open
@@ -151,7 +153,35 @@ impl Env<'_> {
         for lost in &self.context.lost {
             self.add_lost(lost, &mut found, skip, notes);
         }
+        self.add_lost_sidecars(&mut found, notes);
         found
+    }
+
+    /// What a refused Sidecar would limit: ports with TLS are closed, unknown hosts are not reached.
+    fn add_lost_sidecars(&self, found: &mut Protection, notes: &mut Vec<Note>) {
+        for (lost, spec) in &self.scope.lost {
+            let mut note = |text: &str| {
+                let text = format!(
+                    "it was refused and no good version of it is in force, so {text} until it is corrected"
+                );
+                notes.push(Note::refusing(&lost.origin, lost.to_string(), text));
+            };
+            if spec.outbound_traffic_policy.is_some() {
+                note("hosts that the mesh does not know are not reached");
+            }
+            for listener in &spec.ingress {
+                match listener.port.as_ref().filter(|port| port.number != 0) {
+                    Some(port) => {
+                        found.tls_ports.insert(port.number);
+                        note(&format!("port {} refuses all traffic", port.number));
+                    }
+                    None => {
+                        found.policies = true;
+                        note("the workload refuses all traffic");
+                    }
+                }
+            }
+        }
     }
 
     /// What was refused and has no version in force refuses traffic wherever it may have been meant to protect it.
@@ -193,11 +223,7 @@ impl Env<'_> {
         if self.proxy.kind == ProxyKind::Router && policies.is_empty() {
             return;
         }
-        let text = if lost.kind.is_some() {
-            "it was refused and no good version of it is in force, so the workload refuses all traffic until it is corrected"
-        } else {
-            "it cannot be read, so what it protects cannot be told: the workload refuses all traffic until it is corrected or removed"
-        };
+        let text = "it was refused and no good version of it is in force, so the workload refuses all traffic until it is corrected";
         notes.push(note(Note::refusing, text));
     }
 

@@ -4,12 +4,19 @@ use std::collections::BTreeSet;
 
 use super::check::{At, Check};
 use super::rules::{self, Protocol};
+use crate::istio::Object;
 use crate::istio::api::Gateway;
 use crate::istio::api::gateway::{
     Port, Server, ServerTlsMode, ServerTlsSettings, TlsCertificate, TlsProtocol,
 };
 
-pub(super) fn check(c: &mut Check, at: &At<'_>, gateway: &Gateway, name: &str) {
+pub(super) fn check(c: &mut Check, at: &At<'_>, gateway: &Gateway, object: &Object) {
+    let name = &object.name;
+    // What Istio makes of the Gateway API may be for nobody.
+    let semantics = object
+        .annotations
+        .get("internal.istio.io/gateway-semantics");
+    let made = semantics.is_some_and(|semantics| semantics == "gateway");
     if !rules::is_dns_label(name) {
         c.error(
             &At::root("metadata").key("name"),
@@ -23,7 +30,7 @@ pub(super) fn check(c: &mut Check, at: &At<'_>, gateway: &Gateway, name: &str) {
     for (i, server) in gateway.servers.iter().enumerate() {
         let at = at.key("servers");
         let at = at.index(i);
-        self::server(c, &at, server);
+        self::server(c, &at, server, made);
         let Some(port) = &server.port else {
             continue;
         };
@@ -43,11 +50,12 @@ pub(super) fn check(c: &mut Check, at: &At<'_>, gateway: &Gateway, name: &str) {
     }
 }
 
-fn server(c: &mut Check, at: &At<'_>, server: &Server) {
+fn server(c: &mut Check, at: &At<'_>, server: &Server, made: bool) {
     if server.hosts.is_empty() {
         c.error(&at.key("hosts"), "a server needs at least one host");
     }
     for (i, host) in server.hosts.iter().enumerate() {
+        let host = host.strip_prefix("~/").filter(|_| made).unwrap_or(host);
         for error in rules::namespaced_host(host, true) {
             c.error(&at.key("hosts").index(i), error);
         }

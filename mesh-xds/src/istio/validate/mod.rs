@@ -43,7 +43,7 @@ pub fn object(object: &Object) -> Vec<Problem> {
     match &object.spec {
         Spec::VirtualService(spec) => virtual_service::check(c, &SPEC, spec, namespace),
         Spec::DestinationRule(spec) => destination_rule::check(c, &SPEC, spec, namespace),
-        Spec::Gateway(spec) => gateway::check(c, &SPEC, spec, &object.name),
+        Spec::Gateway(spec) => gateway::check(c, &SPEC, spec, object),
         Spec::ServiceEntry(spec) => service_entry::check(c, &SPEC, spec, object),
         Spec::WorkloadEntry(spec) => service_entry::workload_entry(c, &SPEC, spec, None, true),
         Spec::WorkloadGroup(spec) => service_entry::workload_group(c, &SPEC, spec),

@@ -1,7 +1,11 @@
 //! References that lead nowhere. Istio accepts them, since the other object may come later; until then traffic to a missing
 //! host or subset answers 503, and a missing gateway serves nothing. Each is a warning.
 
-use std::collections::BTreeSet;
+use std::borrow::Borrow;
+use std::cell::Cell;
+use std::collections::btree_map::Range;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::check::{At, Check};
@@ -37,20 +41,31 @@ pub fn dangling(objects: &[Arc<Object>], context: &Context) -> Vec<(Arc<Object>,
 /// What can be referred to.
 struct References<'c> {
     context: &'c Context,
-    hosts: BTreeSet<&'c str>,
+    /// By host.
+    services: BTreeMap<&'c str, Vec<&'c Service>>,
     /// `namespace/name`.
     gateways: BTreeSet<String>,
     /// `namespace/name` of what may be delegated to.
     virtual_services: BTreeSet<String>,
-    /// Host of a rule (full) and names of its subsets.
-    subsets: BTreeSet<(String, &'c str)>,
+    /// Names of subsets by the rule's full host.
+    subsets: BTreeMap<String, BTreeSet<&'c str>>,
+    /// Names that a nearest one was looked for among.
+    compared: Cell<usize>,
+}
+
+/// Names that are compared at most in one round to find a nearest one: a hint must not cost more than what it is about.
+const MOST_COMPARED: usize = 20_000;
+
+/// The entries of wildcards among the hosts: they stand together in the order of the keys, since `+` follows `*`.
+fn wildcards<K: Borrow<str> + Ord, V>(hosts: &BTreeMap<K, V>) -> Range<'_, K, V> {
+    hosts.range::<str, _>((Bound::Included("*"), Bound::Excluded("+")))
 }
 
 impl<'c> References<'c> {
     fn new(objects: &'c [Arc<Object>], context: &'c Context) -> Self {
         let mut gateways = BTreeSet::new();
         let mut virtual_services = BTreeSet::new();
-        let mut subsets = BTreeSet::new();
+        let mut subsets: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
         for object in objects {
             match &object.spec {
                 Spec::Gateway(_) => {
@@ -61,22 +76,23 @@ impl<'c> References<'c> {
                 }
                 Spec::DestinationRule(rule) => {
                     let full = host::resolve(&rule.host, &object.namespace, &context.domain);
-                    let names = rule.subsets.iter().map(|s| (full.clone(), s.name.as_str()));
-                    subsets.extend(names);
+                    let names = rule.subsets.iter().map(|s| s.name.as_str());
+                    subsets.entry(full).or_default().extend(names);
                 }
                 _ => {}
             }
         }
+        let mut services: BTreeMap<&str, Vec<&Service>> = BTreeMap::new();
+        for service in &context.services {
+            services.entry(&service.hostname).or_default().push(service);
+        }
         Self {
             context,
-            hosts: context
-                .services
-                .iter()
-                .map(|s| s.hostname.as_str())
-                .collect(),
+            services,
             gateways,
             virtual_services,
             subsets,
+            compared: Cell::new(0),
         }
     }
 
@@ -163,61 +179,79 @@ impl<'c> References<'c> {
             );
             c.warn(&at.key("port").key("number"), message);
         }
-        let covered =
-            |(rule, subset): &(String, &str)| *subset == to.subset && host::subset_of(&full, rule);
-        if !to.subset.is_empty() && !self.subsets.iter().any(covered) {
-            let at = at.key("subset");
+        if to.subset.is_empty() {
+            return;
+        }
+        let wild = wildcards(&self.subsets).filter(|(rule, _)| host::subset_of(&full, rule));
+        let exact = self.subsets.get(&full).into_iter();
+        let known: BTreeSet<&str> = exact
+            .chain(wild.map(|(_, names)| names))
+            .flatten()
+            .copied()
+            .collect();
+        if !known.contains(to.subset.as_str()) {
             let message = format!(
                 "no DestinationRule for {full} has a subset `{}`: traffic to it answers 503",
                 to.subset
             );
-            let known = self
-                .subsets
-                .iter()
-                .filter(|(rule, _)| host::subset_of(&full, rule));
-            c.warn_near(
-                &at,
-                message,
-                nearest(&to.subset, known.map(|(_, subset)| *subset)),
-            );
+            let near = nearest(&to.subset, known);
+            c.warn_near(&at.key("subset"), message, near);
         }
     }
 
-    fn service(&self, full: &str) -> Option<&Service> {
-        let same = |s: &&Arc<Service>| s.hostname == full;
-        let covers = |s: &&Arc<Service>| host::subset_of(full, &s.hostname);
-        let services = &self.context.services;
-        services
-            .iter()
-            .find(same)
-            .or_else(|| services.iter().find(covers))
-            .map(|s| &**s)
+    /// The service of that name, or one that covers it.
+    fn service(&self, full: &str) -> Option<&'c Service> {
+        let covers = |(name, _): &(&&str, &Vec<_>)| host::subset_of(full, name);
+        let wild = || {
+            wildcards(&self.services)
+                .find(covers)
+                .map(|(_, found)| found)
+        };
+        let found = self.services.get(full).or_else(wild)?;
+        found.first().copied()
+    }
+
+    /// The services that a rule for that host concerns.
+    fn concerned(&self, full: &str) -> Vec<&'c Service> {
+        let overlapping = |(name, _): &(&&'c str, &Vec<_>)| host::matches(name, full);
+        let found: Vec<_> = if host::is_wildcard(full) {
+            self.services.iter().filter(overlapping).collect()
+        } else {
+            let exact = self.services.get_key_value(full).into_iter();
+            let wild = wildcards(&self.services).filter(overlapping);
+            exact.chain(wild).collect()
+        };
+        found
+            .into_iter()
+            .flat_map(|(_, all)| all)
+            .copied()
+            .collect()
+    }
+
+    fn nearest_host(&self, full: &str) -> Option<&'c str> {
+        let compared = self.compared.get() + self.services.len();
+        if compared > MOST_COMPARED {
+            return None;
+        }
+        self.compared.set(compared);
+        nearest(full, self.services.keys().copied())
     }
 
     fn no_host(&self, c: &mut Check, at: &At<'_>, full: &str) {
         let message = format!("there is no service {full}: traffic to it answers 503");
-        c.warn_near(
-            &at.key("host"),
-            message,
-            nearest(full, self.hosts.iter().copied()),
-        );
+        c.warn_near(&at.key("host"), message, self.nearest_host(full));
     }
 
     fn destination_rule(&self, c: &mut Check, object: &Object, rule: &DestinationRule) {
         let full = host::resolve(&rule.host, &object.namespace, &self.context.domain);
-        let concerned = |s: &&Arc<Service>| host::matches(&s.hostname, &full);
-        if !self.context.services.iter().any(|s| concerned(&s)) {
+        let services = self.concerned(&full);
+        if services.is_empty() {
             let message = format!("there is no service {full}, so the rule does not act");
-            c.warn_near(
-                &SPEC.key("host"),
-                message,
-                nearest(&full, self.hosts.iter().copied()),
-            );
+            c.warn_near(&SPEC.key("host"), message, self.nearest_host(&full));
             return;
         }
         for (i, subset) in rule.subsets.iter().enumerate() {
-            let services = self.context.services.iter().filter(concerned);
-            let instances = services.flat_map(|s| self.context.instances_of(s));
+            let instances = services.iter().flat_map(|s| self.context.instances_of(s));
             let mut labels = instances.map(|i| &i.workload.labels).peekable();
             // A service without any endpoint says nothing about labels.
             let known = labels.peek().is_some();

@@ -109,6 +109,18 @@ fn tracing(c: &mut Check, at: &At<'_>, tracing: &Tracing) {
 }
 
 fn custom_tag(c: &mut Check, at: &At<'_>, tag: &CustomTag) {
+    let kinds = [
+        tag.literal.is_some(),
+        tag.environment.is_some(),
+        tag.header.is_some(),
+        tag.formatter.is_some(),
+    ];
+    if kinds.iter().filter(|set| **set).count() != 1 {
+        c.error(
+            at,
+            "exactly one of literal, environment, header and formatter is required",
+        );
+    }
     if tag.literal.as_ref().is_some_and(|t| t.value.is_empty()) {
         c.error(&at.key("literal").key("value"), "a value is required");
     }

@@ -77,7 +77,7 @@ impl Env<'_> {
             return None;
         };
         if ingress.tls.is_some() {
-            notes.push(Note::ignored(
+            notes.push(Note::refusing(
                 &meta.origin,
                 object(),
                 format!(

@@ -438,7 +438,7 @@ fn every_setting_of_the_mesh_acts_or_is_noted() {
             silent.push(pointer.clone());
         }
         // What is below a field with a remark of its own goes with it.
-        let path = format!("{} ", pointer.trim_start_matches('/').replace('/', "."));
+        let path = format!("data.mesh{} ", pointer.replace('/', "."));
         if !pointer.is_empty() && whole.remarks.iter().any(|remark| remark.starts_with(&path)) {
             continue;
         }

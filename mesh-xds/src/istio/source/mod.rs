@@ -1,26 +1,24 @@
 //! A folder of Istio and Kubernetes YAML as a source of configuration for one proxy.
 
+mod notes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use envoy_types::pb::envoy::config::cluster::v3::Cluster;
-use envoy_types::pb::envoy::config::core::v3::Metadata;
 use mesh_core::config::{ConfigSource, Outcome, Rejection, SourceError, Update};
 use mesh_core::model::{Name, Note};
 use mesh_core::telemetry::metrics::Workload as Identity;
 use prost::Message;
 
-use super::api::Gateway;
-use super::api::gateway::ServerTlsMode;
-use super::index::service_entry::selects;
-use super::index::{Config, Context, Interception, Proxy, ProxyKind, Workload};
-use super::read::{self, Finding, Folder, FolderOptions, Level, ObjectId, Scan, Watch};
-use super::translate::{self, NoteLevel, Resources};
-use super::validate;
+use super::api::Lost;
+use super::index::{Context, Interception, Proxy, ProxyKind, Workload};
+use super::read::{Finding, Folder, FolderOptions, Level, Scan, Watch};
+use super::translate::{self, Resources};
 use crate::graph::{Dump, Graph, Kind};
 use crate::yaml;
+use notes::{config, notes, rejection, tls_servers, without_effect};
 
 /// Which proxy the configuration is for.
 ///
@@ -209,38 +207,45 @@ impl Worker {
     fn refresh(&mut self) -> Result<(), SourceError> {
         let scan = self.folder.scan();
         self.unsettled = scan.unsettled;
-        if !scan.changed && self.generation > 0 {
-            return Ok(());
+        if self.generation > 0 {
+            return if scan.changed {
+                self.translate(&scan)
+            } else {
+                Ok(())
+            };
         }
+        match readable(&scan).and_then(|()| self.translate(&scan)) {
+            // A file may be in the middle of being written.
+            Err(_) if scan.unsettled => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Puts what the folder says into `ready`.
+    fn translate(&mut self, scan: &Scan) -> Result<(), SourceError> {
         let context = Context::new(&scan.objects, &self.options.domain);
         let context = context.with_lost(scan.lost.clone());
-        let proxy = self
-            .proxy(&context)
-            .map_err(|error| because(error, &scan))?;
+        let proxy = self.proxy(&context).map_err(|error| because(error, scan))?;
         let options = translate::Options {
             insecure_skip: self.options.insecure_skip.clone(),
         };
         let resources = translate::translate(&context, &proxy, &options);
-        let mut notes = notes(&scan, &context, &resources);
+        let mut notes = notes(scan, &context, &resources);
         notes.extend(tls_servers(&context, &proxy));
         let refused_by_strict = if self.options.strict {
-            without_effect(&scan, &resources)
+            without_effect(scan, &resources)
         } else {
             Vec::new()
         };
+        if self.generation == 0 && !refused_by_strict.is_empty() {
+            let all: Vec<String> = refused_by_strict.iter().map(ToString::to_string).collect();
+            return Err(ended(format!("refused since strict: {}", all.join("; "))));
+        }
         self.generation += 1;
         let version: Name = self.generation.to_string().into();
-        let mut rejections: Vec<Rejection> = scan
-            .findings
-            .iter()
-            .filter(|f| f.level == Level::Refused)
-            .map(rejection)
-            .collect();
+        let refused = scan.findings.iter().filter(|f| f.level == Level::Refused);
+        let mut rejections: Vec<Rejection> = refused.map(rejection).collect();
         if !refused_by_strict.is_empty() {
-            if self.generation == 1 {
-                let all: Vec<String> = refused_by_strict.iter().map(ToString::to_string).collect();
-                return Err(ended(format!("refused since strict: {}", all.join("; "))));
-            }
             rejections.extend(refused_by_strict);
             self.ready = Some(Update {
                 version,
@@ -338,19 +343,48 @@ fn is_istiods_own(note: &Note) -> bool {
     note.resource.starts_with("listener ") && note.path.ends_with(".proxy_100_continue")
 }
 
+/// Nothing starts without what may protect it: files that cannot be read may hold anything, and the settings of the mesh
+/// say what counts as protection at all.
+fn readable(scan: &Scan) -> Result<(), SourceError> {
+    if !scan.unread.is_empty() {
+        let named = some_of(&scan.unread);
+        return Err(ended(format!(
+            "what cannot be read may protect traffic: {named}"
+        )));
+    }
+    let settings = |lost: &&Lost| lost.kind.as_deref() == Some("MeshConfig");
+    match scan.lost.iter().find(settings) {
+        Some(lost) => {
+            let reason = format!("the settings of the mesh in {} are refused", lost.origin);
+            Err(because(ended(reason), scan))
+        }
+        None => Ok(()),
+    }
+}
+
 /// The error with what of the folder was refused: the proxy's workload may have stood there.
 fn because(mut error: SourceError, scan: &Scan) -> SourceError {
-    const NAMED: usize = 5;
     let refused = scan.findings.iter().filter(|f| f.level == Level::Refused);
-    let refused: Vec<String> = refused.map(ToString::to_string).collect();
+    let refused: Vec<Finding> = refused.cloned().collect();
     if !refused.is_empty() {
-        let named = refused[..refused.len().min(NAMED)].join("; ");
-        error.reason += &format!("; refused: {named}");
-        if let Some(more @ 1..) = refused.len().checked_sub(NAMED) {
-            error.reason += &format!("; and {more} more");
-        }
+        error.reason += &format!("; refused: {}", some_of(&refused));
     }
     error
+}
+
+/// The first findings as a text, and how many there are more.
+fn some_of(findings: &[Finding]) -> String {
+    const NAMED: usize = 5;
+    let named: Vec<String> = findings
+        .iter()
+        .take(NAMED)
+        .map(ToString::to_string)
+        .collect();
+    let mut text = named.join("; ");
+    if let Some(more @ 1..) = findings.len().checked_sub(NAMED) {
+        text += &format!("; and {more} more");
+    }
+    text
 }
 
 fn no_workload(spec: &ProxySpec, context: &Context) -> String {
@@ -368,191 +402,6 @@ fn no_workload(spec: &ProxySpec, context: &Context) -> String {
         "no workload {wanted} in the folder{near}; known: {}",
         known.join(", ")
     )
-}
-
-/// The object that made a resource, as its metadata says.
-fn config(metadata: Option<&Metadata>) -> String {
-    use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
-    let istio = metadata.and_then(|m| m.filter_metadata.get("istio"));
-    match istio
-        .and_then(|s| s.fields.get("config"))
-        .and_then(|v| v.kind.as_ref())
-    {
-        Some(ValueKind::StringValue(config)) => config.clone(),
-        _ => String::new(),
-    }
-}
-
-/// What there is to know: what has no effect, what leads nowhere, what refuses traffic, what was passed over.
-fn notes(scan: &Scan, context: &Context, resources: &Resources) -> Vec<Note> {
-    let mut notes = Vec::new();
-    for finding in scan.findings.iter().filter(|f| f.level != Level::Refused) {
-        notes.push(note_of(finding));
-    }
-    let dangling = validate::dangling(&scan.objects, context);
-    let fields = dangling
-        .iter()
-        .map(|(object, problem)| (&**object, &problem.path));
-    let places = read::places(fields);
-    for ((object, problem), location) in dangling.into_iter().zip(places) {
-        let finding = Finding {
-            level: Level::Warning,
-            file: Arc::clone(&object.origin.file),
-            location,
-            resource: Some(ObjectId::of(&object)),
-            path: problem.path,
-            message: problem.message,
-            allowed: problem.allowed,
-            nearest: problem.nearest,
-        };
-        notes.push(note_of(&finding));
-    }
-    notes.extend(
-        resources
-            .clusters
-            .iter()
-            .filter_map(|cluster| tls_origin(cluster, resources)),
-    );
-    for note in &resources.notes {
-        let prefix = match note.level {
-            NoteLevel::Ignored => "does not act",
-            NoteLevel::Refusing => "REFUSES TRAFFIC",
-        };
-        notes.push(Note {
-            resource: note.object.as_str().into(),
-            path: Name::from(""),
-            reason: reason(prefix, &note.text, &place(&note.origin)),
-        });
-    }
-    notes
-}
-
-/// A cluster that asks for TLS: nothing here originates it yet, so no connection is made.
-fn tls_origin(cluster: &Cluster, resources: &Resources) -> Option<Note> {
-    let socket = cluster.transport_socket.as_ref()?;
-    if socket.name != "envoy.transport_sockets.tls" {
-        return None;
-    }
-    let config = config(cluster.metadata.as_ref());
-    let mut parts = config.rsplit('/');
-    let (name, _, namespace) = (parts.next(), parts.next(), parts.next());
-    let object = match (name, namespace) {
-        (Some(name), Some(namespace)) => format!("DestinationRule {namespace}/{name}"),
-        _ => format!("cluster {}", cluster.name),
-    };
-    let text = format!(
-        "TLS to the upstream cannot be originated yet, so requests to cluster {} answer 503",
-        cluster.name
-    );
-    let origin = resources
-        .origins
-        .get(&config)
-        .map(place)
-        .unwrap_or_default();
-    Some(Note {
-        resource: object.into(),
-        path: Name::from(""),
-        reason: reason("REFUSES TRAFFIC", &text, &origin),
-    })
-}
-
-/// Gateway servers that ask for TLS: their connections are closed, never served as plain text.
-fn tls_servers(context: &Context, proxy: &Proxy) -> Vec<Note> {
-    let passes = |mode| {
-        matches!(
-            mode,
-            ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough
-        )
-    };
-    let mut notes = Vec::new();
-    let served = |gateway: &&Arc<Config<Gateway>>| {
-        proxy.kind == ProxyKind::Router && selects(&gateway.spec.selector, &proxy.labels)
-    };
-    for gateway in context.gateways.iter().filter(served) {
-        for (index, server) in gateway.spec.servers.iter().enumerate() {
-            let Some(tls) = server.tls.as_ref().filter(|tls| !passes(tls.mode)) else {
-                continue;
-            };
-            let port = server.port.as_ref().map_or(0, |port| port.number);
-            let text = format!(
-                "TLS ({}) cannot be terminated yet, so connections to port {port} are closed",
-                tls.mode.as_str()
-            );
-            notes.push(Note {
-                resource: format!("Gateway {}/{}", gateway.meta.namespace, gateway.meta.name)
-                    .into(),
-                path: format!("spec.servers[{index}].tls").into(),
-                reason: reason("REFUSES TRAFFIC", &text, &place(&gateway.meta.origin)),
-            });
-        }
-    }
-    notes
-}
-
-fn note_of(finding: &Finding) -> Note {
-    let prefix = match finding.level {
-        Level::Inactive => "does not act",
-        Level::Foreign => Note::PASSED_OVER,
-        Level::Warning | Level::Refused => "warning",
-    };
-    let resource = finding
-        .resource
-        .as_ref()
-        .map_or_else(|| finding.file.to_string(), ToString::to_string);
-    Note {
-        resource: resource.into(),
-        path: finding.path.to_string().into(),
-        reason: reason(prefix, &finding.reason(), &finding.place()),
-    }
-}
-
-fn reason(prefix: &str, text: &str, place: &str) -> Name {
-    if place.is_empty() {
-        format!("{prefix}: {text}").into()
-    } else {
-        format!("{prefix}: {text} ({place})").into()
-    }
-}
-
-fn place(origin: &super::Origin) -> String {
-    if origin.line == 0 {
-        String::new()
-    } else {
-        origin.to_string()
-    }
-}
-
-/// What strictness refuses.
-fn without_effect(scan: &Scan, resources: &Resources) -> Vec<Rejection> {
-    let inactive = scan
-        .findings
-        .iter()
-        .filter(|f| f.level == Level::Inactive)
-        .map(rejection);
-    let ignored = resources
-        .notes
-        .iter()
-        .filter(|n| n.level == NoteLevel::Ignored)
-        .map(|note| Rejection {
-            resource: note.object.as_str().into(),
-            path: Name::from(""),
-            reason: note.text.as_str().into(),
-            location: place(&note.origin).into(),
-        });
-    inactive.chain(ignored).collect()
-}
-
-fn rejection(finding: &Finding) -> Rejection {
-    let resource = finding
-        .resource
-        .as_ref()
-        .map_or_else(|| "file".to_owned(), ToString::to_string);
-    Rejection {
-        resource: resource.into(),
-        path: finding.path.to_string().into(),
-        reason: finding.reason().into(),
-        location: finding.place().into(),
-    }
 }
 
 fn ended(reason: String) -> SourceError {
