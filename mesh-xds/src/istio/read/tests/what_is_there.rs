@@ -26,7 +26,7 @@ fn what_is_no_file_of_the_folder_is_passed_over_by_name() {
     let own = temp.0.join("lost+found");
     fs::create_dir(&own).expect("created");
     temp.write("lost+found/a.yaml", "kind: [", OLD);
-    fs::set_permissions(&own, fs::Permissions::from_mode(0)).expect("set");
+    fs::set_permissions(&own, fs::Permissions::from_mode(0o0)).expect("set");
     temp.write("folder.yaml/a.yaml", REVIEWS, OLD);
     let deep = temp.0.join(["d"; 17].join("/"));
     fs::create_dir_all(&deep).expect("created");
