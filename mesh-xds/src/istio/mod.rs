@@ -3,6 +3,7 @@
 //! to one proxy.
 
 pub mod api;
+mod bootstrap;
 pub mod index;
 pub mod read;
 pub mod source;

@@ -7,12 +7,14 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use envoy_types::pb::envoy::config::bootstrap::v3::Bootstrap;
 use mesh_core::config::{ConfigSource, Outcome, Rejection, SourceError, Update};
 use mesh_core::model::{Name, Note};
 use mesh_core::telemetry::metrics::Workload as Identity;
 use prost::Message;
 
 use super::api::Lost;
+use super::bootstrap;
 use super::index::{Context, Interception, Proxy, ProxyKind, Workload};
 use super::read::{Finding, Folder, FolderOptions, Level, Scan, Watch};
 use super::translate::{self, Resources};
@@ -255,7 +257,11 @@ impl Worker {
             });
             return Ok(());
         }
-        let mut update = self.assemble(version, &resources);
+        let bootstrap = bootstrap::of(
+            &proxy,
+            self.identity.as_ref().unwrap_or(&Identity::default()),
+        );
+        let mut update = self.assemble(version, &resources, &bootstrap);
         update.rejections.splice(0..0, rejections);
         update.notes.retain(|note| !is_istiods_own(note));
         update.notes.splice(0..0, notes);
@@ -263,8 +269,9 @@ impl Worker {
         Ok(())
     }
 
-    fn assemble(&mut self, version: Name, resources: &Resources) -> Update {
+    fn assemble(&mut self, version: Name, resources: &Resources, node: &Bootstrap) -> Update {
         let mut round = self.graph.round(version);
+        round.bootstrap(node.encode_to_vec().into());
         for cluster in &resources.clusters {
             let config = config(cluster.metadata.as_ref());
             round.wire(Kind::Cluster, &cluster.encode_to_vec(), &config);
