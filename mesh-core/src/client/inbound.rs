@@ -13,8 +13,8 @@ use crate::{
 };
 
 impl Mesh {
-    /// A layer for the application that this program serves: it tells what is served, and refuses everything as long as the
-    /// configuration asks for protection that cannot act here.
+    /// A layer for the application that this program serves: it tells what is served, and refuses everything until there is a
+    /// configuration (503), and as long as that asks for protection that cannot act here (403).
     ///
     /// ```
     /// use mesh_core::{config::MemorySource, snapshot::Mesh};

@@ -83,7 +83,8 @@ async fn calls_go_by_the_table_of_their_port_and_the_host() {
 #[tokio::test]
 async fn an_application_is_counted_and_its_errors_are_answered() {
     let (source, _handle) = MemorySource::new();
-    let (mesh, _driver) = Mesh::builder().source(source).build();
+    let (mesh, mut driver) = Mesh::builder().source(source).build();
+    driver.apply(Update::default());
     let app = tower::service_fn(|request: Request<RequestBody<Full<Bytes>>>| async move {
         let path = request.uri().path().to_owned();
         let body = request.into_body().collect().await?.to_bytes();
@@ -108,13 +109,15 @@ async fn an_application_is_counted_and_its_errors_are_answered() {
 }
 
 #[tokio::test]
-async fn inbound_traffic_is_refused_where_a_listener_says_so() {
+async fn inbound_traffic_is_refused_before_a_configuration_and_where_a_listener_says_so() {
     let (source, _handle) = MemorySource::new();
     let (mesh, mut driver) = Mesh::builder().source(source).build();
     let app = tower::service_fn(|_: Request<RequestBody<Full<Bytes>>>| async {
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
     });
     let mut service = mesh.inbound().layer(app);
+    let Ok(early) = service.call(request("http://me/")).await;
+    assert_eq!(early.status(), StatusCode::SERVICE_UNAVAILABLE);
     let mut listener =
         model::Listener::new("in", model::Address::Socket(([127, 0, 0, 1], 0).into()));
     listener.direction = model::Direction::Inbound;
@@ -145,7 +148,8 @@ async fn inbound_traffic_is_refused_where_a_listener_says_so() {
 #[tokio::test]
 async fn a_program_that_calls_is_named_in_the_metrics_of_the_one_it_calls() {
     let (source, _handle) = MemorySource::new();
-    let (called, _driver) = Mesh::builder().source(source).build();
+    let (called, mut driver) = Mesh::builder().source(source).build();
+    driver.apply(Update::default());
     let app = tower::service_fn(
         |request: Request<RequestBody<hyper::body::Incoming>>| async move {
             let told = request.headers().contains_key("x-envoy-peer-metadata");

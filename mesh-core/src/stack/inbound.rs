@@ -38,7 +38,8 @@ pub struct InboundLayer {
 }
 
 impl InboundLayer {
-    /// Tells `observer` of what is served. Nothing passes as long as an inbound listener in `config` says so.
+    /// Tells `observer` of what is served. Nothing passes until `config` has its first configuration, nor as long as an inbound
+    /// listener in it says so.
     pub fn new(observer: Arc<Observer>, config: Option<Reader>) -> Self {
         Self {
             observer,
@@ -85,13 +86,18 @@ pub struct Serve<A> {
 }
 
 impl<A> Serve<A> {
-    fn refuse(&mut self) -> Option<&Name> {
+    /// Why nothing may pass, if that is so. What a configuration protects is not known before it is there.
+    fn refusal(&mut self) -> Option<Error> {
         let snapshot = self.config.as_mut()?.load();
+        if snapshot.generation() == 0 {
+            return Some(Kind::NotReady.into());
+        }
         if snapshot.generation() != self.seen {
             self.seen = snapshot.generation();
             self.refuse = crate::client::refusal(snapshot);
         }
-        self.refuse.as_ref()
+        let reason = self.refuse.clone()?;
+        Some(Error::detailed(Kind::FailClosedInbound, reason))
     }
 }
 
@@ -119,10 +125,8 @@ where
             record.late().peer = peers.take(request.headers_mut());
         }
         record.see_request(&request, &self.observer.shared_wants());
-        let state = match self.refuse() {
-            Some(reason) => State::Refused {
-                error: Some(Error::detailed(Kind::FailClosedInbound, reason.clone())),
-            },
+        let state = match self.refusal() {
+            error @ Some(_) => State::Refused { error },
             None => State::Serving {
                 inner: self.app.call(request.into_inner()),
             },
