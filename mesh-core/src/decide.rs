@@ -9,22 +9,51 @@
 //! `attempt.cluster().config().transport`.
 //!
 //! ```
+//! use std::sync::Arc;
+//!
 //! use mesh_core::{
-//!     Kind,
 //!     cluster::{AttemptOutcome, PickKey},
-//!     decide::Chain,
+//!     config::{Change, MemorySource, Update},
+//!     model::{
+//!         Action, Cluster, ClusterChoice, ClusterLoadAssignment, Discovery, Forward, PathMatch, Route, RouteConfiguration,
+//!         RouteMatch, RouteRules, VirtualHost,
+//!     },
 //!     route::Head,
+//!     snapshot::Mesh,
 //! };
 //!
-//! /// Where a request that a foreign proxy read goes to. It has the chain of the connection from `reader.chain(…)`.
-//! fn upstream(chain: &Chain, headers: &[(&[u8], &[u8])], random: u64) -> Result<String, Kind> {
-//!     let head = Head { random, ..Head::new(b"GET", b"http", b"reviews:9080", b"/", headers) };
-//!     let decision = chain.decide(&head)?;
-//!     let attempt = decision.pick(&PickKey { random, ..PickKey::default() })?;
-//!     let address = attempt.endpoint().address().to_string();
-//!     attempt.finish(AttemptOutcome::Response(200));
-//!     Ok(address)
-//! }
+//! // The configuration; `mesh-xds` makes it of Envoy's and Istio's files.
+//! let mut reviews = Cluster::new("reviews", Discovery::Static);
+//! reviews.load_assignment = ClusterLoadAssignment::of("reviews", ["127.0.0.1:9080".parse()?]);
+//! let forward = Action::Forward(Box::new(Forward::to(ClusterChoice::Name("reviews".into()))));
+//! let everything = RouteMatch::path(PathMatch::Prefix("/".into()));
+//! let host = VirtualHost {
+//!     domains: vec!["reviews:9080".into()],
+//!     routes: RouteRules::List(vec![Route::new(everything, forward)]),
+//!     ..VirtualHost::default()
+//! };
+//! let table = RouteConfiguration {
+//!     name: "outbound".into(),
+//!     virtual_hosts: vec![host],
+//!     ..RouteConfiguration::default()
+//! };
+//!
+//! // Without a runtime nothing runs the driver: what it is handed acts at once.
+//! let (source, _) = MemorySource::new();
+//! let (mesh, mut driver) = Mesh::builder().source(source).build();
+//! let changes = vec![Change::Cluster(Arc::new(reviews)), Change::Routes(Arc::new(table))];
+//! driver.apply(Update { changes, ..Update::default() });
+//!
+//! // One reader a thread; one random number a request, which decides between shares and endpoints.
+//! let (mut reader, random) = (mesh.reader(), 7);
+//! let headers: &[(&str, &str)] = &[("accept", "*/*")];
+//! let head = Head { random, ..Head::new(b"GET", b"http", b"reviews:9080", b"/reviews/0", headers) };
+//! let decision = reader.decide("outbound", &head).expect("there is such a table");
+//! let attempt = decision.pick(&PickKey { random, ..PickKey::default() }).expect("an endpoint");
+//! assert_eq!(attempt.endpoint().address().to_string(), "127.0.0.1:9080");
+//! // The proxy sends the request there by its own means, then tells how it went.
+//! attempt.finish(AttemptOutcome::Response(200));
+//! # Ok::<(), std::net::AddrParseError>(())
 //! ```
 
 use std::sync::Arc;

@@ -83,6 +83,9 @@
 //!
 //! Without features, [`decide`] and the layers that need no timer are left, in 32 crates at most.
 
+// docs.rs shows which feature an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub mod body;
 pub mod client;
 pub mod cluster;

@@ -378,24 +378,6 @@ fn clusters_listeners_and_server_info_have_envoys_fields() {
 }
 
 #[test]
-fn endpoints_are_shown_with_their_health_and_as_canaries() {
-    let temp = Temp::new("health-of-endpoints");
-    let one = "lb_endpoints: [{";
-    let more = "lb_endpoints: [{health_status: DEGRADED, metadata: {filter_metadata: {envoy.lb: {canary: true}}}, ";
-    let file = temp.put("envoy.yaml", &bootstrap(0, upstream()).replace(one, more));
-    let meshd = Meshd::start(&temp, &file, &[]);
-    let text = meshd.get("/clusters").body;
-    assert!(
-        text.contains("::health_flags::/degraded_eds_health\n"),
-        "{text}"
-    );
-    assert!(text.contains("::canary::true\n"), "{text}");
-    let json = meshd.get("/clusters?format=json").json();
-    let host = &json["cluster_statuses"][0]["host_statuses"][0];
-    assert_eq!(host["health_status"]["eds_health_status"], "DEGRADED");
-}
-
-#[test]
 fn levels_of_envoys_loggers_can_be_read_and_changed() {
     let (_temp, meshd) = start("logging");
     let level = |answer: &Answer, logger: &str| {

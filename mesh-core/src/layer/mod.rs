@@ -2,7 +2,42 @@
 //!
 //! Each layer is always ready, adds no allocation to a plain request, and gets its policy by reference from the request
 //! ([`ByRoute`]) or from its constructor ([`Fixed`]), so that it works in any tower stack:
-//! `TimeoutLayer::fixed(policy)` and its like need no mesh configuration.
+//! `TimeoutLayer::fixed(policy)` and its like need no mesh configuration:
+//!
+//! ```
+//! # #[cfg(feature = "net")]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! use std::sync::atomic::{AtomicU32, Ordering};
+//!
+//! use http::{Request, Response, StatusCode};
+//! use mesh_core::{
+//!     BoxError,
+//!     layer::{respond::RespondLayer, retry::{Retries, RetryLayer}},
+//!     model::RetryOn,
+//! };
+//! use tower::{ServiceBuilder, ServiceExt};
+//!
+//! static TRIES: AtomicU32 = AtomicU32::new(0);
+//!
+//! // Each layer has a body of its own around that of the request.
+//! async fn app<B>(_: Request<B>) -> Result<Response<String>, BoxError> {
+//!     match TRIES.fetch_add(1, Ordering::Relaxed) {
+//!         0..2 => Err("not yet".into()),
+//!         _ => Ok(Response::new("hello".to_owned())),
+//!     }
+//! }
+//!
+//! let service = ServiceBuilder::new()
+//!     .layer(RespondLayer::fixed(Default::default())) // errors become answers
+//!     .layer(RetryLayer::fixed(Retries::simple(RetryOn::RESET, 2)))
+//!     .service_fn(app);
+//! let Ok(response) = service.oneshot(Request::new(String::new())).await;
+//! assert_eq!((response.status(), TRIES.load(Ordering::Relaxed)), (StatusCode::OK, 3));
+//! # }
+//! # #[cfg(not(feature = "net"))]
+//! # fn main() {}
+//! ```
 
 mod adopt;
 mod policies;

@@ -1,5 +1,7 @@
 //! Endpoints of clusters (`config.endpoint.v3`).
 
+use std::net::SocketAddr;
+
 use super::{Address, Metadata, Name, Origin};
 
 /// All endpoints of one cluster (`ClusterLoadAssignment`).
@@ -15,6 +17,21 @@ pub struct ClusterLoadAssignment {
     pub drop_overloads: Vec<(Name, super::Fraction)>,
     /// The configuration object that it was made of.
     pub origin: Origin,
+}
+
+impl ClusterLoadAssignment {
+    /// Endpoints of `cluster` at these addresses, all alike.
+    pub fn of(cluster: impl Into<Name>, addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
+        let addresses = addresses.into_iter().map(Address::Socket);
+        Self {
+            cluster: cluster.into(),
+            localities: vec![LocalityEndpoints {
+                endpoints: addresses.map(LbEndpoint::new).collect(),
+                ..LocalityEndpoints::default()
+            }],
+            ..Self::default()
+        }
+    }
 }
 
 /// Endpoints of one locality at one priority (`LocalityLbEndpoints`).
@@ -54,6 +71,19 @@ pub struct LbEndpoint {
     pub health: HealthStatus,
     /// `envoy.lb`, `envoy.transport_socket_match`, `istio`, ….
     pub metadata: Metadata,
+}
+
+impl LbEndpoint {
+    /// An endpoint of weight 1 of which nothing else is known.
+    pub fn new(address: Address) -> Self {
+        Self {
+            address,
+            hostname: "".into(),
+            weight: 1,
+            health: HealthStatus::default(),
+            metadata: Metadata::default(),
+        }
+    }
 }
 
 /// Health as the control plane tells it (`config.core.v3.HealthStatus`).

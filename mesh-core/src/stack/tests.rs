@@ -18,7 +18,7 @@ use tower_service::Service;
 use super::OutboundParts;
 use crate::{
     body::RequestBody,
-    model::{self, Address, ClusterLoadAssignment, Discovery, LbEndpoint, LocalityEndpoints},
+    model::{self, Address, ClusterLoadAssignment, Discovery},
     pool::Pool,
     route::RouteTable,
     snapshot::{Clusters, Http, RouteCell},
@@ -76,20 +76,7 @@ async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infal
 
 pub(crate) fn cluster_config(name: &str, address: SocketAddr) -> model::Cluster {
     let mut config = model::Cluster::new(name, Discovery::Static);
-    config.load_assignment = ClusterLoadAssignment {
-        cluster: name.into(),
-        localities: vec![LocalityEndpoints {
-            endpoints: vec![LbEndpoint {
-                address: Address::Socket(address),
-                hostname: "".into(),
-                weight: 1,
-                health: Default::default(),
-                metadata: Default::default(),
-            }],
-            ..Default::default()
-        }],
-        ..Default::default()
-    };
+    config.load_assignment = ClusterLoadAssignment::of(name, [address]);
     config
 }
 

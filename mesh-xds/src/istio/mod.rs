@@ -3,7 +3,6 @@
 //! to one proxy.
 
 pub mod api;
-mod bootstrap;
 pub mod index;
 pub mod read;
 pub mod source;

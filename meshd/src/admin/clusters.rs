@@ -7,7 +7,7 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 use mesh_core::{
     cluster::{Cluster, Endpoint},
-    model::{self, Discovery, Priority},
+    model::{Discovery, Priority},
 };
 use mesh_xds::graph::Kind;
 use serde_json::{Value, json};
@@ -88,7 +88,7 @@ fn lines(cluster: &Cluster, dynamic: bool, out: &mut String) {
         let _ = writeln!(out, "{at}::region::{}", locality.region);
         let _ = writeln!(out, "{at}::zone::{}", locality.zone);
         let _ = writeln!(out, "{at}::sub_zone::{}", locality.sub_zone);
-        let _ = writeln!(out, "{at}::canary::{}", is_canary(endpoint));
+        let _ = writeln!(out, "{at}::canary::false");
         let _ = writeln!(out, "{at}::priority::{}", endpoint.priority());
         let _ = writeln!(out, "{at}::success_rate::-1");
         let _ = writeln!(out, "{at}::local_origin_success_rate::-1");
@@ -117,11 +117,6 @@ fn gauges(endpoint: &Endpoint) -> [(&'static str, u64); 3] {
         ),
         ("rq_pending_active", pending),
     ]
-}
-
-fn is_canary(endpoint: &Endpoint) -> bool {
-    let canary = endpoint.metadata().get("envoy.lb", &["canary".into()]);
-    canary == Some(&model::Value::Bool(true))
 }
 
 /// Envoy's flags, joined by `/`.
@@ -194,15 +189,7 @@ fn host(endpoint: &Endpoint) -> Value {
     let counters = counters(endpoint).map(|(name, value)| metric(name, value, false));
     let gauges = gauges(endpoint).map(|(name, value)| metric(name, value, true));
     let stats: Vec<Value> = counters.into_iter().chain(gauges).collect();
-    let eds = match (
-        endpoint.is_healthy() || endpoint.is_ejected(),
-        endpoint.is_degraded(),
-    ) {
-        (true, _) => "HEALTHY",
-        (_, true) => "DEGRADED",
-        _ => "UNHEALTHY",
-    };
-    let mut health = json!({ "eds_health_status": eds });
+    let mut health = json!({"eds_health_status": if endpoint.is_healthy() || endpoint.is_ejected() { "HEALTHY" } else { "UNHEALTHY" }});
     if endpoint.is_ejected() {
         health["failed_outlier_check"] = json!(true);
     }

@@ -7,14 +7,12 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use envoy_types::pb::envoy::config::bootstrap::v3::Bootstrap;
 use mesh_core::config::{ConfigSource, Outcome, Rejection, SourceError, Update};
 use mesh_core::model::{Name, Note};
 use mesh_core::telemetry::metrics::Workload as Identity;
 use prost::Message;
 
 use super::api::Lost;
-use super::bootstrap;
 use super::index::{Context, Interception, Proxy, ProxyKind, Workload};
 use super::read::{Finding, Folder, FolderOptions, Level, Scan, Watch};
 use super::translate::{self, Resources};
@@ -86,6 +84,25 @@ pub use super::translate::SKIPPABLE;
 ///
 /// A refused object or file keeps its last good version in force; the rejection names file, line, column, object, field and
 /// what is allowed. Reading and translating runs on tokio's blocking threads.
+///
+/// ```no_run
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// use mesh_core::snapshot::Mesh;
+/// use mesh_xds::istio::{IstioOptions, IstioSource, ProxySpec};
+///
+/// let workload = ProxySpec {
+///     namespace: "default".into(),
+///     name: "reviews-v1".into(), // a Pod or Deployment of the folder
+///     ..ProxySpec::default()
+/// };
+/// let source = IstioSource::new(IstioOptions::new("mesh/", workload))?;
+/// let (mesh, driver) = Mesh::builder().source(source).build();
+/// tokio::spawn(driver.run());
+/// let in_force = mesh.watch().changed().await;
+/// println!("{} clusters", in_force.clusters().all().len());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct IstioSource {
     worker: Arc<Mutex<Worker>>,
@@ -257,11 +274,7 @@ impl Worker {
             });
             return Ok(());
         }
-        let bootstrap = bootstrap::of(
-            &proxy,
-            self.identity.as_ref().unwrap_or(&Identity::default()),
-        );
-        let mut update = self.assemble(version, &resources, &bootstrap);
+        let mut update = self.assemble(version, &resources);
         update.rejections.splice(0..0, rejections);
         update.notes.retain(|note| !is_istiods_own(note));
         update.notes.splice(0..0, notes);
@@ -269,9 +282,8 @@ impl Worker {
         Ok(())
     }
 
-    fn assemble(&mut self, version: Name, resources: &Resources, node: &Bootstrap) -> Update {
+    fn assemble(&mut self, version: Name, resources: &Resources) -> Update {
         let mut round = self.graph.round(version);
-        round.bootstrap(node.encode_to_vec().into());
         for cluster in &resources.clusters {
             let config = config(cluster.metadata.as_ref());
             round.wire(Kind::Cluster, &cluster.encode_to_vec(), &config);
