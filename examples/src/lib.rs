@@ -1,5 +1,7 @@
 //! One program for each way to use the mesh, in `src/bin`; this is what they share.
 
+pub mod wire;
+
 use std::io::Read as _;
 
 use tokio::sync::oneshot;

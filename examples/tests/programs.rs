@@ -141,10 +141,11 @@ fn a_foreign_proxy_decides_picks_and_finishes() {
     let program = Program::start(Command::new(env!("CARGO_BIN_EXE_foreign_proxy")).arg(&path));
     assert_eq!(program.get("reviews:9080", "/a"), (200, "up".to_owned()));
     assert_eq!(program.get("other", "/").0, 404);
-    assert_eq!(program.get("reviews", "/blocked").0, 404);
+    let blocked = program.get("reviews", "/blocked");
+    assert_eq!(blocked, (403, "blocked by the mesh\n".to_owned()));
     assert_eq!(program.get("health", "/").0, 503, "nothing listens there");
     let printed = program.stop();
-    assert!(printed.contains("GET /a went to 127.0.0.1:"), "{printed}");
+    assert!(printed.contains("GET /a goes to 127.0.0.1:"), "{printed}");
 }
 
 #[test]
