@@ -118,14 +118,15 @@ async fn generate(
     mut stopped: watch::Receiver<bool>,
 ) {
     let caller = Plain::new(address);
-    let start = Instant::now();
+    let every = Duration::from_secs_f64(1.0 / per_second);
+    let mut due = Instant::now();
     let mut waiting = JoinSet::new();
-    for number in 0_u32.. {
-        let due = start + Duration::from_secs_f64(f64::from(number) / per_second);
+    loop {
         tokio::select! {
             () = tokio::time::sleep_until(due) => {}
             _ = stopped.wait_for(|stop| *stop) => break,
         }
+        due += every;
         while waiting.try_join_next().is_some() {}
         if waiting.len() >= MAX_WAITING {
             counters.unsent.fetch_add(1, Ordering::Relaxed);

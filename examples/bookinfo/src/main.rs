@@ -32,7 +32,7 @@ struct Arguments {
     /// Run everything in this one process: the mesh inside the services, no sidecar
     #[arg(long)]
     embedded: bool,
-    /// Show the sidecars' access log among the notes
+    /// Show the sidecars' access log among the notes, where the mesh asks for one: extra/access-log.yaml does
     #[arg(long)]
     access_log: bool,
 }
@@ -54,8 +54,8 @@ enum Command {
 
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(rate) if rate > 0.0 && rate <= 100_000.0 => Ok(rate),
-        _ => Err("a number above 0 and up to 100000 is wanted".to_owned()),
+        Ok(rate) if (0.001..=100_000.0).contains(&rate) => Ok(rate),
+        _ => Err("a number from 0.001 to 100000 is wanted".to_owned()),
     }
 }
 

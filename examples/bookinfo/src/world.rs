@@ -7,11 +7,14 @@ use std::{
     fs, io,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    time::SystemTime,
+    sync::Arc,
 };
 
-use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::Value;
+use mesh_xds::istio::{
+    Object, Spec,
+    api::{Gateway as GatewaySpec, Sidecar, gateway::Port, k8s},
+    read::{Finding, Folder, FolderOptions, Level},
+};
 
 use crate::services::{Service, UnknownService};
 
@@ -66,15 +69,10 @@ pub enum WorldError {
         /// What the system says.
         error: io::Error,
     },
-    /// A file is not YAML.
-    #[error("{}: {error}", path.display())]
-    Yaml {
-        /// The file.
-        path: PathBuf,
-        /// Line, column and what is wrong there.
-        error: String,
-    },
-    /// An object lacks a field, or has one of the wrong form.
+    /// A file cannot be read, or is not YAML. (An object that is refused does not hold the start up: the table tells of it.)
+    #[error("{0}")]
+    File(Box<Finding>),
+    /// An object does not say what it should.
     #[error("{kind} {name}: {what}")]
     Object {
         /// The object's kind.
@@ -93,38 +91,64 @@ pub enum WorldError {
         error: UnknownService,
     },
     /// No Pod of that sort.
-    #[error("no Pod with the label {0} in the folder")]
-    Missing(&'static str),
+    #[error("{}: no Pod with the label {label} in this folder{}", folder.display(), because(refused))]
+    Missing {
+        /// The folder.
+        folder: PathBuf,
+        /// The label.
+        label: &'static str,
+        /// What of the folder is refused, which may be why.
+        refused: Vec<Finding>,
+    },
+}
+
+fn because(refused: &[Finding]) -> String {
+    let lines = refused.iter().map(|one| format!("\n  refused: {one}"));
+    lines.collect()
 }
 
 impl World {
-    /// Reads every `.yaml`, `.yml` and `.json` file of the folder.
+    /// Reads the folder as the sidecars do.
     ///
     /// # Errors
     /// [`WorldError`], when a file cannot be read or the objects do not say where everything listens.
     pub fn read(folder: &Path) -> Result<Self, WorldError> {
-        let objects = Objects::read(folder)?;
-        let mut workloads = Vec::new();
-        let mut gateway = None;
-        for pod in objects.of::<PodSpec, PodStatus>("Pod")? {
-            if pod
-                .meta
-                .labels
-                .get("istio")
-                .is_some_and(|label| label == "ingressgateway")
-            {
-                gateway = Some(objects.gateway(&pod)?);
-            } else if let Some(app) = pod.meta.labels.get("app") {
-                workloads.push(objects.workload(&pod, app)?);
+        fs::read_dir(folder).map_err(io_error(folder))?;
+        let scan = Folder::new(folder, FolderOptions::default()).scan();
+        let mut refused = scan.findings;
+        refused.retain(|finding| finding.level == Level::Refused);
+        if let Some(file) = refused.iter().find(|finding| finding.resource.is_none()) {
+            return Err(WorldError::File(Box::new(file.clone())));
+        }
+        let mut objects = scan.objects;
+        objects.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        let objects = Objects(objects);
+        let (mut workloads, mut gateway) = (Vec::new(), None);
+        for (object, pod) in objects.pods() {
+            let label = |name| object.labels.get(name).map(String::as_str);
+            if label("istio") == Some("ingressgateway") {
+                gateway = Some(objects.gateway(object, pod)?);
+            } else if let Some(app) = label("app") {
+                workloads.push(objects.workload(object, pod, app)?);
             }
         }
-        if workloads.is_empty() {
-            return Err(WorldError::Missing("app"));
+        let missing = |label| WorldError::Missing {
+            folder: folder.to_owned(),
+            label,
+            refused,
+        };
+        match gateway {
+            _ if workloads.is_empty() => Err(missing("app")),
+            None => Err(missing("istio: ingressgateway")),
+            Some(gateway) => Ok(Self { workloads, gateway }),
         }
-        Ok(Self {
-            workloads,
-            gateway: gateway.ok_or(WorldError::Missing("istio: ingressgateway"))?,
-        })
+    }
+}
+
+fn io_error(path: &Path) -> impl Fn(io::Error) -> WorldError {
+    move |error| WorldError::Io {
+        path: path.to_owned(),
+        error,
     }
 }
 
@@ -154,288 +178,152 @@ impl Gateway {
     }
 }
 
-/// Copies a mesh folder and moves it to another block of addresses: `127.10.…` becomes `127.BLOCK.…`, and the gateway
-/// `127.BLOCK.0.250`. So two demos can run side by side.
+/// Copies the files of a mesh folder to a new or empty one and moves them to another block of addresses: `127.10.…` becomes
+/// `127.BLOCK.…`, and the gateway `127.BLOCK.0.250`. So two demos can run side by side.
 ///
 /// # Errors
-/// [`WorldError::Io`], when a file cannot be read or written.
+/// [`WorldError::Io`], when a file cannot be read or written, or `to` holds something already.
 pub fn copy_to_block(from: &Path, to: &Path, block: u8) -> Result<(), WorldError> {
-    fs::create_dir_all(to).map_err(|error| WorldError::Io {
-        path: to.to_owned(),
-        error,
-    })?;
-    for (_, file) in files(from)? {
-        let text = fs::read_to_string(&file).map_err(|error| WorldError::Io {
-            path: file.clone(),
-            error,
-        })?;
+    let files = files(from).map_err(io_error(from))?;
+    fs::create_dir_all(to).map_err(io_error(to))?;
+    if fs::read_dir(to).map_err(io_error(to))?.next().is_some() {
+        return Err(io_error(to)(io::ErrorKind::DirectoryNotEmpty.into()));
+    }
+    for file in files {
+        let text = fs::read_to_string(&file).map_err(io_error(&file))?;
         let moved = text
             .replace("127.10.", &format!("127.{block}."))
             .replace("127.0.0.1", &format!("127.{block}.0.250"));
         let target = to.join(file.file_name().expect("a file of a folder has a name"));
-        fs::write(&target, moved).map_err(|error| WorldError::Io {
-            path: target,
-            error,
-        })?;
+        fs::write(&target, moved).map_err(io_error(&target))?;
     }
     Ok(())
 }
 
-/// The folder's configuration files, the one changed last at the end.
-fn files(folder: &Path) -> Result<Vec<(SystemTime, PathBuf)>, WorldError> {
-    let fail = |error| WorldError::Io {
-        path: folder.to_owned(),
-        error,
-    };
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(fail)? {
-        let path = entry.map_err(fail)?.path();
-        if path
-            .extension()
-            .is_some_and(|end| ["yaml", "yml", "json"].iter().any(|known| end == *known))
-        {
-            let changed = path
-                .metadata()
-                .and_then(|meta| meta.modified())
-                .unwrap_or(SystemTime::UNIX_EPOCH);
-            files.push((changed, path));
-        }
-    }
-    files.sort();
-    Ok(files)
+/// The YAML files that lie directly in the folder.
+fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder)?;
+    let paths = entries.map(|entry| Ok(entry?.path()));
+    let is_yaml = |path: &PathBuf| path.extension().is_some_and(|end| end == "yaml");
+    paths
+        .filter(|path| path.as_ref().map_or(true, is_yaml))
+        .collect()
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct Meta {
-    name: String,
-    namespace: Option<String>,
-    labels: BTreeMap<String, String>,
-}
-
-impl Meta {
-    fn namespace(&self) -> &str {
-        self.namespace.as_deref().unwrap_or("default")
-    }
-}
-
-struct Object<S, T> {
-    meta: Meta,
-    spec: S,
-    status: T,
-}
-
-#[derive(Default, Deserialize)]
-struct PodSpec {}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct PodStatus {
-    #[serde(rename = "podIP")]
-    pod_ip: Option<IpAddr>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct SidecarSpec {
-    workload_selector: Labels,
-    ingress: Vec<SidecarListener>,
-    egress: Vec<SidecarListener>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Labels {
-    labels: BTreeMap<String, String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct SidecarListener {
-    port: Port,
-    bind: Option<IpAddr>,
-    default_endpoint: String,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Port {
-    number: u16,
-    protocol: String,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct GatewaySpec {
-    selector: BTreeMap<String, String>,
-    servers: Vec<Server>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Server {
-    port: Port,
-}
-
-#[derive(Default, Deserialize)]
-struct NoStatus {}
-
-/// The folder's objects by kind, namespace and name; of two with the same name, the one in the file changed last.
-struct Objects(BTreeMap<(String, String, String), Value>);
+/// The folder's objects in the order of namespace and name.
+struct Objects(Vec<Arc<Object>>);
 
 impl Objects {
-    fn read(folder: &Path) -> Result<Self, WorldError> {
-        let mut objects = BTreeMap::new();
-        for (_, path) in files(folder)? {
-            let text = fs::read_to_string(&path).map_err(|error| WorldError::Io {
-                path: path.clone(),
-                error,
-            })?;
-            let documents: Vec<Value> =
-                serde_saphyr::from_multiple(&text).map_err(|error| WorldError::Yaml {
-                    path: path.clone(),
-                    error: error.to_string(),
-                })?;
-            for document in documents {
-                let text = |pointer| {
-                    document
-                        .pointer(pointer)
-                        .and_then(Value::as_str)
-                        .map(str::to_owned)
-                };
-                if let (Some(kind), Some(name)) = (text("/kind"), text("/metadata/name")) {
-                    let namespace =
-                        text("/metadata/namespace").unwrap_or_else(|| "default".to_owned());
-                    objects.insert((kind, namespace, name), document);
-                }
+    fn pods(&self) -> impl Iterator<Item = (&Object, &k8s::Pod)> {
+        self.0.iter().filter_map(|object| match &object.spec {
+            Spec::Pod(pod) => Some((&**object, &**pod)),
+            _ => None,
+        })
+    }
+
+    /// The Sidecar that selects a Pod by its labels.
+    fn sidecar(&self, pod: &Object) -> Option<&Sidecar> {
+        self.0.iter().find_map(|object| match &object.spec {
+            Spec::Sidecar(sidecar) if object.namespace == pod.namespace => {
+                let selector = &sidecar.workload_selector.as_ref()?.labels;
+                let selects = !selector.is_empty() && contains(&pod.labels, selector);
+                selects.then_some(&**sidecar)
             }
-        }
-        Ok(Self(objects))
+            _ => None,
+        })
     }
 
-    /// All objects of a kind, in the order of namespace and name.
-    fn of<S, T>(&self, kind: &'static str) -> Result<Vec<Object<S, T>>, WorldError>
-    where
-        S: DeserializeOwned + Default,
-        T: DeserializeOwned + Default,
-    {
-        let objects = self.0.iter().filter(|((of, ..), _)| of == kind);
-        objects
-            .map(|((_, namespace, name), value)| {
-                let name = format!("{namespace}/{name}");
-                Ok(Object {
-                    meta: part(value, "metadata", kind, &name)?,
-                    spec: part(value, "spec", kind, &name)?,
-                    status: part(value, "status", kind, &name)?,
-                })
-            })
-            .collect()
+    fn gateways(&self) -> impl Iterator<Item = &GatewaySpec> {
+        self.0.iter().filter_map(|object| match &object.spec {
+            Spec::Gateway(gateway) => Some(&**gateway),
+            _ => None,
+        })
     }
 
-    fn workload(
-        &self,
-        pod: &Object<PodSpec, PodStatus>,
-        app: &str,
-    ) -> Result<Workload, WorldError> {
-        let name = format!("{}/{}", pod.meta.namespace(), pod.meta.name);
-        let wrong = |what: &str| WorldError::Object {
-            kind: "Pod",
-            name: name.clone(),
-            what: what.to_owned(),
-        };
-        let version = pod.meta.labels.get("version").map_or("", String::as_str);
+    fn workload(&self, object: &Object, pod: &k8s::Pod, app: &str) -> Result<Workload, WorldError> {
+        let wrong = |what: &str| wrong(object, what);
+        let version = object.labels.get("version").map_or("", String::as_str);
         let service = Service::from_labels(app, version).map_err(|error| WorldError::Service {
-            pod: name.clone(),
+            pod: full_name(object),
             error,
         })?;
-        let ip = pod
-            .status
-            .pod_ip
-            .ok_or_else(|| wrong("status.podIP is missing"))?;
-        let sidecar = self
-            .of::<SidecarSpec, NoStatus>("Sidecar")?
-            .into_iter()
-            .filter(|sidecar| !sidecar.spec.workload_selector.labels.is_empty())
-            .find(|sidecar| {
-                sidecar.meta.namespace() == pod.meta.namespace()
-                    && contains(&pod.meta.labels, &sidecar.spec.workload_selector.labels)
-            })
-            .ok_or_else(|| {
-                wrong("no Sidecar selects it, so nothing says where its sidecar listens")
-            })?;
-        let ingress = sidecar
-            .spec
-            .ingress
-            .first()
-            .ok_or_else(|| wrong("its Sidecar has no ingress"))?;
-        let egress = sidecar
-            .spec
-            .egress
-            .iter()
-            .find(|listener| listener.port.protocol.eq_ignore_ascii_case("http"))
-            .ok_or_else(|| wrong("its Sidecar has no egress with a port of protocol HTTP"))?;
+        let ip = address(pod).ok_or_else(|| wrong(NO_ADDRESS))?;
+        let sidecar = self.sidecar(object).ok_or_else(|| {
+            wrong("no Sidecar selects it, so nothing says where its sidecar listens")
+        })?;
+        let ingress = sidecar.ingress.first();
+        let ingress = ingress.ok_or_else(|| wrong("its Sidecar has no ingress"))?;
+        let inbound = ingress.port.as_ref().and_then(number);
+        let mut egress = sidecar.egress.iter();
+        let outbound = egress.find_map(|listener| {
+            let port = listener.port.as_ref().filter(|port| is_http(port))?;
+            Some(SocketAddr::new(listener.bind.parse().ok()?, number(port)?))
+        });
         Ok(Workload {
-            namespace: pod.meta.namespace().to_owned(),
-            pod: pod.meta.name.clone(),
+            namespace: object.namespace.to_string(),
+            pod: object.name.to_string(),
             service,
             application: endpoint(&ingress.default_endpoint, ip).ok_or_else(|| {
                 wrong("its Sidecar's ingress has no defaultEndpoint of the form ADDRESS:PORT")
             })?,
-            outbound: SocketAddr::new(
-                egress
-                    .bind
-                    .ok_or_else(|| wrong("its Sidecar's egress has no bind"))?,
-                egress.port.number,
+            outbound: outbound.ok_or_else(|| {
+                wrong(
+                    "its Sidecar has no egress with an address as bind and a port of protocol HTTP",
+                )
+            })?,
+            inbound: SocketAddr::new(
+                ingress.bind.parse().unwrap_or(ip),
+                inbound.ok_or_else(|| wrong("its Sidecar's ingress has no port"))?,
             ),
-            inbound: SocketAddr::new(ingress.bind.unwrap_or(ip), ingress.port.number),
         })
     }
 
-    fn gateway(&self, pod: &Object<PodSpec, PodStatus>) -> Result<Gateway, WorldError> {
-        let name = format!("{}/{}", pod.meta.namespace(), pod.meta.name);
-        let wrong = |what: &str| WorldError::Object {
-            kind: "Pod",
-            name: name.clone(),
-            what: what.to_owned(),
-        };
-        let ip = pod
-            .status
-            .pod_ip
-            .ok_or_else(|| wrong("status.podIP is missing"))?;
-        let gateways = self.of::<GatewaySpec, NoStatus>("Gateway")?;
-        let port = gateways
-            .iter()
-            .filter(|gateway| contains(&pod.meta.labels, &gateway.spec.selector))
-            .flat_map(|gateway| &gateway.spec.servers)
-            .find(|server| {
-                server.port.number >= 1024 && server.port.protocol.eq_ignore_ascii_case("http")
-            })
-            .map(|server| server.port.number)
-            .ok_or_else(|| {
-                wrong("no Gateway that selects it has an HTTP server on a port from 1024")
-            })?;
+    fn gateway(&self, object: &Object, pod: &k8s::Pod) -> Result<Gateway, WorldError> {
+        let ip = address(pod).ok_or_else(|| wrong(object, NO_ADDRESS))?;
+        let mut ports = self
+            .gateways()
+            .filter(|gateway| contains(&object.labels, &gateway.selector))
+            .flat_map(|gateway| &gateway.servers)
+            .filter_map(|server| server.port.as_ref().filter(|port| is_http(port)));
+        let port = ports.find_map(|port| number(port).filter(|port| *port >= 1024));
+        let port = port.ok_or_else(|| {
+            wrong(
+                object,
+                "no Gateway that selects it has an HTTP server on a port from 1024",
+            )
+        })?;
         Ok(Gateway {
-            namespace: pod.meta.namespace().to_owned(),
-            pod: pod.meta.name.clone(),
+            namespace: object.namespace.to_string(),
+            pod: object.name.to_string(),
             address: SocketAddr::new(ip, port),
         })
     }
 }
 
-fn part<T: DeserializeOwned + Default>(
-    value: &Value,
-    field: &str,
-    kind: &'static str,
-    name: &str,
-) -> Result<T, WorldError> {
-    match value.get(field) {
-        None | Some(Value::Null) => Ok(T::default()),
-        Some(value) => T::deserialize(value).map_err(|error| WorldError::Object {
-            kind,
-            name: name.to_owned(),
-            what: format!("{field}: {error}"),
-        }),
+const NO_ADDRESS: &str = "status.podIP is missing or no address";
+
+fn wrong(pod: &Object, what: &str) -> WorldError {
+    WorldError::Object {
+        kind: "Pod",
+        name: full_name(pod),
+        what: what.to_owned(),
     }
+}
+
+fn full_name(object: &Object) -> String {
+    format!("{}/{}", object.namespace, object.name)
+}
+
+fn address(pod: &k8s::Pod) -> Option<IpAddr> {
+    pod.status.pod_ip.parse().ok()
+}
+
+fn is_http(port: &Port) -> bool {
+    port.protocol.eq_ignore_ascii_case("http")
+}
+
+fn number(port: &Port) -> Option<u16> {
+    u16::try_from(port.number).ok().filter(|number| *number > 0)
 }
 
 fn contains(labels: &BTreeMap<String, String>, selector: &BTreeMap<String, String>) -> bool {
@@ -523,15 +411,37 @@ mod tests {
         );
     }
 
-    #[test]
-    fn an_empty_folder_is_refused() {
-        let folder = std::env::temp_dir().join(format!("bookinfo-empty-{}", std::process::id()));
+    /// What is said about a folder with this one file.
+    fn refused(test: &str, file: &str, text: &str) -> String {
+        let folder = std::env::temp_dir().join(format!("bookinfo-{test}-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a writable temporary folder");
-        let refused = World::read(&folder).map_err(|error| error.to_string());
+        fs::write(folder.join(file), text).expect("a writable folder");
+        let read = World::read(&folder);
         fs::remove_dir_all(&folder).expect("the folder made above");
-        assert_eq!(
-            refused,
-            Err("no Pod with the label app in the folder".to_owned())
-        );
+        let error = read.expect_err("that is no bookinfo").to_string();
+        error.replace(&*folder.to_string_lossy(), "DIR")
+    }
+
+    #[test]
+    fn a_folder_without_workloads_is_named_with_what_is_refused_in_it() {
+        let empty = "DIR: no Pod with the label app in this folder";
+        assert_eq!(refused("empty", "notes.txt", "hello"), empty);
+        let pod = "apiVersion: v1\nkind: Pod\nmetadata: {nam: a}\n";
+        let text = refused("typo", "pod.yaml", pod);
+        let reason = format!("{empty}\n  refused: DIR/pod.yaml:3:12: Pod default/(no name): ");
+        assert!(text.starts_with(&reason), "{text}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_yaml_is_named_with_its_place() {
+        let text = refused("broken", "broken.yaml", "a: 1\n b: 2\n");
+        assert!(text.starts_with("DIR/broken.yaml:2:"), "{text}");
+    }
+
+    #[test]
+    fn a_copy_goes_to_a_new_or_empty_folder_only() {
+        let refused = copy_to_block(&shipped(), &shipped(), 77).map_err(|error| error.to_string());
+        let reason = format!("{}: directory not empty", shipped().display());
+        assert_eq!(refused, Err(reason));
     }
 }

@@ -2,7 +2,12 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use support::{Demo, LONG, Mode, is_free, kill, processes};
 
@@ -192,6 +197,27 @@ async fn of_two_files_with_one_object_the_later_acts_and_both_are_named() {
 }
 
 #[tokio::test]
+async fn the_access_log_is_shown_once_the_mesh_asks_for_it() {
+    let mut demo = Demo::start(Mode::Sidecars, 52, &["--access-log"]).await;
+    let file = support::shipped("extra").join("access-log.yaml");
+    let text = std::fs::read_to_string(file).expect("a file of this package");
+    demo.write("access-log.yaml", &text);
+    let deadline = Instant::now() + LONG;
+    while !["istio-ingressgateway", "productpage-v1", "details-v1"]
+        .iter()
+        .all(|proxy| demo.text().contains(&format!("\n[{proxy}] [20")))
+    {
+        assert!(Instant::now() < deadline, "{}", demo.text());
+        demo.page(None).await;
+    }
+    demo.until("the page is logged", LONG, |text| {
+        text.contains("\"GET /productpage HTTP/1.1\" 200 - via_upstream")
+    })
+    .await;
+    ends_clean(demo, "TERM").await;
+}
+
+#[tokio::test]
 async fn a_port_that_is_taken_is_named() {
     let folder = support::Temp::new("bookinfo-taken");
     bookinfo::world::copy_to_block(&support::shipped("mesh"), &folder, 49)
@@ -209,5 +235,34 @@ async fn a_port_that_is_taken_is_named() {
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{text}");
         assert!(text.contains(address), "{address} is not named: {text}");
+        assert_eq!(text.lines().count(), 1, "said once: {text}");
     }
+}
+
+#[tokio::test]
+async fn it_ends_in_order_when_nobody_reads_its_lines_any_more() {
+    let folder = support::Temp::new("bookinfo-unread");
+    bookinfo::world::copy_to_block(&support::shipped("mesh"), &folder, 51)
+        .expect("a writable temporary folder");
+    let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_bookinfo"))
+        .args(["--load", "20", "--mesh"])
+        .arg(&*folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("cargo built the program");
+    let mut first = String::new();
+    let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped"));
+    lines.read_line(&mut first).await.expect("text");
+    assert!(first.contains("/productpage"), "{first}");
+    drop(lines);
+    let output = tokio::time::timeout(LONG, child.wait_with_output())
+        .await
+        .expect("it ends")
+        .expect("our own child");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), &*text), (Some(0), ""));
+    assert_eq!(processes(&folder), []);
 }

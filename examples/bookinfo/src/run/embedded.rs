@@ -25,7 +25,7 @@ use mesh_xds::istio::{
 };
 use tokio::{
     net::TcpListener,
-    sync::watch,
+    sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
     time::{Instant, timeout, timeout_at},
 };
@@ -87,6 +87,7 @@ impl Embedded {
     pub(super) async fn start(
         world: &World,
         options: &Options,
+        notes: &mpsc::UnboundedSender<String>,
         within: Duration,
     ) -> Result<Self, EmbeddedError> {
         let (stop, stopped) = watch::channel(false);
@@ -121,7 +122,7 @@ impl Embedded {
             )
             .await?;
         let stopped = this.stop_gateway.subscribe();
-        this.open_gateway(&mesh, stopped)?;
+        this.open_gateway(&mesh, stopped, notes.clone())?;
         Ok(this)
     }
 
@@ -192,6 +193,7 @@ impl Embedded {
         &mut self,
         mesh: &Mesh,
         mut stopped: watch::Receiver<bool>,
+        notes: mpsc::UnboundedSender<String>,
     ) -> Result<(), EmbeddedError> {
         let pool: Pool<TcpConnector, RequestBody<Incoming>> = Pool::new(TcpConnector);
         let clusters = mesh.clusters().clone();
@@ -213,7 +215,8 @@ impl Embedded {
                     _ = stopped.wait_for(|stop| *stop) => return listeners,
                 };
                 for failed in listeners.follow(&snapshot, &serve) {
-                    eprintln!("gateway: {failed}");
+                    // Nobody listens any more once the demo ends.
+                    let _ = notes.send(format!("[gateway] {failed}"));
                 }
             }
         }));
@@ -243,7 +246,8 @@ impl Embedded {
         if let Some(gateway) = self.gateway.take()
             && let Ok(listeners) = gateway.await
         {
-            listeners.finish(deadline - Instant::now()).await;
+            let left = deadline.saturating_duration_since(Instant::now());
+            listeners.finish(left).await;
         }
         self.drivers.shutdown().await;
         self.stop.send_replace(true);

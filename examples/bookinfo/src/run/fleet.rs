@@ -211,14 +211,14 @@ impl Fleet {
         }
     }
 
-    /// The text at `path` of each one that answers.
-    pub(super) async fn texts(&self, path: &'static str) -> Vec<String> {
+    /// The name of each one, and the text at `path` if it answers.
+    pub(super) async fn texts(&self, path: &'static str) -> Vec<(String, Option<String>)> {
         let mut asked = JoinSet::new();
         for proxy in &self.proxies {
-            let admin = proxy.admin.clone();
-            asked.spawn(async move { admin.text(path).await });
+            let (name, admin) = (proxy.name.clone(), proxy.admin.clone());
+            asked.spawn(async move { (name, admin.text(path).await) });
         }
-        asked.join_all().await.into_iter().flatten().collect()
+        asked.join_all().await
     }
 
     /// Ends all, from the gateway inwards, so that what a request still needs ends after it. Names those that had to be

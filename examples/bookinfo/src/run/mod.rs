@@ -7,7 +7,8 @@ mod fleet;
 mod state;
 
 use std::{
-    io::{self, IsTerminal as _},
+    io::{self, IsTerminal as _, Write as _},
+    net::SocketAddr,
     path::PathBuf,
     time::Duration,
 };
@@ -78,7 +79,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let mut ends = Ends::new()?;
     let (notes, mut noted) = mpsc::unbounded_channel();
     let mut world_runs = if options.embedded {
-        Running::Embedded(embedded::Embedded::start(&world, &options, START).await?)
+        Running::Embedded(embedded::Embedded::start(&world, &options, &notes, START).await?)
     } else {
         let apps = apps::Apps::start(&world).await?;
         Running::Sidecars(fleet::Fleet::start(&world, &options, &notes)?, apps)
@@ -87,30 +88,35 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         ready = world_runs.ready() => ready.map(|()| true),
         () = ends.asked() => Ok(false),
     };
+    let mut load = None;
     let outcome = match ready {
         Ok(true) => {
             ends.at = options.length.map(|length| Instant::now() + length);
-            watch(&world, &options, &mut world_runs, ends, &mut noted).await
+            let address = world.gateway.address;
+            load = options.load.map(|rate| Load::start(address, rate));
+            watch(address, &mut world_runs, ends, &mut noted).await
         }
-        Ok(false) => Ok(None),
+        Ok(false) => Ok(()),
         Err(error) => Err(error.into()),
     };
     let deadline = Instant::now() + DRAIN;
-    let (outcome, load) = match outcome {
-        Ok(load) => (Ok(()), load),
-        Err(error) => (Err(error), None),
-    };
     let report = match load {
         Some(load) => Some(load.stop(deadline).await),
         None => None,
     };
     world_runs.end(deadline).await;
     // What was said since the last view, on the way to the end or before there was any view.
+    let error = outcome.as_ref().err().map(ToString::to_string);
     while let Ok(note) = noted.try_recv() {
-        eprintln!("{note}");
+        // The error has the last words of what died.
+        let said = note.split_once("] ").map_or(&*note, |(_, said)| said);
+        if !error.as_ref().is_some_and(|error| error.ends_with(said)) {
+            eprintln!("{note}");
+        }
     }
     if let Some(report) = report {
-        println!("{report}");
+        // Nobody may read it any more.
+        let _ = writeln!(io::stdout(), "{report}");
     }
     outcome
 }
@@ -133,7 +139,10 @@ impl Running {
 
     async fn metrics(&self) -> Vec<String> {
         match self {
-            Self::Sidecars(fleet, _) => fleet.texts("/stats/prometheus").await,
+            Self::Sidecars(fleet, _) => {
+                let texts = fleet.texts("/stats/prometheus").await;
+                texts.into_iter().filter_map(|(_, text)| text).collect()
+            }
             Self::Embedded(embedded) => embedded.metrics(),
         }
     }
@@ -142,8 +151,8 @@ impl Running {
         match self {
             Self::Sidecars(fleet, _) => {
                 let mut gathered = state::Gathered::default();
-                for text in fleet.texts("/config_status").await {
-                    gathered.admin(&text);
+                for (name, text) in fleet.texts("/config_status").await {
+                    gathered.admin(name, text.as_deref());
                 }
                 gathered
             }
@@ -171,20 +180,16 @@ impl Running {
     }
 }
 
-/// Shows the table until the end. The load that was started goes on; it is for the caller to stop.
+/// Shows the table until the end, which is also that of its reader.
 async fn watch(
-    world: &World,
-    options: &Options,
+    gateway: SocketAddr,
     running: &mut Running,
     mut ends: Ends,
     noted: &mut mpsc::UnboundedReceiver<String>,
-) -> Result<Option<Load>, RunError> {
+) -> Result<(), RunError> {
     let (mut show, mut keys) = output()?;
-    let load = options
-        .load
-        .map(|per_second| Load::start(world.gateway.address, per_second));
     let mut view = View {
-        page: format!("http://{}/productpage", world.gateway.address),
+        page: format!("http://{gateway}/productpage"),
         ..View::default()
     };
     view.note(format!("ready: {}", view.page));
@@ -219,9 +224,12 @@ async fn watch(
             () = ends.asked() => break,
             error = running.died() => return Err(error.into()),
         }
-        show.show(&view)?;
+        match show.show(&view) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+            shown => shown?,
+        }
     }
-    Ok(load)
+    Ok(())
 }
 
 /// The terminal if there is one, else lines.

@@ -11,6 +11,8 @@ use crate::watch::ConfigState;
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
     proxies: usize,
+    /// Proxies without an answer.
+    silent: BTreeSet<String>,
     rejections: BTreeSet<String>,
     notes: BTreeSet<String>,
     generation: u64,
@@ -31,9 +33,11 @@ impl Gathered {
             .extend(notes.map(|note| note_line(&note.resource, &note.path, &note.reason)));
     }
 
-    /// Adds what a proxy answers at `/config_status`.
-    pub(super) fn admin(&mut self, text: &str) {
-        let Ok(status) = serde_json::from_str::<Value>(text) else {
+    /// Adds what a proxy answers at `/config_status`, if it does.
+    pub(super) fn admin(&mut self, name: String, text: Option<&str>) {
+        let status = text.and_then(|text| serde_json::from_str::<Value>(text).ok());
+        let Some(status) = status else {
+            self.silent.insert(name);
             return;
         };
         self.proxies += 1;
@@ -82,11 +86,14 @@ impl Gathered {
         }
         match self.proxies {
             0 => ConfigState::Unknown,
-            proxies => ConfigState::InForce(format!(
-                "{}, {}",
-                counted(proxies, "proxy", "proxies"),
-                counted(self.notes.len(), "remark", "remarks"),
-            )),
+            proxies => {
+                let proxies = counted(proxies, "proxy", "proxies");
+                let remarks = counted(self.notes.len(), "remark", "remarks");
+                let silent = self.silent.iter();
+                let silent = silent.map(|name| format!(", no answer from the {name}"));
+                let silent: String = silent.collect();
+                ConfigState::InForce(format!("{proxies}, {remarks}{silent}"))
+            }
         }
     }
 
@@ -109,5 +116,32 @@ fn note_line(resource: &str, path: &str, reason: &str) -> String {
     match path {
         "" => format!("{resource}: {reason}"),
         path => format!("{resource}: {path}: {reason}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxies_are_counted_and_the_silent_one_is_named() {
+        let mut all = Gathered::default();
+        all.admin("gateway".into(), Some("{\"generation\": 2}"));
+        all.admin("sidecar of reviews-v1".into(), None);
+        let what = "1 proxy, 0 remarks, no answer from the sidecar of reviews-v1";
+        assert_eq!(all.state(), ConfigState::InForce(what.to_owned()));
+        assert_eq!(all.generation(), 2);
+    }
+
+    #[test]
+    fn what_all_proxies_refuse_is_said_once_with_its_place() {
+        let mut all = Gathered::default();
+        let text = r#"{"rejections": [{"resource": "VirtualService default/reviews", "path": "spec.http",
+            "reason": "no", "location": "a.yaml:1:2"}]}"#;
+        for name in ["one", "two"] {
+            all.admin(name.to_owned(), Some(text));
+        }
+        let line = "a.yaml:1:2: VirtualService default/reviews: spec.http: no";
+        assert_eq!(all.state(), ConfigState::Refused(vec![line.to_owned()]));
     }
 }

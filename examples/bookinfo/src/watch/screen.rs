@@ -99,10 +99,14 @@ fn meaning(event: &Event) -> Option<Input> {
 
 fn draw(frame: &mut Frame<'_>, view: &View, now: Instant) {
     let area = frame.area();
-    let config = config_lines(view, now, usize::from(area.width));
+    let width = usize::from(area.width);
     let height = |lines: usize| u16::try_from(lines).unwrap_or(u16::MAX);
     // A refusal is worth more than the table is, but not all of it.
-    let config_height = height(config.len()).clamp(1, (area.height / 2).max(1));
+    let config = at_most(
+        usize::from(area.height / 2).max(1),
+        config_lines(view, now, width),
+    );
+    let config_height = height(config.len());
     let rows = height(view.rows.len()).saturating_add(2);
     let [head, table, state, notes] = Layout::vertical([
         Constraint::Length(2),
@@ -120,14 +124,14 @@ fn draw(frame: &mut Frame<'_>, view: &View, now: Instant) {
     );
     frame.render_widget(figures(&view.rows), table);
     frame.render_widget(Paragraph::new(config), state);
-    let room = usize::from(notes.height);
-    let last = view.notes.len().saturating_sub(room);
-    let lines: Vec<Line<'_>> = view
-        .notes
-        .iter()
-        .skip(last)
-        .map(|note| Line::from(note.as_str()).dim())
+    // The newest, as many as there is room for.
+    let newest = view.notes.iter().rev();
+    let lines = newest.flat_map(|note| wrapped(note, width).into_iter().rev());
+    let mut lines: Vec<Line<'_>> = lines
+        .take(usize::from(notes.height))
+        .map(|line| Line::from(line).dim())
         .collect();
+    lines.reverse();
     frame.render_widget(Paragraph::new(lines), notes);
 }
 
@@ -186,6 +190,16 @@ fn config_lines(view: &View, now: Instant, width: usize) -> Vec<Line<'static>> {
                 .collect()
         }
     }
+}
+
+/// So many lines, the last of which says how many more there are.
+fn at_most(room: usize, mut lines: Vec<Line<'static>>) -> Vec<Line<'static>> {
+    if lines.len() > room {
+        let more = lines.len() - (room - 1);
+        lines.truncate(room - 1);
+        lines.push(Line::from(format!("... {more} more lines")).red());
+    }
+    lines
 }
 
 /// Lines of at most `width` characters, broken between words where there are any.
@@ -295,6 +309,30 @@ mod tests {
             let wanted: String = reason.split_whitespace().collect();
             assert!(text.contains(&wanted), "{lines:#?}");
         }
+    }
+
+    #[test]
+    fn a_long_note_is_shown_whole_and_what_of_a_refusal_has_no_room_is_counted() {
+        let note = "VirtualService default/reviews: spec.http[0].headers: no effect yet";
+        let view = View {
+            config: ConfigState::Refused((0..30).map(|n| format!("reason {n}")).collect()),
+            notes: ["earlier".into(), note.into()].into(),
+            ..View::default()
+        };
+        let lines = drawn(&view, Instant::now(), (30, 24));
+        let seen: Vec<_> = lines.iter().map(|line| line.trim_end()).collect();
+        let tail = [
+            "reason 8",
+            "... 21 more lines",
+            "",
+            "earlier",
+            "VirtualService",
+            "default/reviews:",
+            "spec.http[0].headers: no",
+            "effect yet",
+        ];
+        let lines = &seen[seen.len() - tail.len()..];
+        assert_eq!(lines, tail, "{seen:#?}");
     }
 
     #[test]
