@@ -17,7 +17,9 @@ use prost_reflect::{
     MessageDescriptor, ReflectMessage, Value,
 };
 
-/// Where the table is committed.
+use crate::workspace;
+
+/// Where the table is committed, in the workspace.
 const TARGET: &str = "mesh-xds/src/json/schema.bin";
 
 /// Packages whose messages are not configuration.
@@ -35,7 +37,7 @@ pub(crate) fn run(check: bool) -> Result<(), String> {
     pool.add_file_descriptor_protos([typed_struct(), istio_alpn()])
         .map_err(|error| error.to_string())?;
     let table = Table::build(&pool).write();
-    let target = Path::new(TARGET);
+    let target = workspace::root().join(TARGET);
     if !check {
         return std::fs::write(target, table).map_err(|error| format!("{TARGET}: {error}"));
     }

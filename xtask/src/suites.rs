@@ -48,19 +48,9 @@ pub(crate) struct Verdict {
 
 /// Plays all suites and holds each against its bar.
 pub(crate) fn judge() -> Fallible<Vec<Verdict>> {
-    process::run(&mut workspace::cargo([
-        "build",
-        "--locked",
-        "--quiet",
-        "-p",
-        "mesh-testkit",
-        "--bin",
-        "conformance",
-    ]))?;
-    let program = workspace::dev_program("conformance");
     let root = workspace::shared("MESH_CONFORMANCE", "conformance");
     let log = workspace::target().join("xtask/conformance.log");
-    let mut play = std::process::Command::new(program);
+    let mut play = workspace::testkit("conformance")?;
     play.arg("--verbose")
         .arg("--root")
         .arg(&root)

@@ -18,19 +18,22 @@ struct Line {
 pub(crate) struct Summary {
     lines: Vec<Line>,
     only: Vec<String>,
+    /// Every step there is, run or not.
+    steps: Vec<&'static str>,
 }
 
 impl Summary {
     /// A summary that runs the steps named in `only`, or all of them if it is empty.
     pub(crate) fn new(only: &[String]) -> Self {
         Self {
-            lines: Vec::new(),
             only: only.to_vec(),
+            ..Self::default()
         }
     }
 
     /// Runs one step; its `Ok` text is what the summary says besides "passed".
     pub(crate) fn step(&mut self, name: &'static str, run: impl FnOnce() -> Fallible<String>) {
+        self.steps.push(name);
         if !self.only.is_empty() && !self.only.iter().any(|wanted| wanted == name) {
             return;
         }
@@ -66,7 +69,7 @@ impl Summary {
         });
     }
 
-    /// Prints one line for each step and the total; `true` if steps ran and all passed.
+    /// Prints one line for each step and the total; `true` if all steps that were asked for ran and passed.
     pub(crate) fn finish(&self) -> bool {
         println!("\n=== summary");
         for line in &self.lines {
@@ -84,7 +87,18 @@ impl Summary {
         for line in self.lines.iter().filter(|line| !line.passed) {
             println!("\n{} FAILED:\n{}", line.name, line.detail);
         }
-        failed == 0 && !self.lines.is_empty()
+        let unknown = self.unknown();
+        for wanted in &unknown {
+            let steps = self.steps.join(", ");
+            println!("\nno step is called `{wanted}` here; there are: {steps}");
+        }
+        failed == 0 && unknown.is_empty() && !self.lines.is_empty()
+    }
+
+    /// The names that were asked for and are no step's.
+    fn unknown(&self) -> Vec<&str> {
+        let asked = self.only.iter().map(String::as_str);
+        asked.filter(|name| !self.steps.contains(name)).collect()
     }
 }
 
@@ -115,5 +129,14 @@ mod tests {
         assert_eq!(after(1).lines[0].detail, told);
         assert!(after(1).finish());
         assert!(!after(2).finish());
+    }
+
+    #[test]
+    fn a_step_that_does_not_exist_fails_beside_one_that_passes() {
+        let mut summary = Summary::new(&["format".to_owned(), "formt".to_owned()]);
+        summary.step("format", || Ok(String::new()));
+        summary.step("clippy", || Err("not asked for".into()));
+        assert_eq!(summary.unknown(), ["formt"]);
+        assert!(!summary.finish());
     }
 }

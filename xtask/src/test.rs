@@ -15,6 +15,9 @@ use crate::summary::Summary;
 use crate::tools;
 use crate::workspace;
 
+/// The crates that are published.
+const PUBLISHED: [&str; 6] = ["-p", "mesh-core", "-p", "mesh-xds", "-p", "meshd"];
+
 /// What to run.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -47,6 +50,11 @@ pub(crate) fn run(options: &Options) -> Fallible<bool> {
             "-D",
             "warnings",
         ]))
+    });
+    s.step("docs", || {
+        let mut docs = workspace::cargo(["doc", "--locked", "--quiet", "--no-deps"]);
+        docs.args(PUBLISHED).env("RUSTDOCFLAGS", "-D warnings");
+        silent(docs)
     });
     s.step("schema", || {
         schema::run(true)?;
@@ -103,7 +111,6 @@ fn fuzz_targets() -> Fallible<String> {
 
 /// The published crates can be packaged (contents and manifest; the code was compiled by the steps before).
 fn package() -> Fallible<String> {
-    let crates = ["-p", "mesh-core", "-p", "mesh-xds", "-p", "meshd"];
     let mut command = workspace::cargo([
         "package",
         "--locked",
@@ -111,6 +118,6 @@ fn package() -> Fallible<String> {
         "--allow-dirty",
         "--quiet",
     ]);
-    command.args(crates);
+    command.args(PUBLISHED);
     silent(command)
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Fallible;
+use crate::process;
 
 /// The root of the workspace.
 pub(crate) fn root() -> PathBuf {
@@ -54,6 +55,20 @@ where
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args).current_dir(root());
     command
+}
+
+/// The program `name` of `mesh-testkit`, built in the dev profile.
+pub(crate) fn testkit(name: &str) -> Fallible<Command> {
+    let build = [
+        "build",
+        "--locked",
+        "--quiet",
+        "-p",
+        "mesh-testkit",
+        "--bin",
+    ];
+    process::run(cargo(build).arg(name))?;
+    Ok(Command::new(dev_program(name)))
 }
 
 /// The program `name` as the dev profile built it.

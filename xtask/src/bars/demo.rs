@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use super::Reading;
@@ -42,73 +42,73 @@ pub(super) fn measure() -> Fallible<Vec<Reading>> {
 }
 
 fn mode(name: &str, flags: &[&str]) -> Fallible<Vec<Reading>> {
+    let run = play(flags)?;
+    let name = |what: &str| format!("{name}, {what}");
+    let time = |what: &str, time: Duration, bar: f64| {
+        Reading::at_most(name(what), time.as_secs_f64(), bar, " s")
+    };
+    let no_failure = run.report.contains(", 0 failed,");
+    let no_error = run.status.success();
+    Ok(vec![
+        time("first page", run.first_page, READY),
+        time("slowest of 4 edits in force", run.slowest_edit, EDIT),
+        Reading::holds(
+            name("pages during the edits"),
+            run.report,
+            "0 failed",
+            no_failure,
+        ),
+        time("end after Ctrl-C", run.drain, DRAIN),
+        Reading::holds(name("exit"), run.status.to_string(), "0", no_error),
+        left_behind(name("left behind"))?,
+    ])
+}
+
+/// What one run of the demo showed.
+struct Run {
+    first_page: Duration,
+    slowest_edit: Duration,
+    /// From Ctrl-C to the end.
+    drain: Duration,
+    status: ExitStatus,
+    /// What became of its own load.
+    report: String,
+}
+
+/// Runs the demo on a copy of its folder: from the start over four edits to Ctrl-C.
+fn play(flags: &[&str]) -> Fallible<Run> {
     if page().is_some() {
         return Err("something else serves the page already".into());
     }
     let mesh = mesh_folder()?;
     let mut command = Command::new(workspace::release_program("bookinfo"));
-    command
-        .arg("--mesh")
-        .arg(&mesh)
-        .args(["--load", LOAD])
-        .args(flags);
+    command.arg("--mesh").arg(&mesh);
+    command.args(["--load", LOAD]).args(flags);
     let start = Instant::now();
     let mut demo = Background::start(&mut command, &workspace::target().join("xtask/demo.log"))?;
-    let first = demo
-        .poll(PATIENCE, || page().is_some().then(|| start.elapsed()))?
-        .ok_or("no page came")?;
-    let mut slowest = Duration::ZERO;
+    let first_page = demo.poll(PATIENCE, || page().is_some().then(|| start.elapsed()))?;
+    let mut slowest_edit = Duration::ZERO;
     for version in ["v3", "v1", "v2", "v3"] {
-        slowest = slowest.max(edit(&mut demo, &mesh, version)?);
+        slowest_edit = slowest_edit.max(edit(&mut demo, &mesh, version)?);
     }
     let end = Instant::now();
     demo.signal("INT")?;
     let status = demo.wait(PATIENCE)?;
     let drain = end.elapsed();
     let text = demo.log_text();
-    let report = text
-        .lines()
-        .rev()
-        .find(|line| line.starts_with("load: "))
-        .unwrap_or("no report of the load")
-        .to_owned();
-    Ok(vec![
-        Reading::at_most(
-            format!("{name}, first page"),
-            first.as_secs_f64(),
-            READY,
-            " s",
-        ),
-        Reading::at_most(
-            format!("{name}, slowest of 4 edits in force"),
-            slowest.as_secs_f64(),
-            EDIT,
-            " s",
-        ),
-        Reading::holds(
-            format!("{name}, pages during the edits"),
-            &report,
-            "0 failed",
-            report.contains(", 0 failed,"),
-        ),
-        Reading::at_most(
-            format!("{name}, end after Ctrl-C"),
-            drain.as_secs_f64(),
-            DRAIN,
-            " s",
-        ),
-        Reading::holds(
-            format!("{name}, exit"),
-            status.to_string(),
-            "0",
-            status.success(),
-        ),
-        left_behind(name)?,
-    ])
+    let mut lines = text.lines().rev();
+    let report = lines.find(|line| line.starts_with("load: "));
+    Ok(Run {
+        first_page: first_page.ok_or("no page came")?,
+        slowest_edit,
+        drain,
+        status,
+        report: report.unwrap_or("no report of the load").to_owned(),
+    })
 }
 
 /// Processes of the demo and its port, of which nothing may be left.
-fn left_behind(name: &str) -> Fallible<Reading> {
+fn left_behind(name: String) -> Fallible<Reading> {
     let program = workspace::release_program("bookinfo").canonicalize()?;
     // Programs that end meanwhile, and those of other users, have no readable link.
     let of_demo = |entry: &fs::DirEntry| {
@@ -117,7 +117,7 @@ fn left_behind(name: &str) -> Fallible<Reading> {
     let processes = fs::read_dir("/proc")?.flatten().filter(of_demo).count();
     let port = TcpListener::bind(SocketAddr::from(GATEWAY)).map_or("taken", |_| "free");
     Ok(Reading::holds(
-        format!("{name}, left behind"),
+        name,
         format!("{processes} processes, its port {port}"),
         "0 processes, its port free",
         processes == 0 && port == "free",

@@ -19,6 +19,7 @@ use crate::workspace;
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Groups of bars [default: all of them]
+    #[arg(value_name = "GROUP")]
     name: Vec<Group>,
     /// Rounds of each benchmark scenario
     #[arg(long, default_value_t = 5)]

@@ -141,9 +141,47 @@ fn upstream(name: &str) -> Fallible<(Background, u16)> {
     Ok((app, port))
 }
 
+/// Runs a play to its end and shows what it wrote: the last line, which sums up. Where it ends unsuccessfully, that is the
+/// error, with what the play says about its failed cases.
+fn play(command: &mut Command, name: &str, limit: Duration) -> Fallible<String> {
+    let log = scratch()?.join(format!("{name}-report.log"));
+    let ended = process::logged(command, &log, limit)?;
+    println!("{}", process::tail(&ended.text, 200));
+    let last = ended.text.lines().last();
+    let last = last.unwrap_or("the play wrote nothing");
+    if ended.status.success() {
+        Ok(last.to_owned())
+    } else {
+        Err(format!("{last}\n{}", failures(&ended.text)).into())
+    }
+}
+
+/// Each line that says that a case failed, and the two after it.
+fn failures(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let failed = (0..lines.len()).filter(|&at| lines[at].ends_with(": FAILED"));
+    failed
+        .flat_map(|at| &lines[at..lines.len().min(at + 3)])
+        .fold(String::new(), |told, line| told + line + "\n")
+}
+
 /// Where configurations and logs of counterparts go.
 fn scratch() -> Fallible<PathBuf> {
     let dir = workspace::target().join("xtask/interop");
     fs::create_dir_all(&dir)?;
     Ok(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_told_with_what_was_expected_and_seen() {
+        let text = "a: passed\nb: FAILED\n    expected 1\n    seen     2\nc: passed\nd: FAILED\n";
+        assert_eq!(
+            failures(text),
+            "b: FAILED\n    expected 1\n    seen     2\nd: FAILED\n"
+        );
+    }
 }
