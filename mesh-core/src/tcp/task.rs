@@ -99,6 +99,8 @@ struct Held {
     _connection: Permit,
     /// Counted as open.
     open: bool,
+    /// The upstream has said all before the end.
+    ended: bool,
 }
 
 impl<I: Io, C: Connector> TcpTask<I, C> {
@@ -247,6 +249,7 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
                 attempt,
                 _connection: connection,
                 open: false,
+                ended: false,
             },
         })
     }
@@ -384,7 +387,9 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
     /// Closes both sides.
     fn finish(&mut self) {
         self.expires = None;
-        if let State::Open(_, held) = std::mem::replace(&mut self.state, State::Over) {
+        let ended = self.down.is_done();
+        if let State::Open(_, mut held) = std::mem::replace(&mut self.state, State::Over) {
+            held.ended = ended;
             held.finish(AttemptOutcome::Connected);
         }
     }
@@ -516,6 +521,10 @@ impl Drop for Held {
             let stats = self.attempt.cluster().stats();
             stats.upstream_cx_active.sub(1);
             stats.upstream_cx_destroy.add(1);
+            match self.ended {
+                true => stats.upstream_cx_destroy_remote.add(1),
+                false => stats.upstream_cx_destroy_local.add(1),
+            }
             self.attempt.endpoint().stats().cx_active.sub(1);
         }
     }

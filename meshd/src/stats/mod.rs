@@ -97,10 +97,12 @@ impl Stats {
             RoutePart::VirtualCluster => "envoy_virtual_cluster",
             RoutePart::Route => "envoy_route",
         };
-        let labels = vec![
+        let mut labels = vec![
             self.label("envoy_virtual_host", &scope.host),
             self.label(label, &scope.name),
         ];
+        // In Envoy's order.
+        labels.sort_by_key(|(name, _)| std::cmp::Reverse(*name == "envoy_virtual_cluster"));
         let metric = format!("vhost_{part}_{}", sanitize(field));
         let name = format!("vhost.{}.{part}.{}.{field}", scope.host, scope.name);
         self.classed(name, metric, labels, kind_of(field), value);
@@ -472,7 +474,7 @@ mod tests {
         let text = stats.prometheus(Buckets::Cumulative);
         let line = "envoy_cluster_upstream_rq_xx{envoy_response_code_class=\"2\",envoy_cluster_name=\"outbound|80||a\"} 3";
         assert!(text.contains(line), "{text}");
-        let line = "envoy_vhost_vcluster_upstream_rq_xx{envoy_response_code_class=\"4\",envoy_virtual_host=\"v\",envoy_virtual_cluster=\"users\"} 2";
+        let line = "envoy_vhost_vcluster_upstream_rq_xx{envoy_response_code_class=\"4\",envoy_virtual_cluster=\"users\",envoy_virtual_host=\"v\"} 2";
         assert!(text.contains(line), "{text}");
         assert!(
             text.contains("# TYPE envoy_server_uptime gauge\nenvoy_server_uptime{} 7"),
