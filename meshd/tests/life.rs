@@ -252,6 +252,18 @@ fn while_health_checks_fail_clients_are_told_to_go() {
     assert_eq!(checked(), Some(200));
     meshd.post("/healthcheck/fail");
     until("checks fail", || checked() == Some(503));
+    let head = request(at, "GET", "/check").expect("an answer").head;
+    assert!(
+        head.contains("x-envoy-immediate-health-check-fail: true"),
+        "{head}"
+    );
+    let counted = meshd
+        .get("/stats?filter=^http.ingress.downstream_rq_[25]xx$")
+        .body;
+    assert_eq!(
+        counted, "http.ingress.downstream_rq_2xx: 1\nhttp.ingress.downstream_rq_5xx: 0\n",
+        "checks are not the service's"
+    );
     assert!(closes_after(&mut old), "a connection of before");
     let mut new = TcpStream::connect(at).expect("still open");
     assert!(closes_after(&mut new), "a new connection");

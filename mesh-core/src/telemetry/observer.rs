@@ -67,7 +67,8 @@ impl Observer {
         } else {
             stats.downstream_rq_http1_total.add(1);
         }
-        if late.status != 0 {
+        // As in Envoy, answers to health checks are none of the service's.
+        if late.status != 0 && !late.is_health_check() {
             stats.response(late.status);
         }
         stats.downstream_rq_time.record_time(late.duration);

@@ -270,6 +270,8 @@ impl Front {
     }
 }
 
+const CHECK_FAILS: HeaderName = HeaderName::from_static("x-envoy-immediate-health-check-fail");
+
 /// What whoever checks the health of the proxy gets.
 fn answer_check(health: &Health, record: &crate::telemetry::record::Record) -> Answer {
     let mut response = Response::new(Bytes::new());
@@ -278,6 +280,8 @@ fn answer_check(health: &Health, record: &crate::telemetry::record::Record) -> A
         false => HEALTH_CHECK_OK.into(),
         true => {
             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            let headers = response.headers_mut();
+            headers.insert(CHECK_FAILS, HeaderValue::from_static("true"));
             late.flags.insert(Flag::FailedLocalHealthCheck);
             HEALTH_CHECK_FAILED.into()
         }
