@@ -111,6 +111,37 @@ pub enum ListenerFilter {
     },
     /// Reads the address that the connection was meant for.
     OriginalDst,
+    /// The filter, but not for connections to these ports (`filter_disabled`).
+    Except(PortMatch, Box<ListenerFilter>),
+}
+
+/// A condition on the port that a connection was meant for (`ListenerFilterChainMatchPredicate`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PortMatch {
+    /// Every port.
+    Any,
+    /// Ports from the first one to the one before the second.
+    Range(i32, i32),
+    /// One of the conditions holds.
+    Or(Vec<PortMatch>),
+    /// All of the conditions hold.
+    And(Vec<PortMatch>),
+    /// The condition does not hold.
+    Not(Box<PortMatch>),
+}
+
+impl PortMatch {
+    /// Whether it holds for that port.
+    pub fn holds(&self, port: u16) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Range(start, end) => (*start..*end).contains(&i32::from(port)),
+            Self::Or(list) => list.iter().any(|condition| condition.holds(port)),
+            Self::And(list) => list.iter().all(|condition| condition.holds(port)),
+            Self::Not(condition) => !condition.holds(port),
+        }
+    }
 }
 
 /// One way to serve a connection (`FilterChain`).

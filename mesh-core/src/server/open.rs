@@ -131,14 +131,28 @@ impl Run<'_> {
             if self.spoken {
                 break;
             }
-            match filter {
-                ListenerFilter::OriginalDst => self.original_dst(),
-                ListenerFilter::ProxyProtocol { allow_without } => {
-                    self.proxy_protocol(*allow_without).await?;
-                }
-                ListenerFilter::TlsInspector => self.tls().await?,
-                ListenerFilter::HttpInspector => self.http().await?,
+            self.filter(filter).await?;
+        }
+        Ok(())
+    }
+
+    async fn filter(&mut self, mut filter: &ListenerFilter) -> Result<(), Stop> {
+        while let ListenerFilter::Except(ports, inner) = filter {
+            // A socket without ports has none that could be named.
+            let port = self.conn.local.socket().map(|local| local.port());
+            if port.is_some_and(|port| ports.holds(port)) {
+                return Ok(());
             }
+            filter = inner;
+        }
+        match filter {
+            ListenerFilter::OriginalDst => self.original_dst(),
+            ListenerFilter::ProxyProtocol { allow_without } => {
+                self.proxy_protocol(*allow_without).await?;
+            }
+            ListenerFilter::TlsInspector => self.tls().await?,
+            ListenerFilter::HttpInspector => self.http().await?,
+            ListenerFilter::Except(..) => {}
         }
         Ok(())
     }

@@ -5,8 +5,10 @@ use envoy_types::pb::envoy::{
         core::v3::TrafficDirection,
         listener::v3::{
             AdditionalAddress, Filter, FilterChain as ProtoChain, FilterChainMatch as ProtoMatch,
-            Listener as Proto, ListenerFilter as ProtoListenerFilter, filter::ConfigType,
+            Listener as Proto, ListenerFilter as ProtoListenerFilter,
+            ListenerFilterChainMatchPredicate, filter::ConfigType,
             filter_chain_match::ConnectionSourceType, listener_filter,
+            listener_filter_chain_match_predicate,
         },
     },
     extensions::filters::listener::{
@@ -15,7 +17,7 @@ use envoy_types::pb::envoy::{
 };
 use mesh_core::model::{
     Address, Direction, FilterChain, FilterChainMatch, Listener, ListenerFilter, MatchTree, Name,
-    Network, OnMatch, SourceType,
+    Network, OnMatch, PortMatch, SourceType,
 };
 
 use super::{
@@ -363,7 +365,10 @@ fn listener_filter(cx: &mut Context, value: &ProtoListenerFilter) -> Option<List
         filter_disabled,
         config_type,
     } = value;
-    ignored!(cx; filter_disabled);
+    let except = match filter_disabled {
+        Some(value) => Some(cx.field("filter_disabled", |cx| ports(cx, value))?),
+        None => None,
+    };
     let typed = match config_type {
         Some(listener_filter::ConfigType::TypedConfig(any)) => {
             cx.field("typed_config", |cx| cx.typed(any))?
@@ -383,7 +388,33 @@ fn listener_filter(cx: &mut Context, value: &ProtoListenerFilter) -> Option<List
             return None;
         }
     };
-    cx.field("typed_config", |cx| inspector(cx, name, &typed))
+    let filter = cx.field("typed_config", |cx| inspector(cx, name, &typed))?;
+    Some(match except {
+        Some(ports) => ListenerFilter::Except(ports, Box::new(filter)),
+        None => filter,
+    })
+}
+
+/// For which ports a listener filter is left out.
+fn ports(cx: &mut Context, value: &ListenerFilterChainMatchPredicate) -> Option<PortMatch> {
+    use listener_filter_chain_match_predicate::{MatchSet, Rule};
+    let all = |cx: &mut Context, field, set: &MatchSet| {
+        cx.field(field, |cx| cx.each("rules", &set.rules, ports))
+    };
+    Some(match &value.rule {
+        Some(Rule::AnyMatch(_)) => PortMatch::Any,
+        Some(Rule::DestinationPortRange(range)) => PortMatch::Range(range.start, range.end),
+        Some(Rule::OrMatch(set)) => PortMatch::Or(all(cx, "or_match", set)),
+        Some(Rule::AndMatch(set)) => PortMatch::And(all(cx, "and_match", set)),
+        Some(Rule::NotMatch(inner)) => {
+            let inner = cx.field("not_match", |cx| ports(cx, inner))?;
+            PortMatch::Not(Box::new(inner))
+        }
+        None => {
+            cx.reject("rule", "one of or_match, and_match, not_match, any_match and destination_port_range is required");
+            return None;
+        }
+    })
 }
 
 fn inspector(cx: &mut Context, name: &str, typed: &Typed) -> Option<ListenerFilter> {

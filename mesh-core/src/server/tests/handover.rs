@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::support::*;
 use crate::{
-    model::{self, Address, HttpConnectionManager, ListenerFilter},
+    model::{self, Address, HttpConnectionManager, ListenerFilter, PortMatch},
     server::*,
 };
 
@@ -90,6 +90,23 @@ async fn a_redirected_connection_goes_to_the_listener_of_its_address() {
     directory.remove(&exact);
     ask(&server, "192.0.2.1 80").await;
     assert_eq!(server.stat("http.front.downstream_cx_total"), 3);
+}
+
+#[tokio::test]
+async fn an_inspector_is_left_out_for_the_ports_that_say_so() {
+    let mut config = redirecting();
+    config.use_original_dst = false;
+    let port_80 = PortMatch::Or(vec![PortMatch::Range(80, 81)]);
+    config.listener_filters.push(ListenerFilter::Except(
+        port_80,
+        Box::new(ListenerFilter::HttpInspector),
+    ));
+    config.filter_chains[0].matches.application_protocols = vec!["http/1.1".into()];
+    let server = Running::start(config);
+    for (destination, served) in [("192.0.2.1 81", true), ("192.0.2.1 80", false)] {
+        let answer = ask(&server, destination).await;
+        assert_eq!(answer.ends_with("GET /"), served, "{destination}: {answer}");
+    }
 }
 
 #[tokio::test]
