@@ -25,6 +25,8 @@ const ALTERATIONS: &[(&str, Alter)] = &[
     ("istio-samples", yaml_files),
     ("istio-validation-dataset", yaml_files),
     ("istio-validation-cases", validation_cases),
+    ("istio-traffic-simulation", traffic_simulation),
+    ("istio-clusters", clusters),
 ];
 
 #[test]
@@ -172,6 +174,28 @@ fn validation_cases(dir: &Path) -> usize {
             case["valid"] = json!(!valid);
         }
         write_json(&file, &cases);
+    }
+    0
+}
+
+/// The other name of the first cluster in statistics.
+fn clusters(dir: &Path) -> usize {
+    for file in files(dir, "json") {
+        let mut case = read_json(&file);
+        alter_asserted(&mut case["clusters"][0]["altStatName"]);
+        write_json(&file, &case);
+    }
+    0
+}
+
+/// The first value that each call asserts.
+fn traffic_simulation(dir: &Path) -> usize {
+    for file in files(&dir.join("cases"), "json") {
+        let mut case = read_json(&file);
+        for call in case["calls"].as_array_mut().expect("a list of calls") {
+            alter_asserted(&mut call["expect"]);
+        }
+        write_json(&file, &case);
     }
     0
 }

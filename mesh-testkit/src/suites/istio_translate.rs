@@ -4,10 +4,9 @@
 //! by field. A field may differ only if [`ALLOWED`] names it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
-use mesh_xds::istio::api::{DestinationRule, MeshConfig, Sidecar, VirtualService};
+use mesh_xds::istio::api::{DestinationRule, MeshConfig, ServiceEntry, Sidecar, VirtualService};
 use mesh_xds::istio::index::{
     Catalog, Context, Port, Protocol, Proxy, ProxyKind, Registry, Resolution, Service,
     SidecarScope, VirtualServiceRule,
@@ -19,22 +18,14 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::compare::{Allowed, Uses, normalized};
 use crate::conformance::{Ctx, SuiteResult};
 
 const ROUTE: &str = "envoy.config.route.v3.Route";
 const ROUTE_CONFIGURATION: &str = "envoy.config.route.v3.RouteConfiguration";
 
-/// A difference that says nothing about the translation.
-struct Allowed {
-    /// End of the field's path.
-    path: &'static str,
-    reason: &'static str,
-    /// Whether the difference is of that kind; absent values are null.
-    holds: fn(expected: &Value, seen: &Value) -> bool,
-}
-
 /// All allowed differences.
-const ALLOWED: [Allowed; 3] = [
+const ALLOWED: &[Allowed] = &[
     Allowed {
         path: ".metadata.filter_metadata.istio.config",
         reason: "the rule of the upstream test has no namespace, the case file says `default`",
@@ -60,8 +51,8 @@ const ALLOWED: [Allowed; 3] = [
 /// Plays `istio-virtualservice-routes`.
 pub fn virtualservice_routes(ctx: &Ctx) -> SuiteResult {
     let mut result = SuiteResult::new("istio-virtualservice-routes");
-    let mut uses = Uses::default();
-    for (name, text) in cases(&ctx.dir(&result.name), &mut result) {
+    let mut uses = Uses::of(ALLOWED);
+    for (name, text) in super::case_files(&ctx.dir(&result.name), &mut result) {
         let outcome = play_rule(&text, &mut uses);
         result.case(name, outcome);
     }
@@ -72,9 +63,9 @@ pub fn virtualservice_routes(ctx: &Ctx) -> SuiteResult {
 /// Plays `istio-sidecar-route-configs`; cases made from Gateway API routes are reported apart.
 pub fn sidecar_route_configs(ctx: &Ctx) -> SuiteResult {
     let mut result = SuiteResult::new("istio-sidecar-route-configs");
-    let mut uses = Uses::default();
+    let mut uses = Uses::of(ALLOWED);
     let mut apart = (0, Vec::new());
-    for (name, text) in cases(&ctx.dir(&result.name), &mut result) {
+    for (name, text) in super::case_files(&ctx.dir(&result.name), &mut result) {
         let outcome = play_sidecar(&text, &mut uses);
         // Gateway API routes are a kind of their own, and none of the kinds that this suite is required for.
         if text.contains("kind: HTTPRoute") {
@@ -96,113 +87,6 @@ pub fn sidecar_route_configs(ctx: &Ctx) -> SuiteResult {
     }
     uses.report(&mut result);
     result
-}
-
-/// The case files of a folder with their texts, by name.
-fn cases(dir: &Path, result: &mut SuiteResult) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) => {
-            result.fail("suite", error);
-            return found;
-        }
-    };
-    for path in entries.flatten().map(|entry| entry.path()) {
-        if path.extension().is_none_or(|extension| extension != "json") {
-            continue;
-        }
-        let name = path
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        match std::fs::read_to_string(&path) {
-            Ok(text) => found.push((name, text)),
-            Err(error) => result.fail(name, error),
-        }
-    }
-    found.sort();
-    found
-}
-
-/// How often each allowed difference was used.
-#[derive(Default)]
-struct Uses(BTreeMap<&'static str, (usize, &'static str)>);
-
-impl Uses {
-    fn report(self, result: &mut SuiteResult) {
-        for (path, (count, reason)) in self.0 {
-            result.note(format!(
-                "allowed difference at *{path}, {count} times: {reason}"
-            ));
-        }
-    }
-
-    /// Compares two messages, given as JSON.
-    fn compare(&mut self, expected: &Value, seen: &Value) -> Result<(), String> {
-        let mut found = Vec::new();
-        diff("", expected, seen, &mut found);
-        found.retain(|(path, expected, seen)| {
-            let allowed = ALLOWED
-                .iter()
-                .find(|allowed| path.ends_with(allowed.path) && (allowed.holds)(expected, seen));
-            if let Some(allowed) = allowed {
-                self.0.entry(allowed.path).or_insert((0, allowed.reason)).0 += 1;
-            }
-            allowed.is_none()
-        });
-        match found.first() {
-            None => Ok(()),
-            Some((path, expected, seen)) => Err(format!(
-                "at {path}: expected {expected}, seen {seen} ({} differences)",
-                found.len()
-            )),
-        }
-    }
-}
-
-/// Collects the paths at which two values differ; an empty map, as an absent one, has no fields.
-fn diff(path: &str, expected: &Value, seen: &Value, out: &mut Vec<(String, Value, Value)>) {
-    let empty = serde_json::Map::new();
-    let field = |map: &serde_json::Map<String, Value>, key: &str| {
-        map.get(key).cloned().unwrap_or(Value::Null)
-    };
-    match (expected, seen) {
-        (Value::Object(_), Value::Object(_))
-        | (Value::Object(_), Value::Null)
-        | (Value::Null, Value::Object(_))
-            if path.ends_with("typed_per_filter_config")
-                || (expected.is_object() && seen.is_object()) =>
-        {
-            let a = expected.as_object().unwrap_or(&empty);
-            let b = seen.as_object().unwrap_or(&empty);
-            let keys: std::collections::BTreeSet<_> = a.keys().chain(b.keys()).collect();
-            for key in keys {
-                diff(
-                    &format!("{path}.{key}"),
-                    &field(a, key),
-                    &field(b, key),
-                    out,
-                );
-            }
-        }
-        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
-            for (index, (a, b)) in a.iter().zip(b).enumerate() {
-                diff(&format!("{path}[{index}]"), a, b, out);
-            }
-        }
-        (a, b) if a == b => {}
-        (a, b) => out.push((path.to_owned(), a.clone(), b.clone())),
-    }
-}
-
-/// The JSON of a message after a way through protobuf, so that both sides are written alike.
-fn normalized(kind: &str, value: &Value) -> Result<Value, String> {
-    let text = value.to_string();
-    let wire = json::to_wire(kind, &mut serde_json::Deserializer::from_str(&text))
-        .map_err(|error| error.to_string())?;
-    json::wire_to_value(kind, &wire).map_err(|_| format!("{kind} cannot be written as JSON"))
 }
 
 #[derive(Deserialize)]
@@ -229,10 +113,10 @@ struct RuleCase {
 }
 
 #[derive(Deserialize)]
-struct CaseObject {
-    kind: String,
+pub(super) struct CaseObject {
+    pub(super) kind: String,
     metadata: CaseMeta,
-    spec: Value,
+    pub(super) spec: Value,
 }
 
 #[derive(Deserialize, Default)]
@@ -269,13 +153,13 @@ struct CasePort {
     protocol: String,
 }
 
-fn spec<T: DeserializeOwned>(value: &Value) -> Result<Box<T>, String> {
+pub(super) fn spec<T: DeserializeOwned>(value: &Value) -> Result<Box<T>, String> {
     T::deserialize(value)
         .map(Box::new)
         .map_err(|error| error.to_string())
 }
 
-fn object(case: &CaseObject) -> Result<Arc<Object>, String> {
+pub(super) fn object(case: &CaseObject) -> Result<Arc<Object>, String> {
     Ok(Arc::new(Object {
         name: case.metadata.name.as_str().into(),
         namespace: case.metadata.namespace.as_str().into(),
@@ -284,6 +168,8 @@ fn object(case: &CaseObject) -> Result<Arc<Object>, String> {
             "VirtualService" => Spec::VirtualService(spec::<VirtualService>(&case.spec)?),
             "DestinationRule" => Spec::DestinationRule(spec::<DestinationRule>(&case.spec)?),
             "Sidecar" => Spec::Sidecar(spec::<Sidecar>(&case.spec)?),
+            "ServiceEntry" => Spec::ServiceEntry(spec::<ServiceEntry>(&case.spec)?),
+            "EnvoyFilter" => Spec::Other,
             other => return Err(format!("kind {other} is not understood")),
         },
         ..Object::default()
@@ -317,7 +203,7 @@ fn service(case: &CaseService) -> Service {
     }
 }
 
-fn proxy_kind(name: &str) -> Result<ProxyKind, String> {
+pub(super) fn proxy_kind(name: &str) -> Result<ProxyKind, String> {
     match name {
         "sidecar" => Ok(ProxyKind::Sidecar),
         "router" => Ok(ProxyKind::Router),
@@ -449,36 +335,4 @@ fn play_sidecar(text: &str, uses: &mut Uses) -> Result<(), String> {
             .map_err(|error| format!("{name}: {error}"))?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn each_field_counts() {
-        let mut uses = Uses::default();
-        assert!(
-            uses.compare(&json!({"a": [1, {"b": 2}]}), &json!({"a": [1, {"b": 2}]}))
-                .is_ok()
-        );
-        assert!(
-            uses.compare(&json!({"a": [1, {"b": 2}]}), &json!({"a": [1, {"b": 3}]}))
-                .is_err()
-        );
-        assert!(uses.compare(&json!({"a": []}), &json!({})).is_err());
-        assert!(uses.compare(&json!({}), &json!({"a": true})).is_err());
-    }
-
-    #[test]
-    fn an_allowed_field_is_allowed_only_as_written() {
-        let mut uses = Uses::default();
-        let with = json!({"route": {"append_x_forwarded_host": true, "cluster": "c"}});
-        let without = json!({"route": {"cluster": "c"}});
-        assert!(uses.compare(&with, &without).is_ok());
-        assert!(uses.compare(&without, &with).is_err());
-        assert_eq!(uses.0.values().next().map(|(count, _)| *count), Some(1));
-    }
 }

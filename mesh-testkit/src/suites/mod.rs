@@ -2,12 +2,18 @@
 //!
 //! A new suite is a module here and one entry of [`SUITES`], whose name is the name of its folder.
 
-use crate::conformance::Suite;
+use std::path::Path;
 
+use crate::conformance::{Suite, SuiteResult};
+
+mod compare;
 pub mod envoy_route_config;
 pub mod envoy_router_check;
+pub mod istio_clusters;
 pub mod istio_files;
+pub mod istio_simulation;
 pub mod istio_translate;
+pub mod recorded_input;
 pub mod recorded_xds;
 
 /// Every suite, in the order in which the runner plays them.
@@ -40,6 +46,14 @@ pub const SUITES: &[Suite] = &[
         name: "istio-sidecar-route-configs",
         run: istio_translate::sidecar_route_configs,
     },
+    Suite {
+        name: "istio-clusters",
+        run: istio_clusters::run,
+    },
+    Suite {
+        name: "istio-traffic-simulation",
+        run: istio_simulation::run,
+    },
 ];
 
 /// Suites on recorded responses of a control plane, played where the run names their folder.
@@ -52,9 +66,50 @@ pub const RECORDED: &[Suite] = &[
         name: "istiod-routing",
         run: recorded_xds::routing,
     },
+    Suite {
+        name: "istiod-matching",
+        run: recorded_xds::matching,
+    },
+    Suite {
+        name: "istiod-translation",
+        run: recorded_input::run,
+    },
 ];
 
 /// The suite called `name`.
 pub fn find(name: &str) -> Option<&'static Suite> {
     SUITES.iter().find(|suite| suite.name == name)
+}
+
+/// The JSON files of a folder with their texts, by name.
+pub(crate) fn case_files(dir: &Path, result: &mut SuiteResult) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) => {
+            result.fail("suite", error);
+            return found;
+        }
+    };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let name = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        match std::fs::read_to_string(&path) {
+            Ok(text) => found.push((name, text)),
+            Err(error) => result.fail(name, error),
+        }
+    }
+    found.sort();
+    found
+}
+
+/// How many entries a folder has; none if it is not there.
+pub(crate) fn file_count(dir: &Path) -> usize {
+    std::fs::read_dir(dir).map_or(0, Iterator::count)
 }

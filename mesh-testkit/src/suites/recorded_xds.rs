@@ -1,7 +1,7 @@
 //! What an unmodified istiod sent, decoded and routed (`--xds DIR`).
 //!
 //! `DIR/SET/responses/NODE/` holds recorded discovery responses; where it holds `routing.json`, that says for one route configuration
-//! and one request what Envoy itself matched.
+//! and one request what Envoy itself matched, and `matching.json` for one call what Istio's simulation matched.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,9 +13,12 @@ use mesh_core::route::{Decision, Head, RouteEntry, RouteTable};
 use mesh_core::snapshot::Clusters;
 use mesh_xds::decode;
 use prost::Message;
+use serde::Deserialize;
 use serde_json::Value;
 
+use super::istio_simulation::Expect;
 use crate::conformance::{Ctx, SuiteResult};
+use crate::simulation::{Call, Resources, World};
 
 /// Every recorded cluster, endpoint set, listener and route configuration is taken.
 pub fn decoding(ctx: &Ctx) -> SuiteResult {
@@ -67,6 +70,60 @@ pub fn routing(ctx: &Ctx) -> SuiteResult {
         }
     }
     result
+}
+
+/// Every recorded call comes to the listener, filter chain, route configuration, virtual host and cluster to which Istio's own
+/// simulation sent it.
+pub fn matching(ctx: &Ctx) -> SuiteResult {
+    let mut result = SuiteResult::new("istiod-matching");
+    for node in nodes(ctx, &mut result) {
+        let calls = match matching_calls(&node) {
+            Ok(calls) => calls,
+            Err(why) => {
+                result.fail(shown(ctx, &node), why);
+                continue;
+            }
+        };
+        let mut wires = |kind| {
+            let response = response(&node, kind, &mut result).unwrap_or_default();
+            response
+                .resources
+                .into_iter()
+                .map(|any| any.value)
+                .collect()
+        };
+        let world = World::new(&Resources {
+            listeners: wires("lds"),
+            routes: wires("rds"),
+            clusters: wires("cds"),
+        });
+        for (n, (call, expect)) in calls.iter().enumerate() {
+            let outcome = expect.judge(&world.call(call));
+            let outcome = outcome.map_err(|why| format!("{why}; {call:?}"));
+            result.case(format!("{} #{n}", shown(ctx, &node)), outcome);
+        }
+    }
+    result
+}
+
+/// The calls of a node's `matching.json`; none if it has no such file.
+pub(super) fn matching_calls(node: &Path) -> Result<Vec<(Call, Expect)>, String> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Matching {
+        call: Call,
+        expect: Expect,
+    }
+    let file = node.join("matching.json");
+    if !file.is_file() {
+        return Ok(Vec::new());
+    }
+    let calls: Vec<Matching> =
+        serde_json::from_str(&read(&file)?).map_err(|error| error.to_string())?;
+    Ok(calls
+        .into_iter()
+        .map(|case| (case.call, case.expect))
+        .collect())
 }
 
 /// Decodes one resource: its name, or its name and why it was refused.
@@ -219,7 +276,7 @@ fn place(table: &RouteTable, route: &std::sync::Arc<RouteEntry>) -> Option<usize
 }
 
 /// The folders of recorded nodes.
-fn nodes(ctx: &Ctx, result: &mut SuiteResult) -> Vec<PathBuf> {
+pub(super) fn nodes(ctx: &Ctx, result: &mut SuiteResult) -> Vec<PathBuf> {
     let mut out = Vec::new();
     for set in children(&ctx.root) {
         out.extend(
@@ -261,11 +318,11 @@ fn response(node: &Path, kind: &str, result: &mut SuiteResult) -> Option<Discove
     }
 }
 
-fn read(file: &Path) -> Result<String, String> {
+pub(super) fn read(file: &Path) -> Result<String, String> {
     fs::read_to_string(file).map_err(|error| error.to_string())
 }
 
-fn shown(ctx: &Ctx, path: &Path) -> String {
+pub(super) fn shown(ctx: &Ctx, path: &Path) -> String {
     path.strip_prefix(&ctx.root)
         .unwrap_or(path)
         .display()
