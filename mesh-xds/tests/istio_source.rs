@@ -494,3 +494,28 @@ async fn tls_fails_closed_by_name() {
     );
     assert!(notes.iter().any(|n| n.contains("secure")), "{notes:#?}");
 }
+
+#[tokio::test]
+async fn what_the_process_is_told_counts_from_its_start() {
+    let temp = Temp::new("settings");
+    temp.write("services.yaml", SERVICES);
+    temp.write("mesh.yaml", "defaultConfig: {concurrency: 3}\n");
+    let mut source = IstioSource::new(options(&temp.0)).expect("a folder");
+    let settings = source.settings();
+    assert_eq!(settings.get(), None, "nothing is read yet");
+    let noted = |update: &Update| {
+        let mut reasons = update.notes.iter().map(|note| &note.reason);
+        reasons.any(|reason| reason.contains("ProxyConfig has changed"))
+    };
+    let update = next(&mut source).await;
+    let at_start = settings.get().expect("the mesh says it");
+    assert_eq!(at_start.concurrency, Some(3));
+    assert!(!noted(&update), "{:?}", update.notes);
+    temp.write("mesh.yaml", "defaultConfig: {concurrency: 4}\n");
+    let update = next(&mut source).await;
+    assert!(noted(&update), "{:?}", update.notes);
+    assert_eq!(settings.get(), Some(at_start), "threads stay as they are");
+    temp.write("mesh.yaml", "defaultConfig: {concurrency: 3}\n");
+    let update = next(&mut source).await;
+    assert!(!noted(&update), "{:?}", update.notes);
+}

@@ -22,6 +22,8 @@ pub(crate) struct Manager {
     /// (`--drain-strategy`).
     drain_time: Duration,
     gradual: bool,
+    /// Longest wait at the end of the process.
+    end_time: Duration,
     /// Closed for good, or about to be: nothing is opened any more.
     drained: bool,
     /// Health checks fail, by `/healthcheck/fail`.
@@ -42,6 +44,7 @@ impl Manager {
             },
             drain_time: options.drain_time,
             gradual: options.drain_gradual,
+            end_time: options.termination_drain_time,
             drained: false,
             failing: false,
             serves: false,
@@ -121,7 +124,7 @@ impl Manager {
 
     /// Accepts no more, and waits until all connections are done, at most for the time of a drain.
     pub(crate) async fn finish(self) {
-        let connections = self.listeners.finish(self.drain_time).await;
+        let connections = self.listeners.finish(self.end_time).await;
         if connections > 0 {
             tracing::warn!(connections, "Drain time is over, connections are closed");
         }

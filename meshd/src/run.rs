@@ -50,12 +50,13 @@ pub(crate) fn run(options: Options) -> Result<(), Failure> {
     result
 }
 
-async fn serve<S>(options: Options, log: LogControl, source: S, facts: Facts) -> Result<(), Failure>
-where
-    S: ConfigSource + 'static,
-{
+async fn serve<S: ConfigSource + 'static>(
+    mut options: Options,
+    log: LogControl,
+    source: S,
+    facts: Facts,
+) -> Result<(), Failure> {
     let mut signals = Signals::listen(log.clone())?;
-    let options = Arc::new(options);
     let (mesh, driver) = Mesh::builder().source(source).build();
     let lifecycle = Lifecycle::new();
     let mut driving = tokio::spawn(driver.run());
@@ -66,6 +67,8 @@ where
         ended = &mut driving => return Err(ended_early(ended)),
         () = signals.end() => return Ok(()),
     };
+    facts.settle(&mut options);
+    let options = Arc::new(options);
     if facts.strict_start {
         refuse_rejected(&mesh)?;
     }
@@ -73,10 +76,7 @@ where
         say_valid(&options);
         return Ok(());
     }
-    let clusters = mesh.clusters().clone();
-    let workers = Workers::start(options.concurrency, move || {
-        traffic::worker(clusters.clone())
-    })?;
+    let workers = start_workers(&mesh, options.concurrency)?;
     let stats = Arc::new(ServerStats::default());
     let mut manager = Manager::new(stats.clone(), &options);
     let admin = Admin {
@@ -107,6 +107,11 @@ where
     serving.end(&mut signals).await;
     driving.abort();
     outcome
+}
+
+fn start_workers(mesh: &Mesh, concurrency: usize) -> Result<Workers, Failure> {
+    let clusters = mesh.clusters().clone();
+    Workers::start(concurrency, move || traffic::worker(clusters.clone()))
 }
 
 /// Fails where anything of the configuration was rejected.

@@ -1,12 +1,15 @@
 //! Opens the source of configuration that the command line names.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+};
 
 use mesh_xds::{
     file::{FileError, FileOptions, FileSource},
     graph::Dump,
     istio::{
-        index::ProxyKind,
+        index::{ProcessSettings, ProxyKind},
         source::{IstioOptions, IstioSource, ProxySpec},
     },
 };
@@ -38,6 +41,17 @@ pub(crate) struct Facts {
     pub(crate) dump: Dump,
     /// Which kinds of resources may come and go.
     pub(crate) dynamic: Dynamic,
+    /// What a folder asks of the process, there with the first configuration.
+    pub(crate) settings: Option<Arc<OnceLock<ProcessSettings>>>,
+}
+
+impl Facts {
+    /// Takes from the first configuration what the command line leaves open.
+    pub(crate) fn settle(&self, options: &mut Options) {
+        if let Some(settings) = self.settings.as_ref().and_then(|cell| cell.get()) {
+            options.settle(settings);
+        }
+    }
 }
 
 /// Which kinds of resources may come and go; the others are those of the start file.
@@ -86,6 +100,7 @@ fn file(source: Result<FileSource, FileError>) -> Result<Opened, Failure> {
             clusters: source.bootstrap().cds_path.is_some(),
             listeners: source.bootstrap().lds_path.is_some(),
         },
+        settings: None,
     };
     Ok(Opened::File(source, facts))
 }
@@ -121,6 +136,7 @@ fn folder(args: &FolderArgs, gateway: bool) -> Result<Opened, Failure> {
             clusters: true,
             listeners: true,
         },
+        settings: Some(source.settings()),
     };
     Ok(Opened::Folder(source, facts))
 }

@@ -47,6 +47,31 @@ fn each_worker_is_a_thread_and_has_a_socket_of_its_own() {
 }
 
 #[test]
+fn a_sidecar_has_as_many_workers_as_its_proxy_config_asks_for() {
+    let temp = Temp::new("proxy-config");
+    temp.put(
+        "mesh.yaml",
+        "defaultConfig: {concurrency: 1, terminationDrainDuration: 2s, drainDuration: 7s}\n",
+    );
+    temp.put(
+        "objects.yaml",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: w, labels: {app: w}}\nstatus: {podIP: 127.0.0.1}\n---\n\
+         apiVersion: networking.istio.io/v1beta1\nkind: ProxyConfig\nmetadata: {name: w}\n\
+         spec: {selector: {matchLabels: {app: w}}, concurrency: 3}\n",
+    );
+    for (flags, workers) in [(&[][..], 3), (&["--concurrency", "2"][..], 2)] {
+        let meshd = Meshd::sidecar(&temp.path(""), "default/w", flags);
+        let names = threads(meshd.id());
+        let seen = names.iter().filter(|name| name.starts_with("worker-"));
+        assert_eq!(seen.count(), workers, "{names:?}");
+        let info = meshd.get("/server_info").json();
+        let options = &info["command_line_options"];
+        assert_eq!(options["concurrency"], workers);
+        assert_eq!(options["drain_time"], "7s");
+    }
+}
+
+#[test]
 fn a_port_that_another_process_serves_is_refused_and_named() {
     let temp = Temp::new("taken");
     let upstream = upstream();

@@ -141,6 +141,7 @@ async fn tls_to_an_upstream_that_cannot_be_originated_is_503_and_named() {
         ("SIMPLE", ""),
         ("MUTUAL", ", clientCertificate: /c, privateKey: /k"),
         ("ISTIO_MUTUAL", ""),
+        ("SIMPLE", "}, proxyProtocol: {version: V2"),
         ("DISABLE", ""),
     ]
     .into_iter()

@@ -163,6 +163,7 @@ impl EnvoyArgs {
             log_components: args.component_log_level,
             log_path: args.log_path,
             drain_time: Duration::from_secs(args.drain_time_s),
+            termination_drain_time: Duration::from_secs(args.drain_time_s),
             drain_gradual: args.drain_strategy == "gradual",
             mode: args.mode,
             config_path: args.config_path,

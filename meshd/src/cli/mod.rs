@@ -2,9 +2,15 @@
 
 mod envoy;
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use mesh_xds::istio::index::ProcessSettings;
 
 pub(crate) use self::envoy::{EnvoyArgs, Mode};
 
@@ -47,12 +53,12 @@ pub(crate) struct FolderArgs {
     /// Address at which the application listens; default: 127.0.0.1.
     #[arg(long, value_name = "IP")]
     pub(crate) application: Option<std::net::IpAddr>,
-    /// Worker threads; 0: one a core.
-    #[arg(long, value_name = "N", default_value_t = 2)]
-    pub(crate) concurrency: usize,
-    /// Address of the admin server.
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:15000")]
-    pub(crate) admin: SocketAddr,
+    /// Worker threads; 0: one a core. Default: `concurrency` of ProxyConfig, else 2.
+    #[arg(long, value_name = "N")]
+    pub(crate) concurrency: Option<usize>,
+    /// Address of the admin server. Default: 127.0.0.1, with `proxyAdminPort` of ProxyConfig, else 15000.
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) admin: Option<SocketAddr>,
     /// Address of the readiness server (`/healthz/ready`); `none` for none.
     #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:15021")]
     pub(crate) readiness: OptionalAddr,
@@ -65,9 +71,10 @@ pub(crate) struct FolderArgs {
     /// Let traffic pass where this kind (for example PeerAuthentication) asks for protection that cannot act yet.
     #[arg(long, value_name = "KIND")]
     pub(crate) insecure_skip: Vec<String>,
-    /// Longest wait for requests in flight on SIGTERM.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
-    pub(crate) drain_time_s: u64,
+    /// Longest wait for requests in flight on SIGTERM, and length of a gradual drain. Default: `terminationDrainDuration` of
+    /// ProxyConfig, else 5, and its `drainDuration`, else 45.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) drain_time_s: Option<u64>,
     /// Level of the log.
     #[arg(short = 'l', long, value_name = "LEVEL", default_value = "info")]
     pub(crate) log_level: LogLevel,
@@ -150,7 +157,10 @@ pub(crate) struct Options {
     pub(crate) log_level: LogLevel,
     pub(crate) log_components: Option<String>,
     pub(crate) log_path: Option<PathBuf>,
+    /// Length of a gradual drain, while the process goes on.
     pub(crate) drain_time: Duration,
+    /// Longest wait at the end of the process.
+    pub(crate) termination_drain_time: Duration,
     pub(crate) drain_gradual: bool,
     pub(crate) mode: Mode,
     /// The flags as given, for `/server_info`.
@@ -193,10 +203,39 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Options,
     }
 }
 
+impl Options {
+    /// Takes from the folder what the command line leaves open.
+    pub(crate) fn settle(&mut self, settings: &ProcessSettings) {
+        let Source::Folder(args, _) = &self.source else {
+            return;
+        };
+        if let (None, Some(own)) = (args.concurrency, settings.concurrency) {
+            self.concurrency = cores_if_zero(usize::try_from(own).unwrap_or(usize::MAX));
+        }
+        if let (None, Some(port)) = (args.admin, settings.admin_port) {
+            self.admin = Some((ADMIN.0, port).into());
+        }
+        if args.drain_time_s.is_none() {
+            let (drain, end) = (settings.drain_duration, settings.termination_drain_duration);
+            self.drain_time = drain.unwrap_or(self.drain_time);
+            self.termination_drain_time = end.unwrap_or(self.termination_drain_time);
+        }
+    }
+}
+
+/// Where the admin server of a sidecar or gateway listens when nothing else is said.
+const ADMIN: (IpAddr, u16) = (IpAddr::V4(Ipv4Addr::LOCALHOST), 15000);
+/// Threads of a sidecar or gateway when nobody says.
+const CONCURRENCY: usize = 2;
+/// Istio's drain times: while the process goes on, and at its end.
+const DRAIN_TIME: Duration = Duration::from_secs(45);
+const TERMINATION_DRAIN_TIME: Duration = Duration::from_secs(5);
+
 fn folder(args: FolderArgs, gateway: bool) -> Options {
+    let drain_time = args.drain_time_s.map(Duration::from_secs);
     Options {
-        concurrency: cores_if_zero(args.concurrency),
-        admin: Some(args.admin),
+        concurrency: cores_if_zero(args.concurrency.unwrap_or(CONCURRENCY)),
+        admin: Some(args.admin.unwrap_or(ADMIN.into())),
         admin_address_path: None,
         readiness: args.readiness.0,
         metrics: args.metrics.0,
@@ -204,7 +243,8 @@ fn folder(args: FolderArgs, gateway: bool) -> Options {
         log_level: args.log_level,
         log_components: args.component_log_level.clone(),
         log_path: None,
-        drain_time: Duration::from_secs(args.drain_time_s),
+        drain_time: drain_time.unwrap_or(DRAIN_TIME),
+        termination_drain_time: drain_time.unwrap_or(TERMINATION_DRAIN_TIME),
         drain_gradual: false,
         mode: Mode::Serve,
         config_path: Some(args.config.clone()),
@@ -377,5 +417,39 @@ mod tests {
         let options =
             run("meshd gateway --config m --workload n/g --metrics none").expect("a gateway");
         assert_eq!(options.metrics, None);
+    }
+
+    #[test]
+    fn the_folder_settles_what_flags_leave_open() {
+        let settings = ProcessSettings {
+            concurrency: Some(7),
+            admin_port: Some(15099),
+            drain_duration: Some(Duration::from_secs(8)),
+            termination_drain_duration: Some(Duration::from_secs(9)),
+        };
+        let settled = |flags: &str, settings: &ProcessSettings| {
+            let line = format!("meshd sidecar --config m --workload n/w {flags}");
+            let mut options = run(&line).expect("a sidecar");
+            options.settle(settings);
+            let admin = options.admin.map(|addr| addr.port());
+            let times = (options.drain_time, options.termination_drain_time);
+            (
+                options.concurrency,
+                admin,
+                times.0.as_secs(),
+                times.1.as_secs(),
+            )
+        };
+        let none = ProcessSettings::default();
+        assert_eq!(settled("", &none), (2, Some(15000), 45, 5));
+        assert_eq!(settled("", &settings), (7, Some(15099), 8, 9));
+        let flags = "--concurrency 3 --admin 127.0.0.1:1 --drain-time-s 4";
+        assert_eq!(settled(flags, &settings), (3, Some(1), 4, 4));
+        let all = ProcessSettings {
+            concurrency: Some(0),
+            ..none
+        };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        assert_eq!(settled("", &all).0, cores);
     }
 }

@@ -61,19 +61,42 @@ impl Meshd {
     pub fn start(temp: &Temp, file: &Path, flags: &[&str]) -> Self {
         let at = temp.path("admin-address");
         let _ = fs::remove_file(&at);
-        let mut child = command(file, flags)
+        let child = command(file, flags)
             .args(["-l", "error"])
             .arg("--admin-address-path")
             .arg(&at)
             .stderr(Stdio::piped())
             .spawn()
             .expect("cargo built the program");
+        Self::served(child, || fs::read_to_string(&at).ok()?.parse().ok())
+    }
+
+    /// Starts `meshd sidecar` on a folder, and waits until it serves.
+    pub fn sidecar(folder: &Path, workload: &str, flags: &[&str]) -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let admin = free.local_addr().expect("bound");
+        drop(free);
+        let child = Command::new(env!("CARGO_BIN_EXE_meshd"))
+            .args(["sidecar", "--workload", workload, "--config"])
+            .arg(folder)
+            .args(["--admin", &admin.to_string(), "-l", "error"])
+            .args(["--readiness", "none", "--metrics", "none"])
+            .args(flags)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("cargo built the program");
+        Self::served(child, || Some(admin))
+    }
+
+    /// Waits until the process says at its admin server that it is ready.
+    fn served(mut child: Child, admin: impl Fn() -> Option<SocketAddr>) -> Self {
         let deadline = Instant::now() + LONG;
         loop {
             if let Some(status) = child.try_wait().expect("our own child") {
                 panic!("ended with {status}: {}", said(&mut child));
             }
-            let admin = fs::read_to_string(&at).ok().and_then(|at| at.parse().ok());
+            let admin = admin();
             if let Some(admin) = admin
                 && request(admin, "GET", "/ready").is_some_and(|answer| answer.status == 200)
             {

@@ -36,8 +36,8 @@ pub struct Service {
     pub cluster_ips: Vec<String>,
     #[serde(rename = "type", deserialize_with = "json::null")]
     pub kind: String,
-    #[serde(rename = "externalIPs", deserialize_with = "json::null")]
-    pub external_ips: Vec<String>,
+    #[serde(rename = "externalIPs")]
+    pub external_ips: Unread,
     #[serde(deserialize_with = "json::null")]
     pub external_name: String,
     #[serde(deserialize_with = "json::null")]
@@ -49,12 +49,14 @@ pub struct Service {
     pub load_balancer_source_ranges: Unread,
     pub load_balancer_class: Unread,
     pub external_traffic_policy: Unread,
-    pub internal_traffic_policy: Unread,
+    #[serde(deserialize_with = "json::null")]
+    pub internal_traffic_policy: String,
     pub health_check_node_port: Unread,
     pub ip_families: Unread,
     pub ip_family_policy: Unread,
     pub allocate_load_balancer_node_ports: Unread,
-    pub traffic_distribution: Unread,
+    #[serde(deserialize_with = "json::null")]
+    pub traffic_distribution: String,
 }
 
 /// One port of a Service.
@@ -69,8 +71,7 @@ pub struct ServicePort {
     #[serde(deserialize_with = "json::int")]
     pub port: u32,
     pub target_port: Option<IntOrString>,
-    #[serde(deserialize_with = "json::int")]
-    pub node_port: u32,
+    pub node_port: Unread,
 }
 
 /// A port by number or by the name of a container's port.
@@ -103,12 +104,15 @@ pub struct Endpoint {
     pub addresses: Vec<String>,
     #[serde(deserialize_with = "json::null")]
     pub conditions: EndpointConditions,
-    pub hostname: Option<String>,
+    pub hostname: Unread,
     pub node_name: Option<String>,
     pub target_ref: Option<ObjectReference>,
-    pub zone: Option<String>,
+    pub zone: Unread,
     pub hints: Unread,
     pub deprecated_topology: Unread,
+    /// Ports of this endpoint, where the slice was made from an older kind that has several lists of them.
+    #[serde(skip)]
+    pub ports: Option<Vec<EndpointPort>>,
 }
 
 /// State of an endpoint.
@@ -225,8 +229,7 @@ pub struct Condition {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
 pub struct Deployment {
-    #[serde(deserialize_with = "json::opt_int")]
-    pub replicas: Option<i32>,
+    pub replicas: Unread,
     #[serde(deserialize_with = "json::null")]
     pub template: PodTemplate,
 }

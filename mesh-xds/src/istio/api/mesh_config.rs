@@ -132,11 +132,63 @@ pub struct MeshProxyConfig {
     pub proxy_admin_port: i32,
     #[serde(alias = "status_port", deserialize_with = "json::int")]
     pub status_port: i32,
+    #[serde(alias = "drain_duration", deserialize_with = "json::duration")]
+    pub drain_duration: Option<Duration>,
+    #[serde(
+        alias = "termination_drain_duration",
+        deserialize_with = "json::duration"
+    )]
+    pub termination_drain_duration: Option<Duration>,
     #[serde(alias = "gateway_topology")]
     pub gateway_topology: Option<GatewayTopology>,
+    #[serde(alias = "proxy_headers")]
+    pub proxy_headers: Option<ProxyHeaders>,
     /// Fields that are not read: each is listed to the user as ignored.
     #[serde(flatten)]
     pub ignored: BTreeMap<String, Value>,
+}
+
+/// Headers that the proxy adds by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProxyHeaders {
+    pub server: Option<ServerHeader>,
+    #[serde(alias = "request_id")]
+    pub request_id: Option<Disabled>,
+    #[serde(alias = "attempt_count")]
+    pub attempt_count: Option<Disabled>,
+    #[serde(alias = "envoy_debug_headers")]
+    pub envoy_debug_headers: Option<Disabled>,
+    #[serde(alias = "x_forwarded_host")]
+    pub x_forwarded_host: Option<Enabled>,
+    #[serde(alias = "x_forwarded_port")]
+    pub x_forwarded_port: Option<Enabled>,
+    /// Fields that are not read: each is listed to the user as ignored.
+    #[serde(flatten)]
+    pub ignored: BTreeMap<String, Value>,
+}
+
+/// The `server` header.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct ServerHeader {
+    pub disabled: Option<bool>,
+    #[serde(deserialize_with = "json::null")]
+    pub value: String,
+}
+
+/// A header that is added unless it is switched off.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Disabled {
+    pub disabled: Option<bool>,
+}
+
+/// A header that is added only where it is switched on.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Enabled {
+    pub enabled: Option<bool>,
 }
 
 /// Trusted proxies in front of a gateway.

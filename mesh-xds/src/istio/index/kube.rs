@@ -9,11 +9,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::proxy_config;
 use super::service::{
     Catalog, Health, Instance, Port, Protocol, Registry, Resolution, Service, Workload,
 };
 use super::service_entry::selects;
 use crate::istio::api::k8s::{self, IntOrString};
+use crate::istio::api::mesh_config::MeshProxyConfig;
 use crate::istio::api::{Object, Spec};
 
 /// The label by which a slice names its Service.
@@ -125,8 +127,15 @@ fn workload(object: &Object, pod: &k8s::Pod, owner: Option<&Object>) -> Workload
             .get("topology.istio.io/network")
             .cloned()
             .unwrap_or_default(),
+        proxy_config: proxy_config(&object.annotations),
         origin: object.origin.clone(),
     }
+}
+
+/// The annotation's settings; one that cannot be read was refused with its object.
+fn proxy_config(annotations: &BTreeMap<String, String>) -> Option<Box<MeshProxyConfig>> {
+    let text = annotations.get(proxy_config::ANNOTATION)?;
+    proxy_config::parse_annotation(text).ok().map(Box::new)
 }
 
 /// Kubernetes runs Pods without a service account as `default`.
@@ -154,6 +163,7 @@ fn templates(objects: &[Arc<Object>], pods: &[Pod<'_>]) -> Vec<Arc<Workload>> {
                 namespace: object.namespace.to_string(),
                 labels: template.template.metadata.labels.clone(),
                 service_account: account(&template.template.spec),
+                proxy_config: proxy_config(&template.template.metadata.annotations),
                 origin: object.origin.clone(),
                 ..Workload::default()
             })
@@ -207,7 +217,12 @@ fn hostname(object: &Object, name: &str, domain: &str) -> String {
     format!("{name}.{}.svc.{domain}", object.namespace)
 }
 
-/// A port's protocol: `appProtocol`, else the part of its name before the first dash. Neither: the first bytes decide.
+/// Ports of protocols whose servers speak first, or that know no streams of bytes: SMTP, DNS, MySQL, MongoDB. As in Istio
+/// nobody waits there for a client's first bytes, whatever the port is called.
+const SERVER_FIRST: [u32; 4] = [25, 53, 3306, 27017];
+
+/// A port's protocol: `appProtocol`, else the part of its name before the first dash. Neither: the first bytes decide, unless
+/// the number tells.
 fn port(port: &k8s::ServicePort) -> Port {
     let declared = port.app_protocol.as_deref().unwrap_or(&port.name);
     let protocol = if port.protocol == "UDP" {
@@ -217,8 +232,11 @@ fn port(port: &k8s::ServicePort) -> Port {
             "kubernetes.io/h2c" => Protocol::Http2,
             "kubernetes.io/ws" => Protocol::Http,
             "kubernetes.io/wss" => Protocol::Https,
-            name if name == "grpc-web" || name.starts_with("grpc-web-") => Protocol::GrpcWeb,
-            name => Protocol::parse(name.split('-').next().unwrap_or_default()),
+            name if name.starts_with("grpc-web") => Protocol::GrpcWeb,
+            name => match Protocol::parse(name.split('-').next().unwrap_or_default()) {
+                Protocol::Unsupported if SERVER_FIRST.contains(&port.port) => Protocol::Tcp,
+                protocol => protocol,
+            },
         }
     };
     Port {
@@ -246,6 +264,10 @@ fn slices(objects: &[Arc<Object>]) -> Slices<'_> {
 
 fn slice_instances(object: &Object, slice: &k8s::EndpointSlice, pods: &[Pod<'_>]) -> Vec<Instance> {
     let mut found = Vec::new();
+    // As in Istio: a name is no address of an endpoint.
+    if slice.address_type == "FQDN" {
+        return found;
+    }
     for endpoint in &slice.endpoints {
         let conditions = &endpoint.conditions;
         let health = if conditions.ready.unwrap_or(true) {
@@ -257,7 +279,8 @@ fn slice_instances(object: &Object, slice: &k8s::EndpointSlice, pods: &[Pod<'_>]
         };
         for address in &endpoint.addresses {
             let workload = behind(object, endpoint, address, pods);
-            found.extend(slice.ports.iter().filter_map(|port| {
+            let ports = endpoint.ports.as_ref().unwrap_or(&slice.ports);
+            found.extend(ports.iter().filter_map(|port| {
                 Some(Instance {
                     port_name: port.name.clone(),
                     address: address.clone(),
@@ -416,161 +439,4 @@ fn entry_instances(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::istio::read::{TextOptions, parse};
-
-    fn catalog(text: &str) -> Catalog {
-        let parsed = parse(&"a.yaml".into(), text, &TextOptions::default());
-        assert!(parsed.refused.is_empty() && !parsed.broken, "{parsed:?}");
-        collect(&parsed.objects, "cluster.local")
-    }
-
-    fn endpoints(catalog: &Catalog) -> Vec<String> {
-        let show = |i: &Instance| {
-            format!(
-                "{}={}:{} {}/{:?}",
-                i.port_name, i.address, i.port, i.workload.name, i.health
-            )
-        };
-        catalog.instances.values().flatten().map(show).collect()
-    }
-
-    const PODS: &str = "
-apiVersion: v1
-kind: Pod
-metadata: {name: a-1, labels: {app: a, version: v1}}
-spec:
-  serviceAccountName: sa
-  containers: [{name: c, ports: [{name: web, containerPort: 8081}]}]
-status: {podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}, {ip: 'fd00::1'}], conditions: [{type: Ready, status: 'True'}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: a-2, labels: {app: a, version: v2}}
-status: {podIP: 10.0.0.2, conditions: [{type: Ready, status: 'False'}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: done, labels: {app: a}}
-status: {podIP: 10.0.0.3, phase: Succeeded}
----
-";
-
-    #[test]
-    fn protocols_by_name_and_app_protocol() {
-        let ports = [
-            ("{port: 1, name: http-web}", Protocol::Http),
-            ("{port: 1, name: HTTP2}", Protocol::Http2),
-            ("{port: 1, name: grpc-web-x}", Protocol::GrpcWeb),
-            ("{port: 1, name: grpc-x}", Protocol::Grpc),
-            ("{port: 1, name: web}", Protocol::Unsupported),
-            ("{port: 1}", Protocol::Unsupported),
-            ("{port: 1, name: tcp, appProtocol: http}", Protocol::Http),
-            (
-                "{port: 1, name: x, appProtocol: kubernetes.io/h2c}",
-                Protocol::Http2,
-            ),
-            ("{port: 1, name: http, protocol: UDP}", Protocol::Udp),
-            ("{port: 1, name: mysql-a}", Protocol::MySql),
-            ("{port: 1, name: https}", Protocol::Https),
-        ];
-        for (port, want) in ports {
-            let text = format!(
-                "apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec: {{ports: [{port}]}}\n"
-            );
-            assert_eq!(catalog(&text).services[0].ports[0].protocol, want, "{port}");
-        }
-    }
-
-    #[test]
-    fn pods_behind_a_selector_with_ports_by_number_and_name() {
-        let service = |spec: &str| {
-            format!(
-                "{PODS}apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: {{selector: {{app: a}}, {spec}}}\n"
-            )
-        };
-        let found = catalog(&service(
-            "ports: [{name: http, port: 80, targetPort: 8080}]",
-        ));
-        assert_eq!(
-            endpoints(&found),
-            [
-                "http=10.0.0.1:8080 a-1/Healthy",
-                "http=10.0.0.2:8080 a-2/Unhealthy"
-            ]
-        );
-        assert_eq!(found.services[0].hostname, "a.default.svc.cluster.local");
-        let found = catalog(&service("ports: [{name: http, port: 80, targetPort: web}]"));
-        assert_eq!(endpoints(&found), ["http=10.0.0.1:8081 a-1/Healthy"]);
-        let found = catalog(&service(
-            "ports: [{name: http, port: 80}], publishNotReadyAddresses: true",
-        ));
-        assert_eq!(endpoints(&found)[1], "http=10.0.0.2:80 a-2/Healthy");
-        let found = catalog(&service(
-            "ports: [{name: http, port: 80}], clusterIPs: ['fd00::f', 10.1.1.1]",
-        ));
-        assert_eq!(endpoints(&found)[0], "http=fd00::1:80 a-1/Healthy");
-    }
-
-    #[test]
-    fn slices_come_before_selectors() {
-        let text = format!(
-            "{PODS}apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: {{selector: {{app: a}}, ports: [{{name: http, port: 80}}]}}\n---\n\
-             apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: a-x, labels: {{kubernetes.io/service-name: a}}}}\naddressType: IPv4\n\
-             endpoints:\n- addresses: [10.0.0.1]\n- addresses: [10.9.9.9]\n  conditions: {{ready: false}}\nports: [{{name: http, port: 8080}}]\n"
-        );
-        assert_eq!(
-            endpoints(&catalog(&text)),
-            [
-                "http=10.0.0.1:8080 a-1/Healthy",
-                "http=10.9.9.9:8080 /Unhealthy"
-            ]
-        );
-        let old = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{name: http, port: 80}]}\n---\n\
-                   apiVersion: v1\nkind: Endpoints\nmetadata: {name: a}\nsubsets: [{addresses: [{ip: 1.2.3.4}], ports: [{name: http, port: 81}]}]\n";
-        assert_eq!(endpoints(&catalog(old)), ["http=1.2.3.4:81 /Healthy"]);
-    }
-
-    #[test]
-    fn headless_external_name_and_dual_stack() {
-        let text = "apiVersion: v1\nkind: Service\nmetadata: {name: h}\nspec: {clusterIP: None, ports: [{port: 80}]}\n---\n\
-                    apiVersion: v1\nkind: Service\nmetadata: {name: e}\nspec: {type: ExternalName, externalName: x.com, ports: [{port: 80}]}\n---\n\
-                    apiVersion: v1\nkind: Service\nmetadata: {name: d}\nspec: {clusterIP: 10.0.0.9, clusterIPs: [10.0.0.9, 'fd00::9'], ports: [{port: 80}]}\n";
-        let services = catalog(text).services;
-        assert!(services[0].headless && services[0].addresses.is_empty());
-        assert_eq!(services[0].resolution, Resolution::Passthrough);
-        assert_eq!(
-            (services[1].resolution, services[1].external_name.as_deref()),
-            (Resolution::Alias, Some("x.com"))
-        );
-        assert_eq!(services[2].addresses, ["10.0.0.9", "fd00::9"]);
-    }
-
-    #[test]
-    fn a_deployment_stands_for_pods_that_are_not_shown() {
-        let text = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a-v1}\nspec: {template: {metadata: {labels: {app: a, version: v1}}, spec: {serviceAccountName: sa}}}\n---\n\
-                    apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: b-v1}\nspec: {template: {metadata: {labels: {app: b}}, spec: {}}}\n---\n";
-        let found = catalog(&format!("{text}{PODS}"));
-        let show: Vec<String> = found
-            .workloads
-            .iter()
-            .map(|w| format!("{} of {} as {}", w.name, w.workload_name, w.service_account))
-            .collect();
-        assert_eq!(
-            show,
-            [
-                "a-1 of a-v1 as sa",
-                "a-2 of a-2 as default",
-                "b-v1 of b-v1 as default"
-            ]
-        );
-    }
-
-    #[test]
-    fn a_service_may_select_workload_entries() {
-        let text = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {selector: {app: vm}, ports: [{name: http, port: 80}]}\n---\n\
-                    apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: vm1}\nspec: {address: 2.2.2.2, labels: {app: vm}, ports: {http: 8080}}\n";
-        assert_eq!(endpoints(&catalog(text)), ["http=2.2.2.2:8080 vm1/Healthy"]);
-    }
-}
+mod tests;

@@ -9,6 +9,7 @@ pub mod destination_rule;
 pub mod host;
 pub mod kube;
 pub mod proxy;
+pub mod proxy_config;
 pub mod service;
 pub mod service_entry;
 pub mod sidecar;
@@ -16,6 +17,7 @@ pub mod virtual_service;
 
 pub use destination_rule::MergedRule;
 pub use proxy::{Interception, Proxy, ProxyKind};
+pub use proxy_config::ProcessSettings;
 pub use service::{
     Catalog, Health, Instance, Port, Protocol, Registry, Resolution, Service, ServiceKey, Workload,
 };
@@ -134,9 +136,7 @@ impl Context {
             })
             .unwrap_or_default();
         let mut services = catalog.services;
-        services.sort_by(|a, b| {
-            (a.creation_time, &a.name, &a.namespace).cmp(&(b.creation_time, &b.name, &b.namespace))
-        });
+        services.sort_by(|a, b| a.age().cmp(&b.age()));
         resolve_aliases(&mut services);
         let mut by_host: HashMap<String, Vec<usize>> = HashMap::new();
         for (place, service) in services.iter().enumerate() {

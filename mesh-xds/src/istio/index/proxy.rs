@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::{Context, Workload};
+use crate::istio::api::mesh_config::MeshProxyConfig;
 
 /// Role of a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -46,6 +47,8 @@ pub struct Proxy {
     pub service_account: String,
     /// Locality, `region/zone/subzone`.
     pub locality: String,
+    /// What the annotation of the workload says of its proxy.
+    pub annotated: Option<Box<MeshProxyConfig>>,
     /// How traffic comes to it.
     pub interception: Interception,
     /// Address that listeners bind for which nothing else is said: in place of the loopback address for outbound listeners
@@ -81,6 +84,7 @@ impl Proxy {
             labels: workload.labels.clone(),
             service_account: workload.service_account.clone(),
             locality: workload.locality.clone(),
+            annotated: workload.proxy_config.clone(),
             ..Self::default()
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use mesh_core::telemetry::metrics::Workload as Identity;
 
 use crate::istio::api::Origin;
+use crate::istio::api::mesh_config::MeshProxyConfig;
 
 /// What a port carries, as declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -184,6 +185,20 @@ pub struct Service {
 }
 
 impl Service {
+    /// Its name as istiod has it: one that is declared outside of Kubernetes is called by its host.
+    #[must_use]
+    pub fn public_name(&self) -> &str {
+        match self.registry {
+            Registry::Kubernetes => &self.name,
+            Registry::External => &self.hostname,
+        }
+    }
+
+    /// The key by which services are put in order of age.
+    pub(super) fn age(&self) -> (i64, &str, &str) {
+        (self.creation_time, self.public_name(), &self.namespace)
+    }
+
     /// The port of that number.
     #[must_use]
     pub fn port(&self, number: u32) -> Option<&Port> {
@@ -239,6 +254,8 @@ pub struct Workload {
     pub locality: String,
     /// Network.
     pub network: String,
+    /// What its annotation `proxy.istio.io/config` says of its proxy.
+    pub proxy_config: Option<Box<MeshProxyConfig>>,
     /// Where the object was read.
     pub origin: Origin,
 }

@@ -69,6 +69,7 @@ fn workload(object: &Object, entry: &WorkloadEntry) -> Workload {
         node: String::new(),
         locality: entry.locality.clone(),
         network: entry.network.clone(),
+        proxy_config: None,
         origin: object.origin.clone(),
     }
 }

@@ -132,21 +132,22 @@ impl SidecarScope {
     /// The DestinationRule for traffic of `proxy` to that host.
     #[must_use]
     pub fn destination_rule(&self, proxy: &Proxy, hostname: &str) -> Option<&Arc<MergedRule>> {
-        let mut general = None;
-        for rule in self.destination_rules.get(hostname)? {
-            match &rule.spec.workload_selector {
-                None => general = Some(rule),
-                Some(selector) => {
-                    let labels = &selector.match_labels;
-                    if rule.meta.namespace == self.namespace
-                        && service_entry::selects(labels, &proxy.labels)
-                    {
-                        return Some(rule);
-                    }
-                }
-            }
-        }
-        general
+        let own = |rule: &&Arc<MergedRule>| {
+            let selector = rule.spec.workload_selector.as_ref();
+            rule.meta.namespace == self.namespace
+                && selector
+                    .is_some_and(|own| service_entry::selects(&own.match_labels, &proxy.labels))
+        };
+        let rules = self.destination_rules.get(hostname)?;
+        let own = rules.iter().find(own);
+        own.or_else(|| self.general_rule(hostname))
+    }
+
+    /// The DestinationRule for traffic that others send to that host: one with a selector is for the callers that it selects.
+    #[must_use]
+    pub fn general_rule(&self, hostname: &str) -> Option<&Arc<MergedRule>> {
+        let general = |rule: &&Arc<MergedRule>| rule.spec.workload_selector.is_none();
+        self.destination_rules.get(hostname)?.iter().rfind(general)
     }
 }
 

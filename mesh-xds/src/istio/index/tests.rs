@@ -413,3 +413,17 @@ status: {podIP: 10.0.0.2, conditions: [{type: Ready, status: 'False'}]}
         ]
     );
 }
+
+#[test]
+fn services_of_one_age_are_in_order_of_the_names_that_istiod_gives_them() {
+    let entry = |name: &str, host: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}, namespace: a}}\n\
+             spec: {{hosts: [{host}], ports: [{{number: 80, name: http, protocol: HTTP}}], resolution: STATIC}}\n"
+        )
+    };
+    let yaml = entry("a", "z.com") + &entry("b", "y.com") + &service("yy", "a", "");
+    let services = context(&yaml).services;
+    let order: Vec<&str> = services.iter().map(|s| s.hostname.as_str()).collect();
+    assert_eq!(order, ["y.com", "yy.a.svc.cluster.local", "z.com"]);
+}

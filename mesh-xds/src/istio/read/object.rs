@@ -269,22 +269,17 @@ struct Subset {
 #[serde(rename_all = "camelCase", default)]
 struct SubsetAddress {
     ip: String,
-    hostname: Option<String>,
     node_name: Option<String>,
     target_ref: Option<k8s::ObjectReference>,
 }
 
-/// Endpoints as the slice that Kubernetes mirrors them to. Several subsets differ in ports only by rule, and a slice has one
-/// list of ports: the first subset's.
+/// Endpoints as one slice; Kubernetes mirrors them to one for each subset, since each has ports of its own.
 fn subsets(subsets: Option<Vec<Subset>>) -> k8s::EndpointSlice {
     let mut slice = k8s::EndpointSlice {
         address_type: "IPv4".to_owned(),
         ..Default::default()
     };
     for subset in subsets.unwrap_or_default() {
-        if slice.ports.is_empty() {
-            slice.ports = subset.ports;
-        }
         let ready = subset.addresses.into_iter().map(|a| (a, true));
         let not_ready = subset.not_ready_addresses.into_iter().map(|a| (a, false));
         for (address, ready) in ready.chain(not_ready) {
@@ -294,9 +289,9 @@ fn subsets(subsets: Option<Vec<Subset>>) -> k8s::EndpointSlice {
                     ready: Some(ready),
                     ..Default::default()
                 },
-                hostname: address.hostname,
                 node_name: address.node_name,
                 target_ref: address.target_ref,
+                ports: Some(subset.ports.clone()),
                 ..k8s::Endpoint::default()
             });
         }

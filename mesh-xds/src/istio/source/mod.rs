@@ -5,7 +5,7 @@ mod notes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use mesh_core::config::{ConfigSource, Outcome, Rejection, SourceError, Update};
 use mesh_core::model::{Name, Note};
@@ -13,12 +13,12 @@ use mesh_core::telemetry::metrics::Workload as Identity;
 use prost::Message;
 
 use super::api::Lost;
-use super::index::{Context, Interception, Proxy, ProxyKind, Workload};
+use super::index::{Context, Interception, ProcessSettings, Proxy, ProxyKind, Workload};
 use super::read::{Finding, Folder, FolderOptions, Level, Scan, Watch};
 use super::translate::{self, Resources};
 use crate::graph::{Dump, Graph, Kind};
 use crate::yaml;
-use notes::{config, notes, rejection, tls_servers, without_effect};
+use notes::{config, needs_a_start, notes, rejection, tls_servers, without_effect};
 
 /// Which proxy the configuration is for.
 ///
@@ -108,6 +108,7 @@ pub struct IstioSource {
     worker: Arc<Mutex<Worker>>,
     watch: Watch,
     dump: Dump,
+    settings: Arc<OnceLock<ProcessSettings>>,
     started: bool,
 }
 
@@ -137,6 +138,7 @@ impl IstioSource {
         let graph = Graph::new(true);
         let dump = graph.dump();
         let watch = Watch::new(&folder);
+        let settings = Arc::new(OnceLock::new());
         let worker = Worker {
             folder: Folder::new(folder, options.read.clone()),
             options,
@@ -146,11 +148,13 @@ impl IstioSource {
             unsettled: false,
             ready: None,
             identity: None,
+            settings: Arc::clone(&settings),
         };
         Ok(Self {
             worker: Arc::new(Mutex::new(worker)),
             watch,
             dump,
+            settings,
             started: false,
         })
     }
@@ -158,6 +162,12 @@ impl IstioSource {
     /// What is in force, as Envoy's `/config_dump` shows it.
     pub fn dump(&self) -> Dump {
         self.dump.clone()
+    }
+
+    /// What ProxyConfig objects, the workload's annotation and the mesh ask of the process, once the first update is there.
+    /// What they ask later is noted as taking a new start.
+    pub fn settings(&self) -> Arc<OnceLock<ProcessSettings>> {
+        Arc::clone(&self.settings)
     }
 
     async fn refresh(&mut self) -> Result<(), SourceError> {
@@ -210,6 +220,8 @@ struct Worker {
     ready: Option<Update>,
     /// Who the proxy is in metrics, once the folder was read.
     identity: Option<Identity>,
+    /// What was asked of the process when it started.
+    settings: Arc<OnceLock<ProcessSettings>>,
 }
 
 impl fmt::Debug for Worker {
@@ -251,6 +263,9 @@ impl Worker {
         let resources = translate::translate(&context, &proxy, &options);
         let mut notes = notes(scan, &context, &resources);
         notes.extend(tls_servers(&context, &proxy));
+        if *self.settings.get_or_init(|| resources.settings.clone()) != resources.settings {
+            notes.push(needs_a_start(&proxy));
+        }
         let refused_by_strict = if self.options.strict {
             without_effect(scan, &resources)
         } else {

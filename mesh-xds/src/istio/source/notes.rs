@@ -12,7 +12,7 @@ use crate::istio::api::{Gateway, Origin};
 use crate::istio::index::service_entry::selects;
 use crate::istio::index::{Config, Context, Proxy, ProxyKind};
 use crate::istio::read::{self, Finding, Level, ObjectId, Scan};
-use crate::istio::translate::{NoteLevel, Resources};
+use crate::istio::translate::{self, NoteLevel, Resources};
 use crate::istio::validate;
 
 /// The object that made a resource, as its metadata says.
@@ -75,7 +75,7 @@ pub(super) fn notes(scan: &Scan, context: &Context, resources: &Resources) -> Ve
 /// A cluster that asks for TLS: nothing here originates it yet, so no connection is made.
 fn tls_origin(cluster: &Cluster, resources: &Resources) -> Option<Note> {
     let socket = cluster.transport_socket.as_ref()?;
-    if socket.name != "envoy.transport_sockets.tls" {
+    if !translate::tls::is_asked_for(socket) {
         return None;
     }
     let config = config(cluster.metadata.as_ref());
@@ -132,6 +132,16 @@ pub(super) fn tls_servers(context: &Context, proxy: &Proxy) -> Vec<Note> {
         }
     }
     notes
+}
+
+/// The process runs on the settings that it started with.
+pub(super) fn needs_a_start(proxy: &Proxy) -> Note {
+    let text = "its ProxyConfig has changed: threads, drain times and the admin port are those of the start";
+    Note {
+        resource: format!("proxy {}/{}", proxy.namespace, proxy.name).into(),
+        path: Name::from(""),
+        reason: reason("does not act", text, ""),
+    }
 }
 
 fn note_of(finding: &Finding) -> Note {

@@ -5,17 +5,18 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use cluster::cluster::{DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy};
+use cluster::cluster::{DiscoveryType, DnsLookupFamily, EdsClusterConfig};
 use envoy_types::pb::envoy::config::cluster::v3 as cluster;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
-use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
+use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf as google;
 
 use super::endpoint::Selection;
 use super::traffic_policy::{self, Draft};
 use super::{Env, Note, pb, tls};
-use crate::istio::api::destination_rule::{ClientTlsMode, TrafficPolicy};
+use crate::istio::api::MeshConfig;
+use crate::istio::api::destination_rule::{ConnectionPoolSettings, TrafficPolicy};
 use crate::istio::index::{
     Interception, MergedRule, Port, Protocol, ProxyKind, Registry, Resolution, Service,
 };
@@ -65,7 +66,7 @@ impl Env<'_> {
                 self.add_port(&mut out, service, port, rule);
             }
         }
-        out.clusters.push(black_hole());
+        out.clusters.push(black_hole(&self.context.mesh));
         if self.proxy.kind == ProxyKind::Sidecar {
             out.clusters.push(self.passthrough());
         }
@@ -123,6 +124,12 @@ impl Env<'_> {
         }
         self.note_localities(&mut out.notes, target, assignment.endpoints.len());
         let mut draft = new_draft(&name, kind);
+        // No share of unhealthy endpoints makes the others count again.
+        draft
+            .cluster
+            .common_lb_config
+            .get_or_insert_default()
+            .healthy_panic_threshold = Some(Percent { value: 0.0 });
         if by_name {
             set_dns(&mut draft.cluster, self.context.mesh.dns_refresh_rate);
             draft.cluster.load_assignment = Some(assignment.clone());
@@ -137,7 +144,7 @@ impl Env<'_> {
             &self.context.mesh,
             Some(port),
         );
-        self.set_tls(&mut draft, target);
+        self.set_transport(&mut draft, target);
         if let Some(rule) = target.rule {
             pb::add_config(&mut draft.cluster.metadata, "destination-rule", &rule.meta);
         }
@@ -199,25 +206,16 @@ impl Env<'_> {
         }
     }
 
-    fn set_tls(&self, draft: &mut Draft, target: &Target<'_>) {
-        let Some(settings) = target
-            .policy
-            .as_ref()
-            .and_then(|policy| policy.tls.as_ref())
-        else {
-            return;
-        };
-        let service = target.service;
-        let sni = format!(
-            "outbound_.{}_.{}_.{}",
-            target.port.port, target.subset, service.hostname
-        );
-        draft.cluster.transport_socket = tls::upstream(settings, &sni);
-        if settings.mode == ClientTlsMode::IstioMutual
-            && target.port.protocol.is_http()
-            && draft.http.is_none()
-        {
-            draft.http = Some(HttpProtocolOptions::default());
+    fn set_transport(&self, draft: &mut Draft, target: &Target<'_>) {
+        let Some(policy) = &target.policy else { return };
+        if let Some(settings) = &policy.tls {
+            let (port, host) = (target.port.port, &target.service.hostname);
+            let sni = format!("outbound_.{port}_.{}_.{host}", target.subset);
+            draft.cluster.transport_socket = tls::upstream(settings, &sni);
+        }
+        if let Some(header) = &policy.proxy_protocol {
+            let inner = draft.cluster.transport_socket.take();
+            draft.cluster.transport_socket = Some(tls::proxy_protocol(header, inner));
         }
     }
 
@@ -234,12 +232,12 @@ impl Env<'_> {
         draft.finish()
     }
 
-    /// A cluster with the application as its one endpoint.
+    /// A cluster with the application as its one endpoint, for what comes in for those ports of services.
     pub(super) fn inbound_cluster(
         &self,
         port: &Port,
         address: core::Address,
-        services: &[&Service],
+        services: &[(&Service, &Port)],
     ) -> cluster::Cluster {
         let name = pb::subset_key("inbound", "", "", port.port);
         let mut draft = new_draft(&name, DiscoveryType::Static);
@@ -252,36 +250,37 @@ impl Env<'_> {
             }],
             ..endpoint::ClusterLoadAssignment::default()
         });
-        let pool = self.scope.sidecar.as_ref().and_then(|sidecar| {
-            let own = sidecar.spec.ingress.iter().find(|listener| {
-                listener.connection_pool.is_some()
-                    && listener
-                        .port
-                        .as_ref()
-                        .is_some_and(|own| own.number == port.port)
-            });
-            own.and_then(|listener| listener.connection_pool.clone())
-                .or_else(|| sidecar.spec.inbound_connection_pool.clone())
+        // A rule's pool is for both ends of its connections; what else it says is for the callers.
+        let rule = services
+            .first()
+            .and_then(|(service, _)| self.scope.general_rule(&service.hostname))
+            .filter(|rule| rule.spec.traffic_policy.is_some());
+        let of_rule = rule.zip(services.first()).and_then(|(rule, (_, port))| {
+            traffic_policy::for_port(rule.spec.traffic_policy.as_ref(), port.port)
         });
-        let policy = TrafficPolicy {
-            connection_pool: pool,
-            ..TrafficPolicy::default()
-        };
-        let no_upgrade = Port {
-            protocol: Protocol::Tcp,
-            ..port.clone()
-        };
-        traffic_policy::apply(
-            &mut draft,
-            Some(&policy),
-            &self.context.mesh,
-            Some(&no_upgrade),
-        );
-        draft.cluster.lb_policy = LbPolicy::RoundRobin.into();
+        let of_rule = of_rule.unwrap_or_default();
+        let pool = self.inbound_pool(port.port).or(of_rule.connection_pool);
+        let budget = of_rule.retry_budget.as_ref();
+        traffic_policy::apply_pool(&mut draft, pool.as_ref(), budget, &self.context.mesh);
         if !services.is_empty() {
-            draft.cluster.metadata = Some(pb::istio_metadata([services_field(services)]));
+            let services: Vec<&Service> = services.iter().map(|(service, _)| *service).collect();
+            draft.cluster.metadata = Some(pb::istio_metadata([services_field(&services)]));
+        }
+        if let Some(rule) = rule {
+            pb::add_config(&mut draft.cluster.metadata, "destination-rule", &rule.meta);
         }
         draft.finish()
+    }
+
+    /// The pool that a Sidecar object gives that port of the workload.
+    fn inbound_pool(&self, port: u32) -> Option<ConnectionPoolSettings> {
+        let sidecar = self.scope.sidecar.as_ref()?;
+        let own = sidecar.spec.ingress.iter().find(|listener| {
+            let number = listener.port.as_ref().map(|own| own.number);
+            listener.connection_pool.is_some() && number == Some(port)
+        });
+        own.and_then(|listener| listener.connection_pool.clone())
+            .or_else(|| sidecar.spec.inbound_connection_pool.clone())
     }
 }
 
@@ -299,10 +298,10 @@ fn new_draft(name: &str, kind: DiscoveryType) -> Draft {
     draft
 }
 
-fn black_hole() -> cluster::Cluster {
+fn black_hole(mesh: &MeshConfig) -> cluster::Cluster {
     let mut draft = new_draft(BLACK_HOLE, DiscoveryType::Static);
     draft.cluster.common_lb_config = None;
-    draft.cluster.connect_timeout = Some(pb::duration(Duration::from_secs(10)));
+    draft.cluster.connect_timeout = Some(traffic_policy::connect_timeout(mesh));
     draft.finish()
 }
 
@@ -341,12 +340,8 @@ fn outbound_metadata(service: &Service, subset: &str) -> core::Metadata {
 /// The services that a cluster stands for, by which requests are counted.
 fn services_field(services: &[&Service]) -> (String, google::Value) {
     let entry = |service: &&Service| {
-        let name = match service.registry {
-            Registry::Kubernetes => &service.name,
-            Registry::External => &service.hostname,
-        };
         let fields = HashMap::from([
-            ("name".to_owned(), pb::text_value(name.clone())),
+            ("name".to_owned(), pb::text_value(service.public_name())),
             (
                 "namespace".to_owned(),
                 pb::text_value(service.namespace.clone()),

@@ -8,9 +8,13 @@ use envoy_types::pb::envoy::config::listener::v3::Listener;
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 
 use super::api::destination_rule::ConsistentHashLb;
+use super::api::mesh_config::MeshProxyConfig;
 use super::api::virtual_service::Destination;
 use super::api::{Lost, Object, Origin, Spec};
-use super::index::{Context, Interception, Meta, Proxy, ProxyKind, Resolution, SidecarScope};
+use super::index::{
+    Context, Interception, Meta, ProcessSettings, Proxy, ProxyKind, Resolution, SidecarScope,
+    proxy_config,
+};
 
 mod access_log;
 mod base64;
@@ -24,6 +28,7 @@ mod header;
 mod listener;
 mod pb;
 mod protection;
+mod proxy_headers;
 mod retry;
 pub mod route;
 mod route_match;
@@ -31,7 +36,7 @@ mod session;
 mod sidecar_route;
 #[cfg(test)]
 mod tests;
-mod tls;
+pub(super) mod tls;
 mod traffic_policy;
 
 pub use pb::{config_name, subset_key};
@@ -43,6 +48,8 @@ struct Env<'a> {
     context: &'a Context,
     scope: &'a SidecarScope,
     proxy: &'a Proxy,
+    /// The settings that count for the proxy.
+    config: &'a MeshProxyConfig,
 }
 
 /// Choices of the user.
@@ -64,6 +71,8 @@ pub struct Resources {
     pub clusters: Vec<Cluster>,
     /// Endpoints of the clusters that get them apart.
     pub endpoints: Vec<ClusterLoadAssignment>,
+    /// What the process itself is told.
+    pub settings: ProcessSettings,
     /// What does not act, and what refuses traffic.
     pub notes: Vec<Note>,
     /// Where the objects were read that resources name in `metadata.filter_metadata.istio.config`.
@@ -115,13 +124,16 @@ impl Note {
 #[must_use]
 pub fn translate(context: &Context, proxy: &Proxy, options: &Options) -> Resources {
     let scope = SidecarScope::new(context, proxy);
+    let config = proxy_config::effective(context, proxy);
     let env = Env {
         context,
         scope: &scope,
         proxy,
+        config: &config,
     };
     let mut out = Resources {
         origins: origins(context),
+        settings: ProcessSettings::of(&config),
         ..Resources::default()
     };
     let protection = env.protection(&options.insecure_skip, &mut out.notes);
@@ -152,6 +164,7 @@ pub fn translate(context: &Context, proxy: &Proxy, options: &Options) -> Resourc
                 .collect();
         }
     }
+    proxy_headers::on_routes(&mut out.routes, config.proxy_headers.as_ref());
     env.note_what_does_not_act(&mut out.notes);
     note_missing_clusters(&mut out);
     out.notes.extend(context.problems.iter().map(|problem| {
@@ -177,6 +190,7 @@ pub fn outbound_route_config(
         context,
         scope,
         proxy,
+        config: &proxy_config::effective(context, proxy),
     }
     .outbound_routes(name)
 }

@@ -3,12 +3,17 @@
 #![allow(deprecated)] // Names of peers by text are what istiod sends.
 
 use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
+use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
+use prost::{Message as _, Name as _};
 use tls::common_tls_context::ValidationContextType;
 
 use super::pb;
-use crate::istio::api::destination_rule::{ClientTlsMode, ClientTlsSettings};
+use crate::istio::api::destination_rule::{
+    ClientTlsMode, ClientTlsSettings, ProxyProtocol, ProxyProtocolVersion,
+};
 use crate::istio::api::gateway::{ServerTlsMode, ServerTlsSettings, TlsProtocol};
 use crate::istio::api::json::StringMatch;
 
@@ -41,12 +46,59 @@ pub(super) fn upstream(settings: &ClientTlsSettings, sni: &str) -> Option<core::
     }))
 }
 
+/// The name of transport sockets with TLS.
+const TLS: &str = "envoy.transport_sockets.tls";
+
+/// A transport socket that sends a PROXY header first, and goes on as `inner`, or as plain text.
+pub(super) fn proxy_protocol(
+    header: &ProxyProtocol,
+    inner: Option<core::TransportSocket>,
+) -> core::TransportSocket {
+    let version = match header.version {
+        ProxyProtocolVersion::V1 => core::proxy_protocol_config::Version::V1,
+        ProxyProtocolVersion::V2 => core::proxy_protocol_config::Version::V2,
+    };
+    let plain = || named("envoy.transport_sockets.raw_buffer", &RawBuffer::default());
+    named(
+        "envoy.transport_sockets.upstream_proxy_protocol",
+        &ProxyProtocolUpstreamTransport {
+            config: Some(core::ProxyProtocolConfig {
+                version: version.into(),
+                ..core::ProxyProtocolConfig::default()
+            }),
+            transport_socket: Some(inner.unwrap_or_else(plain)),
+            ..ProxyProtocolUpstreamTransport::default()
+        },
+    )
+}
+
+/// Whether TLS is spoken, be it behind a PROXY header.
+pub(in crate::istio) fn is_asked_for(socket: &core::TransportSocket) -> bool {
+    use core::transport_socket::ConfigType;
+    if socket.name == TLS {
+        return true;
+    }
+    let Some(ConfigType::TypedConfig(config)) = &socket.config_type else {
+        return false;
+    };
+    if config.type_url != ProxyProtocolUpstreamTransport::type_url() {
+        return false;
+    }
+    let wrapper = ProxyProtocolUpstreamTransport::decode(config.value.as_slice());
+    let inner = wrapper.ok().and_then(|wrapper| wrapper.transport_socket);
+    inner.is_some_and(|inner| inner.name == TLS)
+}
+
 /// A transport socket with that context.
 pub(super) fn socket<M: prost::Message + prost::Name>(context: &M) -> core::TransportSocket {
+    named(TLS, context)
+}
+
+fn named<M: prost::Message + prost::Name>(name: &str, config: &M) -> core::TransportSocket {
     core::TransportSocket {
-        name: "envoy.transport_sockets.tls".to_owned(),
+        name: name.to_owned(),
         config_type: Some(core::transport_socket::ConfigType::TypedConfig(pb::any(
-            context,
+            config,
         ))),
     }
 }

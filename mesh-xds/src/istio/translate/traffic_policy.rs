@@ -12,7 +12,7 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::{
     HttpProtocolOptions, http_protocol_options,
 };
 use envoy_types::pb::envoy::r#type::v3::Percent;
-use envoy_types::pb::google::protobuf::UInt64Value;
+use envoy_types::pb::google::protobuf::{self as google, UInt64Value};
 use http_protocol_options::{
     ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig, explicit_http_config,
 };
@@ -143,7 +143,7 @@ pub(super) fn for_subset(
 }
 
 /// Istio's limits: none, unlike Envoy's own defaults.
-pub(super) fn default_thresholds() -> Thresholds {
+fn default_thresholds() -> Thresholds {
     let unlimited = Some(pb::uint(u32::MAX));
     Thresholds {
         max_connections: unlimited,
@@ -196,7 +196,8 @@ fn upgrades_to_http2(
         && mesh.h2_upgrade_policy == MeshH2Upgrade::Upgrade
 }
 
-fn apply_pool(
+/// Applies limits, times and the protocol of connections.
+pub(super) fn apply_pool(
     draft: &mut Draft,
     pool: Option<&api::ConnectionPoolSettings>,
     budget: Option<&api::RetryBudget>,
@@ -218,29 +219,43 @@ fn apply_pool(
     );
     set(&mut thresholds.max_retries, http.max_retries);
     set(&mut thresholds.max_connections, tcp.max_connections);
-    let timeout = tcp
-        .connect_timeout
-        .or(mesh.connect_timeout)
-        .unwrap_or(Duration::from_secs(10));
-    draft.cluster.connect_timeout = Some(pb::duration(timeout));
+    let timeout = tcp.connect_timeout.map(pb::duration);
+    draft.cluster.connect_timeout = timeout.or_else(|| Some(connect_timeout(mesh)));
     draft.cluster.circuit_breakers = Some(cluster::CircuitBreakers {
         thresholds: vec![thresholds],
         ..cluster::CircuitBreakers::default()
     });
-    if let Some(keepalive) = tcp.tcp_keepalive.as_ref().or(mesh.tcp_keepalive.as_ref()) {
-        let seconds = |value: Option<Duration>| {
-            value.map(|value| pb::uint(u32::try_from(value.as_secs()).unwrap_or(u32::MAX)))
-        };
-        draft.cluster.upstream_connection_options = Some(cluster::UpstreamConnectionOptions {
-            tcp_keepalive: Some(core::TcpKeepalive {
-                keepalive_probes: (keepalive.probes > 0).then(|| pb::uint(keepalive.probes)),
-                keepalive_time: seconds(keepalive.time),
-                keepalive_interval: seconds(keepalive.interval),
-            }),
-            ..cluster::UpstreamConnectionOptions::default()
+    draft.cluster.upstream_connection_options =
+        keepalive(tcp.tcp_keepalive.as_ref(), mesh.tcp_keepalive.as_ref()).map(|keepalive| {
+            cluster::UpstreamConnectionOptions {
+                tcp_keepalive: Some(keepalive),
+                ..cluster::UpstreamConnectionOptions::default()
+            }
         });
-    }
     apply_http_pool(draft, &http, &tcp);
+}
+
+/// Probes of idle connections: each setting of the rule, else of the mesh.
+fn keepalive(
+    rule: Option<&api::TcpKeepalive>,
+    mesh: Option<&api::TcpKeepalive>,
+) -> Option<core::TcpKeepalive> {
+    rule.or(mesh)?;
+    let both = || rule.into_iter().chain(mesh);
+    let seconds = |value: Option<Duration>| {
+        value.map(|value| pb::uint(u32::try_from(value.as_secs()).unwrap_or(u32::MAX)))
+    };
+    let probes = both().map(|own| own.probes).find(|probes| *probes > 0);
+    Some(core::TcpKeepalive {
+        keepalive_probes: probes.map(pb::uint),
+        keepalive_time: seconds(both().find_map(|own| own.time)),
+        keepalive_interval: seconds(both().find_map(|own| own.interval)),
+    })
+}
+
+/// The mesh's limit for connecting to an endpoint.
+pub(super) fn connect_timeout(mesh: &MeshConfig) -> google::Duration {
+    pb::duration(mesh.connect_timeout.unwrap_or(Duration::from_secs(10)))
 }
 
 fn retry_budget(budget: &api::RetryBudget) -> RetryBudget {

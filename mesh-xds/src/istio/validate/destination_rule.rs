@@ -109,12 +109,6 @@ fn traffic_policy(c: &mut Check, at: &At<'_>, policy: &TrafficPolicy, namespace:
             "no tunnel is made yet: connections go to the destination itself",
         );
     }
-    if policy.proxy_protocol.is_some() {
-        c.inactive(
-            &at.key("proxyProtocol"),
-            "connections do not begin with a PROXY header yet",
-        );
-    }
 }
 
 fn tunnel(c: &mut Check, at: &At<'_>, tunnel: &TunnelSettings) {

@@ -8,6 +8,7 @@ use super::destination_rule::locality_lb;
 use super::{http, rules};
 use crate::istio::api::MeshConfig;
 use crate::istio::api::mesh_config::{AccessLogEncoding, MeshProxyConfig};
+use crate::istio::index::proxy_config;
 use crate::yaml::nearest;
 
 pub(super) fn check(c: &mut Check, config: &MeshConfig) {
@@ -33,8 +34,8 @@ pub(super) fn check(c: &mut Check, config: &MeshConfig) {
     for field in config.ignored.keys() {
         unread(c, &At::root(field), field, MESH_FIELDS);
     }
-    if let Some(proxy) = &config.default_config {
-        default_config(c, proxy);
+    if let Some(config) = &config.default_config {
+        proxy(c, &At::root("defaultConfig"), config);
     }
 }
 
@@ -76,22 +77,43 @@ fn times(c: &mut Check, config: &MeshConfig) {
     }
 }
 
-fn default_config(c: &mut Check, proxy: &MeshProxyConfig) {
-    let at = At::root("defaultConfig");
+/// The settings of a proxy in the annotation of its Pod.
+pub(super) fn annotation(c: &mut Check, metadata: &At<'_>, annotations: &BTreeMap<String, String>) {
+    let Some(text) = annotations.get(proxy_config::ANNOTATION) else {
+        return;
+    };
+    let at = metadata.key("annotations");
+    let at = at.key(proxy_config::ANNOTATION);
+    match proxy_config::parse_annotation(text) {
+        Ok(config) => proxy(c, &at, &config),
+        Err(error) => c.error(&at, format_args!("it is no ProxyConfig: {error}")),
+    }
+}
+
+fn proxy(c: &mut Check, at: &At<'_>, proxy: &MeshProxyConfig) {
     for (field, port) in [
         ("proxyAdminPort", proxy.proxy_admin_port),
         ("statusPort", proxy.status_port),
     ] {
         if port != 0 {
             c.rule(&at.key(field), rules::port(port));
-            c.inactive(&at.key(field), BY_FLAG);
         }
     }
-    if let Some(number) = proxy.concurrency {
-        if number < 0 {
-            c.error(&at.key("concurrency"), "concurrency must not be negative");
+    if proxy.status_port != 0 {
+        c.inactive(
+            &at.key("statusPort"),
+            "it has no effect: meshd's own readiness and metrics have flags for their addresses",
+        );
+    }
+    if proxy.concurrency.is_some_and(|number| number < 0) {
+        c.error(&at.key("concurrency"), "concurrency must not be negative");
+    }
+    if let Some(drain) = proxy.drain_duration {
+        let at = at.key("drainDuration");
+        c.rule(&at, rules::duration(drain));
+        if drain.subsec_nanos() != 0 {
+            c.error(&at, "the duration must be of whole seconds");
         }
-        c.inactive(&at.key("concurrency"), BY_FLAG);
     }
     if let Some(topology) = &proxy.gateway_topology {
         let at = at.key("gatewayTopology");
@@ -99,13 +121,16 @@ fn default_config(c: &mut Check, proxy: &MeshProxyConfig) {
             unread(c, &at.key(field), field, TOPOLOGY_FIELDS);
         }
     }
+    if let Some(headers) = &proxy.proxy_headers {
+        let at = at.key("proxyHeaders");
+        for field in headers.ignored.keys() {
+            unread(c, &at.key(field), field, HEADERS_FIELDS);
+        }
+    }
     for field in proxy.ignored.keys() {
         unread(c, &at.key(field), field, PROXY_FIELDS);
     }
 }
-
-/// Why a setting of the proxy has no effect.
-const BY_FLAG: &str = "it has no effect: meshd takes it on its command line";
 
 /// A field that exists has no effect; one that does not is refused.
 fn unread(c: &mut Check, at: &At<'_>, field: &str, known: &[&str]) {
@@ -217,6 +242,20 @@ const PROXY_FIELDS: &[&str] = &[
     "statsCompression",
     "statsEvictionInterval",
     "connectionSettings",
+];
+
+/// Fields of `proxyHeaders` (`mesh/v1alpha1/proxy.proto`).
+const HEADERS_FIELDS: &[&str] = &[
+    "forwardedClientCert",
+    "setCurrentClientCertDetails",
+    "requestId",
+    "server",
+    "attemptCount",
+    "envoyDebugHeaders",
+    "metadataExchangeHeaders",
+    "preserveHttp1HeaderCase",
+    "xForwardedHost",
+    "xForwardedPort",
 ];
 
 /// Fields of `gatewayTopology` (`mesh/v1alpha1/proxy.proto`).

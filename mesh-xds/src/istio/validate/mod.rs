@@ -8,6 +8,7 @@ mod destination_rule;
 mod extension;
 mod gateway;
 mod http;
+mod kubernetes;
 mod mesh;
 mod reach;
 mod reference;
@@ -56,6 +57,14 @@ pub fn object(object: &Object) -> Vec<Problem> {
         Spec::WasmPlugin(spec) => extension::wasm_plugin(c, &SPEC, spec),
         Spec::TrafficExtension(spec) => extension::traffic_extension(c, &SPEC, spec),
         Spec::MeshConfig(config) => mesh::check(c, config),
+        Spec::Service(spec) => kubernetes::service(c, spec, &object.annotations),
+        Spec::EndpointSlice(slice) => kubernetes::endpoint_slice(c, slice),
+        Spec::Pod(_) => mesh::annotation(c, &METADATA, &object.annotations),
+        Spec::Deployment(spec) => {
+            let template = SPEC.key("template");
+            let annotations = &spec.template.metadata.annotations;
+            mesh::annotation(c, &template.key("metadata"), annotations);
+        }
         _ => {}
     }
     if let Some(reason) = no_effect(object) {
@@ -73,7 +82,6 @@ fn no_effect(object: &Object) -> Option<&'static str> {
             Some("does not act yet: requests pass without it")
         }
         Spec::WorkloadGroup(_) => Some("has no effect: nobody registers workloads of it"),
-        Spec::ProxyConfig(_) => Some("has no effect: meshd takes such settings by flags"),
         Spec::Other if *object.kind == *"IstioOperator" => {
             Some("is for an installer, it configures no traffic")
         }

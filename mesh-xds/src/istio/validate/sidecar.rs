@@ -292,4 +292,11 @@ pub(super) fn proxy_config(c: &mut Check, at: &At<'_>, config: &ProxyConfig) {
     if config.concurrency.is_some_and(|n| n < 0) {
         c.error(&at.key("concurrency"), "concurrency must not be negative");
     }
+    let injected = "it has no effect: nothing is injected here";
+    if !config.environment_variables.is_empty() {
+        c.inactive(&at.key("environmentVariables"), injected);
+    }
+    if config.image.is_some() {
+        c.inactive(&at.key("image"), injected);
+    }
 }

@@ -10,6 +10,9 @@ use crate::istio::index::{Meta, Protocol, host, service_entry};
 mod listener;
 mod route;
 
+/// The label of a Service whose ports say nothing about the ports of a gateway.
+const NO_TRANSLATION: &str = "experimental.istio.io/disable-gateway-port-translation";
+
 /// Where a server listens that names no address.
 const WILDCARD: &str = "0.0.0.0";
 
@@ -147,10 +150,12 @@ impl<'a> Env<'a> {
         }
     }
 
-    /// The port of the workload behind a port of its Service; a port that no Service has is meant as it is.
+    /// The port of the workload behind a port of its Service; a port that no Service has is meant as it is. A Service may
+    /// stay out of this by its label.
     fn listening_port(&self, number: u32) -> u32 {
         let own = self.own_ports();
         own.into_iter()
+            .filter(|(service, ..)| !service.labels.contains_key(NO_TRANSLATION))
             .find(|(_, port, _)| port.port == number)
             .map_or(number, |(.., target)| target)
     }

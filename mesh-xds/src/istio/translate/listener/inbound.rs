@@ -172,7 +172,16 @@ impl Env<'_> {
                     .ports
                     .iter()
                     .filter(|port| port.name == instance.port_name);
-                found.extend(ports.map(|port| (service.as_ref(), port, instance.port)));
+                let own = ports.map(|port| (service.as_ref(), port, instance.port));
+                for (service, port, target) in own {
+                    // An address may be listed several times, as in several localities.
+                    let known = |(other, p, t): &(&Service, &Port, u32)| {
+                        std::ptr::eq(*other, service) && *p == port && *t == target
+                    };
+                    if !found.iter().any(known) {
+                        found.push((service, port, target));
+                    }
+                }
             }
         }
         found
@@ -180,11 +189,11 @@ impl Env<'_> {
 
     fn add_entrance(&self, out: &mut Inbound, entrance: &Entrance<'_>, protection: &Protection) {
         let number = entrance.port.port;
-        let services: Vec<&Service> = self
+        let services: Vec<(&Service, &Port)> = self
             .own_ports()
             .into_iter()
             .filter(|(_, _, target)| *target == number)
-            .map(|(service, ..)| service)
+            .map(|(service, port, _)| (service, port))
             .collect();
         let cluster = pb::subset_key("inbound", "", "", number);
         let guard = protection.of_port(number);

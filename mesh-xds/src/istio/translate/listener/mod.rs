@@ -18,7 +18,7 @@ use serde_json::json;
 use hcm::http_connection_manager::{PathWithEscapedSlashesAction, RouteSpecifier, UpgradeConfig};
 use tcp::tcp_proxy::{ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight};
 
-use super::{Env, access_log, cluster, pb};
+use super::{Env, access_log, cluster, pb, proxy_headers};
 use crate::istio::api::mesh_config::NormalizationType;
 use crate::istio::api::virtual_service::RouteDestination;
 use crate::istio::index::{Meta, ProxyKind};
@@ -203,7 +203,7 @@ impl Env<'_> {
                     route_config_name: name,
                 }),
             }),
-            http_filters: http_filters(side),
+            http_filters: self.http_filters(side),
             access_log: access_log::of(&self.context.mesh),
             use_remote_address: Some(pb::boolean(side == Side::Gateway)),
             proxy_100_continue: true,
@@ -214,21 +214,29 @@ impl Env<'_> {
             stream_idle_timeout: Some(pb::duration(Duration::ZERO)),
             ..hcm::HttpConnectionManager::default()
         };
-        if side != Side::Outbound {
-            "istio-envoy".clone_into(&mut manager.server_name);
-        }
+        let headers = self.config.proxy_headers.as_ref();
+        proxy_headers::on_manager(&mut manager, headers, side != Side::Outbound);
         if side == Side::Gateway {
-            let topology = self
-                .context
-                .mesh
-                .default_config
-                .as_ref()
-                .and_then(|config| config.gateway_topology.as_ref());
+            let topology = self.config.gateway_topology.as_ref();
             manager.xff_num_trusted_hops =
                 topology.map_or(0, |topology| topology.num_trusted_proxies);
         }
         self.normalize_paths(&mut manager);
         network_filter("envoy.filters.network.http_connection_manager", &manager)
+    }
+
+    fn http_filters(&self, side: Side) -> Vec<hcm::HttpFilter> {
+        let headers = self.config.proxy_headers.as_ref();
+        let router = Router {
+            suppress_envoy_headers: proxy_headers::suppresses_debug_headers(headers),
+            ..Router::default()
+        };
+        vec![
+            http_filter("istio.metadata_exchange", peer_metadata(side)),
+            http_filter("envoy.filters.http.fault", pb::any(&HttpFault::default())),
+            http_filter("envoy.filters.http.cors", pb::any(&Cors::default())),
+            http_filter("envoy.filters.http.router", pb::any(&router)),
+        ]
     }
 
     fn normalize_paths(&self, manager: &mut hcm::HttpConnectionManager) {
@@ -357,16 +365,10 @@ fn peer_metadata(side: Side) -> envoy_types::pb::google::protobuf::Any {
     .unwrap_or_default()
 }
 
-fn http_filters(side: Side) -> Vec<hcm::HttpFilter> {
-    let filter = |name: &str, config| hcm::HttpFilter {
+fn http_filter(name: &str, config: envoy_types::pb::google::protobuf::Any) -> hcm::HttpFilter {
+    hcm::HttpFilter {
         name: name.to_owned(),
         config_type: Some(hcm::http_filter::ConfigType::TypedConfig(config)),
         ..hcm::HttpFilter::default()
-    };
-    vec![
-        filter("istio.metadata_exchange", peer_metadata(side)),
-        filter("envoy.filters.http.fault", pb::any(&HttpFault::default())),
-        filter("envoy.filters.http.cors", pb::any(&Cors::default())),
-        filter("envoy.filters.http.router", pb::any(&Router::default())),
-    ]
+    }
 }

@@ -182,3 +182,74 @@ fn workloads_that_istiod_would_send_mutual_tls_are_named() {
     };
     assert!(resources.notes.iter().any(named), "{:?}", resources.notes);
 }
+
+/// The inbound cluster of port 80 of `x-1`, under a Sidecar object with that content besides its ingress.
+fn inbound(sidecar_spec: &str, rule: &str) -> Value {
+    let yaml = format!(
+        "\napiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {{name: x, namespace: a}}\n\
+         spec: {{workloadSelector: {{labels: {{app: x}}}}, ingress: [{{port: {{number: 80, protocol: HTTP, name: http}}, \
+         defaultEndpoint: '127.0.0.1:8080'}}]{sidecar_spec}}}\n---\n\
+         apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: x, namespace: a}}\n\
+         spec: {{host: x, {rule}}}\n"
+    );
+    sidecar(&yaml).cluster("inbound|80||")
+}
+
+#[test]
+fn the_pool_of_a_rule_is_for_both_ends() {
+    let rule = "trafficPolicy: {connectionPool: {tcp: {maxConnections: 7}, http: {h2UpgradePolicy: UPGRADE}}, \
+                outlierDetection: {consecutive5xxErrors: 3}, loadBalancer: {simple: RANDOM}";
+    let limit = "/circuit_breakers/thresholds/0/max_connections";
+    let cluster = inbound("", &format!("{rule}}}"));
+    assert_eq!(cluster.pointer(limit), Some(&json!(7)));
+    // The application is called as its port says, and there is nothing to choose or to eject.
+    for key in [
+        "typed_extension_protocol_options",
+        "lb_policy",
+        "outlier_detection",
+    ] {
+        assert_eq!(cluster.get(key), None, "{cluster}");
+    }
+    let config = "/metadata/filter_metadata/istio/config";
+    assert_eq!(
+        cluster.pointer(config),
+        Some(&json!(
+            "/apis/networking.istio.io/v1/namespaces/a/destination-rule/x"
+        ))
+    );
+    let port =
+        "portLevelSettings: [{port: {number: 80}, connectionPool: {tcp: {maxConnections: 8}}}]";
+    let cluster = inbound("", &format!("{rule}, {port}}}"));
+    assert_eq!(cluster.pointer(limit), Some(&json!(8)));
+    let own = ", inboundConnectionPool: {tcp: {maxConnections: 9}}";
+    let cluster = inbound(own, &format!("{rule}}}"));
+    assert_eq!(cluster.pointer(limit), Some(&json!(9)));
+    // One with a selector is for the traffic of the workloads that it selects.
+    let selecting = format!("workloadSelector: {{matchLabels: {{app: x}}}}, {rule}}}");
+    let cluster = inbound("", &selecting);
+    assert_eq!(cluster.pointer(limit), Some(&json!(u32::MAX)));
+}
+
+#[test]
+fn a_proxy_header_goes_ahead_of_what_else_is_spoken() {
+    let socket = |policy: &str| {
+        let cluster = rule(&format!("trafficPolicy: {{{policy}}}")).cluster(GENERAL);
+        cluster["transport_socket"].clone()
+    };
+    let plain = socket("proxyProtocol: {version: V2}");
+    assert_eq!(
+        plain["name"],
+        "envoy.transport_sockets.upstream_proxy_protocol"
+    );
+    assert_eq!(plain["typed_config"]["config"], json!({"version": "V2"}));
+    let inner = "/typed_config/transport_socket/name";
+    assert_eq!(
+        plain.pointer(inner),
+        Some(&json!("envoy.transport_sockets.raw_buffer"))
+    );
+    let tls = socket("proxyProtocol: {}, tls: {mode: SIMPLE}");
+    assert_eq!(
+        tls.pointer(inner),
+        Some(&json!("envoy.transport_sockets.tls"))
+    );
+}

@@ -40,7 +40,7 @@ impl PartialEq for Outcome {
     fn eq(&self, other: &Self) -> bool {
         // Maps inside an `Any` are encoded in no fixed order: what differs as bytes may be the same.
         let same = |(a, b): (&Resources, &Resources)| {
-            a == b || (a.origins == b.origins && plain(a) == plain(b))
+            a == b || (a.origins == b.origins && a.settings == b.settings && plain(a) == plain(b))
         };
         self.remarks == other.remarks && self.resources.iter().zip(&other.resources).all(same)
     }
@@ -111,6 +111,7 @@ fn schema(kind: &str) -> BTreeMap<String, Shape> {
         "ServiceEntry" => shapes::<api::ServiceEntry>(),
         "WorkloadEntry" => shapes::<api::WorkloadEntry>(),
         "Sidecar" => shapes::<api::Sidecar>(),
+        "ProxyConfig" => shapes::<api::ProxyConfig>(),
         _ => BTreeMap::new(),
     }
 }
@@ -246,10 +247,10 @@ fn every_field_acts_or_is_noted() {
 /// traffic whatever it says.
 const TOGETHER: [&str; 5] = [
     "tunnel",
-    "proxyProtocol",
     "localityLbSetting",
     "zoneAwareLbSetting",
     "tls",
+    "image",
 ];
 
 /// The objects of [`TOGETHER`] around a field.
@@ -369,7 +370,6 @@ fn kinds_without_effect_are_listed() {
         ("WasmPlugin", "{url: 'https://x/y.wasm'}"),
         ("TrafficExtension", "{lua: {inlineCode: x}}"),
         ("WorkloadGroup", "{template: {serviceAccount: x}}"),
-        ("ProxyConfig", "{concurrency: 2}"),
         ("IstioOperator", "{profile: demo}"),
         ("AuthorizationPolicy", "{action: AUDIT, rules: [{}]}"),
         ("AuthorizationPolicy", "{rules: [{}]}"),
@@ -470,6 +470,7 @@ fn worlds() -> Vec<World> {
         World::new("sidecar", include_str!("fields/sidecar.yaml")),
         World::new("pools", include_str!("fields/pools.yaml")),
         World::new("destination_rule", HIDDEN_RULE),
+        World::new("proxy_config", PROXY_CONFIGS),
     ];
     for (index, policy) in POLICIES.lines().filter(|l| !l.is_empty()).enumerate() {
         for (site, spec) in [
@@ -524,6 +525,18 @@ fn worlds() -> Vec<World> {
     }
     worlds
 }
+
+const PROXY_CONFIGS: &str = "
+apiVersion: networking.istio.io/v1beta1
+kind: ProxyConfig
+metadata: {name: a, namespace: a}
+spec: {selector: {matchLabels: {app: other}}, concurrency: 3}
+---
+apiVersion: networking.istio.io/v1beta1
+kind: ProxyConfig
+metadata: {name: b, namespace: a}
+spec: {concurrency: 4, environmentVariables: {A: b}, image: {imageType: debug}}
+";
 
 const HIDDEN_RULE: &str = "
 apiVersion: networking.istio.io/v1

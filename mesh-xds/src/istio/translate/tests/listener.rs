@@ -255,3 +255,46 @@ fn tls_services_on_one_port_are_told_apart_by_name() {
         "outbound|443||one.com"
     );
 }
+
+#[test]
+fn headers_of_the_proxy_are_as_its_configuration_asks() {
+    let made = |headers: &str| {
+        let resources = sidecar(&format!(
+            "\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\n\
+             data: {{mesh: 'defaultConfig: {{proxyHeaders: {headers}}}'}}\n"
+        ));
+        let listener = resources.listener("127.0.0.1_80");
+        let manager = listener["filter_chains"][0]["filters"][0]["typed_config"].clone();
+        let host = resources.route_config("80")["virtual_hosts"][0].clone();
+        (manager, host)
+    };
+    let (manager, host) = made("{}");
+    for field in [
+        "server_header_transformation",
+        "server_name",
+        "generate_request_id",
+    ] {
+        assert_eq!(manager.get(field), None, "{manager}");
+    }
+    assert_eq!(host["include_request_attempt_count"], true);
+    assert_eq!(
+        host["routes"][0]["route"].get("append_x_forwarded_host"),
+        None
+    );
+    let (manager, host) = made(
+        "{server: {disabled: true}, requestId: {disabled: true}, attemptCount: {disabled: true}, \
+         envoyDebugHeaders: {disabled: true}, xForwardedHost: {enabled: true}, xForwardedPort: {enabled: true}}",
+    );
+    assert_eq!(manager["server_header_transformation"], "PASS_THROUGH");
+    assert_eq!(manager["generate_request_id"], false);
+    assert_eq!(manager["append_x_forwarded_port"], true);
+    let router = manager["http_filters"]
+        .as_array()
+        .and_then(|filters| filters.last());
+    let router = &router.expect("a router")["typed_config"];
+    assert_eq!(router["suppress_envoy_headers"], true);
+    assert_eq!(host.get("include_request_attempt_count"), None);
+    assert_eq!(host["routes"][0]["route"]["append_x_forwarded_host"], true);
+    let (manager, _) = made("{server: {value: me}}");
+    assert_eq!(manager["server_name"], "me");
+}
