@@ -166,7 +166,7 @@ impl World {
         let mode = call.mode.unwrap_or_default();
         let Some(listener) = self.listener(mode, destination) else {
             // Envoy takes no listener with two equal chains, and Istio's simulation finds both of them.
-            let twice = self.is_refused_for(destination.port(), "filter_chains[");
+            let twice = self.has_equal_chains(destination.port());
             let error = if twice {
                 TWO_CHAINS
             } else {
@@ -212,19 +212,25 @@ impl World {
             })
     }
 
-    fn is_refused_for(&self, port: u16, part: &str) -> bool {
+    /// Whether a listener of that port is refused since two of its filter chains are equal.
+    pub fn has_equal_chains(&self, port: u16) -> bool {
         let ending = format!("_{port}");
-        self.rejections.iter().any(|rejection| {
-            let about = rejection.resource.ends_with(&ending);
-            about && (rejection.reason.contains(part) || rejection.path.contains(part))
-        })
+        let equal = |rejection: &Rejection| {
+            rejection
+                .reason
+                .contains("is the same as that of filter_chains[")
+        };
+        let mut rejections = self
+            .rejections
+            .iter()
+            .filter(|r| r.resource.ends_with(&ending));
+        rejections.any(equal)
     }
 }
 
 const VIRTUAL_INBOUND: &str = "virtualInbound";
 const VIRTUAL_OUTBOUND: &str = "virtualOutbound";
-/// The error where two filter chains are equal.
-pub const TWO_CHAINS: &str = "multiple filter chains matched";
+const TWO_CHAINS: &str = "multiple filter chains matched";
 
 impl Call {
     /// The call with what such a client says by itself.

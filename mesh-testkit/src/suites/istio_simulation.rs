@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::conformance::{Ctx, SuiteResult};
-use crate::simulation::{Call, Found, Mode, Resources, TWO_CHAINS, World};
+use crate::simulation::{Call, Found, Mode, Resources, World};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -125,8 +125,9 @@ pub fn run(ctx: &Ctx) -> SuiteResult {
             }
         };
         let recorded = recorded(&dir.join("xds").join(format!("{name}.json")));
+        let apart = not_translated(&case, recorded.as_ref().ok());
         play(&mut result, &name, &case, recorded);
-        match not_translated(&case) {
+        match apart {
             Some(why) => *left_out.entry(why).or_default() += case.calls.len(),
             None => play(
                 &mut result,
@@ -184,7 +185,7 @@ fn recorded(file: &Path) -> Result<World, String> {
 }
 
 /// Why a case's configuration is not for our translation.
-fn not_translated(case: &Case) -> Option<&'static str> {
+fn not_translated(case: &Case, recorded: Option<&World>) -> Option<&'static str> {
     if case.proxy.kind != "router" {
         return Some("the sidecar stands behind redirected traffic, which is not served yet");
     }
@@ -195,7 +196,8 @@ fn not_translated(case: &Case) -> Option<&'static str> {
     if case.config_yaml.contains("internal.istio.io/") || !case.config_objects.is_empty() {
         return Some("it is made from objects of the Gateway API");
     }
-    let clash = |call: &CaseCall| call.expect.error.as_deref() == Some(TWO_CHAINS);
+    let clash =
+        |call: &CaseCall| recorded.is_some_and(|world| world.has_equal_chains(call.call.port));
     if case.calls.iter().any(clash) {
         return Some(
             "two servers for one name: istiod makes a listener that Envoy refuses, we serve the older one",
