@@ -46,7 +46,7 @@ fn until_answered(at: SocketAddr, before: u16, status: u16) -> Duration {
 #[test]
 fn a_new_policy_that_is_refused_closes_at_once_and_opens_when_it_is_gone() {
     let (temp, at) = folder("refused-policy");
-    let meshd = Meshd::sidecar(&temp.path("."), "default/x-1");
+    let meshd = Meshd::sidecar(&temp.path("."), "default/x-1", &[]);
     // A busy machine is slow now and then.
     for _ in 0..10 {
         assert_eq!(

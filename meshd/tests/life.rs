@@ -60,7 +60,7 @@ fn a_sidecar_has_as_many_workers_as_its_proxy_config_asks_for() {
          spec: {selector: {matchLabels: {app: w}}, concurrency: 3}\n",
     );
     for (flags, workers) in [(&[][..], 3), (&["--concurrency", "2"][..], 2)] {
-        let meshd = Meshd::sidecar(&temp.path(""), "default/w", flags);
+        let meshd = Meshd::sidecar(&temp.path("."), "default/w", flags);
         let names = threads(meshd.id());
         let seen = names.iter().filter(|name| name.starts_with("worker-"));
         assert_eq!(seen.count(), workers, "{names:?}");

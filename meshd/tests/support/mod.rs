@@ -71,24 +71,6 @@ impl Meshd {
         Self::served(child, || fs::read_to_string(&at).ok()?.parse().ok())
     }
 
-    /// Starts `meshd sidecar` on a folder, and waits until it serves.
-    pub fn sidecar(folder: &Path, workload: &str, flags: &[&str]) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let admin = free.local_addr().expect("bound");
-        drop(free);
-        let child = Command::new(env!("CARGO_BIN_EXE_meshd"))
-            .args(["sidecar", "--workload", workload, "--config"])
-            .arg(folder)
-            .args(["--admin", &admin.to_string(), "-l", "error"])
-            .args(["--readiness", "none", "--metrics", "none"])
-            .args(flags)
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("cargo built the program");
-        Self::served(child, || Some(admin))
-    }
-
     /// Waits until the process says at its admin server that it is ready.
     fn served(mut child: Child, admin: impl Fn() -> Option<SocketAddr>) -> Self {
         let deadline = Instant::now() + LONG;
@@ -107,23 +89,13 @@ impl Meshd {
         }
     }
 
-    /// Starts `meshd sidecar` for a workload of a folder, and waits until it serves.
-    pub fn sidecar(folder: &Path, workload: &str) -> Self {
+    /// Starts `meshd sidecar` for a workload of a folder, with further flags, and waits until it serves.
+    pub fn sidecar(folder: &Path, workload: &str, flags: &[&str]) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let admin = free.local_addr().expect("bound");
         drop(free);
-        let child = sidecar(folder, workload, admin).spawn();
-        let child = child.expect("cargo built the program");
-        let mut started = Self { child, admin };
-        let deadline = Instant::now() + LONG;
-        while request(admin, "GET", "/ready").is_none_or(|answer| answer.status != 200) {
-            if let Some(status) = started.child.try_wait().expect("our own child") {
-                panic!("ended with {status}: {}", said(&mut started.child));
-            }
-            assert!(Instant::now() < deadline, "not ready in time");
-            thread::sleep(Duration::from_millis(10));
-        }
-        started
+        let child = sidecar(folder, workload, admin).args(flags).spawn();
+        Self::served(child.expect("cargo built the program"), || Some(admin))
     }
 
     pub fn id(&self) -> u32 {
