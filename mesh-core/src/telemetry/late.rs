@@ -68,9 +68,9 @@ pub struct Late {
     pub attempts: u32,
     /// Why the newest attempt gave no response.
     pub failure: Option<Name>,
-    /// From the start to the end of the request body, as of the last [`Record::late`].
+    /// From the start to the end of the request body, as of the last [`late`](super::record::Record::late).
     pub request_received: Option<Duration>,
-    /// From the start to the head of the upstream's response, as of the last [`Record::late`].
+    /// From the start to the head of the upstream's response, as of the last [`late`](super::record::Record::late).
     pub response_began: Option<Duration>,
     /// From the start to the end.
     pub duration: Duration,

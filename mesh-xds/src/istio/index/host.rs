@@ -27,7 +27,7 @@ pub fn subset_of(inner: &str, outer: &str) -> bool {
     }
 }
 
-/// Names that overlap ([`matches`]), each with one that covers it or is equal: pairs of places in `names`, the earlier one
+/// Names that overlap ([`matches()`]), each with one that covers it or is equal: pairs of places in `names`, the earlier one
 /// first, ordered by the later one.
 #[must_use]
 pub fn overlaps(names: &[String]) -> Vec<(usize, usize)> {
