@@ -203,6 +203,7 @@ impl<U> ResponseBody<U> {
         }
     }
 
+    #[cfg(feature = "net")]
     pub(crate) fn hold_attempt(&mut self, attempt: Attempt, life: Option<Deadline>) {
         self.attempt = Some(attempt);
         if life.is_some() {

@@ -5,10 +5,11 @@
 //! with a Pod template) stands for workloads that no Pod object shows: it gives a workload with the template's labels and
 //! service account, for a sidecar to be started as, but no address and so no endpoint.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::labels::ByLabels;
 use super::proxy_config;
 use super::service::{
     Catalog, Health, Instance, Port, Protocol, Registry, Resolution, Service, Workload,
@@ -16,7 +17,7 @@ use super::service::{
 use super::service_entry::selects;
 use crate::istio::api::k8s::{self, IntOrString};
 use crate::istio::api::mesh_config::MeshProxyConfig;
-use crate::istio::api::{Object, Spec};
+use crate::istio::api::{Object, Spec, WorkloadEntry};
 
 /// The label by which a slice names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -25,11 +26,12 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 #[must_use]
 pub fn collect(objects: &[Arc<Object>], domain: &str) -> Catalog {
     let pods = pods(objects);
+    let found = Found::new(objects, &pods);
     let mut catalog = Catalog {
         workloads: pods.iter().map(|pod| Arc::clone(&pod.workload)).collect(),
         ..Catalog::default()
     };
-    catalog.workloads.extend(templates(objects, &pods));
+    catalog.workloads.extend(templates(objects, &found));
     let slices = slices(objects);
     for object in objects {
         let Spec::Service(spec) = &object.spec else {
@@ -37,15 +39,15 @@ pub fn collect(objects: &[Arc<Object>], domain: &str) -> Catalog {
         };
         let service = service(object, spec, domain);
         let named = (&*object.namespace, &*object.name);
-        let found = match slices.get(&named) {
+        let instances = match slices.get(&named) {
             Some(slices) => slices
                 .iter()
-                .flat_map(|(object, slice)| slice_instances(object, slice, &pods))
+                .flat_map(|(object, slice)| slice_instances(object, slice, &found))
                 .collect(),
-            None => selected(object, spec, objects, &pods),
+            None => selected(object, spec, &found),
         };
         let known = catalog.instances.entry(service.key()).or_default();
-        known.extend(found);
+        known.extend(instances);
         catalog.services.push(service);
     }
     catalog
@@ -56,6 +58,51 @@ struct Pod<'o> {
     workload: Arc<Workload>,
     spec: &'o k8s::Pod,
     ready: bool,
+}
+
+/// Namespace and a name.
+type Named<'a> = (&'a str, &'a str);
+
+/// Pods and WorkloadEntry objects, by what refers to them.
+struct Found<'a> {
+    pods: ByLabels<'a, &'a Pod<'a>>,
+    entries: ByLabels<'a, (&'a Object, &'a WorkloadEntry)>,
+    by_name: HashMap<Named<'a>, &'a Pod<'a>>,
+    by_address: HashMap<Named<'a>, &'a Pod<'a>>,
+}
+
+impl<'a> Found<'a> {
+    fn new(objects: &'a [Arc<Object>], pods: &'a [Pod<'a>]) -> Self {
+        let (mut by_name, mut by_address) = (HashMap::new(), HashMap::new());
+        for pod in pods {
+            let workload = &*pod.workload;
+            let namespace = workload.namespace.as_str();
+            by_name
+                .entry((namespace, workload.name.as_str()))
+                .or_insert(pod);
+            for address in &workload.addresses {
+                by_address
+                    .entry((namespace, address.as_str()))
+                    .or_insert(pod);
+            }
+        }
+        let entries = objects.iter().filter_map(|object| match &object.spec {
+            Spec::WorkloadEntry(entry) => {
+                Some((&*object.namespace, &entry.labels, (&**object, &**entry)))
+            }
+            _ => None,
+        });
+        let workloads = pods.iter().map(|pod| {
+            let workload = &*pod.workload;
+            (workload.namespace.as_str(), &workload.labels, pod)
+        });
+        Self {
+            pods: ByLabels::new(workloads),
+            entries: ByLabels::new(entries),
+            by_name,
+            by_address,
+        }
+    }
 }
 
 fn pods(objects: &[Arc<Object>]) -> Vec<Pod<'_>> {
@@ -148,11 +195,11 @@ fn account(pod: &k8s::PodSpec) -> String {
 }
 
 /// Workloads of templates that no Pod shows.
-fn templates(objects: &[Arc<Object>], pods: &[Pod<'_>]) -> Vec<Arc<Workload>> {
+fn templates(objects: &[Arc<Object>], found: &Found<'_>) -> Vec<Arc<Workload>> {
     let shown = |object: &Object, template: &k8s::Deployment| {
-        pods.iter().any(|pod| {
-            *pod.workload.namespace == *object.namespace && is_of(template, &pod.workload.labels)
-        })
+        let labels = &template.template.metadata.labels;
+        let mut pods = found.pods.chosen(&object.namespace, labels);
+        pods.next().is_some()
     };
     deployments(objects)
         .filter(|(object, template)| !shown(object, template))
@@ -262,7 +309,11 @@ fn slices(objects: &[Arc<Object>]) -> Slices<'_> {
     slices
 }
 
-fn slice_instances(object: &Object, slice: &k8s::EndpointSlice, pods: &[Pod<'_>]) -> Vec<Instance> {
+fn slice_instances(
+    object: &Object,
+    slice: &k8s::EndpointSlice,
+    known: &Found<'_>,
+) -> Vec<Instance> {
     let mut found = Vec::new();
     // As in Istio: a name is no address of an endpoint.
     if slice.address_type == "FQDN" {
@@ -278,7 +329,7 @@ fn slice_instances(object: &Object, slice: &k8s::EndpointSlice, pods: &[Pod<'_>]
             Health::Unhealthy
         };
         for address in &endpoint.addresses {
-            let workload = behind(object, endpoint, address, pods);
+            let workload = behind(object, endpoint, address, known);
             let ports = endpoint.ports.as_ref().unwrap_or(&slice.ports);
             found.extend(ports.iter().filter_map(|port| {
                 Some(Instance {
@@ -300,20 +351,12 @@ fn behind(
     object: &Object,
     endpoint: &k8s::Endpoint,
     address: &String,
-    pods: &[Pod<'_>],
+    known: &Found<'_>,
 ) -> Arc<Workload> {
-    let near = |pod: &&Pod<'_>| *pod.workload.namespace == *object.namespace;
+    let namespace = &*object.namespace;
     let target = endpoint.target_ref.as_ref().filter(|t| t.kind == "Pod");
-    let by_name = target.and_then(|target| {
-        pods.iter()
-            .filter(near)
-            .find(|pod| pod.workload.name == target.name)
-    });
-    let by_address = || {
-        pods.iter()
-            .filter(near)
-            .find(|pod| pod.workload.addresses.contains(address))
-    };
+    let by_name = target.and_then(|target| known.by_name.get(&(namespace, target.name.as_str())));
+    let by_address = || known.by_address.get(&(namespace, address.as_str()));
     match by_name.or_else(by_address) {
         Some(pod) => Arc::clone(&pod.workload),
         None => Arc::new(Workload {
@@ -326,21 +369,10 @@ fn behind(
 }
 
 /// Endpoints of a Service without slices: the Pods and WorkloadEntry objects that its selector chooses.
-fn selected(
-    object: &Object,
-    spec: &k8s::Service,
-    objects: &[Arc<Object>],
-    pods: &[Pod<'_>],
-) -> Vec<Instance> {
+fn selected(object: &Object, spec: &k8s::Service, known: &Found<'_>) -> Vec<Instance> {
     let mut found = Vec::new();
-    if spec.selector.is_empty() {
-        return found;
-    }
-    for pod in pods {
+    for pod in known.pods.chosen(&object.namespace, &spec.selector) {
         let workload = &pod.workload;
-        if *workload.namespace != *object.namespace || !selects(&spec.selector, &workload.labels) {
-            continue;
-        }
         let ready = pod.ready || spec.publish_not_ready_addresses;
         let Some(address) = address_for(spec, workload) else {
             continue;
@@ -362,13 +394,8 @@ fn selected(
             }
         }
     }
-    for other in objects {
-        if let Spec::WorkloadEntry(entry) = &other.spec
-            && other.namespace == object.namespace
-            && selects(&spec.selector, &entry.labels)
-        {
-            found.extend(entry_instances(spec, other, entry));
-        }
+    for (other, entry) in known.entries.chosen(&object.namespace, &spec.selector) {
+        found.extend(entry_instances(spec, other, entry));
     }
     found
 }
@@ -401,11 +428,7 @@ fn target_port(port: &k8s::ServicePort, pod: &k8s::Pod) -> Option<u32> {
     }
 }
 
-fn entry_instances(
-    spec: &k8s::Service,
-    object: &Object,
-    entry: &crate::istio::api::WorkloadEntry,
-) -> Vec<Instance> {
+fn entry_instances(spec: &k8s::Service, object: &Object, entry: &WorkloadEntry) -> Vec<Instance> {
     let workload = Arc::new(Workload {
         name: object.name.to_string(),
         workload_name: object.name.to_string(),

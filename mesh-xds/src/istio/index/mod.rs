@@ -8,6 +8,7 @@ use super::api::{Lost, MeshConfig, Object, Origin, Spec};
 pub mod destination_rule;
 pub mod host;
 pub mod kube;
+mod labels;
 pub mod proxy;
 pub mod proxy_config;
 pub mod service;
