@@ -224,7 +224,6 @@ items:
     selector: {app: s}
     sessionAffinity: ClientIP
     sessionAffinityConfig: {clientIP: {timeoutSeconds: 10800}}
-    trafficDistribution: PreferClose
     type: LoadBalancer
   status: {loadBalancer: {ingress: [{hostname: h}]}}
 - apiVersion: discovery.k8s.io/v1
