@@ -18,8 +18,8 @@ use mesh_core::config::Rejection;
 
 /// Runs `meshd` with a command line (the program's name first) until it is told to end.
 ///
-/// Exit codes: 0 after a drain on SIGTERM, SIGINT or `/quitquitquit`; 1 if it could not start or a part of it failed; 2 for
-/// a wrong command line.
+/// Exit codes: 0 after a drain on SIGTERM or SIGINT, and on `/quitquitquit`, which waits for nobody; 1 if it could not start
+/// or a part of it failed; 2 for a wrong command line.
 pub fn main_with_args(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let options = match cli::parse(args) {
         Ok(options) => options,
