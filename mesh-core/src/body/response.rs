@@ -193,8 +193,6 @@ impl<U> ResponseBody<U> {
         }
     }
 
-    /// Keeps the attempt's place in the limits until the end, which comes at the end of `life` at the latest.
-    #[cfg(feature = "net")]
     /// Says whether the response is retried, which nobody gets then.
     #[cfg(feature = "net")]
     pub(crate) fn settle(&mut self, retried: bool) {
@@ -203,6 +201,8 @@ impl<U> ResponseBody<U> {
         }
     }
 
+    #[cfg(feature = "net")]
+    /// Keeps the attempt's place in the limits until the end, which comes at the end of `life` at the latest.
     #[cfg(feature = "net")]
     pub(crate) fn hold_attempt(&mut self, attempt: Attempt, life: Option<Deadline>) {
         self.attempt = Some(attempt);
