@@ -2,8 +2,8 @@
 //!
 //! Every smuggling case sends bytes to the proxy; a raw upstream behind it reads what was sent on with the [strict](crate::strict)
 //! parser. A case says which targets may arrive. Cases run at once, each under a path of its own, and share upstream connections, so
-//! that one request swallowing another one shows as well. [`floods`] run one by one, so that their memory can be told apart, and
-//! [`program`] starts the proxy, its access log included.
+//! that one request swallowing another one shows as well. Each of the [`floods`] has a proxy of its own, so that what it costs can be
+//! told, and [`program`] starts the proxy, its access log included.
 
 pub mod cases;
 pub mod floods;
@@ -195,6 +195,9 @@ fn judge(case: &Case, n: usize, answer: &Answer, seen: &Seen) -> Result<(), Stri
         Want::Refuse if !targets.is_empty() => return Err(format!("expected a refusal, {told}")),
         Want::Refuse if status.is_some_and(|status| status < 400) => {
             return Err(format!("expected a refusal, {told}"));
+        }
+        Want::Refuse if !answer.is_some(case) && !answer.closed => {
+            return Err("expected a refusal, nothing was said".to_owned());
         }
         Want::Forward(names) if targets != full(names) => {
             return Err(format!("expected {names:?} to arrive, {told}"));

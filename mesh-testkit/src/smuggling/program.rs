@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::floods::Used;
+
 /// The configuration, with places for ports and log.
 const CONFIG: &str = include_str!("proxy.yaml");
 /// How long a start or an end may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// So often a start is tried.
+const TRIES: u32 = 3;
 
 /// A running proxy; killed on drop.
 #[derive(Debug)]
@@ -37,6 +41,17 @@ impl Program {
     ///
     /// It does not start, or does not listen in time.
     pub fn start(path: &Path, upstream: SocketAddr) -> Result<Self> {
+        // Ports that were free may be taken before the program has them.
+        let mut tries = 1..TRIES;
+        loop {
+            match Self::start_once(path, upstream) {
+                Err(_) if tries.next().is_some() => {}
+                started => return started,
+            }
+        }
+    }
+
+    fn start_once(path: &Path, upstream: SocketAddr) -> Result<Self> {
         let (proxy, admin) = (free_address()?, free_address()?);
         let folder = std::env::temp_dir().join(format!("mesh-attacks-{}", proxy.port()));
         fs::create_dir_all(&folder)?;
@@ -63,7 +78,7 @@ impl Program {
             .stdout(out.try_clone()?)
             .stderr(out)
             .spawn()?;
-        let program = Self {
+        let mut program = Self {
             child,
             proxy,
             admin,
@@ -71,7 +86,7 @@ impl Program {
         };
         let start = Instant::now();
         while TcpStream::connect(proxy).is_err() {
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > PATIENCE || program.child.try_wait()?.is_some() {
                 let out = fs::read_to_string(program.folder.join("out.log")).unwrap_or_default();
                 return Err(Error::other(format!("does not listen: {out}")));
             }
@@ -85,8 +100,15 @@ impl Program {
         self.proxy
     }
 
-    /// The most memory that it has had resident so far, in KiB; `None` where the system does not say.
-    pub fn peak(&self) -> Option<u64> {
+    /// What it has used so far.
+    pub fn used(&self) -> Used {
+        Used {
+            peak: self.peak(),
+            cpu: self.cpu(),
+        }
+    }
+
+    fn peak(&self) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
         let line = status
             .lines()
@@ -94,8 +116,7 @@ impl Program {
         line.split_whitespace().next()?.parse().ok()
     }
 
-    /// Processor time that it has used so far; `None` where the system does not say.
-    pub fn cpu(&self) -> Option<Duration> {
+    fn cpu(&self) -> Option<Duration> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
         // The name in brackets may hold spaces; user and system time are the 14th and 15th field of all.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
@@ -109,7 +130,7 @@ impl Program {
     ///
     /// # Errors
     ///
-    /// It does not end, or has not written a log.
+    /// It does not end, has written no log, or has panicked.
     pub fn finish(mut self) -> Result<Vec<LogLine>> {
         let mut socket = TcpStream::connect(self.admin)?;
         socket.write_all(b"POST /quitquitquit HTTP/1.1\r\nHost: admin\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
@@ -120,6 +141,10 @@ impl Program {
                 return Err(Error::other("does not end"));
             }
             std::thread::sleep(Duration::from_millis(20));
+        }
+        let said = fs::read_to_string(self.folder.join("out.log"))?;
+        if said.contains("panicked at") {
+            return Err(Error::other(said));
         }
         let text = fs::read_to_string(self.folder.join("access.log"))?;
         Ok(text.lines().filter_map(line).collect())

@@ -23,8 +23,8 @@ struct Call {
 
 /// What is asked of a response body.
 enum Body {
-    /// The app saw a request whose body had this many bytes.
-    Echo(u64),
+    /// The app saw a request of this protocol, whose body had this many bytes.
+    Echo(&'static str, u64),
     /// A body of this size.
     Size(u64),
     /// These bytes.
@@ -41,28 +41,28 @@ const CALLS: [Call; 12] = [
         arguments: &["--http1.1"],
         path: "/echo",
         status: "200",
-        body: Body::Echo(0),
+        body: Body::Echo("HTTP/1.1", 0),
     },
     Call {
         name: "http1.0",
         arguments: &["--http1.0"],
         path: "/echo",
         status: "200",
-        body: Body::Echo(0),
+        body: Body::Echo("HTTP/1.1", 0),
     },
     Call {
         name: "post",
         arguments: &["--http1.1", "-d", "a=1"],
         path: "/echo",
         status: "200",
-        body: Body::Echo(3),
+        body: Body::Echo("HTTP/1.1", 3),
     },
     Call {
         name: "expect-100",
         arguments: &["--http1.1", "-H", "Expect: 100-continue", "-T", "@upload"],
         path: "/echo",
         status: "200",
-        body: Body::Echo(UPLOAD),
+        body: Body::Echo("HTTP/1.1", UPLOAD),
     },
     Call {
         name: "chunked",
@@ -75,7 +75,7 @@ const CALLS: [Call; 12] = [
         ],
         path: "/echo",
         status: "200",
-        body: Body::Echo(UPLOAD),
+        body: Body::Echo("HTTP/1.1", UPLOAD),
     },
     Call {
         name: "head",
@@ -110,14 +110,14 @@ const CALLS: [Call; 12] = [
         arguments: &["--http2-prior-knowledge"],
         path: "/echo",
         status: "200",
-        body: Body::Echo(0),
+        body: Body::Echo("HTTP/1.1", 0),
     },
     Call {
         name: "h2-upload-to-h2",
         arguments: &["--http2-prior-knowledge", "-T", "@upload"],
         path: "/h2/echo",
         status: "200",
-        body: Body::Echo(UPLOAD),
+        body: Body::Echo("HTTP/2.0", UPLOAD),
     },
     Call {
         name: "h1-large-from-h2",
@@ -196,12 +196,12 @@ fn check_body(wanted: &Body, body: &[u8]) -> Fallible {
             String::from_utf8_lossy(body)
         )
         .into()),
-        Body::Echo(length) => {
+        Body::Echo(protocol, length) => {
             let seen: Value = serde_json::from_slice(body)?;
-            if seen["length"] == *length {
+            if seen["length"] == *length && seen["proto"] == *protocol {
                 Ok(())
             } else {
-                Err(format!("expected a body of {length}, seen {seen}").into())
+                Err(format!("expected {protocol} and a body of {length}, seen {seen}").into())
             }
         }
     }

@@ -156,13 +156,17 @@ fn play(command: &mut Command, name: &str, limit: Duration) -> Fallible<String> 
     }
 }
 
-/// Each line that says that a case failed, and the two after it.
+/// Each line that says that a case failed, and what is told of it on lines further in.
 fn failures(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().collect();
-    let failed = (0..lines.len()).filter(|&at| lines[at].ends_with(": FAILED"));
-    failed
-        .flat_map(|at| &lines[at..lines.len().min(at + 3)])
-        .fold(String::new(), |told, line| told + line + "\n")
+    let mut told = String::new();
+    let mut failed = false;
+    for line in text.lines() {
+        failed = line.contains(": FAILED") || failed && line.starts_with(' ');
+        if failed {
+            told = told + line + "\n";
+        }
+    }
+    told
 }
 
 /// Where configurations and logs of counterparts go.
@@ -178,10 +182,10 @@ mod tests {
 
     #[test]
     fn failures_are_told_with_what_was_expected_and_seen() {
-        let text = "a: passed\nb: FAILED\n    expected 1\n    seen     2\nc: passed\nd: FAILED\n";
+        let text = "a: passed\nb: FAILED\n    expected 1\n    seen     2\nc: passed\nd: FAILED: x\n";
         assert_eq!(
             failures(text),
-            "b: FAILED\n    expected 1\n    seen     2\nd: FAILED\n"
+            "b: FAILED\n    expected 1\n    seen     2\nd: FAILED: x\n"
         );
     }
 }
