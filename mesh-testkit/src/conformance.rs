@@ -44,7 +44,9 @@ pub struct SuiteResult {
     pub failed: usize,
     /// One entry for each failed case, `CASE: expected …, seen …`; the case's identifier comes first.
     pub failures: Vec<String>,
-    /// What a reader should know besides: allowed differences with their counts, cases reported apart.
+    /// Differences that a case may show and pass all the same: where, how often it was so, and why.
+    pub allowed: Vec<String>,
+    /// What a reader should know besides; `apart: CASE: …` of a case that failed and does not count.
     pub notes: Vec<String>,
 }
 
@@ -74,6 +76,11 @@ impl SuiteResult {
             Ok(()) => self.pass(),
             Err(detail) => self.fail(case, detail),
         }
+    }
+
+    /// Tells of an allowed difference, however often it was used.
+    pub fn allow(&mut self, difference: impl Into<String>) {
+        self.allowed.push(difference.into());
     }
 
     /// Adds a remark that is neither a pass nor a failure.

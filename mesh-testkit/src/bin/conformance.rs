@@ -81,6 +81,9 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Suite>, String> {
 
 fn report(result: &SuiteResult, verbose: bool) {
     println!("{result}");
+    for difference in &result.allowed {
+        println!("  allowed: {difference}");
+    }
     if !verbose {
         return;
     }

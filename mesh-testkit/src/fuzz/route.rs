@@ -3,8 +3,8 @@
 use std::sync::LazyLock;
 
 use mesh_core::model::{
-    Action, HeaderMatcher, HeaderMutations, HeaderValueMatcher, Metadata, Name, Origin, PathMatch,
-    Regex, Route, RouteConfiguration, RouteMatch, RouteRules, StripPort, VirtualHost,
+    Action, HeaderMatcher, HeaderValueMatcher, Name, PathMatch, Regex, Route, RouteConfiguration,
+    RouteMatch, RouteRules, StripPort, VirtualHost,
 };
 use mesh_core::route::host::{strip_port, strip_trailing_dot};
 use mesh_core::route::{Decision, Head, RouteTable};
@@ -142,24 +142,6 @@ fn table(virtual_hosts: Vec<VirtualHost>) -> RouteTable {
 fn route(path: PathMatch) -> Route {
     Route {
         name: format!("{path:?}").into(),
-        matches: RouteMatch {
-            path,
-            case_sensitive: true,
-            headers: Vec::new(),
-            query: Vec::new(),
-            grpc: false,
-            runtime_fraction: None,
-            metadata: Vec::new(),
-            filter_state: Vec::new(),
-            tls: None,
-        },
-        action: Action::NonForwarding,
-        headers: HeaderMutations::default(),
-        decorator: None,
-        filters: Vec::new(),
-        per_request_buffer_limit: None,
-        stat_prefix: None,
-        metadata: Metadata::default(),
-        origin: Origin::default(),
+        ..Route::new(RouteMatch::path(path), Action::NonForwarding)
     }
 }

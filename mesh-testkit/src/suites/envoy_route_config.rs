@@ -24,20 +24,14 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 pub fn run(ctx: &Ctx) -> SuiteResult {
     let mut result = SuiteResult::new("envoy-route-config");
     let dir = ctx.dir("envoy-route-config");
-    let cases = match read_json(&dir.join("cases.json")) {
-        Ok(Value::Array(cases)) => cases,
-        Ok(_) => {
-            result.fail("cases.json", "no list");
-            return result;
-        }
-        Err(error) => {
-            result.fail("cases.json", error);
-            return result;
-        }
+    let Some(cases) = cases(&dir, &mut result) else {
+        return result;
     };
     let mut by_runtime = 0;
     for case in &cases {
-        let table = message(&dir.join(text(&case["config"]))).and_then(|message| compile(&message));
+        let table = only(case, &["id", "config", "requests"])
+            .and_then(|()| message(&dir.join(text(&case["config"]))))
+            .and_then(|message| compile(&message));
         for request in case["requests"].as_array().into_iter().flatten() {
             let outcome = match &table {
                 Ok(table) => play(table, request),
@@ -55,6 +49,18 @@ pub fn run(ctx: &Ctx) -> SuiteResult {
         ));
     }
     result
+}
+
+/// The list in `cases.json`; without one the suite has failed.
+pub(super) fn cases(dir: &Path, result: &mut SuiteResult) -> Option<Vec<Value>> {
+    let list = |value| match value {
+        Value::Array(cases) => Ok(cases),
+        _ => Err("no list".to_owned()),
+    };
+    read_json(&dir.join("cases.json"))
+        .and_then(list)
+        .map_err(|error| result.fail("cases.json", error))
+        .ok()
 }
 
 /// Whether the request's route takes its weights from the runtime.

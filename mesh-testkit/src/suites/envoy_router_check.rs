@@ -12,8 +12,8 @@ use mesh_xds::{decode, json};
 use serde_json::Value;
 
 use super::envoy_route_config::{
-    cluster, compile, finalized, loopback, lossy, message, only, read_json, same, set, status,
-    text, timeout, virtual_host,
+    cases, cluster, compile, finalized, loopback, lossy, message, only, read_json, same, set,
+    status, text, timeout, virtual_host,
 };
 use crate::conformance::{Ctx, SuiteResult};
 
@@ -21,16 +21,8 @@ use crate::conformance::{Ctx, SuiteResult};
 pub fn run(ctx: &Ctx) -> SuiteResult {
     let mut result = SuiteResult::new("envoy-router-check");
     let dir = ctx.dir("envoy-router-check");
-    let cases = match read_json(&dir.join("cases.json")) {
-        Ok(Value::Array(cases)) => cases,
-        Ok(_) => {
-            result.fail("cases.json", "no list");
-            return result;
-        }
-        Err(error) => {
-            result.fail("cases.json", error);
-            return result;
-        }
+    let Some(cases) = cases(&dir, &mut result) else {
+        return result;
     };
     let mut tables = BTreeMap::new();
     for case in &cases {
@@ -39,7 +31,9 @@ pub fn run(ctx: &Ctx) -> SuiteResult {
             .entry(config.clone())
             .or_insert_with(|| table(&dir.join("config").join(config)));
         let outcome = match table {
-            Ok(table) => entry(&dir, case).and_then(|entry| judge(case, play(table, &entry))),
+            Ok(table) => only(case, &["id", "config", "golden", "test_name", "expect"])
+                .and_then(|()| entry(&dir, case))
+                .and_then(|entry| judge(case, play(table, &entry))),
             Err(error) => Err(error.clone()),
         };
         result.case(text(&case["id"]), outcome);
@@ -112,6 +106,7 @@ impl Runtime for ActiveKey<'_> {
 
 /// What the tool finds: the outer error if the entry is not understood, the inner one if an assertion does not hold.
 fn play(table: &RouteTable, entry: &Value) -> Result<Result<(), String>, String> {
+    only(entry, &["test_name", "input", "validate"])?;
     let input = &entry["input"];
     let head = head(input)?;
     let metadata = dynamic_metadata(&input["dynamic_metadata"])?;

@@ -15,6 +15,7 @@ pub mod istio_simulation;
 pub mod istio_translate;
 pub mod recorded_input;
 pub mod recorded_xds;
+pub mod validation_cases;
 
 /// Every suite, in the order in which the runner plays them.
 pub const SUITES: &[Suite] = &[
@@ -36,7 +37,7 @@ pub const SUITES: &[Suite] = &[
     },
     Suite {
         name: "istio-validation-cases",
-        run: istio_files::validation_cases,
+        run: validation_cases::run,
     },
     Suite {
         name: "istio-virtualservice-routes",

@@ -182,7 +182,8 @@ mod tests {
 
     #[test]
     fn failures_are_told_with_what_was_expected_and_seen() {
-        let text = "a: passed\nb: FAILED\n    expected 1\n    seen     2\nc: passed\nd: FAILED: x\n";
+        let text =
+            "a: passed\nb: FAILED\n    expected 1\n    seen     2\nc: passed\nd: FAILED: x\n";
         assert_eq!(
             failures(text),
             "b: FAILED\n    expected 1\n    seen     2\nd: FAILED: x\n"
