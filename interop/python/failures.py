@@ -8,26 +8,11 @@ see. The expectations were written down from Envoy 1.40; where the proxy under t
 
 import socket
 import sys
-import threading
 import time
 
 from play import Play
-from rig import (
-    H1Client,
-    H2Client,
-    H2Server,
-    Proxy,
-    Seen,
-    cluster,
-    free_port,
-    headers_of,
-    line_of,
-    listener,
-    manager,
-    read_head,
-    reset,
-    serve,
-)
+from rig import KEPT, H1Client, H2Client, H2Server, Seen, World, cluster, free_port
+from rig import headers_of, listener, manager, read_head, refusing_port, reset, serve
 
 SEEN = Seen()
 PLAY = Play()
@@ -255,9 +240,6 @@ def never_accepts():
     return peer.getsockname()[1]
 
 
-KEPT = []
-
-
 def by(name):
     return [{"name": "x-route", "string_match": {"exact": name}}]
 
@@ -281,37 +263,23 @@ def routes():
     return found + [{"name": "plain", "match": {"prefix": "/ok"}, "route": {"cluster": "h1"}}]
 
 
-class World:
+class Failures(World):
+    GAUGES = ("downstream_rq_active", "upstream_rq_active", "upstream_rq_pending_active")
+
     def __init__(self, program, scratch, arguments):
         SEEN.clear()
-        self.ports = {"h1": serve(h1_app), "h2": serve(h2_app), "refused": free_port(), "a": free_port()}
+        self.ports = {"h1": serve(h1_app), "h2": serve(h2_app), "refused": refusing_port(), "a": free_port()}
         full = never_accepts()
-        config = {
-            "static_resources": {
-                "listeners": [listener("a", self.ports["a"], manager("a", routes(), f"{scratch}/failures-access.log"))],
-                "clusters": [
-                    cluster("h1", self.ports["h1"]),
-                    cluster("h2", self.ports["h2"], {}),
-                    cluster("h1-refused", self.ports["refused"]),
-                    cluster("h2-refused", self.ports["refused"], {}),
-                    cluster("h1-full", full, connect_timeout="0.5s"),
-                    cluster("h2-full", full, {}, connect_timeout="0.5s"),
-                ],
-            }
-        }
-        self.proxy = Proxy(program, config, scratch, "failures", arguments)
-        self.proxy.wait(self.ports["a"])
-
-    def log(self, name):
-        return line_of(self.proxy, name)
-
-    def gauges(self):
-        stats = self.proxy.stats()
-        wanted = ("downstream_rq_active", "upstream_rq_active", "upstream_rq_pending_active", "downstream_cx_http2_streams_active")
-        return {key: value for key, value in stats.items() if key.endswith(wanted) and value and ".admin." not in key}
-
-    def stop(self):
-        self.proxy.stop()
+        listeners = [listener("a", self.ports["a"], manager("a", routes(), f"{scratch}/failures-access.log"))]
+        clusters = [
+            cluster("h1", self.ports["h1"]),
+            cluster("h2", self.ports["h2"], {}),
+            cluster("h1-refused", self.ports["refused"]),
+            cluster("h2-refused", self.ports["refused"], {}),
+            cluster("h1-full", full, connect_timeout="0.5s"),
+            cluster("h2-full", full, {}, connect_timeout="0.5s"),
+        ]
+        self.start("failures", program, scratch, arguments, listeners, clusters)
 
 
 def h1_get(world, name, upstream, does):
@@ -536,10 +504,7 @@ def neighbours(world, name):
 
 
 def nothing_leaks(world, name):
-    end = time.monotonic() + 5
-    while world.gauges() and time.monotonic() < end:
-        time.sleep(0.1)
-    return str(world.gauges())
+    return world.nothing_leaks()
 
 
 def drains(world, name):
@@ -579,4 +544,4 @@ def all_cases():
 
 
 if __name__ == "__main__":
-    sys.exit(PLAY.main(World, all_cases(), "UPSTREAM_FAILURES.md"))
+    sys.exit(PLAY.main(Failures, all_cases(), "UPSTREAM_FAILURES.md"))

@@ -10,7 +10,7 @@ import sys
 import time
 
 from play import Play
-from rig import H1Client, Proxy, cluster, free_port, line_of, listener, manager, read_head, serve
+from rig import H1Client, World, cluster, free_port, listener, manager, read_head, refusing_port, serve
 
 PLAY = Play()
 case = PLAY.case
@@ -73,7 +73,7 @@ def routes():
     return found
 
 
-class World:
+class Filters(World):
     def __init__(self, program, scratch, arguments):
         self.port = free_port()
         self.always = free_port()
@@ -90,20 +90,9 @@ class World:
             # Long enough that a limit of its speed shows.
             long = f"%LOCAL_REPLY_BODY%{'.' * 300}"
             one["local_reply_config"] = {"body_format": {"text_format_source": {"inline_string": long}}}
-        config = {
-            "static_resources": {
-                "listeners": [
-                    listener("a", self.port, managers[0]),
-                    listener("b", self.always, managers[1]),
-                ],
-                "clusters": [cluster("up", serve(app)), cluster("gone", free_port())],
-            }
-        }
-        self.proxy = Proxy(program, config, scratch, "filters", arguments)
-        self.proxy.wait(self.port)
-
-    def stop(self):
-        self.proxy.stop()
+        listeners = [listener("a", self.port, managers[0]), listener("b", self.always, managers[1])]
+        clusters = [cluster("up", serve(app)), cluster("gone", refusing_port())]
+        self.start("filters", program, scratch, arguments, listeners, clusters)
 
 
 SHOWN = ("access-control-allow-origin", "access-control-allow-methods", "access-control-expose-headers", "location", "grpc-status", "grpc-message")
@@ -121,7 +110,7 @@ def ask(world, name, route, origin=None, method="GET", port=None, more=""):
     shown = [f"{key}={headers[key][:30]}" for key in SHOWN if key in headers]
     length = f"{len(body)} bytes" if len(body) > 20 else body.decode()
     slow = "slow" if took >= 0.2 else "at once"
-    return f"{status} {' '.join(shown)} [{length}] {slow} | {line_of(world.proxy, name)}"
+    return f"{status} {' '.join(shown)} [{length}] {slow} | {world.log(name)}"
 
 
 def plain(route, **more):
@@ -147,4 +136,4 @@ def all_cases():
 
 
 if __name__ == "__main__":
-    sys.exit(PLAY.main(World, all_cases()))
+    sys.exit(PLAY.main(Filters, all_cases()))

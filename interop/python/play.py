@@ -40,9 +40,11 @@ class Play:
     def __init__(self):
         self.cases = []
         self.write = False
+        self.wrong = []
 
     def case(self, expected, ours=None, why=None):
         """What Envoy shows; `ours`: what meshd shows instead, and `why`."""
+        assert (ours is None) == (why is None), "a difference has a reason"
 
         def keep(function):
             self.cases.append((function.__name__, function, expected, ours))
@@ -58,9 +60,12 @@ class Play:
                 table = json.load(text)
         for name, function in more:
             row = table.get(name, {})
+            assert ("ours" in row) == ("why" in row), f"a difference has a reason: {name}"
             self.cases.append((name, function, row.get("envoy", "?"), row.get("ours")))
+        played = {name for name, *_ in self.cases}
+        self.wrong += [f"the table has a row that nobody plays: {name}" for name in table if name not in played]
         if document is None:
-            return False
+            return
         document = os.path.join(os.path.dirname(path), "../../docs", document)
         with open(document, encoding="utf-8") as text:
             old = text.read()
@@ -68,7 +73,8 @@ class Play:
         if self.write:
             with open(document, "w", encoding="utf-8") as out:
                 out.write(new)
-        return new != old
+        if new != old and not self.write:
+            self.wrong.append("the document is not what the table says: run with --write")
 
     def main(self, world, more=None, document=None):
         """Runs all cases. Those of `more`, pairs of name and function, have their expectations in a table beside the script,
@@ -87,13 +93,13 @@ class Play:
         arguments = ["--drain-time-s", "2"]
         if options.envoy:
             arguments += ["--file-flush-interval-msec", "20"]
-        stale = more is not None and self._from_table(more, document)
+        if more is not None:
+            self._from_table(more, document)
         alive = world(options.proxy, options.scratch, arguments)
         failed, again = [], 0
+        cases = [one for one in self.cases if options.only in one[0]]
         try:
-            for name, function, expected, ours in self.cases:
-                if options.only not in name:
-                    continue
+            for name, function, expected, ours in cases:
                 wanted = expected if options.envoy or ours is None else ours
                 seen = outcome(function, alive, name)
                 if options.show:
@@ -103,8 +109,7 @@ class Play:
                 if seen != wanted and function.__name__ != "nothing_leaks" and again < SECOND_TRIES:
                     again += 1
                     print(f"{name}: played again\n    expected {wanted}\n    seen     {seen}", flush=True)
-                    if alive.proxy.process.poll() is not None:
-                        failed.append("the proxy ended")
+                    self.wrong += alive.proxy.faults()
                     alive.stop()
                     alive = world(options.proxy, options.scratch, arguments)
                     seen = outcome(function, alive, name)
@@ -113,12 +118,12 @@ class Play:
                 else:
                     failed.append(name)
                     print(f"{name}: FAILED\n    expected {wanted}\n    seen     {seen}", flush=True)
-            if stale and not options.only:
-                failed.append("the document is not what the table says: run with --write")
-            if alive.proxy.process.poll() is not None:
-                failed.append("the proxy ended")
+            self.wrong += alive.proxy.faults()
         finally:
             alive.stop()
+        if not cases:
+            self.wrong.append(f"no case is called {options.only}")
         twice = f" ({again} played twice)" if again else ""
-        print(f"{len(self.cases) - len(failed)} passed, {len(failed)} failed{twice}{': ' if failed else ''}{', '.join(failed)}")
-        return 1 if failed else 0
+        told = failed + self.wrong
+        print(f"{len(cases) - len(failed)} passed, {len(failed)} failed{twice}{': ' if told else ''}{', '.join(told)}")
+        return 1 if told else 0

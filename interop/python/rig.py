@@ -1,7 +1,9 @@
 """A proxy in front of peers that misbehave on purpose, clients that look closely, and the access log that must agree."""
 
+import ctypes
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -19,10 +21,27 @@ SHORT = 3.0
 RESET = struct.pack("ii", 1, 0)
 
 
+GIVEN = set()
+KEPT = []
+
+
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that was free a moment ago, and another one each time."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        if port not in GIVEN:
+            GIVEN.add(port)
+            return port
+
+
+def refusing_port():
+    """A port that refuses connections: it is taken, so that nobody else listens there."""
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    KEPT.append(taken)
+    return taken.getsockname()[1]
 
 
 def serve(handler):
@@ -379,6 +398,12 @@ class H2Server(H2Peer):
         self.flush()
 
 
+def end_with_parent():
+    """The proxy does not outlive a play that is killed."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
 class Proxy:
     """The proxy under test."""
 
@@ -395,6 +420,7 @@ class Proxy:
             [program, "-c", path, "--concurrency", "1", "--disable-hot-restart", "-l", "warning"] + list(arguments),
             stdout=self.output,
             stderr=subprocess.STDOUT,
+            preexec_fn=end_with_parent,
         )
 
     def wait(self, port):
@@ -407,7 +433,15 @@ class Proxy:
                 return
             except OSError:
                 time.sleep(0.05)
+        self.stop()
         raise RuntimeError("the proxy does not listen")
+
+    def faults(self):
+        """What is wrong with the process itself."""
+        with open(self.output.name, encoding="utf-8", errors="replace") as said:
+            panics = [line.strip() for line in said if "panicked at" in line]
+        ended = self.process.poll()
+        return panics + ([f"the proxy ended with {ended}"] if ended is not None else [])
 
     def lines(self, case, count=1, limit=SHORT):
         """The access log lines of a case; waits for `count`."""
@@ -534,3 +568,36 @@ def line_of(proxy, case):
         return f"{len(found)} log lines"
     line = found[0]
     return f"{line['code']} {line['flags'] or '-'} {line['details'] or '-'}"
+
+
+class World:
+    """What a play is played in: the proxy on a configuration of its own, its log and its statistics."""
+
+    # Ends of the names of gauges that are 0 when nothing goes on.
+    GAUGES = ()
+
+    def start(self, name, program, scratch, arguments, listeners, clusters):
+        config = {"static_resources": {"listeners": listeners, "clusters": clusters}}
+        self.proxy = Proxy(program, config, scratch, name, arguments)
+        for one in listeners:
+            self.proxy.wait(one["address"]["socket_address"]["port_value"])
+
+    def log(self, case):
+        return line_of(self.proxy, case)
+
+    def gauges(self):
+        """Those that are not 0, and those that are not there at all."""
+        stats = self.proxy.stats()
+        found = {end: "absent" for end in self.GAUGES if not any(key.endswith(end) for key in stats)}
+        found.update((key, value) for key, value in stats.items() if key.endswith(self.GAUGES) and value and ".admin." not in key)
+        return found
+
+    def nothing_leaks(self, limit=5):
+        """The gauges, once they are 0 or the time is over."""
+        end = time.monotonic() + limit
+        while self.gauges() and time.monotonic() < end:
+            time.sleep(0.1)
+        return str(self.gauges())
+
+    def stop(self):
+        self.proxy.stop()
