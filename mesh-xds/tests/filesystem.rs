@@ -1,43 +1,13 @@
 //! Resources in files that an Envoy bootstrap names: read, moved, broken, repaired.
 
-use std::{
-    fs,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
 use mesh_core::config::{Change, ConfigSource as _, Update};
 use mesh_xds::file::{FileOptions, FileSource};
 
-/// A folder of its own for each test, removed at its end.
-struct Temp(PathBuf);
+mod support;
 
-impl Temp {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("mesh-files-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).expect("temporary folder");
-        Self(path)
-    }
-
-    /// Writes a file and moves it to its place, as Envoy wants it.
-    fn put(&self, name: &str, text: &str) {
-        let new = self.0.join(".new");
-        fs::write(&new, text).expect("file written");
-        fs::rename(new, self.0.join(name)).expect("file moved");
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-}
-
-impl Drop for Temp {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use support::{Temp, next};
 
 fn bootstrap(folder: &Path) -> String {
     let folder = folder.display();
@@ -126,13 +96,6 @@ fn names(update: &Update) -> Vec<String> {
     let mut names: Vec<_> = update.changes.iter().map(name).collect();
     names.sort();
     names
-}
-
-async fn next(source: &mut FileSource) -> Update {
-    tokio::time::timeout(Duration::from_secs(60), source.next())
-        .await
-        .expect("an update in time")
-        .expect("the source lives")
 }
 
 async fn nothing(source: &mut FileSource) {

@@ -1,11 +1,9 @@
 //! Envoy's own file.
 
-use std::fs;
-
 use mesh_xds::file::FileSource;
 use tokio::task::JoinSet;
 
-use super::{Bad, Case, Temp, bomb, next, report};
+use super::{Bad, Case, Temp, bomb, next, replaced, report};
 
 const ENVOY: &str = r#"static_resources:
   listeners:
@@ -200,23 +198,14 @@ fn of_envoy() -> Vec<Case> {
 
 async fn in_a_file(case: Case) -> Result<(), String> {
     let temp = Temp::new(case.name);
-    let path = temp.0.join("envoy.yaml");
-    fs::write(&path, ENVOY).expect("file written");
-    let mut source = FileSource::open(&path).expect("a bootstrap").watched();
+    temp.write("envoy.yaml", ENVOY);
+    let source = FileSource::open(temp.path("envoy.yaml"));
+    let mut source = source.expect("a bootstrap").watched();
     let first = next(&mut source).await;
     if !first.rejections.is_empty() || first.changes.len() != 2 {
         return Err(format!("{}: a bad start: {first:?}", case.name));
     }
-    case.bad.write(&path);
-    let update = next(&mut source).await;
-    case.judge("envoy.yaml", &update)?;
-    Bad::Text(ENVOY.to_owned()).write(&path);
-    let update = next(&mut source).await;
-    if update.rejections.is_empty() && update.changes.is_empty() {
-        Ok(())
-    } else {
-        Err(format!("{}: after the repair {update:?}", case.name))
-    }
+    replaced(&case, &temp, ("envoy.yaml", ENVOY), &mut source).await
 }
 
 #[tokio::test]
@@ -231,18 +220,18 @@ async fn envoy_files() {
 #[tokio::test]
 async fn an_envoy_file_that_goes_away_keeps_what_it_said() {
     let temp = Temp::new("gone");
-    let path = temp.0.join("envoy.yaml");
-    fs::write(&path, ENVOY).expect("file written");
-    let mut source = FileSource::open(&path).expect("a bootstrap").watched();
+    temp.write("envoy.yaml", ENVOY);
+    let source = FileSource::open(temp.path("envoy.yaml"));
+    let mut source = source.expect("a bootstrap").watched();
     assert_eq!(next(&mut source).await.changes.len(), 2);
-    fs::remove_file(&path).expect("removed");
+    temp.remove("envoy.yaml");
     let update = next(&mut source).await;
     assert!(update.changes.is_empty(), "{update:?}");
     assert!(
         update.rejections[0].to_string().contains("envoy.yaml"),
         "{update:?}"
     );
-    fs::write(&path, ENVOY).expect("file written");
+    temp.write("envoy.yaml", ENVOY);
     let update = next(&mut source).await;
     assert!(
         update.changes.is_empty() && update.rejections.is_empty(),
@@ -254,7 +243,6 @@ async fn an_envoy_file_that_goes_away_keeps_what_it_said() {
 #[tokio::test]
 async fn many_refused_resources_are_placed_at_once() {
     let temp = Temp::new("many-refused");
-    let path = temp.0.join("envoy.yaml");
     let clusters = |bad: &str| {
         let cluster = |i| {
             format!(
@@ -264,10 +252,11 @@ async fn many_refused_resources_are_placed_at_once() {
         let all: String = (0..1000).map(cluster).collect();
         format!("static_resources:\n  clusters:\n{all}")
     };
-    fs::write(&path, clusters("1s")).expect("file written");
-    let mut source = FileSource::open(&path).expect("a bootstrap").watched();
+    temp.write("envoy.yaml", &clusters("1s"));
+    let source = FileSource::open(temp.path("envoy.yaml"));
+    let mut source = source.expect("a bootstrap").watched();
     next(&mut source).await;
-    fs::write(&path, clusters("-1s")).expect("file written");
+    temp.write("envoy.yaml", &clusters("-1s"));
     let update = next(&mut source).await;
     assert_eq!(update.rejections.len(), 1000);
     for (index, rejection) in update.rejections.iter().enumerate() {

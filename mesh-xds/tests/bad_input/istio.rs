@@ -9,7 +9,7 @@ use mesh_core::config::{Change, Update};
 use mesh_xds::istio::{IstioOptions, IstioSource, ProxySpec};
 use tokio::task::JoinSet;
 
-use super::{Bad, Case, Temp, bomb, next, report};
+use super::{Bad, Case, Temp, bomb, next, replaced, report};
 
 const SERVICES: &str = "
 apiVersion: v1
@@ -354,31 +354,15 @@ fn options(folder: &Path) -> IstioOptions {
 
 async fn in_a_folder(case: Case) -> Result<(), String> {
     let temp = Temp::new(case.name);
-    fs::write(temp.0.join("services.yaml"), SERVICES).expect("file written");
-    let file = temp.0.join("rule.yaml");
-    fs::write(&file, GOOD).expect("file written");
+    temp.write("services.yaml", SERVICES);
+    temp.write("rule.yaml", GOOD);
     let mut source = IstioSource::new(options(&temp.0)).expect("a folder");
     let first = next(&mut source).await;
-    let routes = |update: &Update| {
-        update
-            .changes
-            .iter()
-            .any(|c| matches!(c, Change::Routes(_)))
-    };
-    if !first.rejections.is_empty() || !routes(&first) {
+    let routes = |change: &Change| matches!(change, Change::Routes(_));
+    if !first.rejections.is_empty() || !first.changes.iter().any(routes) {
         return Err(format!("{}: a bad start: {first:?}", case.name));
     }
-    case.bad.write(&file);
-    let update = next(&mut source).await;
-    case.judge("rule.yaml", &update)?;
-    // Repaired, nothing has to change: the good version was in force all the time.
-    Bad::Text(GOOD.to_owned()).write(&file);
-    let update = next(&mut source).await;
-    if update.rejections.is_empty() && update.changes.is_empty() {
-        Ok(())
-    } else {
-        Err(format!("{}: after the repair {update:?}", case.name))
-    }
+    replaced(&case, &temp, ("rule.yaml", GOOD), &mut source).await
 }
 
 #[tokio::test]
@@ -397,9 +381,9 @@ async fn istio_yaml() {
 #[tokio::test]
 async fn a_half_written_file_of_istio_yaml_is_not_believed() {
     let temp = Temp::new("half");
-    fs::write(temp.0.join("services.yaml"), SERVICES).expect("file written");
+    temp.write("services.yaml", SERVICES);
+    temp.write("rule.yaml", GOOD);
     let path = temp.0.join("rule.yaml");
-    fs::write(&path, GOOD).expect("file written");
     let mut source = IstioSource::new(options(&temp.0)).expect("a folder");
     next(&mut source).await;
     // A file that nobody writes to for long is believed, so a writer that the machine held up shows nothing.
@@ -490,7 +474,7 @@ spec:
   http:
   - route: [{destination: {host: nobody}}]
 ";
-    fs::write(temp.0.join("mesh.yaml"), format!("{SERVICES}---{gateways}")).expect("file written");
+    temp.write("mesh.yaml", &format!("{SERVICES}---{gateways}"));
     let mut edge = options(&temp.0);
     edge.proxy.kind = mesh_xds::istio::index::ProxyKind::Router;
     edge.proxy.name = "edge".to_owned();

@@ -2,32 +2,15 @@
 //! stays in force.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use mesh_core::config::{ConfigSource, Rejection, Update};
 
 mod envoy;
 mod istio;
+#[path = "../support/mod.rs"]
+mod support;
 
-/// A folder of its own for each case, removed at its end.
-struct Temp(PathBuf);
-
-impl Temp {
-    fn new(name: &str) -> Self {
-        let name = name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
-        let path = std::env::temp_dir().join(format!("mesh-bad-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).expect("temporary folder");
-        Self(path)
-    }
-}
-
-impl Drop for Temp {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use support::{Temp, next};
 
 /// What is written in place of a good file.
 #[derive(Clone)]
@@ -41,16 +24,18 @@ enum Bad {
 }
 
 impl Bad {
-    fn write(&self, path: &Path) {
-        // Moved into place, as editors do.
-        let new = path.with_extension("new");
+    /// Stands where the file `name` was, at once.
+    fn put(&self, temp: &Temp, name: &str) {
         match self {
-            Self::Text(text) => fs::write(&new, text),
-            Self::Bytes(bytes) => fs::write(&new, bytes),
-            Self::Length(length) => fs::File::create(&new).and_then(|file| file.set_len(*length)),
+            Self::Text(text) => temp.put(name, text),
+            Self::Bytes(bytes) => temp.put(name, bytes),
+            Self::Length(length) => {
+                let new = temp.0.join(".new");
+                let made = fs::File::create(&new).and_then(|file| file.set_len(*length));
+                made.and_then(|()| fs::rename(&new, temp.0.join(name)))
+                    .expect("file written");
+            }
         }
-        .expect("file written");
-        fs::rename(&new, path).expect("file moved");
     }
 }
 
@@ -111,11 +96,23 @@ impl Case {
     }
 }
 
-async fn next(source: &mut impl ConfigSource) -> Update {
-    let update = tokio::time::timeout(Duration::from_secs(60), source.next()).await;
-    update
-        .expect("an update in time")
-        .expect("the source lives")
+/// The good file `name` becomes bad, and good again: the bad one is refused as it has to be, and what was good is in force all
+/// the time.
+async fn replaced(
+    case: &Case,
+    temp: &Temp,
+    (name, good): (&str, &str),
+    source: &mut impl ConfigSource,
+) -> Result<(), String> {
+    case.bad.put(temp, name);
+    case.judge(name, &next(source).await)?;
+    temp.put(name, good);
+    let update = next(source).await;
+    if update.rejections.is_empty() && update.changes.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{}: after the repair {update:?}", case.name))
+    }
 }
 
 fn report(results: Vec<Result<(), String>>, cases: usize) {

@@ -1,15 +1,15 @@
 //! What is refused, and has no good version in force, leaves nothing open that it would have protected.
 
-use std::fs;
 use std::sync::atomic::Ordering;
 
 use mesh_xds::istio::IstioOptions;
 use mesh_xds::istio::index::ProxyKind;
 
-use super::{
-    OPEN, SHUT, Temp, edge, free_port, get, guarded_by, policy, proxy, serve_in_part, status,
-    upstream,
+use super::support::Temp;
+use super::world::{
+    free_port, get, guarded_by, outside, policy, proxy, serve_in_part, status, upstream,
 };
+use super::{OPEN, SHUT};
 
 const AP: &str = "AuthorizationPolicy";
 const RA: &str = "RequestAuthentication";
@@ -248,28 +248,13 @@ async fn a_refused_rule_that_asks_for_tls_lets_no_plain_text_out() {
             let temp = Temp::new(&format!("rule-{index}"));
             let (target, connections) = upstream("127.0.0.1").await;
             let port = free_port(&own);
-            let text = format!(
-                "apiVersion: v1
-kind: Pod
-metadata: {{name: caller}}
-status: {{podIP: {own}}}
----
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: api}}
-spec:
-  hosts: [api.example.com]
-  resolution: STATIC
-  ports: [{{number: {port}, name: http, protocol: HTTP}}]
-  endpoints: [{{address: 127.0.0.1, ports: {{http: {target}}}}}]
-"
-            );
+            let text = outside("caller", &own, port, target);
             let rule = format!(
                 "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: r}}\nspec: {{host: {host}, {}}}\n",
                 policy.replace("PORT", &port.to_string())
             );
-            fs::write(temp.0.join("mesh.yaml"), text).expect("written");
-            fs::write(temp.0.join("rule.yaml"), rule).expect("written");
+            temp.write("mesh.yaml", &text);
+            temp.write("rule.yaml", &rule);
             let options = IstioOptions::new(&temp.0, proxy(ProxyKind::Sidecar, "caller", &own));
             let (rejections, notes) = serve_in_part(options).await;
             assert_ne!(rejections.len(), 0, "{name}");
@@ -308,10 +293,9 @@ async fn a_refused_tls_server_is_not_served_as_plain_text_by_another_gateway() {
         let (target, connections) = upstream("127.0.0.1").await;
         let port = free_port(&own);
         let selector = if expected == "200" { "other" } else { "edge" };
-        let edge = edge(&own, target);
+        let outside = outside("edge", &own, 80, target);
         let text = format!(
-            "{edge}---
-apiVersion: networking.istio.io/v1
+            "{outside}apiVersion: networking.istio.io/v1
 kind: Gateway
 metadata: {{name: plain}}
 spec:
@@ -334,7 +318,7 @@ spec:
   http: [{{route: [{{destination: {{host: api.example.com}}}}]}}]
 "
         );
-        fs::write(temp.0.join("mesh.yaml"), text).expect("written");
+        temp.write("mesh.yaml", &text);
         let options = IstioOptions::new(&temp.0, proxy(ProxyKind::Router, "edge", &own));
         let (rejections, notes) = serve_in_part(options).await;
         assert_ne!(rejections.len(), 0, "{name}");
@@ -413,7 +397,7 @@ spec: {{{selector}x: 1, ingress: [{{port: {port}, tls: {{mode: SIMPLE, serverCer
         } else {
             text
         };
-        fs::write(temp.0.join("all.yaml"), text).expect("written");
+        temp.write("all.yaml", &text);
         let mut proxy = proxy(ProxyKind::Sidecar, "x-1", &own);
         proxy.application_address = Some(application.to_owned());
         proxy.bind = Some(format!("127.77.17.{}", index + 1));

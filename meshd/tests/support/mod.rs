@@ -11,6 +11,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Condvar, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -212,19 +213,24 @@ pub fn request(to: SocketAddr, method: &str, path: &str) -> Option<Answer> {
     })
 }
 
-/// Serves HTTP on a thread: `/slow` waits half a second, `/never` for ever, `/N` answers the status N, everything else 200.
+/// Whether what is held may go on.
+type Gate = Arc<(Mutex<bool>, Condvar)>;
+
+/// Serves HTTP on a thread: `/held` waits until somebody has asked for `/release`, `/N` answers the status N, everything else 200.
 pub fn upstream() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound");
+    let gate = Gate::default();
     thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
-            thread::spawn(move || serve(stream));
+            let gate = Arc::clone(&gate);
+            thread::spawn(move || serve(stream, &gate));
         }
     });
     address
 }
 
-fn serve(mut stream: TcpStream) {
+fn serve(mut stream: TcpStream, gate: &Gate) {
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];
     while let Ok(read) = stream.read(&mut buffer) {
@@ -236,15 +242,23 @@ fn serve(mut stream: TcpStream) {
             let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
             bytes.drain(..end + 4);
             let path = head.split(' ').nth(1).unwrap_or_default();
-            if path == "/slow" {
-                thread::sleep(Duration::from_millis(500));
+            let mut open = gate.0.lock().expect("no test panics here");
+            if path == "/release" {
+                *open = true;
+                gate.1.notify_all();
             }
-            if path == "/never" {
-                thread::sleep(LONG);
+            if path == "/held" {
+                let closed = |open: &mut bool| !*open;
+                open = gate
+                    .1
+                    .wait_while(open, closed)
+                    .expect("no test panics here");
             }
+            drop(open);
             let status = path.trim_start_matches('/').parse().unwrap_or(200_u16);
             let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 5\r\n\r\nhello");
-            if stream.write_all(answer.as_bytes()).is_err() {
+            let last = head.to_ascii_lowercase().contains("connection: close");
+            if stream.write_all(answer.as_bytes()).is_err() || last {
                 return;
             }
         }
