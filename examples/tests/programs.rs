@@ -73,6 +73,7 @@ impl Drop for Program {
     fn drop(&mut self) {
         // Gone already if the test went well.
         let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -37,7 +37,7 @@ async fn ends_clean(demo: Demo, signal: &str) -> String {
 
 #[tokio::test]
 async fn ctrl_c_under_load_loses_nothing_with_sidecars() {
-    let mut demo = Demo::start(Mode::Sidecars, 41, &["--load", "20"]).await;
+    let mut demo = Demo::start(Mode::Sidecars, &["--load", "20"]).await;
     demo.until("the table shows the page's calls", LONG, |text| {
         text.contains("productpage-v1 -> reviews/v3 rps=")
     })
@@ -52,7 +52,7 @@ async fn ctrl_c_under_load_loses_nothing_with_sidecars() {
 
 #[tokio::test]
 async fn ctrl_c_under_load_loses_nothing_embedded() {
-    let mut demo = Demo::start(Mode::Embedded, 42, &["--load", "20"]).await;
+    let mut demo = Demo::start(Mode::Embedded, &["--load", "20"]).await;
     demo.until("the table shows the page's calls", LONG, |text| {
         text.contains("productpage-v1 -> reviews/v3 rps=")
     })
@@ -65,7 +65,7 @@ async fn ctrl_c_under_load_loses_nothing_embedded() {
 #[tokio::test]
 async fn it_ends_by_itself() {
     let start = Instant::now();
-    let demo = Demo::start(Mode::Sidecars, 43, &["--for", "2"]).await;
+    let demo = Demo::start(Mode::Sidecars, &["--for", "2"]).await;
     let (code, text, _) = demo.end().await;
     assert_eq!(code, Some(0), "{text}");
     assert!(
@@ -77,7 +77,7 @@ async fn it_ends_by_itself() {
 
 #[tokio::test]
 async fn a_sidecar_that_dies_is_named_and_ends_the_run() {
-    let demo = Demo::start(Mode::Sidecars, 44, &[]).await;
+    let demo = Demo::start(Mode::Sidecars, &[]).await;
     let folder = demo.folder.to_path_buf();
     let proxies = demo.proxies();
     assert_eq!(
@@ -101,7 +101,7 @@ async fn a_sidecar_that_dies_is_named_and_ends_the_run() {
 
 #[tokio::test]
 async fn sidecars_end_when_the_demo_is_killed() {
-    let demo = Demo::start(Mode::Sidecars, 45, &[]).await;
+    let demo = Demo::start(Mode::Sidecars, &[]).await;
     let folder = demo.folder.to_path_buf();
     demo.signal("KILL").await;
     demo.end().await;
@@ -114,16 +114,16 @@ async fn sidecars_end_when_the_demo_is_killed() {
 
 #[tokio::test]
 async fn a_broken_edit_is_refused_with_its_place_and_the_last_good_one_stays_with_sidecars() {
-    broken_edit(Mode::Sidecars, 46).await;
+    broken_edit(Mode::Sidecars).await;
 }
 
 #[tokio::test]
 async fn a_broken_edit_is_refused_with_its_place_and_the_last_good_one_stays_embedded() {
-    broken_edit(Mode::Embedded, 47).await;
+    broken_edit(Mode::Embedded).await;
 }
 
-async fn broken_edit(mode: Mode, block: u8) {
-    let mut demo = Demo::start(mode, block, &[]).await;
+async fn broken_edit(mode: Mode) {
+    let mut demo = Demo::start(mode, &[]).await;
     demo.write("mine.yaml", REVIEWS);
     all_red(&demo).await;
     demo.write("mine.yaml", &REVIEWS.replace("subset: v3", "subsett: v1"));
@@ -172,7 +172,7 @@ async fn all_red(demo: &Demo) {
 
 #[tokio::test]
 async fn of_two_files_with_one_object_the_later_acts_and_both_are_named() {
-    let mut demo = Demo::start(Mode::Sidecars, 48, &[]).await;
+    let mut demo = Demo::start(Mode::Sidecars, &[]).await;
     demo.write("a.yaml", REVIEWS);
     all_red(&demo).await;
     demo.write("b.yaml", &REVIEWS.replace("v3", "v2"));
@@ -219,11 +219,13 @@ async fn the_access_log_is_shown_once_the_mesh_asks_for_it() {
 
 #[tokio::test]
 async fn a_port_that_is_taken_is_named() {
-    let folder = support::Temp::new("bookinfo-taken");
-    bookinfo::world::copy_to_block(&support::shipped("mesh"), &folder, 49)
-        .expect("a writable temporary folder");
-    for address in ["127.49.0.3:9081", "127.49.0.250:8080"] {
-        let _taken = std::net::TcpListener::bind(address).expect("a free address");
+    let folder = support::Mesh::new();
+    let block = folder.block;
+    for address in [
+        format!("127.{block}.0.3:9081"),
+        format!("127.{block}.0.250:8080"),
+    ] {
+        let _taken = std::net::TcpListener::bind(&address).expect("a free address");
         let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_bookinfo"))
             .arg("--mesh")
             .arg(&*folder)
@@ -234,16 +236,14 @@ async fn a_port_that_is_taken_is_named() {
             .expect("cargo built the program");
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{text}");
-        assert!(text.contains(address), "{address} is not named: {text}");
+        assert!(text.contains(&address), "{address} is not named: {text}");
         assert_eq!(text.lines().count(), 1, "said once: {text}");
     }
 }
 
 #[tokio::test]
 async fn it_ends_in_order_when_nobody_reads_its_lines_any_more() {
-    let folder = support::Temp::new("bookinfo-unread");
-    bookinfo::world::copy_to_block(&support::shipped("mesh"), &folder, 51)
-        .expect("a writable temporary folder");
+    let folder = support::Mesh::new();
     let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_bookinfo"))
         .args(["--load", "20", "--mesh"])
         .arg(&*folder)

@@ -118,7 +118,7 @@ const LABELS: [&str; 25] = [
 
 #[tokio::test]
 async fn both_ends_of_a_call_name_both_workloads() {
-    let demo = Demo::start(Mode::Sidecars, 50, &[]).await;
+    let demo = Demo::start(Mode::Sidecars, &[]).await;
     demo.pages(4, None).await;
     let ip = |pod: &str| {
         let mut workloads = demo.world.workloads.iter();

@@ -12,13 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bookinfo::world::copy_to_block;
 use rustix::{
     process::{Pid, Signal, kill_process},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize},
 };
-use support::{LONG, Temp, processes, shipped};
+use support::{LONG, Mesh, processes};
 
 /// What is on a terminal: as much of its language as the demo speaks.
 #[derive(Debug, Default)]
@@ -103,7 +102,7 @@ impl Seen {
 
 /// The demo on a terminal of its own.
 struct Session {
-    folder: Temp,
+    folder: Mesh,
     child: Child,
     terminal: File,
     seen: Arc<Mutex<Seen>>,
@@ -119,9 +118,8 @@ fn size(columns: u16, rows: u16) -> Winsize {
 }
 
 impl Session {
-    fn start(block: u8, (columns, rows): (u16, u16)) -> Self {
-        let folder = Temp::new(&format!("bookinfo-terminal-{block}"));
-        copy_to_block(&shipped("mesh"), &folder, block).expect("a writable temporary folder");
+    fn start((columns, rows): (u16, u16)) -> Self {
+        let folder = Mesh::new();
         let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
         grantpt(&terminal).expect("it is ours");
         unlockpt(&terminal).expect("it is ours");
@@ -233,7 +231,7 @@ fn rows(text: &str) -> Vec<Vec<&str>> {
 
 #[test]
 fn the_table_shows_figures_and_configuration_and_gives_the_terminal_back() {
-    let mut demo = Session::start(60, (100, 30));
+    let mut demo = Session::start((100, 30));
     demo.until("every edge has a row", |seen| {
         let text = seen.text();
         let known = rows(&text);
@@ -313,13 +311,13 @@ fn the_table_shows_figures_and_configuration_and_gives_the_terminal_back() {
 
 #[test]
 fn ctrl_c_and_the_death_of_a_sidecar_give_the_terminal_back() {
-    let mut demo = Session::start(61, (80, 24));
+    let mut demo = Session::start((80, 24));
     demo.until("it runs", |seen| seen.text().contains("config in force"));
     demo.terminal.write_all(b"\x03").expect("a key");
     let (status, text) = demo.end();
     assert!(status.success(), "{status}: {text}");
 
-    let mut demo = Session::start(62, (80, 24));
+    let mut demo = Session::start((80, 24));
     demo.until("it runs", |seen| seen.text().contains("config in force"));
     let (id, _) = processes(&demo.folder)
         .into_iter()

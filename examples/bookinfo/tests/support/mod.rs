@@ -7,7 +7,7 @@
 
 use std::{
     env, fs,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, Mutex, PoisonError},
@@ -40,35 +40,52 @@ pub enum Mode {
     Embedded,
 }
 
-/// A temporary folder, which is gone when the value is.
-pub struct Temp(PathBuf);
+/// The shipped mesh folder in a place of its own, which is gone when the value is, and in a block of addresses (`127.BLOCK.…`)
+/// that no other test has, in this process or in another.
+pub struct Mesh {
+    path: PathBuf,
+    pub block: u8,
+}
 
-impl Temp {
-    /// A folder of this name and process; nothing is there yet.
-    pub fn new(name: &str) -> Self {
-        let path = env::temp_dir().join(format!("{name}-{}", std::process::id()));
+/// Whoever has this port in a block has the block.
+const CLAIM: u16 = 20_999;
+
+/// The blocks of this process, until it ends: what a test left behind in one is not another test's.
+static CLAIMS: Mutex<Vec<TcpListener>> = Mutex::new(Vec::new());
+
+impl Mesh {
+    pub fn new() -> Self {
+        let claim = |block: u8| {
+            let claim = TcpListener::bind((Ipv4Addr::new(127, block, 255, 250), CLAIM)).ok();
+            claim.map(|claim| (block, claim))
+        };
+        let (block, claim) = (100..=250).find_map(claim).expect("a free block");
+        CLAIMS.lock().expect("no test panics here").push(claim);
+        let name = format!("bookinfo-demo-{block}-{}", std::process::id());
+        let path = env::temp_dir().join(name);
         let _ = fs::remove_dir_all(&path);
-        Self(path)
+        copy_to_block(&shipped("mesh"), &path, block).expect("a writable temporary folder");
+        Self { path, block }
     }
 }
 
-impl std::ops::Deref for Temp {
+impl std::ops::Deref for Mesh {
     type Target = Path;
 
     fn deref(&self) -> &Path {
-        &self.0
+        &self.path
     }
 }
 
-impl Drop for Temp {
+impl Drop for Mesh {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = fs::remove_dir_all(&self.path);
     }
 }
 
 /// A running demo; it is killed, and its folder removed, when the value is dropped.
 pub struct Demo {
-    pub folder: Temp,
+    pub folder: Mesh,
     pub world: World,
     child: Child,
     output: Arc<Mutex<Vec<String>>>,
@@ -77,10 +94,9 @@ pub struct Demo {
 }
 
 impl Demo {
-    /// Starts a demo and waits until it says that it is ready. Two that run at one time need different blocks.
-    pub async fn start(mode: Mode, block: u8, arguments: &[&str]) -> Self {
-        let folder = Temp::new(&format!("bookinfo-demo-{block}"));
-        copy_to_block(&shipped("mesh"), &folder, block).expect("a writable temporary folder");
+    /// Starts a demo and waits until it says that it is ready.
+    pub async fn start(mode: Mode, arguments: &[&str]) -> Self {
+        let folder = Mesh::new();
         let world = World::read(&folder).expect("a moved folder is whole");
         let mut command = Command::new(env!("CARGO_BIN_EXE_bookinfo"));
         command.arg("--mesh").arg(&*folder).args(arguments);
@@ -256,9 +272,8 @@ pub fn shipped(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-/// One of Istio's own files for bookinfo; none where the conformance cases are not beside the repository.
-pub fn istio_sample(name: &str) -> Option<String> {
-    let below = Path::new("istio-samples/bookinfo/networking").join(name);
+/// The folder of Istio's own files for bookinfo, among the conformance cases beside the repository.
+pub fn istio_samples() -> PathBuf {
     let roots = match env::var_os("MESH_CONFORMANCE") {
         Some(root) => vec![PathBuf::from(root)],
         None => Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -268,7 +283,9 @@ pub fn istio_sample(name: &str) -> Option<String> {
     };
     roots
         .iter()
-        .find_map(|root| fs::read_to_string(root.join(&below)).ok())
+        .map(|root| root.join("istio-samples/bookinfo/networking"))
+        .find(|folder| folder.is_dir())
+        .expect("the conformance cases are beside the repository, or MESH_CONFORMANCE names them")
 }
 
 /// Processes whose command line names this folder.
@@ -300,7 +317,7 @@ pub async fn kill(signal: &str, id: u32) {
 
 /// Whether nothing listens there any more.
 pub fn is_free(address: SocketAddr) -> bool {
-    std::net::TcpListener::bind(address).is_ok()
+    TcpListener::bind(address).is_ok()
 }
 
 fn read(
