@@ -106,27 +106,10 @@ fn cluster() -> model::Cluster {
 }
 
 fn route(forward: model::Forward) -> model::Route {
+    let all = model::RouteMatch::path(model::PathMatch::Prefix("/".into()));
     model::Route {
         name: "r".into(),
-        matches: model::RouteMatch {
-            path: model::PathMatch::Prefix("/".into()),
-            case_sensitive: true,
-            headers: Vec::new(),
-            query: Vec::new(),
-            grpc: false,
-            runtime_fraction: None,
-            metadata: Vec::new(),
-            filter_state: Vec::new(),
-            tls: None,
-        },
-        action: model::Action::Forward(Box::new(forward)),
-        headers: Default::default(),
-        decorator: None,
-        filters: Vec::new(),
-        per_request_buffer_limit: None,
-        stat_prefix: None,
-        metadata: Default::default(),
-        origin: Default::default(),
+        ..model::Route::new(all, model::Action::Forward(Box::new(forward)))
     }
 }
 

@@ -62,29 +62,14 @@ fn listener(upstream: Option<Address>) -> (server::Socket, ListenerHandle, Clust
 
 /// Everything to one cluster.
 fn table() -> model::RouteConfiguration {
-    let matches = model::RouteMatch {
-        path: model::PathMatch::Prefix("/".into()),
-        case_sensitive: true,
-        headers: Vec::new(),
-        query: Vec::new(),
-        grpc: false,
-        runtime_fraction: None,
-        metadata: Vec::new(),
-        filter_state: Vec::new(),
-        tls: None,
-    };
+    let matches = model::RouteMatch::path(model::PathMatch::Prefix("/".into()));
     let app = model::ClusterChoice::Name("app".into());
     let route = model::Route {
         name: "all".into(),
-        matches,
-        action: model::Action::Forward(Box::new(model::Forward::to(app))),
-        headers: Default::default(),
-        decorator: None,
-        filters: Vec::new(),
-        per_request_buffer_limit: None,
-        stat_prefix: None,
-        metadata: Default::default(),
-        origin: Default::default(),
+        ..model::Route::new(
+            matches,
+            model::Action::Forward(Box::new(model::Forward::to(app))),
+        )
     };
     model::RouteConfiguration {
         name: "all".into(),

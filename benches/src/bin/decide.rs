@@ -94,26 +94,7 @@ fn compile(routes: Vec<Route>) -> RouteTable {
 }
 
 fn forward(prefix: &str) -> Route {
-    let action = Forward {
-        cluster: ClusterChoice::Name("app".into()),
-        cluster_not_found_status: StatusCode::SERVICE_UNAVAILABLE,
-        path_rewrite: None,
-        host_rewrite: None,
-        append_x_forwarded_host: false,
-        timeout: None,
-        idle_timeout: None,
-        max_stream_duration: None,
-        max_grpc_timeout: None,
-        grpc_timeout_offset: None,
-        retry: None,
-        mirrors: Vec::new(),
-        priority: Default::default(),
-        hash: Vec::new(),
-        cors: None,
-        upgrades: Vec::new(),
-        metadata_match: Default::default(),
-        internal_redirect: None,
-    };
+    let action = Forward::to(ClusterChoice::Name("app".into()));
     route(prefix.to_owned(), None, Action::Forward(Box::new(action)))
 }
 
@@ -136,26 +117,9 @@ fn route(prefix: String, value: Option<String>, action: Action) -> Route {
         invert: false,
         missing_as_empty: false,
     };
-    Route {
-        name: "".into(),
-        matches: RouteMatch {
-            path: PathMatch::Prefix(prefix.into()),
-            case_sensitive: true,
-            headers: value.map(header).into_iter().collect(),
-            query: Vec::new(),
-            grpc: false,
-            runtime_fraction: None,
-            metadata: Vec::new(),
-            filter_state: Vec::new(),
-            tls: None,
-        },
-        action,
-        headers: Default::default(),
-        decorator: None,
-        filters: Vec::new(),
-        per_request_buffer_limit: None,
-        stat_prefix: None,
-        metadata: Default::default(),
-        origin: Default::default(),
-    }
+    let matches = RouteMatch {
+        headers: value.map(header).into_iter().collect(),
+        ..RouteMatch::path(PathMatch::Prefix(prefix.into()))
+    };
+    Route::new(matches, action)
 }

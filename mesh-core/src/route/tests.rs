@@ -15,31 +15,13 @@ use crate::{
 };
 
 fn matches(path: PathMatch) -> RouteMatch {
-    RouteMatch {
-        path,
-        case_sensitive: true,
-        headers: Vec::new(),
-        query: Vec::new(),
-        grpc: false,
-        runtime_fraction: None,
-        metadata: Vec::new(),
-        filter_state: Vec::new(),
-        tls: None,
-    }
+    RouteMatch::path(path)
 }
 
 fn route(path: PathMatch, action: Action) -> Route {
     Route {
         name: "r".into(),
-        matches: matches(path),
-        action,
-        headers: HeaderMutations::default(),
-        decorator: None,
-        filters: Vec::new(),
-        per_request_buffer_limit: None,
-        stat_prefix: None,
-        metadata: Default::default(),
-        origin: Default::default(),
+        ..Route::new(matches(path), action)
     }
 }
 
@@ -47,31 +29,8 @@ fn prefix(text: &str) -> PathMatch {
     PathMatch::Prefix(text.into())
 }
 
-fn forward(cluster: ClusterChoice) -> Forward {
-    Forward {
-        cluster,
-        cluster_not_found_status: StatusCode::SERVICE_UNAVAILABLE,
-        path_rewrite: None,
-        host_rewrite: None,
-        append_x_forwarded_host: false,
-        timeout: None,
-        idle_timeout: None,
-        max_stream_duration: None,
-        max_grpc_timeout: None,
-        grpc_timeout_offset: None,
-        retry: None,
-        mirrors: Vec::new(),
-        priority: Default::default(),
-        hash: Vec::new(),
-        cors: None,
-        upgrades: Vec::new(),
-        metadata_match: Default::default(),
-        internal_redirect: None,
-    }
-}
-
 fn to(cluster: &str) -> Forward {
-    forward(ClusterChoice::Name(cluster.into()))
+    Forward::to(ClusterChoice::Name(cluster.into()))
 }
 
 fn config(routes: Vec<Route>) -> RouteConfiguration {
@@ -163,7 +122,7 @@ fn levels(headers: &HeaderMap) -> Vec<&str> {
 #[test]
 fn levels_apply_from_the_arm_outwards_or_the_other_way_round() {
     let choice = ClusterChoice::Weighted(weighted(&[("a", 1)]));
-    let mut one = route(prefix("/"), Action::Forward(Box::new(forward(choice))));
+    let mut one = route(prefix("/"), Action::Forward(Box::new(Forward::to(choice))));
     one.headers = adding("route");
     let mut table = config(vec![one]);
     table.headers = adding("table");
@@ -223,7 +182,7 @@ fn weights_follow_the_runtime_and_a_header_may_be_the_dice() {
     let choice = ClusterChoice::Weighted(clusters);
     let table = compile(&config(vec![route(
         prefix("/"),
-        Action::Forward(Box::new(forward(choice))),
+        Action::Forward(Box::new(Forward::to(choice))),
     )]));
     let mut head = request("/");
     let arm = |head: &HeadBuf, random, runtime: Option<&dyn Runtime>| {
@@ -273,6 +232,15 @@ fn rewrites_keep_the_query_and_the_originals() {
     assert_eq!(upstream.headers["x-envoy-original-host"], "host.example:80");
     assert_eq!(
         upstream.headers["x-forwarded-host"],
+        "first,host.example:80"
+    );
+    // A host that is the last one already is not said again.
+    head.headers.insert(
+        "x-forwarded-host",
+        HeaderValue::from_static("first,host.example:80"),
+    );
+    assert_eq!(
+        finalized(&table, &head).headers["x-forwarded-host"],
         "first,host.example:80"
     );
 

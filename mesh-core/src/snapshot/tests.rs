@@ -11,27 +11,11 @@ use crate::{
 };
 
 pub(crate) fn forward(cluster: &str) -> Route {
+    let all = RouteMatch::path(PathMatch::Prefix("/".into()));
+    let forward = Forward::to(ClusterChoice::Name(cluster.into()));
     Route {
         name: "r".into(),
-        matches: RouteMatch {
-            path: PathMatch::Prefix("/".into()),
-            case_sensitive: true,
-            headers: Vec::new(),
-            query: Vec::new(),
-            grpc: false,
-            runtime_fraction: None,
-            metadata: Vec::new(),
-            filter_state: Vec::new(),
-            tls: None,
-        },
-        action: Action::Forward(Box::new(Forward::to(ClusterChoice::Name(cluster.into())))),
-        headers: Default::default(),
-        decorator: None,
-        filters: Vec::new(),
-        per_request_buffer_limit: None,
-        stat_prefix: None,
-        metadata: Default::default(),
-        origin: Default::default(),
+        ..Route::new(all, Action::Forward(Box::new(forward)))
     }
 }
 

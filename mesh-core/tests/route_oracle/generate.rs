@@ -75,6 +75,14 @@ const NAMES: &[&str] = &[
     ":authority",
 ];
 
+/// Types of gRPC, and some that only begin like them.
+const TYPES: &[&str] = &[
+    "application/grpc",
+    "application/grpc+proto",
+    "application/grpc-web",
+    "application/grpcx",
+];
+
 pub(crate) fn requests() -> impl Strategy<Value = Vec<Request>> {
     let headers = vec(
         (
@@ -98,7 +106,7 @@ pub(crate) fn requests() -> impl Strategy<Value = Vec<Request>> {
         select(HOSTS),
         select(PATHS),
         headers,
-        (any::<bool>(), proto),
+        (prop::option::of(select(TYPES)), proto),
     );
     let metadata = prop::option::of(select((0..6).map(index_value).collect::<Vec<_>>()));
     let rest = (
@@ -112,9 +120,7 @@ pub(crate) fn requests() -> impl Strategy<Value = Vec<Request>> {
     );
     let request = (head, rest).prop_map(|(head, rest)| {
         let (method, scheme, host, path, mut headers, (grpc, more)) = head;
-        if grpc {
-            headers.push(("content-type", "application/grpc+proto"));
-        }
+        headers.extend(grpc.map(|kind| ("content-type", kind)));
         headers.extend(more);
         let (random, runtime, metadata, state, certificate, ports, server_name) = rest;
         Request {

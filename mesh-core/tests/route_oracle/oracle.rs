@@ -243,8 +243,9 @@ fn checks(
     if rule.grpc {
         let mut headers = request.headers.iter();
         let kind = headers.find(|(name, _)| *name == "content-type");
-        let grpc = kind.is_some_and(|(_, value)| value.starts_with("application/grpc"));
-        checks.push(("grpc", grpc));
+        let grpc =
+            |value: &str| value == "application/grpc" || value.starts_with("application/grpc+");
+        checks.push(("grpc", kind.is_some_and(|(_, value)| grpc(value))));
     }
     if let Some(share) = &rule.runtime_fraction {
         let (kind, numerator) = match request.runtime {

@@ -138,6 +138,7 @@ async fn conditions_decide_what_is_tried_again() {
         ("connect-failure", Fail(Kind::RefusedStream), 1),
         ("refused-stream", Fail(Kind::RefusedStream), 2),
         ("retriable-4xx", Status(409), 2),
+        ("retriable-4xx", Status(404), 1),
         ("retriable-status-codes", Status(418), 2),
         ("unavailable", Grpc("14"), 2),
         ("unavailable", Grpc("13"), 1),
@@ -169,6 +170,24 @@ async fn retries_stop_when_they_are_used_up() {
     let lost = Answer::Fail(Kind::RemoteReset);
     let seen = play(policy("5xx", 1), &[], &[lost; 9]).await;
     assert_eq!(seen, (Err(Kind::RemoteReset), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_between_attempts_grows() {
+    let slow = RetryPolicy {
+        base_interval: Some(Duration::from_secs(1)),
+        max_interval: Some(Duration::from_secs(100)),
+        ..policy("5xx", 4)
+    };
+    let mut longest = Duration::ZERO;
+    for _ in 0..20 {
+        let begun = tokio::time::Instant::now();
+        play(slow.clone(), &[], &[Answer::Status(503); 5]).await;
+        longest = longest.max(begun.elapsed());
+    }
+    // By chance up to 1, 2, 4 and 8 seconds; up to 4 in all if it did not grow.
+    assert!(longest > Duration::from_secs(4), "{longest:?}");
+    assert!(longest <= Duration::from_secs(15), "{longest:?}");
 }
 
 #[tokio::test(start_paused = true)]
