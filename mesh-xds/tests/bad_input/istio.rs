@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use mesh_core::config::{Change, Update};
+use mesh_core::config::Change;
 use mesh_xds::istio::{IstioOptions, IstioSource, ProxySpec};
 use tokio::task::JoinSet;
 

@@ -156,6 +156,14 @@ async fn a_protected_workload_refuses_traffic() {
             OPEN,
         ),
         (
+            "no dry run",
+            policy(ap, "default", "{}").replace(
+                "namespace",
+                "annotations: {istio.io/dry-run: 'false'}, namespace",
+            ),
+            SHUT,
+        ),
+        (
             "of a gateway by name",
             policy(
                 ap,

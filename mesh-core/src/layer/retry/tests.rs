@@ -182,7 +182,8 @@ async fn the_time_between_attempts_grows() {
     let mut longest = Duration::ZERO;
     for _ in 0..20 {
         let begun = tokio::time::Instant::now();
-        play(slow.clone(), &[], &[Answer::Status(503); 5]).await;
+        let seen = play(slow.clone(), &[], &[Answer::Status(503); 5]).await;
+        assert_eq!(seen, (Ok(503), 5));
         longest = longest.max(begun.elapsed());
     }
     // By chance up to 1, 2, 4 and 8 seconds; up to 4 in all if it did not grow.
