@@ -198,7 +198,7 @@ async fn of_two_files_with_one_object_the_later_acts_and_both_are_named() {
 
 #[tokio::test]
 async fn the_access_log_is_shown_once_the_mesh_asks_for_it() {
-    let mut demo = Demo::start(Mode::Sidecars, 52, &["--access-log"]).await;
+    let mut demo = Demo::start(Mode::Sidecars, &["--access-log"]).await;
     let file = support::shipped("extra").join("access-log.yaml");
     let text = std::fs::read_to_string(file).expect("a file of this package");
     demo.write("access-log.yaml", &text);
