@@ -144,11 +144,15 @@ fn discovery_types() {
     let dns = cluster(
         "{name: a, type: STRICT_DNS, dns_lookup_family: V4_ONLY, respect_dns_ttl: true, load_assignment: {cluster_name: a, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: a.example, port_value: 80}}}}]}]}}",
     );
+    assert_eq!(
+        notes(&dns),
+        ["respect_dns_ttl: ignored: it has no effect here"]
+    );
     let value = dns.value.expect("accepted");
     let Discovery::StrictDns(dns) = &value.discovery else {
         panic!("{value:?}")
     };
-    assert_eq!((dns.family, dns.respect_ttl), (DnsFamily::V4Only, true));
+    assert_eq!(dns.family, DnsFamily::V4Only);
     assert_eq!(
         value.load_assignment.localities[0].endpoints[0]
             .address
@@ -311,7 +315,10 @@ fn filters_that_istio_writes_are_known() {
     let telemetry = kinds
         .iter()
         .filter(|kind| matches!(kind, HttpFilterKind::Telemetry(_)));
-    assert_eq!((kinds.len(), telemetry.count()), (7, 4));
+    assert_eq!((kinds.len(), telemetry.count()), (6, 3));
+    let listed = notes(&known);
+    assert!(listed[0].contains("grpc_stats"), "{listed:?}");
+    assert_eq!(listed.len(), 1, "{listed:?}");
     assert!(kinds.contains(&HttpFilterKind::Cors));
 }
 
@@ -433,4 +440,37 @@ proptest::proptest! {
             let _ = json::wire_to_value(message, &bytes);
         }
     }
+}
+
+#[test]
+fn a_terminal_filter_that_is_not_there_is_named() {
+    let decoded = listener(
+        "{name: in, address: {socket_address: {address: 127.0.0.1, port_value: 80}}, filter_chains: [{filters: [{name: e, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.network.echo.v3.Echo}}]}]}",
+    );
+    assert_eq!(
+        refusals(&decoded),
+        [
+            "filter_chains[0].filters: network filter e (envoy.extensions.filters.network.echo.v3.Echo) is not supported; the last filter must be an HTTP connection manager or a TCP proxy"
+        ]
+    );
+}
+
+#[test]
+fn metadata_is_noted_where_it_stands() {
+    let match_of = "metadata_match: {typed_filter_metadata: {a: {'@type': type.googleapis.com/google.protobuf.Empty}}}";
+    let decoded = listener(&format!(
+        "{{name: in, address: {{socket_address: {{address: 127.0.0.1, port_value: 80}}}}, filter_chains: [{{filters: [{{name: t, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, {match_of}, weighted_clusters: {{clusters: [{{name: a, weight: 1, {match_of}}}]}}}}}}]}}]}}",
+    ));
+    let proxy = "filter_chains[0].filters[0].typed_config";
+    let reason = "ignored: it has no effect here";
+    let mut expected = Vec::new();
+    for at in ["", "weighted_clusters.clusters[0]."] {
+        for field in ["metadata_match", "metadata_match.typed_filter_metadata"] {
+            expected.push(format!("{proxy}.{at}{field}: {reason}"));
+        }
+    }
+    let mut found = notes(&decoded);
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
 }

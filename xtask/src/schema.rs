@@ -34,7 +34,12 @@ pub(crate) fn run(check: bool) -> Result<(), String> {
     let source = descriptors()?;
     let bytes = std::fs::read(&source).map_err(|error| format!("{}: {error}", source.display()))?;
     let mut pool = DescriptorPool::decode(bytes.as_slice()).map_err(|error| error.to_string())?;
-    pool.add_file_descriptor_protos([typed_struct(), istio_alpn()])
+    let added = [
+        typed_struct("udpa.type.v1"),
+        typed_struct("xds.type.v3"),
+        istio_alpn(),
+    ];
+    pool.add_file_descriptor_protos(added)
         .map_err(|error| error.to_string())?;
     let table = Table::build(&pool).write();
     let target = workspace::root().join(TARGET);
@@ -93,8 +98,8 @@ fn file(package: &str, message: DescriptorProto) -> FileDescriptorProto {
     }
 }
 
-/// The older TypedStruct, which istiod still writes.
-fn typed_struct() -> FileDescriptorProto {
+/// A TypedStruct, which `envoy-types` lacks: the older one, which istiod still writes, or the present one.
+fn typed_struct(package: &str) -> FileDescriptorProto {
     let of = Some(".google.protobuf.Struct");
     let message = DescriptorProto {
         name: Some("TypedStruct".to_owned()),
@@ -104,7 +109,7 @@ fn typed_struct() -> FileDescriptorProto {
         ],
         ..Default::default()
     };
-    file("udpa.type.v1", message)
+    file(package, message)
 }
 
 /// The settings of Istio's ALPN filter, which istiod writes as a message of its own.
@@ -289,7 +294,7 @@ impl Table {
         ]);
     }
 
-    /// Adds the rules that the reader checks; `scope` 1 stands for the items of a list.
+    /// Adds the rules that the reader checks; `scope` 1 stands for the items of a list, 2 for the keys of a map.
     fn constraints(&mut self, rules: &DynamicMessage, scope: u8) {
         for (family, value) in rules.fields() {
             let Value::Message(inner) = value else {
@@ -298,15 +303,38 @@ impl Table {
             for (rule, value) in inner.fields() {
                 match (rule.name(), value) {
                     ("items", Value::Message(items)) if scope == 0 => self.constraints(items, 1),
+                    ("keys", Value::Message(keys)) if scope == 0 => self.constraints(keys, 2),
+                    ("in", Value::List(words)) if family.name() == "string" => {
+                        let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
+                        self.text_rule(14, scope, &words.join("\n"));
+                    }
+                    ("prefix", Value::String(text)) => self.text_rule(15, scope, text),
+                    ("suffix", Value::String(text)) => self.text_rule(16, scope, text),
+                    ("not_in", Value::List(numbers)) => {
+                        for number in numbers.iter().filter_map(Value::as_i32) {
+                            self.rule(17, scope, i64::from(number));
+                        }
+                    }
                     (name, value) => {
                         if let Some((code, limit)) = constraint(family.name(), name, value) {
-                            self.rules.extend([code, scope, 0, 0]);
-                            self.rules.extend(limit.to_le_bytes());
+                            self.rule(code, scope, limit);
                         }
                     }
                 }
             }
         }
+    }
+
+    fn rule(&mut self, code: u8, scope: u8, limit: i64) {
+        self.rules.extend([code, scope, 0, 0]);
+        self.rules.extend(limit.to_le_bytes());
+    }
+
+    /// A rule about a text: its limit holds offset and length.
+    fn text_rule(&mut self, code: u8, scope: u8, text: &str) {
+        let at = i64::from(self.strings.add(text));
+        let len = i64::try_from(text.len()).expect("a rule is short");
+        self.rule(code, scope, len << 32 | at);
     }
 
     fn enumeration(&mut self, item: &EnumDescriptor) {
@@ -361,6 +389,7 @@ fn constraint(family: &str, name: &str, value: &Value) -> Option<(u8, i64)> {
         ("string", "min_len" | "min_bytes") | ("bytes", "min_len") => 2,
         ("string", "max_len" | "max_bytes") | ("bytes", "max_len") => 3,
         ("enum", "defined_only") => return value.as_bool()?.then_some((4, 0)),
+        ("bool", "const") => return value.as_bool()?.then_some((18, 1)),
         ("repeated", "min_items") | ("map", "min_pairs") => 5,
         ("repeated", "max_items") | ("map", "max_pairs") => 6,
         (_, "ignore_empty") => return value.as_bool()?.then_some((13, 0)),
@@ -391,8 +420,17 @@ fn integer(value: &Value) -> Option<i64> {
         Value::I64(v) => Some(*v),
         Value::U32(v) => Some(i64::from(*v)),
         Value::U64(v) => i64::try_from(*v).ok(),
+        // All limits of doubles are integers.
+        Value::F64(v) => whole(*v),
+        Value::F32(v) => whole(f64::from(*v)),
         _ => None,
     }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the value is compared")]
+fn whole(value: f64) -> Option<i64> {
+    let number = value as i64;
+    (number.to_string() == value.to_string()).then_some(number)
 }
 
 fn extension(options: &DynamicMessage, name: &str) -> Option<Value> {

@@ -157,11 +157,10 @@ impl Cluster {
     ///
     /// [`Kind::NoHealthyUpstream`] if none can take traffic.
     pub fn pick(&self, key: &PickKey<'_>) -> Result<Arc<Endpoint>, Kind> {
-        if let Discovery::OriginalDst(_) = self.config.discovery {
-            return key
-                .original_dst
-                .map(|addr| self.original(addr))
-                .ok_or(Kind::NoHealthyUpstream);
+        if let Discovery::OriginalDst(config) = &self.config.discovery {
+            let mut addr = key.original_dst.ok_or(Kind::NoHealthyUpstream)?;
+            addr.set_port(config.port_override.unwrap_or(addr.port()));
+            return Ok(self.original(addr));
         }
         self.state
             .endpoints

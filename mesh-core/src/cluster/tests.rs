@@ -312,6 +312,13 @@ fn an_original_destination_is_one_endpoint_each() {
         handle.pick(&PickKey::default()).err(),
         Some(Kind::NoHealthyUpstream)
     );
+    let discovery = Discovery::OriginalDst(model::OriginalDst {
+        port_override: Some(15_008),
+        ..model::OriginalDst::default()
+    });
+    let handle = Cluster::new(Arc::new(model::Cluster::new("p", discovery)), None);
+    let address = handle.pick(&key).expect("made").address().to_string();
+    assert_eq!(address, "10.0.0.1:15008");
 }
 
 #[test]

@@ -26,6 +26,12 @@ pub trait ConfigSource: Send {
     /// Tells what became of the last update.
     fn report(&mut self, outcome: &Outcome);
 
+    /// Fills in where those rejections were written that have no place yet: the compiler, which found them, cannot know. By
+    /// default nothing.
+    fn locate(&self, rejections: &mut [Rejection]) {
+        let _ = rejections;
+    }
+
     /// The workload that the configuration is for, which labels its metrics; asked after the first update. `None`, the
     /// default: the source does not know.
     fn workload(&self) -> Option<Workload> {

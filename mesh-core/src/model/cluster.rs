@@ -51,8 +51,6 @@ pub struct Cluster {
     pub transport_matches: Vec<TransportMatch>,
     /// Ejection of endpoints that fail. In the model now; acts with the health engine.
     pub outlier: Option<OutlierDetection>,
-    /// Bytes that are buffered for one connection; default 1 MiB.
-    pub per_connection_buffer_limit: u32,
     /// Local address of upstream connections.
     pub bind: Option<Address>,
     /// Connections to a removed or unhealthy endpoint are closed.
@@ -92,7 +90,6 @@ impl Cluster {
             transport: TransportSocket::default(),
             transport_matches: Vec::new(),
             outlier: None,
-            per_connection_buffer_limit: 1 << 20,
             bind: None,
             close_on_host_failure: false,
             metadata: Metadata::default(),
@@ -123,8 +120,6 @@ pub enum Discovery {
 pub struct Dns {
     /// Time between look-ups; default 5 s.
     pub refresh: Duration,
-    /// The answer's TTL counts instead.
-    pub respect_ttl: bool,
     /// Which addresses are taken.
     pub family: DnsFamily,
 }
@@ -133,7 +128,6 @@ impl Default for Dns {
     fn default() -> Self {
         Self {
             refresh: Duration::from_secs(5),
-            respect_ttl: false,
             family: DnsFamily::Auto,
         }
     }

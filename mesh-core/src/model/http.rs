@@ -82,8 +82,6 @@ pub struct HttpConnectionManager {
     pub strip_trailing_host_dot: bool,
     /// Request headers whose names have `_`.
     pub underscores: UnderscoresAction,
-    /// A malformed HTTP message ends only its stream.
-    pub stream_error_on_invalid: bool,
     /// Upgrades allowed on all routes.
     pub upgrades: Vec<Upgrade>,
     /// Changes of local replies.
@@ -141,7 +139,6 @@ impl Default for HttpConnectionManager {
             strip_port: StripPort::No,
             strip_trailing_host_dot: false,
             underscores: UnderscoresAction::Allow,
-            stream_error_on_invalid: false,
             upgrades: Vec::new(),
             local_reply: LocalReply::default(),
             access_log: Vec::new(),
@@ -211,10 +208,6 @@ pub struct Http1Options {
     pub accept_http_10: bool,
     /// Host of an HTTP/1.0 request without one.
     pub default_host: Name,
-    /// Absolute URLs are accepted; default true in Envoy. `None`: default.
-    pub allow_absolute_url: Option<bool>,
-    /// Trailers pass.
-    pub enable_trailers: bool,
     /// Header names keep their case (`preserve_case`).
     pub preserve_case: bool,
     /// Each word of a header name begins with a capital letter (`proper_case_words`).

@@ -213,7 +213,7 @@ pub struct Note {
     pub resource: Name,
     /// Path of the field, for example `http_filters[1].typed_config.max_active_faults`.
     pub path: Name,
-    /// Why, as a sentence without a full stop.
+    /// Why, as a sentence without a full stop; with the place at its end, in brackets, if there is one.
     pub reason: Name,
 }
 

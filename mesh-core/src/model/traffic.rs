@@ -247,8 +247,6 @@ pub struct Cors {
     pub allow_credentials: bool,
     /// Share of requests on which it acts; `None`: all.
     pub enabled: Option<RuntimeFraction>,
-    /// Share on which it is only counted.
-    pub shadow: Option<RuntimeFraction>,
     /// A preflight from an origin that is not allowed goes to the upstream (default) or is answered here.
     pub forward_not_matching_preflights: Option<bool>,
     /// `access-control-allow-private-network` is answered (`allow_private_network_access`).
@@ -302,8 +300,6 @@ pub struct Limits {
     pub max_retries: u32,
     /// Retries as a share of the requests in flight.
     pub retry_budget: Option<RetryBudget>,
-    /// Connection pools; default no limit.
-    pub max_connection_pools: Option<u32>,
     /// `remaining` gauges are published.
     pub track_remaining: bool,
 }
@@ -316,7 +312,6 @@ impl Default for Limits {
             max_requests: 1024,
             max_retries: 3,
             retry_budget: None,
-            max_connection_pools: None,
             track_remaining: false,
         }
     }

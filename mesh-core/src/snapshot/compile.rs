@@ -214,7 +214,7 @@ impl Compiler {
             return cell;
         }
         round.compiled.insert(key.clone());
-        let resource = Resource::Table(key);
+        let resource = Resource::Table(key.clone());
         match RouteTable::compile(&config, &self.clusters) {
             Ok(compiled) => {
                 table.clusters = cluster_names(&config);
@@ -222,7 +222,13 @@ impl Compiler {
                 cell.store(Arc::new(compiled));
                 self.refused.remove(&resource);
             }
-            Err(rejections) => drop(self.refused.insert(resource, rejections)),
+            Err(found) => {
+                let found = match &key {
+                    TableKey::Named(_) => found,
+                    TableKey::Inline(name, chain) => of_chain(name, *chain, "route_config", found),
+                };
+                self.refused.insert(resource, found);
+            }
         }
         cell
     }
@@ -307,7 +313,7 @@ impl Compiler {
             ),
             RouteSource::Named(name) => self.awaited(name),
         };
-        let resource = format!("listener {} filter_chains[{index}]", listener.name).into();
+        let resource = format!("listener {}", listener.name).into();
         // An unchanged manager is kept, so that its connections need not be drained.
         let known = self
             .listeners
@@ -329,6 +335,7 @@ impl Compiler {
             &resource,
         )
         .map(|http| Some(Arc::new(http)))
+        .map_err(|found| of_chain(&listener.name, index, "", found))
     }
 
     /// What is told of the connections of TCP chains.
@@ -339,9 +346,10 @@ impl Compiler {
             .chain(&listener.default_filter_chain);
         let compile = |(index, chain): (usize, &model::FilterChain)| match &chain.network {
             Network::Tcp(proxy) => {
-                let resource = format!("listener {} filter_chains[{index}]", listener.name).into();
-                let tcp = Tcp::new(proxy, listener.direction, &self.metrics, &resource)?;
-                Ok(Some(Arc::new(tcp)))
+                let resource = format!("listener {}", listener.name).into();
+                Tcp::new(proxy, listener.direction, &self.metrics, &resource)
+                    .map(|tcp| Some(Arc::new(tcp)))
+                    .map_err(|found| of_chain(&listener.name, index, "", found))
             }
             Network::Http(_) => Ok(None),
         };
@@ -444,6 +452,21 @@ fn filter_chains(config: &model::Listener) -> Result<FilterChains, Rejection> {
             })
         }
     }
+}
+
+/// What was found in the terminal filter of a listener's chain, below `field`; the default chain counts as the last.
+fn of_chain(listener: &Name, chain: usize, field: &str, found: Vec<Rejection>) -> Vec<Rejection> {
+    let below = |rejection: Rejection| {
+        let chain = format!("filter_chains[{chain}]");
+        let steps = [&*chain, field, &*rejection.path];
+        let steps: Vec<&str> = steps.into_iter().filter(|step| !step.is_empty()).collect();
+        Rejection {
+            resource: format!("listener {listener}").into(),
+            path: steps.join(".").into(),
+            ..rejection
+        }
+    };
+    found.into_iter().map(below).collect()
 }
 
 fn chain_rejection(listener: &Name, conflict: &ChainConflict) -> Rejection {

@@ -158,7 +158,8 @@ impl<S: ConfigSource> Driver<S> {
     pub fn apply(&mut self, update: Update) {
         let notes = update.notes.clone();
         self.mesh.metrics.belong_to(|| self.source.workload());
-        let (snapshot, outcome) = self.compiler.apply(update);
+        let (snapshot, mut outcome) = self.compiler.apply(update);
+        self.source.locate(&mut outcome.rejections);
         for rejection in &outcome.rejections {
             tracing::warn!(%rejection, "Configuration refused, the last good version stays in force");
         }

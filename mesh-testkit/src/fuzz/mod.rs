@@ -12,6 +12,7 @@ use mesh_core::transport::detect::{self, Verdict};
 use mesh_core::transport::proxy_protocol::{self, Parsed};
 use mesh_xds::file::FileSource;
 use mesh_xds::yaml::{self, Limits, Reader};
+use mesh_xds::{decode, json};
 use serde::de::IgnoredAny;
 
 pub use route::{head, host};
@@ -23,6 +24,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("yaml", yaml),
     ("envoy_json", envoy_json),
+    ("wire", wire),
     ("regex", regex),
     ("host", host),
     ("path", path),
@@ -63,6 +65,37 @@ pub fn envoy_json(data: &[u8]) {
     let (mesh, mut driver) = Mesh::builder().source(source).build();
     driver.apply(update);
     assert!(mesh.snapshot().generation() > 0, "nothing was compiled");
+}
+
+/// Decodes bytes as resources of a control plane. What keeps the rules of the API survives the way to JSON and back.
+pub fn wire(data: &[u8]) {
+    const MESSAGES: [&str; 4] = [
+        "envoy.config.listener.v3.Listener",
+        "envoy.config.route.v3.RouteConfiguration",
+        "envoy.config.cluster.v3.Cluster",
+        "envoy.config.endpoint.v3.ClusterLoadAssignment",
+    ];
+    let refused = [
+        decode::listener(data).value.is_none(),
+        decode::routes(data).value.is_none(),
+        decode::cluster(data).value.is_none(),
+        decode::endpoints(data).value.is_none(),
+    ];
+    for (name, refused) in MESSAGES.into_iter().zip(refused) {
+        let document = json::wire_to_value(name, data);
+        if json::check(name, data).is_err() {
+            assert!(refused, "{name}: what breaks the rules was taken");
+            continue;
+        }
+        let Ok(document) = document else {
+            assert!(refused, "{name}: what has no JSON form was taken");
+            continue;
+        };
+        // Types that are not known keep their bytes, which have no JSON form to read again.
+        if let Ok(again) = json::to_wire(name, document.clone()) {
+            assert_eq!(json::wire_to_value(name, &again), Ok(document), "{name}");
+        }
+    }
 }
 
 /// Compiles bytes as a regular expression.

@@ -67,7 +67,7 @@ pub(crate) fn cluster(cx: &mut Context, value: &Proto) -> Cluster {
     }
     connections(cx, value, &mut out);
     upstream_filters(cx, filters);
-    out.metadata = common::metadata(cx, metadata.as_ref());
+    out.metadata = common::metadata(cx, "metadata", metadata.as_ref());
     out.origin = common::origin(&out.metadata);
     addresses(cx, &out);
     out
@@ -76,15 +76,11 @@ pub(crate) fn cluster(cx: &mut Context, value: &Proto) -> Cluster {
 /// How connections to endpoints are made and kept.
 fn connections(cx: &mut Context, value: &Proto, out: &mut Cluster) {
     let Proto {
-        per_connection_buffer_limit_bytes,
         upstream_bind_config,
         upstream_connection_options,
         close_connections_on_host_health_failure,
         ..
     } = value;
-    if let Some(bytes) = common::u32_of(per_connection_buffer_limit_bytes.as_ref()) {
-        out.per_connection_buffer_limit = bytes;
-    }
     if let Some(value) = upstream_bind_config {
         out.bind = cx.field("upstream_bind_config", |cx| bind(cx, value));
     }
@@ -96,7 +92,7 @@ fn connections(cx: &mut Context, value: &Proto, out: &mut Cluster) {
 
 /// Fields without effect, and those that ask for what is not there.
 fn unused(cx: &mut Context, value: &Proto) {
-    ignored!(cx, value; stats_matcher, per_connection_buffer_high_watermark_timeout, health_checks, dns_jitter,
+    ignored!(cx, value; stats_matcher, per_connection_buffer_limit_bytes, per_connection_buffer_high_watermark_timeout, health_checks, dns_jitter,
         dns_failure_refresh_rate, dns_resolvers, use_tcp_for_dns_lookups, dns_resolution_config,
         typed_dns_resolver_config, wait_for_warm_on_init, cleanup_interval, ignore_health_on_host_removal,
         lrs_server, lrs_report_endpoint_metrics, track_timeout_budgets, track_cluster_stats, preconnect_policy,
@@ -112,19 +108,17 @@ fn addresses(cx: &mut Context, cluster: &Cluster) {
     ) {
         return;
     }
-    let endpoints = cluster
-        .load_assignment
-        .localities
-        .iter()
-        .flat_map(|group| &group.endpoints);
-    for endpoint in endpoints {
-        if let Address::Host(host, _) = &endpoint.address {
-            cx.reject(
-                "load_assignment",
-                format_args!(
+    for (group, locality) in cluster.load_assignment.localities.iter().enumerate() {
+        for (index, endpoint) in locality.endpoints.iter().enumerate() {
+            if let Address::Host(host, _) = &endpoint.address {
+                let at = format!(
+                    "load_assignment.endpoints[{group}].lb_endpoints[{index}].endpoint.address.socket_address.address"
+                );
+                let reason = format_args!(
                     "{host:?} is no IP address; host names need type STRICT_DNS or LOGICAL_DNS"
-                ),
-            );
+                );
+                cx.reject(&at, reason);
+            }
         }
     }
 }
@@ -159,10 +153,10 @@ fn discovery(cx: &mut Context, value: &Proto) -> Option<Discovery> {
 fn dns(cx: &mut Context, value: &Proto) -> Dns {
     use cluster::DnsLookupFamily as Family;
     let default = Dns::default();
+    ignored!(cx, value; respect_dns_ttl);
     let refresh = common::some_duration(cx, "dns_refresh_rate", value.dns_refresh_rate.as_ref());
     Dns {
         refresh: refresh.unwrap_or(default.refresh),
-        respect_ttl: value.respect_dns_ttl,
         family: match value.dns_lookup_family() {
             Family::Auto => DnsFamily::Auto,
             Family::V4Only => DnsFamily::V4Only,
@@ -208,12 +202,11 @@ fn dns_cluster(cx: &mut Context, value: &DnsCluster) -> Discovery {
         all_addresses_in_single_endpoint,
         dns_min_refresh_rate,
     } = value;
-    ignored!(cx; dns_failure_refresh_rate, dns_jitter, typed_dns_resolver_config, dns_min_refresh_rate);
+    ignored!(cx; dns_failure_refresh_rate, respect_dns_ttl, dns_jitter, typed_dns_resolver_config, dns_min_refresh_rate);
     let default = Dns::default();
     let refresh = common::some_duration(cx, "dns_refresh_rate", dns_refresh_rate.as_ref());
     let dns = Dns {
         refresh: refresh.unwrap_or(default.refresh),
-        respect_ttl: *respect_dns_ttl,
         family: match value.dns_lookup_family() {
             Family::Unspecified | Family::Auto => DnsFamily::Auto,
             Family::V4Only => DnsFamily::V4Only,
@@ -306,6 +299,7 @@ fn threshold(cx: &mut Context, value: &Thresholds) -> Limits {
         track_remaining,
         max_connection_pools,
     } = value;
+    ignored!(cx; max_connection_pools);
     let default = Limits::default();
     let or = |value: &Option<_>, default| common::u32_of(value.as_ref()).unwrap_or(default);
     let budget = retry_budget.as_ref().map(|budget| {
@@ -327,7 +321,6 @@ fn threshold(cx: &mut Context, value: &Thresholds) -> Limits {
         max_requests: or(max_requests, default.max_requests),
         max_retries: or(max_retries, default.max_retries),
         retry_budget: budget,
-        max_connection_pools: common::u32_of(max_connection_pools.as_ref()),
         track_remaining: *track_remaining,
     }
 }

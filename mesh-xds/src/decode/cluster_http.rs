@@ -17,7 +17,7 @@ use envoy_types::pb::envoy::{
         },
     },
 };
-use mesh_core::model::{Cluster, Http1Options, Http2Options, UpstreamProtocol};
+use mesh_core::model::{Cluster, Http1Options, UpstreamProtocol};
 
 use super::{Context, common, filter, protocol, set::ignored};
 
@@ -90,7 +90,7 @@ fn older(cx: &mut Context, value: &Proto, out: &mut Cluster) {
         out.http1 = cx.field("http_protocol_options", |cx| codec1(cx, options));
     }
     if let Some(options) = &value.http2_protocol_options {
-        out.http2 = cx.field("http2_protocol_options", |cx| codec2(cx, options));
+        out.http2 = cx.field("http2_protocol_options", |cx| protocol::http2(cx, options));
         out.protocol = UpstreamProtocol::Http2;
     }
     if downstream {
@@ -185,22 +185,14 @@ fn versions(
         out.http1 = cx.field("http_protocol_options", |cx| codec1(cx, options));
     }
     if let Some(options) = http2 {
-        out.http2 = cx.field("http2_protocol_options", |cx| codec2(cx, options));
+        out.http2 = cx.field("http2_protocol_options", |cx| protocol::http2(cx, options));
     }
 }
 
+/// HTTP/1 settings; those that only a server has are listed.
 fn codec1(cx: &mut Context, value: &Http1ProtocolOptions) -> Http1Options {
-    let (options, stream_error) = protocol::http1(cx, value);
-    let field = "override_stream_error_on_invalid_http_message";
-    cx.ignored(field, stream_error.is_some());
-    options
-}
-
-fn codec2(cx: &mut Context, value: &Http2ProtocolOptions) -> Http2Options {
-    let (options, stream_error) = protocol::http2(cx, value);
-    let field = "override_stream_error_on_invalid_http_message";
-    cx.ignored(field, stream_error.is_some());
-    options
+    ignored!(cx, value; accept_http_10, default_host_for_http_10, allow_chunked_length);
+    protocol::http1(cx, value)
 }
 
 fn common(cx: &mut Context, value: &CommonOptions, out: &mut Cluster) {
@@ -238,7 +230,11 @@ fn filters(cx: &mut Context, values: &[HttpFilter]) {
             };
             match typed {
                 Some(typed) if typed.name == CODEC => {}
-                Some(typed) if value.disabled || filter::is_telemetry(&typed.name) => {
+                Some(typed)
+                    if value.disabled
+                        || filter::is_telemetry(&typed.name)
+                        || filter::is_harmless(&typed.name) =>
+                {
                     cx.note(
                         "",
                         format_args!("ignored: filter {} has no effect here", value.name),

@@ -195,13 +195,13 @@ pub(crate) fn keepalive(value: &core::TcpKeepalive) -> TcpKeepalive {
     }
 }
 
-/// Metadata; typed entries are noted.
-pub(crate) fn metadata(cx: &mut Context, value: Option<&core::Metadata>) -> Metadata {
+/// The metadata in `field`; typed entries are noted.
+pub(crate) fn metadata(cx: &mut Context, field: &str, value: Option<&core::Metadata>) -> Metadata {
     let Some(value) = value else {
         return Metadata::default();
     };
     let typed = !value.typed_filter_metadata.is_empty();
-    cx.ignored("metadata.typed_filter_metadata", typed);
+    cx.field(field, |cx| cx.ignored("typed_filter_metadata", typed));
     let mut namespaces: Vec<(Name, Value)> = value
         .filter_metadata
         .iter()

@@ -1,6 +1,9 @@
 //! Where a decoder stands, and what it found.
 
-use std::fmt::{Display, Write};
+use std::{
+    collections::HashSet,
+    fmt::{Display, Write},
+};
 
 use envoy_types::pb::google::protobuf::Any;
 use mesh_core::{
@@ -126,14 +129,11 @@ impl Context {
 
     /// Notes something about `field` (empty: the present one).
     pub fn note(&mut self, field: &str, reason: impl Display) {
-        let note = Note {
+        self.notes.push(Note {
             resource: self.resource.clone(),
             path: self.at(field),
             reason: reason.to_string().into(),
-        };
-        if !self.notes.contains(&note) {
-            self.notes.push(note);
-        }
+        });
     }
 
     /// Notes that `field` has no effect, if it is set.
@@ -165,8 +165,11 @@ impl Context {
         !self.rejections.is_empty()
     }
 
-    /// The findings.
-    pub fn finish(self) -> Findings {
+    /// The findings, each note once.
+    pub fn finish(mut self) -> Findings {
+        let mut seen = HashSet::new();
+        let once = |note: &Note| seen.insert((note.path.clone(), note.reason.clone()));
+        self.notes.retain(once);
         Findings {
             notes: self.notes,
             rejections: self.rejections,

@@ -143,7 +143,7 @@ fn endpoint(
             .unwrap_or(1)
             .max(1),
         health: health(*health_status),
-        metadata: common::metadata(cx, metadata.as_ref()),
+        metadata: common::metadata(cx, "metadata", metadata.as_ref()),
     })
 }
 

@@ -150,12 +150,13 @@ pub(crate) fn json(cx: &mut Context, template: &Struct) -> Option<FormatKind> {
 }
 
 fn members(cx: &mut Context, template: &Struct) -> Option<Vec<(Name, JsonFormat)>> {
-    let mut out = Vec::new();
-    for (name, value) in &template.fields {
+    let mut fields: Vec<_> = template.fields.iter().collect();
+    fields.sort_by_key(|(name, _)| *name);
+    let mut out = Vec::with_capacity(fields.len());
+    for (name, value) in fields {
         let leaf = cx.field(name, |cx| leaf(cx, value))?;
         out.push((Name::from(name.as_str()), leaf));
     }
-    out.sort_by(|a, b| a.0.cmp(&b.0));
     Some(out)
 }
 

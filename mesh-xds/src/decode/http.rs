@@ -42,7 +42,6 @@ pub(super) fn manager(cx: &mut Context, value: &Proto) -> Option<HttpConnectionM
         via,
         upgrade_configs,
         local_reply_config,
-        stream_error_on_invalid_http_message,
         strip_trailing_host_dot,
         append_x_forwarded_port,
         ..
@@ -53,10 +52,6 @@ pub(super) fn manager(cx: &mut Context, value: &Proto) -> Option<HttpConnectionM
         via: via.as_str().into(),
         strip_trailing_host_dot: *strip_trailing_host_dot,
         append_x_forwarded_port: *append_x_forwarded_port,
-        stream_error_on_invalid: common::bool_of(
-            stream_error_on_invalid_http_message.as_ref(),
-            false,
-        ),
         ..HttpConnectionManager::default()
     };
     let (filters, router) = filter::chain(cx, "http_filters", http_filters);
@@ -75,6 +70,7 @@ pub(super) fn manager(cx: &mut Context, value: &Proto) -> Option<HttpConnectionM
     request_id(cx, value, &mut out);
     paths(value, &mut out);
     out.upgrades = cx.each("upgrade_configs", upgrade_configs, upgrade);
+    route::distinct_upgrades(cx, &out.upgrades);
     if let Some(value) = local_reply_config {
         out.local_reply = cx.field("local_reply_config", |cx| local_reply(cx, value));
     }
@@ -92,7 +88,8 @@ fn unused(cx: &mut Context, value: &Proto) {
         drain_timeout_jitter, access_log_flush_interval, flush_access_log_on_new_request, access_log_options,
         set_current_client_cert_details, represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
         path_normalization_options, proxy_status_config, typed_header_validation_config, append_local_overload,
-        add_proxy_protocol_connection_state, forward_proto_config, proxy_100_continue);
+        add_proxy_protocol_connection_state, forward_proto_config, proxy_100_continue,
+        stream_error_on_invalid_http_message);
     unsupported!(cx, value; original_ip_detection_extensions, early_header_mutation_extensions,
         forward_client_cert_matcher);
 }
@@ -131,18 +128,12 @@ fn codec(cx: &mut Context, value: &Proto, out: &mut HttpConnectionManager) {
             CodecType::Auto
         }
     };
-    let mut stream_error = None;
     if let Some(options) = &value.http_protocol_options {
-        let (http1, error) = cx.field("http_protocol_options", |cx| protocol::http1(cx, options));
-        out.http1 = http1;
-        stream_error = error;
+        out.http1 = cx.field("http_protocol_options", |cx| protocol::http1(cx, options));
     }
     if let Some(options) = &value.http2_protocol_options {
-        let (http2, error) = cx.field("http2_protocol_options", |cx| protocol::http2(cx, options));
-        out.http2 = http2;
-        stream_error = stream_error.or(error);
+        out.http2 = cx.field("http2_protocol_options", |cx| protocol::http2(cx, options));
     }
-    out.stream_error_on_invalid |= stream_error.unwrap_or(false);
     out.server_header = match value.server_header_transformation() {
         ServerHeaderTransformation::Overwrite => ServerHeader::Overwrite,
         ServerHeaderTransformation::AppendIfAbsent => ServerHeader::AppendIfAbsent,

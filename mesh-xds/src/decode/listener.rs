@@ -85,12 +85,11 @@ pub(crate) fn listener(cx: &mut Context, value: &Proto) -> Option<Listener> {
     out.listener_filters_timeout = limit.unwrap_or(out.listener_filters_timeout);
     out.continue_on_listener_filters_timeout = *continue_on_listener_filters_timeout;
     out.access_log = access_log::logs(cx, "access_log", access_log);
-    out.metadata = common::metadata(cx, metadata.as_ref());
+    out.metadata = common::metadata(cx, "metadata", metadata.as_ref());
     out.origin = common::origin(&out.metadata);
     Some(out)
 }
 
-/// How the socket is opened, and whose connections it takes.
 /// Notes chains that the tree leads to and the listener does not have. As in Envoy their connections are closed.
 fn unknown_chains(cx: &mut Context, tree: &MatchTree, listener: &Listener) {
     for on in tree.node.children().chain(&tree.on_no_match) {
@@ -112,6 +111,7 @@ fn unknown_chains(cx: &mut Context, tree: &MatchTree, listener: &Listener) {
     }
 }
 
+/// How the socket is opened, and whose connections it takes.
 fn socket(value: &Proto, out: &mut Listener) {
     let old = value.deprecated_v1.as_ref();
     let old = old.and_then(|old| old.bind_to_port.as_ref());
@@ -294,9 +294,13 @@ fn network(cx: &mut Context, filters: &[Filter]) -> Option<(Network, Option<Name
         terminal = terminal.or(found);
     }
     if terminal.is_none() && !cx.is_rejected() {
+        let why = refuse.as_deref().map(|reason| format!("{reason}; "));
         cx.reject(
             "filters",
-            "the last filter must be an HTTP connection manager or a TCP proxy",
+            format_args!(
+                "{}the last filter must be an HTTP connection manager or a TCP proxy",
+                why.unwrap_or_default()
+            ),
         );
     }
     Some((terminal?, refuse))

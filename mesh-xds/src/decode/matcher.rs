@@ -8,7 +8,8 @@ use envoy_types::pb::{
         },
         r#type::matcher::v3::{
             self as proto, RegexMatcher, double_matcher, filter_state_matcher, list_matcher,
-            metadata_matcher::path_segment::Segment, string_matcher::MatchPattern, value_matcher,
+            metadata_matcher::path_segment::Segment, regex_matcher, string_matcher::MatchPattern,
+            value_matcher,
         },
     },
     xds::core::v3::CidrRange,
@@ -64,6 +65,12 @@ pub(crate) fn string(cx: &mut Context, value: &proto::StringMatcher) -> Option<S
 /// A regular expression.
 pub(crate) fn regex(cx: &mut Context, value: &RegexMatcher) -> Option<Regex> {
     // `engine_type` is deprecated and names the only engine that there is.
+    if let Some(regex_matcher::EngineType::GoogleRe2(engine)) = &value.engine_type {
+        cx.ignored(
+            "google_re2.max_program_size",
+            engine.max_program_size.is_some(),
+        );
+    }
     match Regex::parse(&value.regex) {
         Ok(regex) => Some(regex),
         Err(error) => {

@@ -16,11 +16,8 @@ use super::{
     set::{ignored, unsupported},
 };
 
-/// HTTP/1 settings, and whether a malformed message ends only its stream.
-pub(crate) fn http1(
-    cx: &mut Context,
-    value: &Http1ProtocolOptions,
-) -> (Http1Options, Option<bool>) {
+/// HTTP/1 settings.
+pub(crate) fn http1(cx: &mut Context, value: &Http1ProtocolOptions) -> Http1Options {
     let Http1ProtocolOptions {
         allow_absolute_url,
         accept_http_10,
@@ -34,7 +31,12 @@ pub(crate) fn http1(
         allow_custom_methods,
         ignore_http_11_upgrade,
     } = value;
-    ignored!(cx; use_balsa_parser, allow_custom_methods, ignore_http_11_upgrade);
+    ignored!(cx; use_balsa_parser, allow_custom_methods, ignore_http_11_upgrade, enable_trailers,
+        override_stream_error_on_invalid_http_message);
+    cx.ignored(
+        "allow_absolute_url",
+        !common::bool_of(allow_absolute_url.as_ref(), true),
+    );
     unsupported!(cx; send_fully_qualified_url);
     let (mut preserve_case, mut proper_case) = (false, false);
     match header_key_format
@@ -60,17 +62,13 @@ pub(crate) fn http1(
             }
         }
     }
-    let options = Http1Options {
+    Http1Options {
         accept_http_10: *accept_http_10,
         default_host: default_host_for_http_10.as_str().into(),
-        allow_absolute_url: allow_absolute_url.as_ref().map(|value| value.value),
-        enable_trailers: *enable_trailers,
         preserve_case,
         proper_case,
         allow_chunked_length: *allow_chunked_length,
-    };
-    let stream_error = override_stream_error_on_invalid_http_message.as_ref();
-    (options, stream_error.map(|value| value.value))
+    }
 }
 
 fn preserve_case_settings(cx: &mut Context, value: &TypedExtensionConfig) {
@@ -85,11 +83,8 @@ fn preserve_case_settings(cx: &mut Context, value: &TypedExtensionConfig) {
     }
 }
 
-/// HTTP/2 settings, and whether a malformed message ends only its stream.
-pub(crate) fn http2(
-    cx: &mut Context,
-    value: &Http2ProtocolOptions,
-) -> (Http2Options, Option<bool>) {
+/// HTTP/2 settings.
+pub(crate) fn http2(cx: &mut Context, value: &Http2ProtocolOptions) -> Http2Options {
     let Http2ProtocolOptions {
         hpack_table_size,
         max_concurrent_streams,
@@ -118,22 +113,18 @@ pub(crate) fn http2(
         max_consecutive_inbound_frames_with_empty_payload, max_inbound_priority_frames_per_stream,
         max_inbound_window_update_frames_per_data_frame_sent, custom_settings_parameters, use_oghttp2_codec,
         max_metadata_size, enable_huffman_encoding, max_header_field_size_kb, disallow_obs_text,
-        stream_reset_burst, stream_reset_rate);
+        stream_reset_burst, stream_reset_rate, stream_error_on_invalid_http_messaging,
+        override_stream_error_on_invalid_http_message);
     let keepalive = connection_keepalive.as_ref().and_then(|keepalive| {
         cx.field("connection_keepalive", |cx| self::keepalive(cx, keepalive))
     });
-    let options = Http2Options {
+    Http2Options {
         max_concurrent_streams: common::u32_of(max_concurrent_streams.as_ref()),
         initial_stream_window_size: common::u32_of(initial_stream_window_size.as_ref()),
         initial_connection_window_size: common::u32_of(initial_connection_window_size.as_ref()),
         allow_connect: *allow_connect,
         keepalive,
-    };
-    let stream_error = override_stream_error_on_invalid_http_message
-        .as_ref()
-        .map(|value| value.value)
-        .or(stream_error_on_invalid_http_messaging.then_some(true));
-    (options, stream_error)
+    }
 }
 
 fn keepalive(cx: &mut Context, value: &KeepaliveSettings) -> Option<(Duration, Duration)> {

@@ -45,7 +45,7 @@ pub(super) fn proxy(cx: &mut Context, value: &Proto) -> Option<TcpProxy> {
         check_drain_close,
         cluster_specifier,
     } = value;
-    ignored!(cx; on_demand, downstream_idle_timeout, upstream_idle_timeout, backoff_options,
+    ignored!(cx; on_demand, metadata_match, downstream_idle_timeout, upstream_idle_timeout, backoff_options,
         max_downstream_connection_duration_jitter_percentage, access_log_flush_interval,
         flush_access_log_on_connected, access_log_options, proxy_protocol_tlvs, proxy_protocol_tlv_merge_policy,
         upstream_connect_mode, max_early_data_bytes, check_drain_close);
@@ -71,7 +71,7 @@ pub(super) fn proxy(cx: &mut Context, value: &Proto) -> Option<TcpProxy> {
         max_downstream_connection_duration: common::timeout(cx, field, longest, None),
         access_log: access_log::logs(cx, "access_log", access_log),
         hash: cx.each("hash_policy", hash_policy, hash),
-        metadata_match: common::metadata(cx, metadata_match.as_ref()),
+        metadata_match: common::metadata(cx, "metadata_match", metadata_match.as_ref()),
     })
 }
 
@@ -84,9 +84,9 @@ fn weighted(cx: &mut Context, value: &ProtoWeighted) -> Option<WeightedClusters>
             return None;
         };
         total = sum;
-        let field = format!("clusters[{index}]");
-        let metadata_match = cx.field(&field, |cx| {
-            common::metadata(cx, arm.metadata_match.as_ref())
+        let metadata_match = cx.item("clusters", index, |cx| {
+            cx.ignored("metadata_match", arm.metadata_match.is_some());
+            common::metadata(cx, "metadata_match", arm.metadata_match.as_ref())
         });
         arms.push(WeightedCluster {
             name: arm.name.as_str().into(),

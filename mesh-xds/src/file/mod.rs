@@ -220,7 +220,8 @@ impl FileSource {
         result.unwrap_or_else(|error| {
             self.version += 1;
             let mut notes = self.notes.clone();
-            notes.append(&mut self.graph.notes());
+            let locate = |paths: &[String]| locate(&self.texts, &self.subscriptions, paths);
+            notes.append(&mut self.graph.notes(&locate));
             Update {
                 version: self.version.to_string().into(),
                 changes: Vec::new(),
@@ -267,6 +268,11 @@ impl ConfigSource for FileSource {
                 return Ok(self.refresh());
             }
         }
+    }
+
+    fn locate(&self, rejections: &mut [Rejection]) {
+        let locate = |paths: &[String]| locate(&self.texts, &self.subscriptions, paths);
+        self.graph.locate(rejections, &locate);
     }
 
     fn report(&mut self, outcome: &Outcome) {

@@ -248,8 +248,9 @@ fn routes_of_chain(chain: &FilterChain) -> Vec<PathBuf> {
         let Some(ConfigType::TypedConfig(any)) = &filter.config_type else {
             return None;
         };
-        (any.type_url == HttpConnectionManager::type_url())
-            .then(|| HttpConnectionManager::decode(&*any.value).ok())?
+        let (name, bytes) = json::resolve_any(&any.type_url, &any.value).ok()?;
+        (name == HttpConnectionManager::full_name())
+            .then(|| HttpConnectionManager::decode(&*bytes).ok())?
     });
     managers
         .filter_map(|manager| match manager.route_specifier? {

@@ -3,6 +3,7 @@ use std::time::Duration;
 use mesh_core::{
     config::{Change, ConfigSource},
     model::{Action, ClusterChoice, Network, PathMatch, RouteRules, RouteSource, UpstreamProtocol},
+    snapshot::Mesh,
 };
 
 use super::*;
@@ -150,7 +151,7 @@ fn a_wrong_resource_is_refused_with_its_place() {
         (
             "address: 127.0.0.1, port_value: 9000",
             "address: localhost, port_value: 9000",
-            "envoy.yaml:28:5: cluster app: load_assignment: \"localhost\" is no IP address; host names need type STRICT_DNS or LOGICAL_DNS",
+            "envoy.yaml:30:74: cluster app: load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address: \"localhost\" is no IP address; host names need type STRICT_DNS or LOGICAL_DNS",
         ),
         (
             "{cluster: app}",
@@ -352,4 +353,89 @@ fn a_filter_chain_matcher_names_the_chains() {
         "{:?}",
         update.rejections
     );
+}
+
+#[test]
+fn notes_and_what_the_compiler_refuses_have_places() {
+    let text = HTTP
+        .replace("domains: [\"*\"]", "domains: [a, A]")
+        .replace(
+            "    type: STATIC",
+            "    type: STATIC\n    wait_for_warm_on_init: true",
+        )
+        .replace("node: {", "stats_flush_interval: 1s\nnode: {");
+    let line = |word: &str| {
+        let found = text.lines().position(|line| line.contains(word));
+        found.expect("it is there") + 1
+    };
+    let source = open(&text);
+    let update = source.first().expect("not taken yet").clone();
+    let notes: Vec<String> = update
+        .notes
+        .iter()
+        .map(|note| note.reason.to_string())
+        .collect();
+    for (path, line, column) in [
+        ("stats_flush_interval", line("stats_flush_interval"), 1),
+        ("wait_for_warm_on_init", line("wait_for_warm_on_init"), 5),
+    ] {
+        let note = update.notes.iter().find(|note| &*note.path == path);
+        let note = note.unwrap_or_else(|| panic!("{path}: {notes:?}"));
+        let place = format!("(envoy.yaml:{line}:{column})");
+        assert!(note.reason.ends_with(&place), "{}", note.reason);
+    }
+    let (mesh, mut driver) = Mesh::builder().source(source).build();
+    driver.apply(update);
+    let report = mesh.status().load();
+    let [rejection] = report.rejections.as_slice() else {
+        panic!("{:?}", report.rejections)
+    };
+    assert_eq!(&*rejection.resource, "listener in");
+    assert_eq!(
+        &*rejection.path,
+        "filter_chains[0].filters[0].typed_config.route_config.virtual_hosts[0].domains[1]"
+    );
+    let place = format!("envoy.yaml:{}:", line("domains"));
+    assert!(rejection.location.starts_with(&place), "{rejection}");
+    assert!(
+        rejection.reason.contains("\"A\" stands twice"),
+        "{rejection}"
+    );
+}
+
+#[test]
+fn one_address_is_for_one_listener() {
+    let second = HTTP
+        .find("  - name: in\n")
+        .zip(HTTP.find("  clusters:\n"))
+        .map(|(start, end)| HTTP[start..end].replacen("name: in", "name: too", 1))
+        .expect("a listener");
+    let text = HTTP.replace("  clusters:\n", &format!("{second}  clusters:\n"));
+    let source = open(&text);
+    let update = source.first().expect("not taken yet");
+    assert_eq!(names(update), ["+app", "+in"]);
+    let [rejection] = update.rejections.as_slice() else {
+        panic!("{:?}", update.rejections)
+    };
+    let line = text.lines().position(|line| line.contains("too"));
+    let place = format!("envoy.yaml:{}:", line.expect("it is there") + 2);
+    assert!(rejection.location.starts_with(&place), "{rejection}");
+    assert!(
+        rejection
+            .reason
+            .contains("127.0.0.1:8080 is the address of listener \"in\" too"),
+        "{rejection}"
+    );
+    // A listener that is bound to no port, and one on any port, leave room.
+    for (from, to) in [
+        ("name: too", "name: too\n    bind_to_port: false"),
+        (
+            "name: too\n    address: {socket_address: {address: 127.0.0.1, port_value: 8080}}",
+            "name: too\n    address: {socket_address: {address: 127.0.0.1, port_value: 0}}",
+        ),
+    ] {
+        let source = open(&text.replace(from, to));
+        let update = source.first().expect("not taken yet");
+        assert_eq!(update.rejections, [], "{to}");
+    }
 }

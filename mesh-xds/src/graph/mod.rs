@@ -4,7 +4,9 @@
 //! resource keeps its last good version in force. The wire form of what is in force is kept for `/config_dump`
 //! ([`Dump`]).
 
+mod conflicts;
 mod dump;
+mod notes;
 mod references;
 
 use std::{
@@ -16,10 +18,7 @@ use std::{
 use bytes::Bytes;
 use mesh_core::{
     config::{Change, Rejection, Update},
-    model::{
-        Cluster, ClusterLoadAssignment, Discovery, Listener, Name, Note, RouteConfiguration,
-        RouteSource,
-    },
+    model::{Cluster, ClusterLoadAssignment, Listener, Name, Note, RouteConfiguration},
 };
 use prost::Message;
 
@@ -99,6 +98,8 @@ struct Entry<T> {
     wire: Bytes,
     model: Arc<T>,
     notes: Box<[Note]>,
+    /// Where it stands in the source's text; empty if there is none.
+    place: Box<str>,
     version: Name,
     updated: SystemTime,
     dynamic: bool,
@@ -128,11 +129,31 @@ impl Graph {
         Dump::new(self.state.clone())
     }
 
-    /// The notes about everything in force.
-    pub fn notes(&self) -> Vec<Note> {
-        let mut notes = Vec::new();
-        lock(&self.state).notes(&mut notes);
+    /// The notes about everything in force, each with its place.
+    pub fn notes(&self, locate: Locate<'_>) -> Vec<Note> {
+        let (paths, mut notes): (Vec<_>, Vec<_>) = lock(&self.state).notes().into_iter().unzip();
+        if !paths.is_empty() {
+            notes::place(&mut notes, &locate(&paths));
+        }
         notes
+    }
+
+    /// Fills in the places of rejections that have none, found in resources of the last round.
+    pub fn locate(&self, rejections: &mut [Rejection], locate: Locate<'_>) {
+        let state = lock(&self.state);
+        let (mut open, mut paths) = (Vec::new(), Vec::new());
+        for rejection in rejections.iter_mut().filter(|one| one.location.is_empty()) {
+            if let Some(path) = state.place_of(rejection) {
+                paths.push(path);
+                open.push(rejection);
+            }
+        }
+        drop(state);
+        if !paths.is_empty() {
+            for (rejection, place) in open.into_iter().zip(locate(&paths)) {
+                rejection.location = place;
+            }
+        }
     }
 
     /// Begins an update that will offer every resource.
@@ -151,6 +172,15 @@ impl Graph {
             refused: Vec::new(),
             places: Vec::new(),
         }
+    }
+}
+
+/// A path below another.
+fn join(path: &str, below: &str) -> String {
+    match (path, below) {
+        ("", below) => below.to_owned(),
+        (path, "") => path.to_owned(),
+        (path, below) => format!("{path}.{below}"),
     }
 }
 
@@ -246,7 +276,7 @@ impl Round<'_> {
         let name = resource_name(wire);
         let dynamic = self.dynamic;
         let (entries, change, now) = table(&mut self.state);
-        if entries.again(&name, wire, dynamic) {
+        if entries.again(&name, wire, dynamic, path) {
             return;
         }
         let Decoded {
@@ -283,6 +313,7 @@ impl Round<'_> {
             wire: Bytes::copy_from_slice(wire),
             model,
             notes: findings.notes.into(),
+            place: path.into(),
             version: self.version.clone(),
             updated: now,
             dynamic,
@@ -300,7 +331,7 @@ impl Round<'_> {
         self.refused.push((kind, name));
     }
 
-    /// Notes something that belongs to no resource.
+    /// Notes something that belongs to no resource; its path is one in the source's text.
     pub fn note(&mut self, note: Note) {
         self.notes.push(note);
     }
@@ -328,28 +359,26 @@ impl Round<'_> {
 
     /// Ends the round: what was not offered is removed, what is missing is named.
     pub fn finish(mut self, locate: Locate<'_>) -> Update {
+        self.listeners_at_one_address();
         self.listeners_with_unknown_clusters();
         let mut removed = self.state.sweep();
         self.changes.append(&mut removed);
         self.state.version = self.version.clone();
         self.state.updated = Some(self.now);
-        let mut notes = self.notes;
-        self.state.notes(&mut notes);
-        let (mut rejections, paths): (Vec<_>, Vec<_>) = self
+        let own = self.notes.into_iter();
+        let own = own.map(|note| (note.path.to_string(), note));
+        let (mut paths, mut notes): (Vec<_>, Vec<_>) = own.chain(self.state.notes()).unzip();
+        let (below, mut rejections): (Vec<_>, Vec<_>) = self
             .rejections
             .into_iter()
-            .map(|(path, rejection)| {
-                let at = match (path.as_str(), &*rejection.path) {
-                    ("", at) => at.to_owned(),
-                    (path, "") => path.to_owned(),
-                    (path, at) => format!("{path}.{at}"),
-                };
-                (rejection, at)
-            })
+            .map(|(path, rejection)| (join(&path, &rejection.path), rejection))
             .unzip();
+        paths.extend(below);
         if !paths.is_empty() {
-            for (rejection, place) in rejections.iter_mut().zip(locate(&paths)) {
-                rejection.location = place;
+            let places = locate(&paths);
+            notes::place(&mut notes, &places);
+            for (rejection, place) in rejections.iter_mut().zip(places.iter().skip(notes.len())) {
+                rejection.location = place.clone();
             }
         }
         rejections.append(&mut self.unplaced);
@@ -360,63 +389,52 @@ impl Round<'_> {
             notes,
         }
     }
+}
 
-    /// An inline table that asks for it (`validate_clusters`) may name only clusters that exist; a listener that does
-    /// not is refused, and what was in force before it stays. A cluster that was refused itself counts as existing: one
-    /// mistake is one rejection.
-    fn listeners_with_unknown_clusters(&mut self) {
-        let clusters = &self.state.clusters.entries;
-        let exists = |name: &Name| {
-            clusters.get(name).is_some_and(|entry| entry.seen)
-                || self.refused.contains(&(Kind::Cluster, name.clone()))
+impl State {
+    /// The path in the source's text of what was refused after decoding, whose own path becomes that of the API.
+    fn place_of(&self, rejection: &mut Rejection) -> Option<String> {
+        let kinds = [Kind::Cluster, Kind::Endpoints, Kind::Routes, Kind::Listener];
+        let (kind, name) = kinds.into_iter().find_map(|kind| {
+            let name = rejection.resource.strip_prefix(kind.word())?;
+            Some((kind, name.strip_prefix(' ')?))
+        })?;
+        let place = match kind {
+            Kind::Cluster => &self.clusters.entries.get(name)?.place,
+            Kind::Endpoints => &self.endpoints.entries.get(name)?.place,
+            Kind::Routes => &self.routes.entries.get(name)?.place,
+            Kind::Listener => &self.listeners.entries.get(name)?.place,
         };
-        let mut refused = Vec::new();
-        for change in &self.changes {
-            let Change::Listener(listener) = change else {
-                continue;
-            };
-            for (chain, manager) in references::managers(listener) {
-                let RouteSource::Inline(table) = &manager.routes else {
-                    continue;
-                };
-                let missing = references::clusters(table).find(|(_, name)| !exists(name));
-                if let Some((path, name)) = missing.filter(|_| table.validate_clusters) {
-                    refused.push((listener.name.clone(), chain, path, name.clone()));
-                }
-            }
+        if kind == Kind::Listener
+            && let Some(path) = rejection.path.strip_prefix("filter_chains[")
+            && let Some((index, field)) = path.split_once("].")
+            && !field.starts_with("filter_chain_match")
+        {
+            let chain = format!("filter_chains[{index}]");
+            let terminal = self.listeners.terminal(&name.into(), &chain);
+            rejection.path = join(&terminal, field).into();
         }
-        for (listener, chain, path, cluster) in refused {
-            self.changes
-                .retain(|change| !matches!(change, Change::Listener(one) if one.name == listener));
-            let filter = self.state.listeners.last_filter(&listener, &chain);
-            self.state.listeners.restore(&listener);
-            let rejection = Rejection {
-                resource: format!("listener {listener}").into(),
-                path: format!("{chain}.filters[{filter}].typed_config.route_config.{path}").into(),
-                reason: format!("unknown cluster {cluster:?}").into(),
-                location: Name::from(""),
-            };
-            let place = self.places.iter().find(|(name, _)| *name == listener);
-            let place = place.map_or_else(String::new, |(_, path)| path.clone());
-            self.rejections.push((place, rejection));
-        }
+        Some(join(place, &rejection.path))
     }
 }
 
 impl Table<Listener> {
-    /// The index of the terminal filter, which the model does not keep.
-    fn last_filter(&self, listener: &Name, chain: &str) -> usize {
+    /// The path of a chain's terminal filter, whose index the model does not keep.
+    fn terminal(&self, listener: &Name, chain: &str) -> String {
         use envoy_types::pb::envoy::config::listener::v3::Listener as Proto;
         let wire = self.entries.get(listener).map(|entry| entry.wire.clone());
         let proto = Proto::decode(wire.unwrap_or_default()).unwrap_or_default();
         let index = chain
             .trim_start_matches("filter_chains[")
             .trim_end_matches(']');
-        let chain = match index.parse::<usize>() {
-            Ok(index) => proto.filter_chains.get(index),
-            Err(_) => proto.default_filter_chain.as_ref(),
+        let listed = index.parse::<usize>().ok();
+        let listed = listed.and_then(|index| proto.filter_chains.get(index));
+        let (chain, found) = match listed {
+            Some(found) => (chain, Some(found)),
+            None => ("default_filter_chain", proto.default_filter_chain.as_ref()),
         };
-        chain.map_or(0, |chain| chain.filters.len().saturating_sub(1))
+        let last = found.map_or(0, |chain| chain.filters.len().saturating_sub(1));
+        format!("{chain}.filters[{last}].typed_config")
     }
 }
 
@@ -432,13 +450,16 @@ fn resource_name(wire: &[u8]) -> String {
 
 impl<T> Table<T> {
     /// Whether the resource is in force as these bytes and was not offered yet in this round; then it is now.
-    fn again(&mut self, name: &str, wire: &[u8], dynamic: bool) -> bool {
+    fn again(&mut self, name: &str, wire: &[u8], dynamic: bool, path: &str) -> bool {
         let same = |entry: &&mut Entry<T>| entry.wire == wire && !entry.seen;
         let Some(entry) = self.entries.get_mut(name).filter(same) else {
             return false;
         };
         entry.seen = true;
         entry.dynamic = dynamic;
+        if &*entry.place != path {
+            entry.place = path.into();
+        }
         true
     }
 
@@ -499,71 +520,5 @@ impl State {
         self.endpoints.sweep(Change::RemoveEndpoints, &mut changes);
         self.clusters.sweep(Change::RemoveCluster, &mut changes);
         changes
-    }
-
-    /// All notes: of the decoders, and about references that lead nowhere.
-    fn notes(&self, notes: &mut Vec<Note>) {
-        for entry in self.clusters.entries.values() {
-            notes.extend_from_slice(&entry.notes);
-            if let Discovery::Eds(service) = &entry.model.discovery
-                && !self.endpoints.entries.contains_key(service)
-            {
-                notes.push(Note {
-                    resource: format!("cluster {}", entry.model.name).into(),
-                    path: "eds_cluster_config".into(),
-                    reason: format!(
-                        "no endpoints are known under {service:?}: its requests answer 503"
-                    )
-                    .into(),
-                });
-            }
-        }
-        for entry in self.endpoints.entries.values() {
-            notes.extend_from_slice(&entry.notes);
-        }
-        for entry in self.routes.entries.values() {
-            notes.extend_from_slice(&entry.notes);
-            let resource = format!("route configuration {}", entry.model.name);
-            self.missing_clusters(&resource, &entry.model, notes);
-        }
-        for entry in self.listeners.entries.values() {
-            notes.extend_from_slice(&entry.notes);
-            let resource = format!("listener {}", entry.model.name);
-            for (_, manager) in references::managers(&entry.model) {
-                match &manager.routes {
-                    RouteSource::Inline(table) => self.missing_clusters(&resource, table, notes),
-                    RouteSource::Named(name) if !self.routes.entries.contains_key(name) => {
-                        notes.push(Note {
-                            resource: resource.as_str().into(),
-                            path: "rds.route_config_name".into(),
-                            reason: format!(
-                                "route configuration {name:?} is not known: requests answer 404"
-                            )
-                            .into(),
-                        });
-                    }
-                    RouteSource::Named(_) => {}
-                }
-            }
-            for (path, name) in references::tcp_clusters(&entry.model) {
-                self.missing_cluster(&resource, path, name, notes);
-            }
-        }
-    }
-
-    fn missing_clusters(&self, resource: &str, table: &RouteConfiguration, notes: &mut Vec<Note>) {
-        for (path, name) in references::clusters(table) {
-            self.missing_cluster(resource, path, name, notes);
-        }
-    }
-
-    fn missing_cluster(&self, resource: &str, path: String, name: &Name, notes: &mut Vec<Note>) {
-        if !self.clusters.entries.contains_key(name) {
-            notes.push(Note {
-                resource: resource.into(),
-                path: path.into(),
-                reason: format!("unknown cluster {name:?}: its requests answer 503").into(),
-            });
-        }
     }
 }

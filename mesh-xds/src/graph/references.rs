@@ -1,38 +1,37 @@
 //! What listeners and route tables refer to.
 
 use mesh_core::model::{
-    Action, ClusterChoice, HttpConnectionManager, Listener, MatchTree, Name, Network, OnMatch,
-    Route, RouteConfiguration, RouteRules, VirtualHost,
+    Action, ClusterChoice, FilterChain, HttpConnectionManager, Listener, MatchTree, Mirror, Name,
+    Network, OnMatch, Route, RouteConfiguration, RouteRules, VirtualHost,
 };
 
 /// The connection managers of a listener, with the paths of their filter chains.
 pub(super) fn managers(
     listener: &Listener,
 ) -> impl Iterator<Item = (String, &HttpConnectionManager)> {
+    chains(listener).filter_map(|(path, chain)| match &chain.network {
+        Network::Http(manager) => Some((path, &**manager)),
+        _ => None,
+    })
+}
+
+fn chains(listener: &Listener) -> impl Iterator<Item = (String, &FilterChain)> {
     let chains = listener.filter_chains.iter().enumerate();
     let chains = chains.map(|(index, chain)| (format!("filter_chains[{index}]"), chain));
     let default = listener.default_filter_chain.iter();
-    let default = default.map(|chain| ("default_filter_chain".to_owned(), chain));
-    chains
-        .chain(default)
-        .filter_map(|(path, chain)| match &chain.network {
-            Network::Http(manager) => Some((path, &**manager)),
-            _ => None,
-        })
+    chains.chain(default.map(|chain| ("default_filter_chain".to_owned(), chain)))
 }
 
-/// Paths and names of the clusters that TCP proxies of a listener send to.
-pub(super) fn tcp_clusters(listener: &Listener) -> Vec<(String, &Name)> {
+/// The clusters that TCP proxies of a listener send to: the path of the filter chain, that in the proxy, and the name.
+pub(super) fn tcp_clusters(listener: &Listener) -> Vec<(String, String, &Name)> {
     let mut out = Vec::new();
-    for (index, chain) in listener.filter_chains.iter().enumerate() {
+    for (path, chain) in chains(listener) {
         if let Network::Tcp(proxy) = &chain.network {
-            choice(&proxy.cluster, &format!("filter_chains[{index}]"), &mut out);
+            let mut names = Vec::new();
+            choice(&proxy.cluster, "", &mut names);
+            let names = names.into_iter();
+            out.extend(names.map(|(at, name)| (path.clone(), at, name)));
         }
-    }
-    if let Some(chain) = &listener.default_filter_chain
-        && let Network::Tcp(proxy) = &chain.network
-    {
-        choice(&proxy.cluster, "default_filter_chain", &mut out);
     }
     out
 }
@@ -40,9 +39,7 @@ pub(super) fn tcp_clusters(listener: &Listener) -> Vec<(String, &Name)> {
 /// Paths and names of the clusters that a table names.
 pub(super) fn clusters(table: &RouteConfiguration) -> impl Iterator<Item = (String, &Name)> {
     let mut out = Vec::new();
-    for mirror in &table.mirrors {
-        choice(&mirror.cluster, "request_mirror_policies", &mut out);
-    }
+    mirrors(&table.mirrors, "", &mut out);
     for (index, host) in table.virtual_hosts.iter().enumerate() {
         virtual_host(host, &format!("virtual_hosts[{index}]"), &mut out);
     }
@@ -50,13 +47,7 @@ pub(super) fn clusters(table: &RouteConfiguration) -> impl Iterator<Item = (Stri
 }
 
 fn virtual_host<'m>(host: &'m VirtualHost, path: &str, out: &mut Vec<(String, &'m Name)>) {
-    for mirror in &host.mirrors {
-        choice(
-            &mirror.cluster,
-            &format!("{path}.request_mirror_policies"),
-            out,
-        );
-    }
+    mirrors(&host.mirrors, &format!("{path}."), out);
     match &host.routes {
         RouteRules::List(routes) => list(routes, path, out),
         RouteRules::Tree(node) => tree(node, &format!("{path}.matcher"), out),
@@ -82,26 +73,29 @@ fn tree<'m>(node: &'m MatchTree, path: &str, out: &mut Vec<(String, &'m Name)>) 
 
 fn route<'m>(route: &'m Route, path: &str, out: &mut Vec<(String, &'m Name)>) {
     if let Action::Forward(forward) = &route.action {
-        choice(&forward.cluster, &format!("{path}.route"), out);
-        for mirror in &forward.mirrors {
-            choice(
-                &mirror.cluster,
-                &format!("{path}.route.request_mirror_policies"),
-                out,
-            );
-        }
+        let path = format!("{path}.route.");
+        choice(&forward.cluster, &path, out);
+        mirrors(&forward.mirrors, &path, out);
     }
 }
 
+fn mirrors<'m>(mirrors: &'m [Mirror], path: &str, out: &mut Vec<(String, &'m Name)>) {
+    for (index, mirror) in mirrors.iter().enumerate() {
+        let path = format!("{path}request_mirror_policies[{index}].");
+        choice(&mirror.cluster, &path, out);
+    }
+}
+
+/// `path` is empty or ends with a dot.
 fn choice<'m>(choice: &'m ClusterChoice, path: &str, out: &mut Vec<(String, &'m Name)>) {
     match choice {
-        ClusterChoice::Name(name) => out.push((format!("{path}.cluster"), name)),
+        ClusterChoice::Name(name) => out.push((format!("{path}cluster"), name)),
         ClusterChoice::Weighted(weighted) => {
             for (index, arm) in weighted.arms.iter().enumerate() {
                 // An arm without a name takes it from a header.
                 if !arm.name.is_empty() {
                     out.push((
-                        format!("{path}.weighted_clusters.clusters[{index}].name"),
+                        format!("{path}weighted_clusters.clusters[{index}].name"),
                         &arm.name,
                     ));
                 }

@@ -198,8 +198,7 @@ pub(super) fn fields<'de, A: MapAccess<'de>>(
 
 fn known<E: Error>(encoder: &mut Encoder<'_>, message: Message, key: &str) -> Result<Field, E> {
     message.field(key).ok_or_else(|| {
-        let near = nearest(key, message.fields().map(|field| field.name));
-        let near = near.map_or(String::new(), |name| format!(", did you mean `{name}`?"));
+        let near = alternatives(message, key);
         if !encoder.path.is_empty() {
             encoder.path.push('.');
         }
@@ -209,6 +208,22 @@ fn known<E: Error>(encoder: &mut Encoder<'_>, message: Message, key: &str) -> Re
             message.name()
         ))
     })
+}
+
+/// What may have been meant by a name that no field has: a field that looks like it, one that has it for a part (`port` is
+/// `port_value`), else all, if these are few.
+fn alternatives(message: Message, key: &str) -> String {
+    const FEW: usize = 12;
+    let names = || message.fields().map(|field| field.name);
+    let part = |name: &&str| name.split('_').any(|part| part == key);
+    if let Some(name) = nearest(key, names()).or_else(|| names().find(part)) {
+        return format!(", did you mean `{name}`?");
+    }
+    let all: Vec<&str> = names().collect();
+    match all.len() {
+        1..=FEW => format!("; allowed: {}", all.join(", ")),
+        _ => String::new(),
+    }
 }
 
 fn field_value<E: Error>(

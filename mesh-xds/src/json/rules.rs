@@ -1,8 +1,10 @@
 //! The API's own validation rules, checked on wire bytes: required fields, lengths, ranges, known enum values, known
 //! field numbers. So a resource from a control plane is held to the same rules as one from a file.
 
+use std::cmp::Ordering;
+
 use super::{
-    schema::{Check, Field, Kind, Message},
+    schema::{Check, Field, Kind, Message, Scope},
     wire::{Item, Malformed, Reader},
 };
 
@@ -130,6 +132,9 @@ impl Walk {
             }
         }
         self.path.push_str(&format!("[{key:?}]"));
+        for rule in field.rules().filter(|rule| rule.scope == Scope::Keys) {
+            text(rule.check, key.as_bytes()).map_err(|reason| format!("the key {reason}"))?;
+        }
         match (value, entry.field("value")) {
             (Some(item), Some(value)) => self.value(&value, item),
             _ => Ok(()),
@@ -203,10 +208,13 @@ impl Walk {
 
 /// The rules for one value: of the field, or of the items of a list.
 fn item_rules(field: &Field) -> impl Iterator<Item = Check> + use<> {
-    let repeated = field.repeated;
+    let scope = match field.repeated {
+        true => Scope::Items,
+        false => Scope::Field,
+    };
     field
         .rules()
-        .filter(move |rule| rule.items == repeated)
+        .filter(move |rule| rule.scope == scope)
         .map(|rule| rule.check)
 }
 
@@ -214,10 +222,9 @@ fn item_rules(field: &Field) -> impl Iterator<Item = Check> + use<> {
 fn counted(field: &Field, count: usize) -> Result<(), String> {
     let absent = count == 0 && field.oneof.is_none();
     let few = i64::try_from(count).unwrap_or(i64::MAX);
-    let ignore = field
-        .rules()
-        .any(|rule| rule.check == Check::IgnoreEmpty && !rule.items);
-    for rule in field.rules().filter(|rule| !rule.items) {
+    let own = || field.rules().filter(|rule| rule.scope == Scope::Field);
+    let ignore = own().any(|rule| rule.check == Check::IgnoreEmpty);
+    for rule in own() {
         match rule.check {
             Check::Required if absent => return Err("must be set".to_owned()),
             Check::MinItems(limit) if few < limit && !(absent && ignore) => {
@@ -226,14 +233,11 @@ fn counted(field: &Field, count: usize) -> Result<(), String> {
             Check::MaxItems(limit) if few > limit => {
                 return Err(format!("has more than {limit} items"));
             }
-            check if absent && !ignore && !field.presence && !field.repeated => {
-                let numeric = !matches!(field.kind, Kind::String | Kind::Bytes | Kind::Message(_));
-                if numeric {
-                    number(check, 0, "")?;
-                } else {
-                    length(check, 0)?;
-                }
-            }
+            check if absent && !ignore && !field.presence && !field.repeated => match field.kind {
+                Kind::String | Kind::Bytes | Kind::Message(_) => text(check, b"")?,
+                Kind::Enum(_) if check == Check::Not(0) => return Err("must be set".to_owned()),
+                _ => number(check, Scalar::Int(0), "")?,
+            },
             _ => {}
         }
     }
@@ -249,23 +253,25 @@ fn constraints(field: &Field, item: Item<'_>) -> Result<(), String> {
             if ignore && bytes.is_empty() {
                 return Ok(());
             }
-            for check in item_rules(field) {
-                length(check, bytes.len())?;
-                header(check, bytes)?;
-            }
-            Ok(())
+            item_rules(field).try_for_each(|check| text(check, bytes))
         }
         Kind::Enum(target) => {
             let value = item.int32()?;
-            let defined = target.is_none_or(|target| target.value(value).is_some());
-            if !defined && item_rules(field).any(|check| check == Check::DefinedOnly) {
-                return Err(format!("{value} is no known value"));
-            }
-            Ok(())
+            let name = target.and_then(|target| target.value(value));
+            item_rules(field).try_for_each(|check| match (check, target) {
+                (Check::DefinedOnly, Some(target)) if name.is_none() => {
+                    let names: Vec<&str> = target.values().map(|(name, _)| name).collect();
+                    Err(format!("{value} is no known value: {}", names.join(", ")))
+                }
+                (Check::Not(other), _) if other == i64::from(value) => {
+                    Err(format!("{} is not allowed", name.unwrap_or("this value")))
+                }
+                _ => Ok(()),
+            })
         }
         Kind::Message(Some(message)) => message_value(message, field, item),
         _ => match scalar(field.kind, item)? {
-            Some(0) if ignore => Ok(()),
+            Some(Scalar::Int(0)) if ignore => Ok(()),
             Some(value) => item_rules(field).try_for_each(|check| number(check, value, "")),
             None => Ok(()),
         },
@@ -286,7 +292,7 @@ fn message_value(message: Message, field: &Field, item: Item<'_>) -> Result<(), 
                 }
             }
             let total = seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
-            item_rules(field).try_for_each(|check| number(check, total, " ns"))
+            item_rules(field).try_for_each(|check| number(check, Scalar::Int(total), " ns"))
         }
         name if name.starts_with("google.protobuf.") && name.ends_with("Value") => {
             let Some(inner) = message.field("value") else {
@@ -300,53 +306,96 @@ fn message_value(message: Message, field: &Field, item: Item<'_>) -> Result<(), 
             match (inner.kind, item) {
                 (Kind::String | Kind::Bytes, item) => {
                     let bytes = item.map_or(Ok(&[][..]), Item::bytes)?;
-                    item_rules(field).try_for_each(|check| length(check, bytes.len()))
+                    item_rules(field).try_for_each(|check| text(check, bytes))
                 }
                 (kind, Some(item)) => match scalar(kind, item)? {
                     Some(value) => item_rules(field).try_for_each(|c| number(c, value, "")),
                     None => Ok(()),
                 },
-                (_, None) => item_rules(field).try_for_each(|check| number(check, 0, "")),
+                (_, None) => {
+                    item_rules(field).try_for_each(|check| number(check, Scalar::Int(0), ""))
+                }
             }
         }
         _ => Ok(()),
     }
 }
 
-/// An integer; `None` for floating point, whose rules are not kept.
-fn scalar(kind: Kind, item: Item<'_>) -> Result<Option<i64>, Malformed> {
-    Ok(match kind {
-        Kind::Int32 | Kind::Enum(_) => Some(i64::from(item.int32()?)),
-        Kind::Uint32 => Some(i64::from(item.uint32()?)),
-        Kind::Int64 => Some(item.varint()?.cast_signed()),
-        Kind::Uint64 | Kind::Bool => Some(i64::try_from(item.varint()?).unwrap_or(i64::MAX)),
-        _ => None,
-    })
+/// A number.
+#[derive(Clone, Copy, Debug)]
+enum Scalar {
+    Int(i64),
+    Float(f64),
 }
 
-fn number(check: Check, value: i64, unit: &str) -> Result<(), String> {
+impl Scalar {
+    /// `None` for what is no number.
+    #[expect(clippy::cast_precision_loss, reason = "limits are small")]
+    fn compare(self, limit: i64) -> Option<Ordering> {
+        match self {
+            Self::Int(value) => Some(value.cmp(&limit)),
+            Self::Float(value) => value.partial_cmp(&(limit as f64)),
+        }
+    }
+}
+
+/// A number; `None` for kinds that no rule is about.
+fn scalar(kind: Kind, item: Item<'_>) -> Result<Option<Scalar>, Malformed> {
+    Ok(Some(match kind {
+        Kind::Int32 | Kind::Enum(_) => Scalar::Int(i64::from(item.int32()?)),
+        Kind::Uint32 => Scalar::Int(i64::from(item.uint32()?)),
+        Kind::Int64 => Scalar::Int(item.varint()?.cast_signed()),
+        Kind::Uint64 | Kind::Bool => Scalar::Int(i64::try_from(item.varint()?).unwrap_or(i64::MAX)),
+        Kind::Double => Scalar::Float(f64::from_bits(item.fixed64()?)),
+        Kind::Float => Scalar::Float(f64::from(f32::from_bits(item.fixed32()?))),
+        _ => return Ok(None),
+    }))
+}
+
+fn number(check: Check, value: Scalar, unit: &str) -> Result<(), String> {
+    let order = |limit| value.compare(limit);
     match check {
-        Check::Above(limit) if value <= limit => Err(format!("must be greater than {limit}{unit}")),
-        Check::AtLeast(limit) if value < limit => Err(format!("must be at least {limit}{unit}")),
-        Check::Below(limit) if value >= limit => Err(format!("must be less than {limit}{unit}")),
-        Check::AtMost(limit) if value > limit => Err(format!("must be at most {limit}{unit}")),
+        Check::Above(limit) if order(limit).is_some_and(Ordering::is_le) => {
+            Err(format!("must be greater than {limit}{unit}"))
+        }
+        Check::AtLeast(limit) if order(limit).is_some_and(Ordering::is_lt) => {
+            Err(format!("must be at least {limit}{unit}"))
+        }
+        Check::Below(limit) if order(limit).is_some_and(Ordering::is_ge) => {
+            Err(format!("must be less than {limit}{unit}"))
+        }
+        Check::AtMost(limit) if order(limit).is_some_and(Ordering::is_gt) => {
+            Err(format!("must be at most {limit}{unit}"))
+        }
+        Check::Is(limit) if order(limit) != Some(Ordering::Equal) => {
+            Err("must be true if it is set".to_owned())
+        }
         _ => Ok(()),
     }
 }
 
-fn length(check: Check, len: usize) -> Result<(), String> {
-    let len = i64::try_from(len).unwrap_or(i64::MAX);
+/// Rules about text.
+fn text(check: Check, bytes: &[u8]) -> Result<(), String> {
+    let len = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
     match check {
         Check::MinLen(1) if len == 0 => Err("must not be empty".to_owned()),
         Check::MinLen(limit) if len < limit => Err(format!("must have at least {limit} bytes")),
         Check::MaxLen(limit) if len > limit => Err(format!("must have at most {limit} bytes")),
-        _ => Ok(()),
-    }
-}
-
-/// As the API's rules do unless `strict: false`: no NUL, CR or LF in names and values of headers.
-fn header(check: Check, bytes: &[u8]) -> Result<(), String> {
-    match check {
+        Check::OneOf(words) if words.split('\n').all(|word| word.as_bytes() != bytes) => {
+            let words: Vec<&str> = words.split('\n').filter(|word| !word.is_empty()).collect();
+            Err(format!(
+                "{:?} is not one of {}",
+                String::from_utf8_lossy(bytes),
+                words.join(", ")
+            ))
+        }
+        Check::Prefix(text) if !bytes.starts_with(text.as_bytes()) => {
+            Err(format!("must begin with {text:?}"))
+        }
+        Check::Suffix(text) if !bytes.ends_with(text.as_bytes()) => {
+            Err(format!("must end with {text:?}"))
+        }
+        // As the API's rules do unless `strict: true`.
         Check::HeaderName | Check::HeaderValue
             if bytes.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n')) =>
         {

@@ -9,7 +9,7 @@
 //! | fields | 20 | name: offset u32; number u32; message or enum u16; first rule u16; length of name, type, flags, oneof + 1, rules: u8 |
 //! | enums | 12 | name: offset u32; first value u32; length of name u16; values u16 |
 //! | values | 12 | name: offset u32; number i32; length of name u16 |
-//! | rules | 12 | code u8; scope u8 (1: items of a list); limit i64 at 4 |
+//! | rules | 12 | code u8; scope u8 (1: items of a list, 2: keys of a map); limit i64, or offset u32 and length u32 of a text, at 4 |
 //!
 //! Messages and enums are sorted by full name, fields by name, so that look-ups need no index. Nothing is decoded into
 //! memory: only the pages that are touched become resident.
@@ -337,8 +337,19 @@ impl Enum {
 pub struct Rule {
     /// What is asked.
     pub check: Check,
-    /// It holds for each item of a list, not for the list.
-    pub items: bool,
+    /// Of what.
+    pub scope: Scope,
+}
+
+/// What a [`Rule`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The field.
+    Field,
+    /// Each item of a list.
+    Items,
+    /// Each key of a map.
+    Keys,
 }
 
 impl Rule {
@@ -347,6 +358,7 @@ impl Rule {
         let low = u64::from(u32_at(at + 4));
         let high = u64::from(u32_at(at + 8));
         let limit = (high << 32 | low).cast_signed();
+        let words = || text(u32_at(at + 4) as usize, u32_at(at + 8) as usize);
         let check = match TABLE[at] {
             1 => Check::Required,
             2 => Check::MinLen(limit),
@@ -360,12 +372,19 @@ impl Rule {
             10 => Check::AtMost(limit),
             11 => Check::HeaderName,
             12 => Check::HeaderValue,
+            14 => Check::OneOf(words()),
+            15 => Check::Prefix(words()),
+            16 => Check::Suffix(words()),
+            17 => Check::Not(limit),
+            18 => Check::Is(limit),
             _ => Check::IgnoreEmpty,
         };
-        Self {
-            check,
-            items: TABLE[at + 1] == 1,
-        }
+        let scope = match TABLE[at + 1] {
+            0 => Scope::Field,
+            1 => Scope::Items,
+            _ => Scope::Keys,
+        };
+        Self { check, scope }
     }
 }
 
@@ -398,6 +417,16 @@ pub enum Check {
     HeaderValue,
     /// Rules do not hold for an empty value.
     IgnoreEmpty,
+    /// Text is one of these, which stand on lines of their own.
+    OneOf(&'static str),
+    /// Text begins so.
+    Prefix(&'static str),
+    /// Text ends so.
+    Suffix(&'static str),
+    /// The enum's number is another.
+    Not(i64),
+    /// The number, or 1 for true, is this one.
+    Is(i64),
 }
 
 #[cfg(test)]

@@ -101,10 +101,13 @@ impl Slot<'_, '_> {
                 }
                 _ => None,
             };
-            let near = near
-                .map(|name| format!("; did you mean `{name}`?"))
-                .unwrap_or_default();
-            E::custom(format_args!("{value} is not {}{near}", Expected(slot)))
+            let unquoted = !matches!(scalar, Scalar::Text(_)) && !slot.list();
+            let hint = match slot.field.kind {
+                Kind::String if unquoted => "; write it in quotes".to_owned(),
+                _ => String::new(),
+            };
+            let hint = near.map_or(hint, |name| format!("; did you mean `{name}`?"));
+            E::custom(format_args!("{value} is not {}{hint}", Expected(slot)))
         };
         if self.list() {
             return Err(wrong(&self));

@@ -190,6 +190,20 @@ fn null_is_absent_and_the_type_may_come_last() {
 }
 
 #[test]
+fn both_typed_structs_are_read() {
+    for package in ["udpa.type.v1", "xds.type.v3"] {
+        let text = format!(
+            r#"{{"name":"x","typed_config":{{"@type":"type.googleapis.com/{package}.TypedStruct","type_url":"type.googleapis.com/envoy.extensions.filters.http.router.v3.Router","value":{{"dynamic_stats":false}}}}}}"#
+        );
+        let config: envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig =
+            from_str("envoy.config.core.v3.TypedExtensionConfig", &text).expect("read");
+        let any = config.typed_config.expect("set");
+        let (name, _) = resolve_any(&any.type_url, &any.value).expect("resolved");
+        assert_eq!(name, "envoy.extensions.filters.http.router.v3.Router");
+    }
+}
+
+#[test]
 fn rules_of_the_api_are_checked_on_wire_bytes() {
     let name = Cluster::full_name();
     for (text, path, reason) in [

@@ -1,6 +1,6 @@
 //! Values for fields: what differs from the default and keeps the rules of the API.
 
-use mesh_xds::json::schema::{Check, Field, Kind, Message};
+use mesh_xds::json::schema::{Check, Field, Kind, Message, Scope};
 use serde_json::{Map, Value, json};
 
 /// Values to try: what is the default of one field is another's change.
@@ -103,7 +103,18 @@ fn text(field: &Field, old: Option<&Value>) -> Value {
         Check::MinLen(least) => usize::try_from(least).ok(),
         _ => None,
     });
-    let one = "1".repeat(least.unwrap_or(1).max(1));
+    let mut one = "1".repeat(least.unwrap_or(1).max(1));
+    for rule in field.rules() {
+        match rule.check {
+            Check::OneOf(words) => {
+                let fits = |word: &&str| !word.is_empty() && old != Some(&json!(word));
+                return json!(words.split('\n').find(fits));
+            }
+            Check::Prefix(text) => one.insert_str(0, text),
+            Check::Suffix(text) => one.push_str(text),
+            _ => {}
+        }
+    }
     match old {
         Some(Value::String(old)) if *old == one => json!(format!("{one}1")),
         _ => json!(one),
@@ -165,12 +176,13 @@ pub(super) fn least(message: Message, depth: u32) -> Option<Value> {
     let mut oneofs = message.required_oneofs();
     for field in message.fields() {
         let needed = field.rules().any(|rule| {
-            !rule.items
+            rule.scope == Scope::Field
                 && match rule.check {
                     Check::Required => true,
                     Check::MinLen(least) | Check::MinItems(least) => least > 0,
                     Check::Above(limit) => limit >= 0 && !field.presence,
                     Check::AtLeast(limit) => limit > 0 && !field.presence,
+                    Check::Not(number) => number == 0,
                     _ => false,
                 }
         });

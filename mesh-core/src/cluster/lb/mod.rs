@@ -16,7 +16,7 @@ pub struct PickKey<'a> {
     pub random: u64,
     /// The request's hash, for policies that stick.
     pub hash: Option<u64>,
-    /// The address that the connection was meant for.
+    /// The address that the connection was meant for, or that the request names instead.
     pub original_dst: Option<SocketAddr>,
     /// Endpoints to avoid (`previous_hosts`).
     pub exclude: &'a [Arc<Endpoint>],

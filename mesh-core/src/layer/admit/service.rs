@@ -1,4 +1,5 @@
 use std::{
+    net::SocketAddr,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -12,7 +13,7 @@ use crate::{
     body::{MeshBody, RequestBody},
     cluster::{Attempt, Cluster, Omit, PickKey},
     layer::{ByRoute, Routed, mirror::Shadow},
-    model::{ConnectConfig, Priority},
+    model::{ConnectConfig, Discovery, Priority},
     pool::Outgoing,
     route::Forwarding,
 };
@@ -109,13 +110,25 @@ fn ends_here(method: &Method, forwarding: &Forwarding) -> Option<ConnectConfig> 
     (*method == Method::CONNECT || config.allow_post).then_some(config)
 }
 
+/// Where an original-destination cluster sends the request: to the address that its header names, else to the connection's own.
+/// As in Envoy, a header that holds no address counts as absent.
+fn destination<B: 'static>(routed: &Routed<B>) -> Option<SocketAddr> {
+    if let Discovery::OriginalDst(config) = &routed.cluster.config().discovery
+        && let Some(name) = &config.header
+        && let Some(value) = routed.request.headers().get(name)
+        && let Some(address) = value.to_str().ok().and_then(|text| text.parse().ok())
+    {
+        return Some(address);
+    }
+    let connection = routed.record.connection()?;
+    connection.original_dst.or(connection.local.socket())
+}
+
 fn attempt<B: 'static>(routed: &Routed<B>) -> Result<Attempt, Error> {
-    let connection = routed.record.connection();
     let key = PickKey {
         random: routed.random,
         hash: None,
-        original_dst: connection
-            .and_then(|connection| connection.original_dst.or(connection.local.socket())),
+        original_dst: destination(routed),
         exclude: &routed.tried,
         host_attempts: routed.host_attempts,
         omit: omit(routed),

@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response, header::HOST};
+use http::{HeaderName, Request, Response, header::HOST};
 use http_body_util::{BodyExt, Full};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -73,6 +73,44 @@ async fn refused(config: model::Cluster) -> (u16, String, String) {
     assert!(handle.next_request().await.is_none(), "nothing is sent");
     let flags = record.late().flags.to_string();
     (status, String::from_utf8_lossy(&body).into_owned(), flags)
+}
+
+#[tokio::test]
+async fn a_header_names_the_destination() {
+    let named = |header: Option<HeaderName>| {
+        let discovery = model::Discovery::OriginalDst(model::OriginalDst {
+            header,
+            port_override: None,
+        });
+        cluster(model::Cluster {
+            discovery,
+            ..cluster_config("c", ([127, 0, 0, 1], 1).into())
+        })
+    };
+    let header = HeaderName::from_static("x-envoy-original-dst-host");
+    for (cluster, value, wanted) in [
+        (
+            named(Some(header.clone())),
+            "10.0.0.7:81",
+            Some("10.0.0.7:81"),
+        ),
+        // One that is no address counts as absent, and this connection was meant for nowhere.
+        (named(Some(header.clone())), "a:80", None),
+        (named(None), "10.0.0.7:81", None),
+    ] {
+        let (pool, mut handle) = pool();
+        let mut asked = request(forward("c"), &cluster);
+        let value = value.parse().expect("a value");
+        asked.request.headers_mut().insert(header.clone(), value);
+        let answer = tokio::spawn(by_route(pool).call(asked));
+        let sent = handle.next_request().await;
+        let to = sent
+            .as_ref()
+            .map(|(outgoing, _)| outgoing.endpoint.address().to_string());
+        assert_eq!(to.as_deref(), wanted);
+        drop((sent, handle));
+        answer.await.expect("no panic").expect("an answer");
+    }
 }
 
 #[tokio::test]

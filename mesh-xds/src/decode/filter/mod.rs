@@ -20,17 +20,17 @@ pub(crate) use self::router::RouterSettings;
 use super::{Context, context::Typed};
 
 /// Filters of Istio and Envoy whose work is telemetry or bookkeeping that this proxy does by itself.
-const TELEMETRY: [&str; 6] = [
+const TELEMETRY: [&str; 5] = [
     "stats.PluginConfig",
     "io.istio.http.peer_metadata.Config",
     "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",
-    "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
     "envoy.tcp.metadataexchange.config.MetadataExchange",
     "istio.telemetry.stackdriver.v1.PluginConfig",
 ];
 
 /// Filters without which requests are neither less safe nor answered differently in kind: they are listed, not refused.
-const HARMLESS: [&str; 6] = [
+const HARMLESS: [&str; 7] = [
+    "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
     "envoy.extensions.filters.http.stateful_session.v3.StatefulSession",
     "envoy.extensions.filters.http.stateful_session.v3.StatefulSessionPerRoute",
     "envoy.extensions.filters.http.on_demand.v3.OnDemand",
@@ -51,7 +51,8 @@ pub(crate) fn is_telemetry(name: &str) -> bool {
     TELEMETRY.contains(&name)
 }
 
-fn is_harmless(name: &str) -> bool {
+/// Whether requests are the same in kind without this filter.
+pub(crate) fn is_harmless(name: &str) -> bool {
     HARMLESS.contains(&name)
 }
 

@@ -77,9 +77,7 @@ pub(super) fn forward(cx: &mut Context, value: &proto::RouteAction) -> Option<Fo
         hash: policy::hashes(cx, &value.hash_policy),
         cors: policy::cors(cx, value.cors.as_ref()),
         upgrades: upgrades(cx, &value.upgrade_configs),
-        metadata_match: cx.field("metadata_match", |cx| {
-            common::metadata(cx, value.metadata_match.as_ref())
-        }),
+        metadata_match: common::metadata(cx, "metadata_match", value.metadata_match.as_ref()),
         internal_redirect: redirect::policy(cx, value),
         cluster: cluster?,
     })
@@ -250,9 +248,7 @@ fn arm(cx: &mut Context, value: &ClusterWeight) -> Option<WeightedCluster> {
                     host,
                 ) => Name::from(host.as_str()),
             }),
-        metadata_match: cx.field("metadata_match", |cx| {
-            common::metadata(cx, metadata_match.as_ref())
-        }),
+        metadata_match: common::metadata(cx, "metadata_match", metadata_match.as_ref()),
         filters: filter::overrides(cx, "typed_per_filter_config", typed_per_filter_config),
     })
 }
@@ -380,18 +376,21 @@ fn upgrades(cx: &mut Context, values: &[route_action::UpgradeConfig]) -> Vec<Upg
             kind: kind.into(),
         })
     });
+    distinct_upgrades(cx, &upgrades);
+    upgrades
+}
+
+/// Refuses a kind of upgrade that stands twice.
+pub(crate) fn distinct_upgrades(cx: &mut Context, upgrades: &[Upgrade]) {
     for (index, upgrade) in upgrades.iter().enumerate() {
-        if upgrades[..index]
-            .iter()
-            .any(|other| other.kind == upgrade.kind)
-        {
+        let mut before = upgrades[..index].iter();
+        if before.any(|other| other.kind == upgrade.kind) {
             cx.reject(
-                "upgrade_configs",
-                format_args!("duplicate upgrade {}", upgrade.kind),
+                &format!("upgrade_configs[{index}].upgrade_type"),
+                format_args!("{:?} is given twice", upgrade.kind),
             );
         }
     }
-    upgrades
 }
 
 fn connect_config(

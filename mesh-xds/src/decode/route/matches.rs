@@ -66,10 +66,12 @@ fn path(cx: &mut Context, value: Option<&route_match::PathSpecifier>) -> Option<
         }
         Some(Path::ConnectMatcher(_)) => PathMatch::Connect,
         Some(Path::PathSeparatedPrefix(text)) => {
-            if text.contains(['?', '#']) || text.ends_with('/') || text.is_empty() {
+            if text.contains(['?', '#']) || text.ends_with('/') || text.len() < 2 {
                 cx.reject(
                     "path_separated_prefix",
-                    format_args!("{text:?} must not be empty, hold ? or #, or end with /"),
+                    format_args!(
+                        "{text:?} must have two letters or more, hold no ? or #, and not end with /"
+                    ),
                 );
             }
             PathMatch::SeparatedPrefix(text.as_str().into())

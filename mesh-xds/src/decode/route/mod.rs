@@ -7,7 +7,7 @@ mod policy;
 mod redirect;
 mod tree;
 
-pub(crate) use self::tree::chain_tree;
+pub(crate) use self::{forward::distinct_upgrades, tree::chain_tree};
 
 use envoy_types::pb::{
     envoy::config::route::v3::{
@@ -79,7 +79,7 @@ pub(crate) fn table(cx: &mut Context, value: &proto::RouteConfiguration) -> Rout
     let max_body = max_direct_response_body_size_bytes
         .as_ref()
         .map_or(MAX_DIRECT_RESPONSE_BODY, |limit| limit.value);
-    let metadata = common::metadata(cx, metadata.as_ref());
+    let metadata = common::metadata(cx, "metadata", metadata.as_ref());
     RouteConfiguration {
         name: name.as_str().into(),
         virtual_hosts: cx.each("virtual_hosts", virtual_hosts, |cx, host| {
@@ -142,7 +142,7 @@ fn virtual_host(cx: &mut Context, value: &proto::VirtualHost, max_body: u32) -> 
     if domains.is_empty() {
         cx.reject("domains", "must name at least one domain");
     }
-    let metadata = common::metadata(cx, metadata.as_ref());
+    let metadata = common::metadata(cx, "metadata", metadata.as_ref());
     model::VirtualHost {
         name: name.as_str().into(),
         domains: cx.each("domains", domains, domain),
@@ -248,7 +248,7 @@ fn route(cx: &mut Context, value: &proto::Route, max_body: u32) -> Option<Route>
     } = value;
     cx.ignored("tracing", tracing.is_some());
     cx.unsupported("route_specifiers", !route_specifiers.is_empty());
-    let metadata = common::metadata(cx, metadata.as_ref());
+    let metadata = common::metadata(cx, "metadata", metadata.as_ref());
     let matches = match r#match {
         Some(value) => cx.field("match", |cx| matches::route_match(cx, value)),
         None => {

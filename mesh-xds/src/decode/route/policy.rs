@@ -199,9 +199,7 @@ fn omit_metadata(cx: &mut Context, typed: &Typed, policy: &mut RetryPolicy) {
     let Some(OmitHostMetadataConfig { metadata_match }) = cx.message(typed) else {
         return;
     };
-    policy.omit_host_metadata = cx.field("metadata_match", |cx| {
-        common::metadata(cx, metadata_match.as_ref())
-    });
+    policy.omit_host_metadata = common::metadata(cx, "metadata_match", metadata_match.as_ref());
 }
 
 pub(super) fn mirrors(cx: &mut Context, values: &[RequestMirrorPolicy]) -> Vec<Mirror> {
@@ -295,6 +293,7 @@ fn cors_policy(cx: &mut Context, value: &proto::CorsPolicy) -> Cors {
         forward_not_matching_preflights,
         enabled_specifier,
     } = value;
+    ignored!(cx; shadow_enabled);
     let text = |cx: &mut Context, field: &str, value: &str| {
         (!value.is_empty())
             .then(|| format::header_value(cx, field, value))
@@ -314,7 +313,6 @@ fn cors_policy(cx: &mut Context, value: &proto::CorsPolicy) -> Cors {
         enabled: enabled_specifier.as_ref().map(|enabled| match enabled {
             EnabledSpecifier::FilterEnabled(share) => common::runtime_fraction(share),
         }),
-        shadow: shadow_enabled.as_ref().map(common::runtime_fraction),
         forward_not_matching_preflights: forward_not_matching_preflights
             .as_ref()
             .map(|value| value.value),

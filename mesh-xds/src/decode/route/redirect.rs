@@ -7,6 +7,7 @@ use envoy_types::pb::envoy::{
     },
     extensions::internal_redirect::allow_listed_routes::v3::AllowListedRoutesConfig,
 };
+use http::HeaderName;
 use mesh_core::model::{InternalRedirect, RedirectPredicate};
 
 use crate::decode::{Context, common, header};
@@ -61,12 +62,22 @@ fn read(cx: &mut Context, value: &proto::InternalRedirectPolicy) -> InternalRedi
         codes,
         cross_scheme: *allow_cross_scheme_redirect,
         predicates: cx.each("predicates", predicates, predicate),
-        copy_headers: cx.each(
-            "response_headers_to_copy",
-            response_headers_to_copy,
-            |cx, name| header::name(cx, "", name),
-        ),
+        copy_headers: copied(cx, response_headers_to_copy),
     }
+}
+
+/// Names of headers, each once.
+fn copied(cx: &mut Context, names: &[String]) -> Vec<HeaderName> {
+    let mut out = Vec::new();
+    for (index, name) in names.iter().enumerate() {
+        cx.item("response_headers_to_copy", index, |cx| {
+            if names[..index].contains(name) {
+                cx.reject("", format_args!("{name:?} is given twice"));
+            }
+            out.extend(header::name(cx, "", name));
+        });
+    }
+    out
 }
 
 fn predicate(cx: &mut Context, value: &TypedExtensionConfig) -> Option<RedirectPredicate> {

@@ -319,6 +319,13 @@ fn string(cx: &mut Context, value: &ProtoString) -> Option<StringMatcher> {
         Some(MatchPattern::Prefix(text)) => StringPattern::Prefix(text.as_str().into()),
         Some(MatchPattern::Suffix(text)) => StringPattern::Suffix(text.as_str().into()),
         Some(MatchPattern::Contains(text)) => StringPattern::Contains(text.as_str().into()),
+        Some(MatchPattern::SafeRegex(_)) if *ignore_case => {
+            cx.reject(
+                "ignore_case",
+                "has no effect on safe_regex: write (?i) in it",
+            );
+            return None;
+        }
         Some(MatchPattern::SafeRegex(RegexMatcher { regex, .. })) => match Regex::parse(regex) {
             Ok(regex) => StringPattern::Regex(regex),
             Err(error) => {

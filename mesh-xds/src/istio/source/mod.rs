@@ -314,19 +314,19 @@ impl Worker {
             round.wire(Kind::Listener, &listener.encode_to_vec(), &config);
         }
         // The path of a resource begins with the name of the object that made it.
-        let locate = |path: &str| -> Name {
-            let made_by = |(config, _): &(&String, &super::Origin)| {
-                path.strip_prefix(config.as_str())
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-            };
-            let found = resources
-                .origins
-                .iter()
-                .filter(made_by)
-                .max_by_key(|(config, _)| config.len());
-            found.map_or_else(|| Name::from(""), |(_, origin)| origin.to_string().into())
+        let locate = |path: &String| -> Name {
+            let mut config = path.as_str();
+            loop {
+                if let Some(origin) = resources.origins.get(config) {
+                    return origin.to_string().into();
+                }
+                match config.rfind('.') {
+                    Some(end) => config = &config[..end],
+                    None => return Name::from(""),
+                }
+            }
         };
-        round.finish(&|paths| paths.iter().map(|path| locate(path)).collect())
+        round.finish(&|paths| paths.iter().map(locate).collect())
     }
 
     /// The proxy, by the workload that the folder shows and what the options say.
@@ -372,9 +372,11 @@ impl Worker {
     }
 }
 
-/// Whether a note is about a field that istiod writes into every listener, so that nobody asked for it.
+/// Whether a note is about a field that istiod writes into every listener, or every cluster found by DNS, so that nobody asked
+/// for it.
 fn is_istiods_own(note: &Note) -> bool {
     note.resource.starts_with("listener ") && note.path.ends_with(".proxy_100_continue")
+        || note.resource.starts_with("cluster ") && &*note.path == "respect_dns_ttl"
 }
 
 /// Nothing starts without what may protect it: files that cannot be read may hold anything, and the settings of the mesh
