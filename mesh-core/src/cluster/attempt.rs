@@ -63,6 +63,7 @@ impl Attempt {
     }
 
     /// Counts a response by its status only with [`Attempt::settle`]: a response that is retried counts apart from others.
+    #[cfg(feature = "net")]
     pub(crate) fn defer(&mut self) {
         self.deferred = true;
     }
