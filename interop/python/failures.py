@@ -111,6 +111,9 @@ H1_LAST = {
     "garbage-mid": say(CHUNK + b"zzz\r\n", wait_gone),
     "early": say(WHOLE, wait_gone),
     "early-close": say(b"HTTP/1.1 413 Payload Too Large\r\ncontent-length: 5\r\nconnection: close\r\n\r\nlarge"),
+    "two-framings": say(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", wait_gone),
+    "other-coding": say(b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", wait_gone),
+    "length-of-204": say(b"HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n", wait_gone),
     "drip": drip,
 }
 
@@ -211,6 +214,10 @@ def h2_answer(server, number, does, dripping):
         server.headers(number, [(":status", "413"), ("content-length", "5")])
         server.send(number, b"large", True)
         server.rst(number, 0)
+    elif does == "trailers":
+        server.headers(number, [(":status", "200"), ("content-length", "5")])
+        server.send(number, b"hello")
+        server.headers(number, [("x-trailer", "yes")], True)
     elif does == "drip":
         server.headers(number, open_head)
         dripping.add(number)
@@ -327,8 +334,8 @@ def get(world, name, downstream, upstream, does):
 
 
 PAIRS = [("h1", "h1"), ("h1", "h2"), ("h2", "h1"), ("h2", "h2")]
-H1_ONLY = {"part-of-head", "close-mid-chunked", "garbage-mid", "garbage-after", "reset-after"}
-H2_ONLY = {"rst-before", "refuse", "goaway", "rst-mid", "rst-cancel-mid", "short", "goaway-mid", "goaway-after"}
+H1_ONLY = {"two-framings", "other-coding", "length-of-204", "part-of-head", "close-mid-chunked", "garbage-mid", "garbage-after", "reset-after"}
+H2_ONLY = {"rst-before", "refuse", "goaway", "rst-mid", "rst-cancel-mid", "short", "goaway-mid", "goaway-after", "trailers"}
 PLAIN = [
     "refused",
     "full",
@@ -336,6 +343,9 @@ PLAIN = [
     "reset-before",
     "part-of-head",
     "garbage",
+    "two-framings",
+    "other-coding",
+    "length-of-204",
     "rst-before",
     "refuse",
     "goaway",
@@ -351,6 +361,7 @@ PLAIN = [
     "stall-mid",
     "stall-mid-idle",
     "goaway-mid",
+    "trailers",
     "close-after",
     "reset-after",
     "garbage-after",

@@ -322,7 +322,10 @@ impl<U: MeshBody> ResponseBody<U> {
             return Poll::Ready(Kind::MaxDuration);
         }
         match &mut self.limits {
-            Some(limits) => limits.poll(context),
+            Some(limits) => limits.poll(context).map(|kind| {
+                limits.count(kind);
+                kind
+            }),
             None => Poll::Pending,
         }
     }
@@ -357,11 +360,19 @@ impl<U: MeshBody> Body for ResponseBody<U> {
                 // Hyper does not ask again after the last sized frame, nor after trailers.
                 if frame.is_trailers() || this.is_end_stream() {
                     this.finish(Ending::Complete);
+                } else if this.size_hint().exact() == Some(0)
+                    && let Some(guard) = &mut this.guard
+                {
+                    // Nor over HTTP/1 for trailers after the last byte that was declared.
+                    guard.complete_on_drop();
                 }
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
                 this.kind = Content::Done;
+                if let Some(attempt) = &this.attempt {
+                    attempt.broke(error.kind());
+                }
                 this.finish(Ending::Broken(error.kind()));
                 Some(Err(error.into()))
             }

@@ -113,7 +113,10 @@ impl Attempt {
                     endpoint.rq_success.add(1)
                 }
             }
-            AttemptOutcome::Connected => endpoint.rq_success.add(1),
+            // Bytes are no request: Envoy counts neither success nor failure.
+            AttemptOutcome::Connected => {}
+            // The client's fault is not the endpoint's.
+            AttemptOutcome::Failed(Kind::DownstreamTermination | Kind::DownstreamProtocol) => {}
             AttemptOutcome::Failed(kind) => {
                 endpoint.rq_error.add(1);
                 match kind {
@@ -125,16 +128,20 @@ impl Attempt {
                         stats.upstream_rq_per_try_timeout.add(1);
                         endpoint.rq_timeout.add(1);
                     }
-                    // A stream that is refused is none that was reset, as in Envoy.
-                    Kind::RemoteReset => stats.upstream_rq_rx_reset.add(1),
-                    Kind::UpstreamProtocol => stats.upstream_cx_protocol_error.add(1),
-                    Kind::LocalReset | Kind::DownstreamTermination => {
-                        stats.upstream_rq_tx_reset.add(1)
-                    }
                     Kind::MaxDuration => stats.upstream_rq_max_duration_reached.add(1),
-                    _ => {}
+                    kind => self.broke(kind),
                 }
             }
+        }
+    }
+
+    /// Counts how the upstream broke off, before its response or in it.
+    pub(crate) fn broke(&self, kind: Kind) {
+        let stats = self.cluster.stats();
+        match kind {
+            Kind::RemoteReset => stats.upstream_rq_rx_reset.add(1),
+            Kind::UpstreamProtocol => stats.upstream_cx_protocol_error.add(1),
+            _ => {}
         }
     }
 

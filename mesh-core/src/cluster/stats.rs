@@ -5,7 +5,8 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use crate::telemetry::metrics::Histogram;
+use super::Endpoint;
+use crate::{Kind, telemetry::metrics::Histogram};
 
 /// A counter or gauge that wraps never in practice.
 #[derive(Debug, Default)]
@@ -156,7 +157,7 @@ stats! {
     upstream_rq_max_duration_reached,
     /// Requests that the upstream reset.
     upstream_rq_rx_reset,
-    /// Requests that we reset.
+    /// Streams of HTTP/2 that we reset.
     upstream_rq_tx_reset,
     /// Retries.
     upstream_rq_retry,
@@ -187,6 +188,28 @@ impl ClusterStats {
     /// Counts a response that nobody gets, since the request is sent again.
     pub(crate) fn retried(&self, status: u16) {
         self.retried.add(status);
+    }
+
+    /// Counts a connection that ended; `remote`: by the upstream.
+    pub(crate) fn connection_ended(&self, remote: bool) {
+        self.upstream_cx_destroy.add(1);
+        match remote {
+            true => self.upstream_cx_destroy_remote.add(1),
+            false => self.upstream_cx_destroy_local.add(1),
+        }
+    }
+
+    /// Counts a connection to `endpoint` that could not be made. As in Envoy it is one from its first packet on.
+    pub(crate) fn connect_failed(&self, endpoint: &Endpoint, kind: Kind) {
+        self.upstream_cx_connect_fail.add(1);
+        if kind == Kind::ConnectTimeout {
+            self.upstream_cx_connect_timeout.add(1);
+        }
+        self.upstream_cx_total.add(1);
+        self.connection_ended(kind != Kind::ConnectTimeout);
+        self.upstream_rq_pending_failure_eject.add(1);
+        endpoint.stats().cx_total.add(1);
+        endpoint.stats().cx_connect_fail.add(1);
     }
 
     /// Its distributions.

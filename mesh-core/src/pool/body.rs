@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{error, quiet, tunnel::RawBody};
+use super::{error, quiet, sending::ended_there, tunnel::RawBody};
 use crate::Error;
 
 /// Takes back a connection at the end of an exchange.
@@ -113,7 +113,14 @@ impl Body for PoolBody {
         if ended && this.lease.finish() {
             held.forget();
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(error::of_body)))
+        let frame = frame.map(|frame| frame.map_err(error::of_body));
+        // Over HTTP/1 a body that is not whole is always the protocol's.
+        if let Some(Err(error)) = &frame
+            && ended_there(error.kind())
+        {
+            this.lease.finish();
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

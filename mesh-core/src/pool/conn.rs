@@ -19,7 +19,7 @@ use super::{
     host::{Host, Key},
     meter::Wire,
 };
-use crate::{Error, telemetry::record::Record, transport::UpstreamConn};
+use crate::{Error, cluster::Cluster, telemetry::record::Record, transport::UpstreamConn};
 
 /// A connection. While an HTTP/1 connection serves a request, only that request holds it.
 pub(super) struct Conn<B> {
@@ -39,6 +39,7 @@ pub(super) struct Conn<B> {
     doubtful: AtomicBool,
     pub(super) signals: Arc<Signals>,
     wire: Arc<Wire>,
+    cluster: Arc<Cluster>,
     /// For log lines.
     info: Arc<UpstreamConn>,
     /// Bytes that had come when the newest request began.
@@ -83,6 +84,7 @@ impl<B> Conn<B> {
         sender: Sender<B>,
         host: Arc<Host<B>>,
         limits: ConnLimits,
+        cluster: Arc<Cluster>,
         (wire, local): (Arc<Wire>, Option<SocketAddr>),
     ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -107,6 +109,7 @@ impl<B> Conn<B> {
                 parked: AtomicBool::new(false),
             }),
             wire,
+            cluster,
             info: Arc::new(UpstreamConn {
                 local,
                 protocol: Some(protocol),
@@ -135,6 +138,9 @@ impl<B> Conn<B> {
         let before = self.served.fetch_add(1, Ordering::Relaxed);
         if before + 1 >= self.max_requests {
             self.draining.store(true, Ordering::Relaxed);
+            if before + 1 == self.max_requests {
+                self.cluster.stats().upstream_cx_max_requests.add(1);
+            }
         }
         before > 0
     }
@@ -160,9 +166,8 @@ impl<B> Conn<B> {
         self.served.load(Ordering::Relaxed)
     }
 
-    /// Whether the last request's number was reached.
-    pub(super) fn is_exhausted(&self) -> bool {
-        self.served() >= self.max_requests
+    pub(super) fn is_http2(&self) -> bool {
+        matches!(self.sender, Sender::Http2(_))
     }
 
     /// Open streams of an HTTP/2 connection.
@@ -252,6 +257,10 @@ impl<B: Send + 'static> Release for Conn<B> {
                 !parked
             }
             Sender::Http2(_) => {
+                if !clean {
+                    // With the last holder of a stream that has not ended the codec resets it.
+                    self.cluster.stats().upstream_rq_tx_reset.add(1);
+                }
                 self.streams.fetch_sub(1, Ordering::Relaxed);
                 if self.draining.load(Ordering::Relaxed) {
                     self.host.drain(self.id);

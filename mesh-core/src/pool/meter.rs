@@ -96,12 +96,14 @@ impl<I> Metered<I> {
         &self.wire
     }
 
-    fn sent(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(count)) = &result {
-            self.cluster
-                .stats()
-                .upstream_cx_tx_bytes_total
-                .add(*count as u64);
+    fn sent(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &result {
+            Poll::Ready(Ok(count)) => {
+                let stats = self.cluster.stats();
+                stats.upstream_cx_tx_bytes_total.add(*count as u64);
+            }
+            Poll::Ready(Err(_)) => self.ended = true,
+            Poll::Pending => {}
         }
         result
     }
@@ -111,11 +113,7 @@ impl<I> Drop for Metered<I> {
     fn drop(&mut self) {
         let stats = self.cluster.stats();
         stats.upstream_cx_active.sub(1);
-        stats.upstream_cx_destroy.add(1);
-        match self.ended {
-            true => stats.upstream_cx_destroy_remote.add(1),
-            false => stats.upstream_cx_destroy_local.add(1),
-        }
+        stats.connection_ended(self.ended);
         let life = clock::now().saturating_duration_since(self.since);
         stats.times().upstream_cx_length_ms.record_time(life);
         if let Some(endpoint) = self.endpoint.upgrade() {
@@ -128,6 +126,10 @@ impl<I: Io> Io for Metered<I> {
     fn local_address(&self) -> Option<SocketAddr> {
         self.io.local_address()
     }
+
+    fn break_off(&self) {
+        self.io.break_off();
+    }
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Metered<I> {
@@ -139,9 +141,9 @@ impl<I: AsyncRead + Unpin> AsyncRead for Metered<I> {
         let this = self.get_mut();
         let before = buf.filled().len();
         let result = ready!(Pin::new(&mut this.io).poll_read(cx, buf));
-        this.ended |= result.is_err() || buf.filled().len() == before && buf.remaining() > 0;
-        result?;
         let read = &buf.filled()[before..];
+        this.ended |= result.is_err() || read.is_empty();
+        result?;
         this.wire.came(read);
         this.cluster
             .stats()

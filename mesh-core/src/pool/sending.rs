@@ -12,7 +12,7 @@ use std::{
 
 use http::{
     HeaderValue, Request, Response, StatusCode, Version,
-    header::{CONNECTION, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE},
 };
 use http_body::Body;
 use hyper::{body::Incoming, client::conn::TrySendError};
@@ -25,7 +25,7 @@ use super::{
     host::Key,
 };
 use crate::{
-    Error,
+    Error, Kind,
     model::ConnectConfig,
     telemetry::record::Record,
     transport::{Switched, Target, UpstreamKind},
@@ -171,16 +171,17 @@ where
                     let held = held.take().expect(ONCE);
                     let mut failed = match result {
                         Ok(response) => {
-                            return Poll::Ready(Ok(finish(response, held, this.ask)));
+                            return Poll::Ready(finish(response, held, this.ask));
                         }
                         Err(failed) => failed,
                     };
                     let Some(request) = failed.take_message() else {
                         let error = held.conn().failed(failed.into_error(), true, *reused);
+                        held.failed(&error);
                         return Poll::Ready(Err(error));
                     };
                     let key = held.conn().host.key;
-                    drop(held);
+                    held.unsent();
                     let (pool, ask) = (this.pool.clone(), this.ask.clone());
                     State::Resumed {
                         resumed: Box::pin((this.steps.resume)(pool, ask, key, request, 1)),
@@ -220,6 +221,22 @@ impl<B: Send + 'static> Held<B> {
         self.0.as_ref().expect("it is taken by value only")
     }
 
+    /// There is no response, for this reason.
+    pub(super) fn failed(mut self, error: &Error) {
+        if let Some(conn) = self.0.take() {
+            let ended = ended_there(error.kind()) && conn.is_http2();
+            conn.release(ended);
+        }
+    }
+
+    /// The request was never sent.
+    pub(super) fn unsent(mut self) {
+        if let Some(conn) = self.0.take() {
+            let http2 = conn.is_http2();
+            conn.release(http2);
+        }
+    }
+
     fn into_lease(mut self) -> Lease {
         Lease::new(self.0.take().expect("it is taken by value only"))
     }
@@ -233,22 +250,60 @@ impl<B: Send + 'static> Drop for Held<B> {
     }
 }
 
+/// Whether the upstream ended a stream of HTTP/2, or its connection, so that there is nothing to reset.
+pub(super) fn ended_there(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::RemoteReset | Kind::RefusedStream | Kind::ConnectionTermination
+    )
+}
+
 /// Puts the lease into the body, unless the exchange goes on as a tunnel.
 pub(super) fn finish<B: Send + 'static>(
-    response: Response<Incoming>,
+    mut response: Response<Incoming>,
     held: Held<B>,
     ask: &mut Ask,
-) -> Response<PoolBody> {
-    if matches!(held.conn().sender, Sender::Http1(_)) && is_last(&response) {
-        held.conn().last_exchange();
+) -> Result<Response<PoolBody>, Error> {
+    if !held.conn().is_http2() {
+        if !is_framed(&response) {
+            return Err(Kind::UpstreamProtocol.into());
+        }
+        if is_last(&response) {
+            held.conn().last_exchange();
+        }
+        // A message has the version of whoever sends it on (RFC 9110 section 6.2).
+        *response.version_mut() = Version::HTTP_11;
     }
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS
         || ask.connect && response.status().is_success();
     let lease = held.into_lease();
     if switched {
-        return switch(response, lease, ask.upgrade.take());
+        return Ok(switch(response, lease, ask.upgrade.take()));
     }
-    response.map(|body| PoolBody::new(body, lease))
+    Ok(response.map(|body| PoolBody::new(body, lease)))
+}
+
+/// Whether everybody would read the length of the body in the same way (RFC 9112 section 6.3). The codec takes `chunked` off, and
+/// leaves a length beside it and other codings in the head, where they would be wrong.
+fn is_framed(response: &Response<Incoming>) -> bool {
+    let headers = response.headers();
+    if response.status() == StatusCode::NO_CONTENT {
+        return headers
+            .get(CONTENT_LENGTH)
+            .is_none_or(|length| length == "0");
+    }
+    if response.body().size_hint().exact().is_some() {
+        return true;
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => {
+            coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+                && !headers.contains_key(CONTENT_LENGTH)
+        }
+        _ => false,
+    }
 }
 
 /// The answer to an upgrade in the form of HTTP/1.1, whatever the upstream speaks, and what its tunnel must know.

@@ -189,15 +189,18 @@ where
                 std::future::poll_fn(|cx| held.conn().poll_settled(cx)).await;
             }
             match exchange(held.conn(), request).await {
-                Ok(response) => return Ok(finish(response, held, &mut ask)),
+                Ok(response) => return finish(response, held, &mut ask),
                 Err(mut failed) => match failed.take_message() {
                     Some(message) if unsent < MAX_UNSENT => {
                         unsent += 1;
                         request = message;
+                        held.unsent();
                     }
                     message => {
                         let sent = message.is_none();
-                        return Err(held.conn().failed(failed.into_error(), sent, reused));
+                        let error = held.conn().failed(failed.into_error(), sent, reused);
+                        held.failed(&error);
+                        return Err(error);
                     }
                 },
             }

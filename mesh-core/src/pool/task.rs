@@ -74,23 +74,12 @@ where
 /// Counts a connection that could not be made; `protocol`: of HTTP connections.
 pub(super) fn count_failure(target: &Target, protocol: Option<Protocol>, kind: Kind) {
     let stats = target.cluster.stats();
-    stats.upstream_cx_connect_fail.add(1);
-    if kind == Kind::ConnectTimeout {
-        stats.upstream_cx_connect_timeout.add(1);
-    }
-    // Envoy counts a connection from its first packet on.
-    stats.upstream_cx_total.add(1);
-    stats.upstream_cx_destroy.add(1);
-    stats.upstream_cx_destroy_remote.add(1);
-    stats.upstream_rq_pending_failure_eject.add(1);
+    stats.connect_failed(&target.endpoint, kind);
     match protocol {
         Some(Protocol::Http1) => stats.upstream_cx_http1_total.add(1),
         Some(Protocol::Http2) => stats.upstream_cx_http2_total.add(1),
         None => {}
     }
-    let endpoint = target.endpoint.stats();
-    endpoint.cx_total.add(1);
-    endpoint.cx_connect_fail.add(1);
 }
 
 /// A socket, within the cluster's connect timeout.
@@ -139,7 +128,16 @@ where
     let io = Metered::new(io, target, Some(host.key.protocol), permit);
     let wire = (io.wire().clone(), io.local_address());
     let io = TokioIo::new(io);
-    let make = |sender| Arc::new(Conn::new(sender, host.clone(), limits(config), wire));
+    let cluster = target.cluster.clone();
+    let make = |sender| {
+        Arc::new(Conn::new(
+            sender,
+            host.clone(),
+            limits(config),
+            cluster,
+            wire,
+        ))
+    };
     let failed = |error: hyper::Error| Error::caused_by(Kind::ConnectFailure, error);
     match host.key.protocol {
         Protocol::Http1 => {
@@ -182,7 +180,7 @@ fn limits(config: &model::Cluster) -> ConnLimits {
 
 fn http1_builder(config: &model::Cluster) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder.max_header_size(MAX_RESPONSE_HEADERS as usize);
+    builder.max_header_size(MAX_HTTP1_HEADERS);
     if config.http1.preserve_case {
         builder.preserve_header_case(true);
     }
@@ -196,15 +194,16 @@ fn http1_builder(config: &model::Cluster) -> http1::Builder {
 const STREAM_WINDOW: u32 = 16 << 20;
 const CONNECTION_WINDOW: u32 = 24 << 20;
 
-/// Envoy's default limit of response headers in bytes.
-const MAX_RESPONSE_HEADERS: u32 = 60 << 10;
+/// Envoy's default limits of response headers in bytes.
+const MAX_HTTP1_HEADERS: usize = 80 << 10;
+const MAX_HTTP2_HEADERS: u32 = 60 << 10;
 
 fn http2_builder<X: Clone>(config: &model::Cluster, exec: X) -> http2::Builder<X> {
     let options = &config.http2;
     let mut builder = http2::Builder::new(exec);
     builder
         .timer(TokioTimer::new())
-        .max_header_list_size(MAX_RESPONSE_HEADERS)
+        .max_header_list_size(MAX_HTTP2_HEADERS)
         .initial_stream_window_size(options.initial_stream_window_size.unwrap_or(STREAM_WINDOW))
         .initial_connection_window_size(
             options
@@ -358,11 +357,6 @@ impl<B: Send + 'static, C, X> Life<B, C, X> {
 
 impl<B: Send + 'static, C, X> Drop for Life<B, C, X> {
     fn drop(&mut self) {
-        if let Some(conn) = self.conn.upgrade()
-            && conn.is_exhausted()
-        {
-            self.cluster.stats().upstream_cx_max_requests.add(1);
-        }
         if self.host.ended(self.id)
             && let Some(shared) = self.shared.upgrade()
         {

@@ -156,6 +156,12 @@ impl<I: Io> Io for Lent<I> {
     fn alpn(&self) -> Option<&[u8]> {
         self.io.as_ref().and_then(Io::alpn)
     }
+
+    fn break_off(&self) {
+        if let Some(io) = &self.io {
+            io.break_off();
+        }
+    }
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Lent<I> {

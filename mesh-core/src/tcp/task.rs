@@ -300,21 +300,10 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
     fn not_connected(&mut self, error: &ConnectError, held: Held) {
         let kind = error.kind();
         let stats = held.attempt.cluster().stats();
-        stats.upstream_cx_connect_fail.add(1);
-        if kind == Kind::ConnectTimeout {
-            stats.upstream_cx_connect_timeout.add(1);
-        }
-        // Envoy counts a connection from its first packet on, and who waits for it as pending.
-        stats.upstream_cx_total.add(1);
-        stats.upstream_cx_destroy.add(1);
-        stats.upstream_cx_destroy_remote.add(1);
+        stats.connect_failed(held.attempt.endpoint(), kind);
         stats.upstream_rq_pending_total.add(1);
-        stats.upstream_rq_pending_failure_eject.add(1);
-        let endpoint = held.attempt.endpoint().stats();
-        endpoint.cx_total.add(1);
-        endpoint.cx_connect_fail.add(1);
-        held.finish(AttemptOutcome::Failed(kind));
         let more = self.end.attempts < self.conn.proxy().max_connect_attempts.max(1);
+        held.finish(AttemptOutcome::Failed(kind));
         if more && kind != Kind::FailClosed {
             self.state = State::Begin;
         } else {
@@ -334,24 +323,28 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
         let before = self.up.bytes + self.down.bytes;
         let up = self.up.poll(cx, downstream, upstream);
         let down = self.down.poll(cx, upstream, downstream);
-        if self.up.bytes + self.down.bytes != before {
-            self.moved = now();
-            if self.moved.saturating_duration_since(self.told.2) >= TELL {
-                self.tell();
-            }
-        }
+        let moved = self.up.bytes + self.down.bytes != before;
         let upstream_broke = matches!(up, Poll::Ready(Err(Failed::To(_))))
             || matches!(down, Poll::Ready(Err(Failed::From(_))));
         match (up, down) {
             // Either side reset the connection; what is left cannot be delivered.
             (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => {
                 self.end.failure = Some(Kind::ConnectionTermination);
+                // As in Envoy the other side is not to take it for an end.
                 if upstream_broke {
                     self.end.flags.insert(Flag::UpstreamRemoteReset);
+                    downstream.break_off();
+                } else {
+                    upstream.break_off();
                 }
             }
             _ if self.up.is_done() && self.down.is_done() => {}
-            _ => return Poll::Pending,
+            _ => {
+                if moved {
+                    self.moved();
+                }
+                return Poll::Pending;
+            }
         }
         self.finish();
         Poll::Ready(())
@@ -387,10 +380,18 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
     /// Closes both sides.
     fn finish(&mut self) {
         self.expires = None;
-        let ended = self.down.is_done();
+        let ended = self.down.is_done() || self.end.flags.contains(Flag::UpstreamRemoteReset);
         if let State::Open(_, mut held) = std::mem::replace(&mut self.state, State::Over) {
             held.ended = ended;
             held.finish(AttemptOutcome::Connected);
+        }
+    }
+
+    /// Bytes moved just now.
+    fn moved(&mut self) {
+        self.moved = now();
+        if self.moved.saturating_duration_since(self.told.2) >= TELL {
+            self.tell();
         }
     }
 
@@ -520,11 +521,7 @@ impl Drop for Held {
         if self.open {
             let stats = self.attempt.cluster().stats();
             stats.upstream_cx_active.sub(1);
-            stats.upstream_cx_destroy.add(1);
-            match self.ended {
-                true => stats.upstream_cx_destroy_remote.add(1),
-                false => stats.upstream_cx_destroy_local.add(1),
-            }
+            stats.connection_ended(self.ended);
             self.attempt.endpoint().stats().cx_active.sub(1);
         }
     }

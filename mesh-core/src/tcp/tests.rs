@@ -147,9 +147,11 @@ async fn bytes_pass_both_ways_and_each_way_ends_by_itself() {
     assert_eq!(
         (
             stats.upstream_cx_total.get(),
-            stats.upstream_cx_active.get()
+            stats.upstream_cx_active.get(),
+            stats.upstream_rq_total.get(),
+            stats.upstream_cx_rx_bytes_total.get(),
         ),
-        (1, 0)
+        (1, 0, 1, long.len() as u64)
     );
     assert_eq!(
         cluster.limits(model::Priority::Default).1.connections.get(),
@@ -178,7 +180,40 @@ async fn an_endpoint_that_refuses_ends_the_connection_with_its_flags() {
     assert_eq!(end.failure, Some(Kind::ConnectFailure));
     assert_eq!(end.flags.to_string(), "UF,URX");
     assert_eq!(end.attempts, 2);
-    assert_eq!(cluster.stats().upstream_cx_connect_fail.get(), 2);
+    let stats = cluster.stats();
+    let counted = [
+        stats.upstream_cx_connect_fail.get(),
+        stats.upstream_cx_total.get(),
+        stats.upstream_cx_destroy_remote.get(),
+        stats.upstream_cx_connect_attempts_exceeded.get(),
+        stats.upstream_rq_total.get(),
+    ];
+    assert_eq!(counted, [2, 2, 2, 1, 0]);
+}
+
+/// A reset that arrives as an end would make a whole message of a part.
+#[tokio::test]
+async fn a_reset_of_either_side_is_one_for_the_other() {
+    for upstream_resets in [true, false] {
+        let (listener, address) = upstream().await;
+        let (server, _) = start(proxy(), cluster(&[address], |_| {}));
+        let mut client = server.connect().await;
+        let (mut socket, _) = listener.accept().await.expect("connected");
+        client.send(b"ping").await;
+        let mut said = [0; 4];
+        socket.read_exact(&mut said).await.expect("read");
+        let (breaks, mut sees) = match upstream_resets {
+            true => (socket, client.0),
+            false => (client.0, socket),
+        };
+        breaks.set_zero_linger().expect("set");
+        drop(breaks);
+        let end = timeout(PATIENCE, sees.read(&mut said)).await;
+        let error = end.expect("an end").expect_err("not an orderly one");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        let flags = ended(&server).await.flags.to_string();
+        assert_eq!(flags.contains("UR"), upstream_resets, "{flags}");
+    }
 }
 
 #[tokio::test]

@@ -25,6 +25,9 @@ pub trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     fn local_address(&self) -> Option<SocketAddr> {
         None
     }
+
+    /// Closing tells the peer that something broke off (a TCP reset), not that all was said. Default: nothing changes.
+    fn break_off(&self) {}
 }
 
 /// A plain socket.
@@ -41,6 +44,14 @@ impl Io for Stream {
         match self {
             Self::Tcp(stream) => stream.local_addr().ok(),
             Self::Unix(_) => None,
+        }
+    }
+
+    fn break_off(&self) {
+        if let Self::Tcp(stream) = self
+            && let Err(error) = stream.set_zero_linger()
+        {
+            tracing::debug!(%error, "A connection ends in order although it broke off");
         }
     }
 }
@@ -172,6 +183,10 @@ impl<I: Io> Io for Prefixed<I> {
 
     fn local_address(&self) -> Option<SocketAddr> {
         self.io.local_address()
+    }
+
+    fn break_off(&self) {
+        self.io.break_off();
     }
 }
 

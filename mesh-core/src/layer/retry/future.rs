@@ -239,6 +239,7 @@ impl Turn {
             && let Some(endpoint) = &record.late().endpoint
         {
             endpoint.stats().rq_timeout.add(1);
+            endpoint.stats().rq_error.add(1);
         }
         Poll::Ready(kind.into())
     }

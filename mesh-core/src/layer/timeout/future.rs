@@ -65,6 +65,9 @@ where
             return poll;
         };
         limits.count(kind);
+        if kind == Kind::UpstreamTimeout {
+            limits.unanswered();
+        }
         let error = Error::new(kind);
         // The client has said all that it wanted to say, so the fault is not its.
         let late_client = matches!(kind, Kind::StreamIdle | Kind::DownstreamMaxDuration);

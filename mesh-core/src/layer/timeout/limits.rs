@@ -110,6 +110,15 @@ impl Limits {
         }
     }
 
+    /// The endpoint gave no response in time.
+    pub(super) fn unanswered(&self) {
+        if let Some(record) = &self.record
+            && let Some(endpoint) = &record.late().endpoint
+        {
+            endpoint.stats().rq_error.add(1);
+        }
+    }
+
     /// An upgrade has been agreed on, so that the route's timeout has nothing to limit any more.
     pub(crate) fn upgraded(&mut self) {
         self.waiting = None;

@@ -224,6 +224,23 @@ async fn each_way_to_fail_has_its_kind() {
             "HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n",
             Kind::UpstreamProtocol,
         ),
+        // Lengths that another parser could read in another way.
+        (
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            Kind::UpstreamProtocol,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+            Kind::UpstreamProtocol,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: identity\r\ncontent-length: 2\r\n\r\nok",
+            Kind::UpstreamProtocol,
+        ),
+        (
+            "HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n",
+            Kind::UpstreamProtocol,
+        ),
     ] {
         let mut fixture = fixture(|_| {});
         let answer = fixture.get("/");
@@ -233,6 +250,20 @@ async fn each_way_to_fail_has_its_kind() {
         drop(upstream);
         assert_eq!(failure(answer).await.kind(), kind, "{bytes:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_old_upstream_says_is_of_our_own_version() {
+    let mut fixture = fixture(|_| {});
+    let answer = fixture.get("/");
+    let mut upstream = fixture.accept().await;
+    upstream.head().await;
+    upstream.write("HTTP/1.0 200 OK\r\n\r\nall").await;
+    drop(upstream);
+    let response = answer.await.expect("the task ends").expect("a response");
+    assert_eq!(response.version(), http::Version::HTTP_11);
+    let body = response.into_body().collect().await.expect("a whole body");
+    assert_eq!(body.to_bytes(), "all");
 }
 
 #[tokio::test(start_paused = true)]

@@ -128,6 +128,8 @@ async fn a_connection_closes_after_its_number_of_requests() {
     upstream.serve().await;
     text(second).await;
     upstream.closed().await;
+    let stats = fixture.cluster.stats();
+    assert_eq!(stats.upstream_cx_max_requests.get(), 1);
     let third = fixture.get("/");
     fixture.accept().await.serve().await;
     text(third).await;
