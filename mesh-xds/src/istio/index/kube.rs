@@ -350,18 +350,18 @@ fn slice_instances(
 fn behind(
     object: &Object,
     endpoint: &k8s::Endpoint,
-    address: &String,
+    address: &str,
     known: &Found<'_>,
 ) -> Arc<Workload> {
     let namespace = &*object.namespace;
     let target = endpoint.target_ref.as_ref().filter(|t| t.kind == "Pod");
     let by_name = target.and_then(|target| known.by_name.get(&(namespace, target.name.as_str())));
-    let by_address = || known.by_address.get(&(namespace, address.as_str()));
+    let by_address = || known.by_address.get(&(namespace, address));
     match by_name.or_else(by_address) {
         Some(pod) => Arc::clone(&pod.workload),
         None => Arc::new(Workload {
             namespace: object.namespace.to_string(),
-            addresses: vec![address.clone()],
+            addresses: vec![address.to_owned()],
             node: endpoint.node_name.clone().unwrap_or_default(),
             ..Workload::default()
         }),
