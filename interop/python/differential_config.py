@@ -84,6 +84,7 @@ class Maker:
         self.random = random
         self.count = 0
         self.hints = []
+        self.mirrors = False
 
     def maybe(self, share):
         return self.random.random() < share
@@ -244,6 +245,8 @@ class Maker:
         if self.maybe(0.6):
             found["num_retries"] = self.pick([0, 1, 2, 4])
         found["retry_back_off"] = {"base_interval": "0.001s", "max_interval": "0.002s"}
+        if self.maybe(0.2):
+            found["per_try_timeout"] = self.pick(["1.5s", "4s", "20s"])
         if self.maybe(0.5):
             found["retriable_status_codes"] = [self.pick([409, 503, 404, 200])]
         if self.maybe(0.3):
@@ -261,13 +264,16 @@ class Maker:
         if self.maybe(0.2):
             arm["host_rewrite_literal"] = "arm.test"
         self.mutations(arm)
+        overrides = self.overrides()
+        if overrides:
+            arm["typed_per_filter_config"] = overrides
         return arm
 
     def forward(self, kind, template):
         found = {}
         how = self.pick(["cluster"] * 6 + ["header", "weighted", "weighted", "unknown"])
         if how == "cluster":
-            found["cluster"] = self.pick(["h1", "h1", "h1", "h2", "h2", "none"])
+            found["cluster"] = self.pick(["h1"] * 6 + ["h2"] * 4 + ["none", "none", "full", "empty"])
         elif how == "header":
             found["cluster_header"] = self.pick(["x-cluster", "X-Cluster", ":authority"])
         elif how == "unknown":
@@ -302,10 +308,30 @@ class Maker:
             found["priority"] = "HIGH"
         if self.maybe(0.15):
             found["internal_redirect_policy"] = self.internal_redirect()
+        if self.maybe(0.1):
+            found.update(self.grpc_timeout())
         if self.maybe(0.05):
-            found["request_mirror_policies"] = [{"cluster": "none"}]
+            found["request_mirror_policies"] = self.mirror()
         if kind == "connect":
             found["upgrade_configs"] = [{"upgrade_type": "CONNECT"}]
+        return found
+
+    def grpc_timeout(self):
+        found = {"max_grpc_timeout": self.pick(["0s", "0.5s", "30s"])}
+        if self.maybe(0.5):
+            found["grpc_timeout_offset"] = self.pick(["0.1s", "2s"])
+        return found
+
+    def mirror(self):
+        self.mirrors = True
+        found = []
+        for cluster in self.pick([["shadow"], ["none"], ["shadow", "none"]]):
+            one = {"cluster": cluster}
+            if self.maybe(0.3):
+                one["runtime_fraction"] = self.fraction()
+            if self.maybe(0.3):
+                one["disable_shadow_host_suffix_append"] = True
+            found.append(one)
         return found
 
     def host_rewrite(self, found):
@@ -374,10 +400,14 @@ class Maker:
         return found
 
     def cors(self):
-        found = {"@type": TYPE + "extensions.filters.http.cors.v3.CorsPolicy", "allow_origin_string_match": [self.pick([{"exact": "http://a.test"}, {"prefix": "http"}, {"safe_regex": {"regex": ".*\\.test"}}])]}
-        for name, value in [("allow_methods", "GET,PUT"), ("allow_headers", "x-one"), ("expose_headers", "x-many"), ("max_age", "60"), ("allow_credentials", True), ("allow_private_network_access", True), ("forward_not_matching_preflights", False)]:
+        found = {"@type": TYPE + "extensions.filters.http.cors.v3.CorsPolicy", "allow_origin_string_match": [self.pick([{"exact": "http://a.test"}, {"prefix": "http"}, {"safe_regex": {"regex": ".*\\.test"}}, {"exact": "*"}])]}
+        if self.maybe(0.2):
+            found["allow_origin_string_match"] = []
+        for name, value in [("allow_methods", self.pick(["GET,PUT", "*"])), ("allow_headers", self.pick(["x-one", "*"])), ("expose_headers", "x-many"), ("max_age", "60"), ("allow_credentials", True), ("allow_private_network_access", True), ("forward_not_matching_preflights", False)]:
             if self.maybe(0.4):
                 found[name] = value
+        if self.maybe(0.15):
+            found["filter_enabled"] = self.fraction()
         return found
 
     def fault(self):
@@ -428,6 +458,8 @@ class Maker:
             found["retry_policy"] = self.retry()
         if self.maybe(0.2):
             found["metadata"] = self.metadata()
+        if self.maybe(0.03):
+            found["request_mirror_policies"] = self.mirror()
         overrides = self.overrides()
         if overrides:
             found["typed_per_filter_config"] = overrides

@@ -255,10 +255,11 @@ def h2_answer(server, number, answer, method):
 
 
 def upstreams(seen):
-    """Ports of an HTTP/1 and an HTTP/2 app, and of one that refuses."""
+    """Ports of two HTTP/1 apps, one of which gets copies only, of an HTTP/2 app, and of one that refuses."""
     refused = socket.socket()
     refused.bind(("127.0.0.1", 0))
-    return {"h1": serve(h1_upstream(seen, "h1")), "h2": serve(h2_upstream(seen, "h2")), "none": refused.getsockname()[1], "keep": refused}
+    apps = {name: serve(h1_upstream(seen, name)) for name in ("h1", "shadow")}
+    return {**apps, "h2": serve(h2_upstream(seen, "h2")), "none": refused.getsockname()[1], "keep": refused}
 
 
 def h1_call(address, data, method, more=None):

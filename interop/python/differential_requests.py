@@ -88,6 +88,12 @@ MANAGED = [
     ("date", "Sat, 01 Jan 2000 00:00:00 GMT"),
     ("server", "client"),
     ("forwarded", "for=1.2.3.4"),
+    ("referer", "http://a.test/x?y#z"),
+    ("referer", "https://u:p@a_b.test:443"),
+    ("referer", "/only/a/path"),
+    ("referer", "a.test"),
+    ("referer", "http://a.test:99999/"),
+    ("referer", "http://[::1]/a b"),
 ]
 HOP = [("connection", "x-one"), ("connection", "keep-alive"), ("connection", "close"), ("keep-alive", "timeout=1"), ("proxy-connection", "keep-alive"), ("connection", "te"), ("upgrade", "h2c"), ("upgrade", "websocket")]
 ODD_HEADERS = [("x-odd_under", "1"), ("X-Mixed-Case", "v"), ("x-tab", "a\tb"), ("x-latin", "caf\u00e9"), ("x-long", "y" * 2000), ("x-colon", "a:b"), ("accept-encoding", "gzip"), ("authorization", "Basic eDp5"), ("x-pad", "  two  ")]
@@ -126,7 +132,7 @@ class Requests:
         if maker.maybe(0.4):
             found.append(("x-cluster", maker.pick(["h1", "h2", "none", "no-such", ""])))
         if maker.maybe(0.1):
-            found += [("origin", maker.pick(["http://a.test", "https://b.test", "null"]))] + [("access-control-request-method", "PUT")] * maker.maybe(0.6) + [("access-control-request-private-network", "true")] * maker.maybe(0.3)
+            found += [("origin", maker.pick(["http://a.test", "https://b.test", "null", "*", ""]))] + [("access-control-request-method", maker.pick(["PUT", "PUT", ""]))] * maker.maybe(0.6) + [("access-control-request-headers", "x-one,x-two")] * maker.maybe(0.4) + [("access-control-request-private-network", "true")] * maker.maybe(0.3)
         if maker.maybe(0.1):
             found.append(("content-type", maker.pick(["application/grpc", "application/grpc+proto", "text/plain", "application/grpc-web"])))
         if maker.maybe(0.15):

@@ -67,6 +67,8 @@ mod alone;
 pub(crate) mod tests;
 
 #[cfg(feature = "net")]
+pub(crate) use self::policies::CONSUMED;
+#[cfg(feature = "net")]
 pub use self::request::RoutedRest;
 pub use self::{
     adopt::{Adopt, AdoptFuture, Enter, EnterFuture, Standalone},

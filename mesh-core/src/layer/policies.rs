@@ -1,11 +1,26 @@
 //! What the layers compile of a route: made once, when the first request takes the route, and kept in it.
 
+#[cfg(feature = "net")]
+use http::HeaderName;
 use http::Request;
 
 use super::{ByRoute, Carrier, PolicyOf, Routed};
 #[cfg(feature = "net")]
 use super::{retry::Retries, timeout::Timeouts};
 use crate::route::{CorsPolicy, Forwarding};
+
+/// Headers of a request that the layers behind the routing use up.
+#[cfg(feature = "net")]
+pub(crate) const CONSUMED: [HeaderName; 8] = [
+    HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
+    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms"),
+    HeaderName::from_static("x-envoy-retry-on"),
+    HeaderName::from_static("x-envoy-retry-grpc-on"),
+    HeaderName::from_static("x-envoy-max-retries"),
+    HeaderName::from_static("x-envoy-retriable-status-codes"),
+    HeaderName::from_static("x-envoy-retriable-header-names"),
+    HeaderName::from_static("x-envoy-hedge-on-per-try-timeout"),
+];
 
 /// Policies of a route that sends requests on.
 #[derive(Debug)]
@@ -78,7 +93,6 @@ by_route!(Timeouts, |forwarding| Some(
 #[cfg(feature = "net")]
 by_route!(Retries, |forwarding| forwarding.policies().retries());
 by_route!(CorsPolicy, |forwarding| forwarding
-    .route()
     .cors()
     .map(|policy| &**policy));
 

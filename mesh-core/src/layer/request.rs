@@ -12,6 +12,8 @@ use crate::{
     route::Forwarding,
     telemetry::{clock, record::Record},
 };
+#[cfg(feature = "net")]
+use crate::{layer::headers::ATTEMPT_COUNT, telemetry::small_number};
 
 /// A request that a layer can read and change, whatever travels beside it.
 pub trait Carrier {
@@ -167,11 +169,21 @@ impl<B: 'static> super::retry::Repeat for Routed<B> {
 
     fn again(
         rest: &RoutedRest,
-        request: Request<B>,
+        mut request: Request<B>,
         attempt: u32,
         tried: &[Arc<Endpoint>],
     ) -> Self {
         let rest = rest.clone();
+        if rest
+            .forwarding
+            .route()
+            .host()
+            .config()
+            .include_request_attempt_count
+        {
+            let count = small_number(attempt.into());
+            request.headers_mut().insert(ATTEMPT_COUNT, count);
+        }
         Self {
             request: request.into(),
             record: rest.record,

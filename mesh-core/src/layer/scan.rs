@@ -31,6 +31,8 @@ impl Scan {
     pub(crate) const COOKIE: u16 = 1 << 10;
     /// `content-type`.
     pub(crate) const CONTENT_TYPE: u16 = 1 << 11;
+    /// `referer`.
+    pub(crate) const REFERER: u16 = 1 << 12;
 
     /// Of a head that was not looked at: it may have everything.
     pub const UNKNOWN: Self = Self(u16::MAX);
@@ -52,6 +54,7 @@ impl Scan {
                 b'e' if name == "expect" => Self::EXPECT,
                 b'k' if name == "keep-alive" => Self::CONNECTION,
                 b'p' if name == "proxy-connection" => Self::CONNECTION,
+                b'r' if name == "referer" => Self::REFERER,
                 b't' if name == "transfer-encoding" => Self::CONNECTION,
                 b'u' if name == "upgrade" => Self::CONNECTION | Self::UPGRADE,
                 b'h' if name == "http2-settings" => Self::CONNECTION,
@@ -60,6 +63,10 @@ impl Scan {
             };
         }
         Self(bits)
+    }
+
+    pub(crate) fn add(&mut self, bits: u16) {
+        self.0 |= bits;
     }
 
     pub(crate) fn has(self, bits: u16) -> bool {

@@ -243,14 +243,48 @@ pub struct Cors {
     pub expose_headers: Option<HeaderValue>,
     /// `access-control-max-age`, seconds.
     pub max_age: Option<HeaderValue>,
-    /// `access-control-allow-credentials`.
-    pub allow_credentials: bool,
+    /// `access-control-allow-credentials`; `None`: no, unless a more general level says so.
+    pub allow_credentials: Option<bool>,
     /// Share of requests on which it acts; `None`: all.
     pub enabled: Option<RuntimeFraction>,
     /// A preflight from an origin that is not allowed goes to the upstream (default) or is answered here.
     pub forward_not_matching_preflights: Option<bool>,
-    /// `access-control-allow-private-network` is answered (`allow_private_network_access`).
-    pub allow_private_network: bool,
+    /// `access-control-allow-private-network` is answered (`allow_private_network_access`); `None` as above.
+    pub allow_private_network: Option<bool>,
+}
+
+impl Cors {
+    /// What this says, and for the rest what `general` says; on which requests it acts this alone decides.
+    #[must_use]
+    pub fn or(mut self, general: &Self) -> Self {
+        if self.allow_origins.is_empty() {
+            self.allow_origins.clone_from(&general.allow_origins);
+        }
+        for (own, other) in [
+            (&mut self.allow_methods, &general.allow_methods),
+            (&mut self.allow_headers, &general.allow_headers),
+            (&mut self.expose_headers, &general.expose_headers),
+            (&mut self.max_age, &general.max_age),
+        ] {
+            if own.is_none() {
+                own.clone_from(other);
+            }
+        }
+        for (own, other) in [
+            (&mut self.allow_credentials, general.allow_credentials),
+            (
+                &mut self.forward_not_matching_preflights,
+                general.forward_not_matching_preflights,
+            ),
+            (
+                &mut self.allow_private_network,
+                general.allow_private_network,
+            ),
+        ] {
+            *own = own.or(other);
+        }
+        self
+    }
 }
 
 /// One source of a request's hash (`RouteAction.HashPolicy`). In the model now; acts with the hashing pickers.

@@ -17,7 +17,7 @@ use super::{
     mutate::Mutations,
     rewrite::{HostChange, PathChange, RedirectTo},
     table::{Host, List, RouteTable, Rules},
-    text::{TextMatcher, header_tests},
+    text::header_tests,
     tree::Tree,
 };
 use crate::{
@@ -234,26 +234,12 @@ impl Compiler<'_> {
             response.read_also(format.wants());
         }
         let filters = filters(&[&config.filters, &host.config.filters, &self.table.filters])?;
-        let cors = filters
-            .iter()
-            .find_map(|filter| match &filter.setting {
-                FilterSetting::Cors(policy) => Some(policy.clone()),
-                _ => None,
-            })
-            .or_else(|| {
-                let own = match &config.action {
-                    Action::Forward(forward) => forward.cors.as_ref(),
-                    _ => None,
-                };
-                own.or(host.config.cors.as_ref()).map(cors)
-            });
         Ok(RouteEntry {
             host: host.clone(),
             config: config.clone(),
             action,
             response,
             filters,
-            cors,
             stats: std::sync::OnceLock::new(),
         })
     }
@@ -359,6 +345,7 @@ impl Compiler<'_> {
         };
         let (vhost, own) = (&host.config.headers, &route.headers);
         let request = self.mutations(vhost, own, Some(&config.headers), Side::Request)?;
+        let asks = request.adds_any(|name| name.as_str().starts_with("x-envoy-"));
         let plain = !rewrites && request.is_empty() && config.host_rewrite.is_none();
         Ok(Arm {
             name: config.name.clone(),
@@ -372,8 +359,52 @@ impl Compiler<'_> {
                 .as_ref()
                 .map(|host| host.as_bytes().into()),
             filters: filters(&[&config.filters])?,
+            cors: self.cors(host, route, &config.filters),
             plain,
+            asks,
         })
+    }
+
+    /// What all levels say of CORS, the most specific first. The fields of routes and virtual hosts count where no settings of
+    /// the filter do.
+    fn cors(
+        &self,
+        host: &HostEntry,
+        route: &Route,
+        arm: &[FilterOverride],
+    ) -> Option<Arc<CorsPolicy>> {
+        let merged = |all: &mut dyn Iterator<Item = &model::Cors>| {
+            let first = all.next()?.clone();
+            Some(CorsPolicy::new(all.fold(first, model::Cors::or)))
+        };
+        let levels = [
+            arm,
+            &route.filters,
+            &host.config.filters,
+            &self.table.filters,
+        ];
+        let all = levels.into_iter().flatten();
+        let is_cors = |setting: &&FilterOverride| matches!(setting.config, FilterConfig::Cors(_));
+        let policy = match all.clone().find(is_cors) {
+            Some(FilterOverride { filter, .. }) => {
+                let mut own = all.filter(|setting| setting.filter == *filter).peekable();
+                // It is off where the most specific level says so.
+                own.peek().filter(|first| is_cors(first))?;
+                merged(&mut own.filter_map(|setting| match &setting.config {
+                    FilterConfig::Cors(config) => Some(config),
+                    _ => None,
+                }))?
+            }
+            None => {
+                let field = match &route.action {
+                    Action::Forward(forward) => forward.cors.as_ref(),
+                    _ => None,
+                };
+                let mut fields = field.into_iter().chain(&host.config.cors);
+                merged(&mut fields)?.of_field()
+            }
+        };
+        Some(Arc::new(policy))
     }
 
     fn cluster(&self, name: &Name) -> Result<Option<Arc<crate::cluster::Cluster>>> {
@@ -457,7 +488,9 @@ fn filters(levels: &[&Vec<FilterOverride>]) -> Result<Vec<FilterPolicy>> {
                 config: config.clone(),
                 headers: tests("typed_per_filter_config", &config.headers)?,
             })),
-            FilterConfig::Cors(config) => FilterSetting::Cors(cors(config)),
+            FilterConfig::Cors(config) => {
+                FilterSetting::Cors(Arc::new(CorsPolicy::new(config.clone())))
+            }
             FilterConfig::Opaque(kind, bytes) => FilterSetting::Opaque(kind.clone(), bytes.clone()),
         };
         out.push(FilterPolicy {
@@ -466,13 +499,6 @@ fn filters(levels: &[&Vec<FilterOverride>]) -> Result<Vec<FilterPolicy>> {
         });
     }
     Ok(out)
-}
-
-fn cors(config: &model::Cors) -> Arc<CorsPolicy> {
-    Arc::new(CorsPolicy {
-        config: config.clone(),
-        origins: config.allow_origins.iter().map(TextMatcher::new).collect(),
-    })
 }
 
 fn retry_rules(config: &model::RetryPolicy) -> Result<RetryRules> {

@@ -10,7 +10,10 @@ use http::{
 
 use super::{
     counted::Counted,
-    entry::{Arm, FilterSetting, ForwardEntry, HostEntry, RouteEntry, direct_body, find_filter},
+    entry::{
+        Arm, CorsPolicy, FilterSetting, ForwardEntry, HostEntry, RouteEntry, direct_body,
+        find_filter,
+    },
     format::FormatContext,
     head::{Field, Head, Headers},
     mutate::{HeadMut, LiveRequest},
@@ -123,6 +126,11 @@ impl Forwarding {
     /// Settings of the filter `name`: the arm's, else the route's, the virtual host's, the table's.
     pub fn filter(&self, name: &str) -> Option<&FilterSetting> {
         find_filter(&self.arm().filters, name).or_else(|| self.route.filter(name))
+    }
+
+    /// CORS, as the arm, the route, its virtual host and the table say it together.
+    pub fn cors(&self) -> Option<&Arc<CorsPolicy>> {
+        self.arm().cors.as_ref()
     }
 
     /// Whether [`Forwarding::finalize_request`] would change nothing, so that it need not be called.

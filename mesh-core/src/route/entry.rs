@@ -63,7 +63,6 @@ pub struct RouteEntry {
     /// For direct responses and redirects, which have no arm.
     pub(super) response: Mutations,
     pub(super) filters: Vec<FilterPolicy>,
-    pub(super) cors: Option<Arc<CorsPolicy>>,
     /// Of its `stat_prefix`, found by the first request that counts.
     pub(super) stats: OnceLock<Arc<RouteStats>>,
 }
@@ -104,11 +103,6 @@ impl RouteEntry {
             EntryAction::Forward(forward) => Some(forward),
             _ => None,
         }
-    }
-
-    /// CORS, from the route or its virtual host.
-    pub fn cors(&self) -> Option<&Arc<CorsPolicy>> {
-        self.cors.as_ref()
     }
 
     /// Settings of the filter `name` for this route, the most specific level first; an arm may override them.
@@ -224,8 +218,11 @@ pub struct Arm {
     pub(super) response: Mutations,
     pub(super) host: Option<Box<[u8]>>,
     pub(super) filters: Vec<FilterPolicy>,
+    pub(super) cors: Option<Arc<CorsPolicy>>,
     /// Nothing about the request changes: no header, no path, no host.
     pub(super) plain: bool,
+    /// Headers that are added may ask for retries.
+    pub(crate) asks: bool,
 }
 
 impl Arm {
@@ -277,8 +274,38 @@ pub struct FaultRules {
 pub struct CorsPolicy {
     /// The configuration.
     pub config: model::Cors,
-    /// One must match the request's `origin`.
-    pub origins: Box<[TextMatcher]>,
+    origins: Box<[TextMatcher]>,
+    any_origin: bool,
+    /// From settings of the filter, not from a route's own field.
+    by_filter: bool,
+}
+
+impl CorsPolicy {
+    /// Compiles settings of the filter.
+    pub fn new(config: model::Cors) -> Self {
+        let origins: Box<[_]> = config.allow_origins.iter().map(TextMatcher::new).collect();
+        Self {
+            any_origin: origins.iter().any(|origin| origin.matches(b"*")),
+            origins,
+            config,
+            by_filter: true,
+        }
+    }
+
+    pub(super) fn of_field(mut self) -> Self {
+        self.by_filter = false;
+        self
+    }
+
+    /// Whether an origin is allowed. A matcher that takes `*` takes all.
+    pub fn allows(&self, origin: &[u8]) -> bool {
+        self.any_origin || self.origins.iter().any(|known| known.matches(origin))
+    }
+
+    /// Whether it acts though the listener's filter is disabled.
+    pub(crate) fn enables(&self) -> bool {
+        self.by_filter
+    }
 }
 
 /// Retries with compiled conditions.

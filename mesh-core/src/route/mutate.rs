@@ -316,6 +316,12 @@ impl Mutations {
         }
     }
 
+    /// Whether a header is added for whose name `of_name` says so.
+    pub(super) fn adds_any(&self, of_name: impl Fn(&HeaderName) -> bool) -> bool {
+        let mut additions = self.levels.iter().flat_map(|level| &level.add);
+        additions.any(|addition| of_name(&addition.name))
+    }
+
     /// Whether nothing changes.
     pub fn is_empty(&self) -> bool {
         self.levels.is_empty()

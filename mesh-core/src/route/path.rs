@@ -69,7 +69,7 @@ fn with_slashes(path: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Several `/` in a row become one; the query stays.
+/// Several `/` in a row become one; the query stays. A path of nothing else keeps its first and its last, as in Envoy.
 pub fn merge_slashes(path: &[u8]) -> Cow<'_, [u8]> {
     let (only, query) = path.split_at(without_query(path).len());
     if !only.windows(2).any(|pair| pair == b"//") {
@@ -80,6 +80,9 @@ pub fn merge_slashes(path: &[u8]) -> Cow<'_, [u8]> {
         if byte != b'/' || out.last() != Some(&b'/') {
             out.push(byte);
         }
+    }
+    if out == b"/" {
+        out.push(b'/');
     }
     out.extend_from_slice(query);
     Cow::Owned(out)
@@ -300,6 +303,7 @@ mod tests {
     #[test]
     fn slashes_merge_in_the_path_only() {
         assert_eq!(merge_slashes(b"//a///b?c//d"), &b"/a/b?c//d"[..]);
+        assert_eq!(merge_slashes(b"///?c//d"), &b"//?c//d"[..]);
         assert!(matches!(merge_slashes(b"/a/b?c//d"), Cow::Borrowed(_)));
     }
 

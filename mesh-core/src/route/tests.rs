@@ -364,23 +364,69 @@ fn plain_requests_are_sent_to_tls_where_it_is_required() {
 #[test]
 fn the_most_specific_filter_setting_counts() {
     let setting = |config| FilterOverride::new("f".into(), config);
-    let cors = |credentials| Cors {
-        allow_credentials: credentials,
-        ..Cors::default()
-    };
     let mut one = route(prefix("/a"), Action::Forward(Box::new(to("a"))));
     one.filters = vec![setting(FilterConfig::Disabled)];
     let two = route(prefix("/b"), Action::Forward(Box::new(to("a"))));
     let mut table = config(vec![one, two]);
-    table.filters = vec![setting(FilterConfig::Cors(cors(true)))];
+    table.filters = vec![setting(FilterConfig::Cors(Cors {
+        allow_credentials: Some(true),
+        ..Cors::default()
+    }))];
     let compiled = compile(&table);
     let first = forwarded(&compiled, &request("/a"));
     assert!(matches!(first.filter("f"), Some(FilterSetting::Disabled)));
     let second = forwarded(&compiled, &request("/b"));
     assert!(
-        matches!(second.filter("f"), Some(FilterSetting::Cors(policy)) if policy.config.allow_credentials)
+        matches!(second.filter("f"), Some(FilterSetting::Cors(policy)) if policy.config.allow_credentials == Some(true))
     );
-    assert!(second.route().cors().is_some() && second.filter("g").is_none());
+    assert!(first.cors().is_none() && second.cors().is_some() && second.filter("g").is_none());
+}
+
+#[test]
+fn cors_is_what_all_levels_say_together() {
+    let value = |text| Some(http::HeaderValue::from_static(text));
+    let setting = |config| vec![FilterOverride::new("f".into(), FilterConfig::Cors(config))];
+    let mut forward = to("a");
+    forward.cors = Some(Cors {
+        max_age: value("1"),
+        ..Cors::default()
+    });
+    let mut of_filter = route(prefix("/a"), Action::Forward(Box::new(forward.clone())));
+    of_filter.filters = setting(Cors {
+        allow_methods: value("GET"),
+        allow_credentials: Some(false),
+        ..Cors::default()
+    });
+    let of_field = route(prefix("/b"), Action::Forward(Box::new(forward)));
+    let mut table = config(vec![of_filter, of_field]);
+    table.virtual_hosts[0].cors = Some(Cors {
+        allow_headers: value("x-host"),
+        max_age: value("2"),
+        ..Cors::default()
+    });
+    let fields = compile(&table);
+    let found = forwarded(&fields, &request("/b"));
+    let found = &found.cors().expect("a policy").config;
+    assert_eq!(
+        (&found.max_age, &found.allow_headers),
+        (&value("1"), &value("x-host"))
+    );
+    table.virtual_hosts[0].filters = setting(Cors {
+        allow_methods: value("PUT"),
+        allow_credentials: Some(true),
+        expose_headers: value("x-shown"),
+        ..Cors::default()
+    });
+    let compiled = compile(&table);
+    let found = forwarded(&compiled, &request("/a"));
+    let found = &found.cors().expect("a policy").config;
+    assert_eq!(found.allow_methods, value("GET"));
+    assert_eq!(found.expose_headers, value("x-shown"));
+    assert_eq!(found.allow_credentials, Some(false));
+    // The fields of routes and hosts count only where there are no settings.
+    assert_eq!((&found.max_age, &found.allow_headers), (&None, &None));
+    let found = forwarded(&compiled, &request("/b"));
+    assert_eq!(found.cors().expect("a policy").config.max_age, None);
 }
 
 #[test]

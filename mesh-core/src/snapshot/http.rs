@@ -12,6 +12,7 @@ use crate::layer::{
 use crate::{
     config::Rejection,
     layer::{
+        cors::Acts,
         respond::Replies,
         route::{Front, PeerExchange},
     },
@@ -37,7 +38,7 @@ pub struct Http {
     front: Arc<Front>,
     replies: Arc<Replies>,
     observer: Arc<Observer>,
-    cors: bool,
+    cors: Acts,
     #[cfg(feature = "net")]
     faults: RouteFaults,
     #[cfg(feature = "net")]
@@ -95,7 +96,7 @@ impl Http {
             observer: Arc::new(observer),
             routes,
             direction,
-            cors: false,
+            cors: Acts::Never,
             #[cfg(feature = "net")]
             faults: RouteFaults::none(),
             #[cfg(feature = "net")]
@@ -106,6 +107,11 @@ impl Http {
             .map_err(|(index, reason)| rejected(&format!("http_filters[{index}]"), reason))?;
         #[cfg(feature = "net")]
         this.set_ahead();
+        #[cfg(feature = "net")]
+        {
+            let observer = this.observer.clone();
+            this.front_mut().set_sink(observer);
+        }
         Ok(this)
     }
 
@@ -113,7 +119,8 @@ impl Http {
         let config = self.config.clone();
         for (index, filter) in config.filters.iter().enumerate() {
             match &filter.kind {
-                HttpFilterKind::Cors => self.cors = !filter.disabled,
+                HttpFilterKind::Cors if filter.disabled => self.cors = Acts::WhereSet,
+                HttpFilterKind::Cors => self.cors = Acts::Always,
                 #[cfg(feature = "net")]
                 HttpFilterKind::Fault(fault) => {
                     self.active_faults = ActiveFaults::new(stats.fault().clone());
@@ -145,7 +152,7 @@ impl Http {
     /// What is answered without an upstream meets the same filters.
     #[cfg(feature = "net")]
     fn set_ahead(&mut self) {
-        if self.cors || self.faults.is_present() {
+        if self.cors != Acts::Never || self.faults.is_present() {
             let ahead = Ahead {
                 cors: self.cors,
                 faults: self.faults.clone(),
@@ -172,6 +179,7 @@ impl Http {
     pub(crate) fn without_proxy(mut self, metrics: &Metrics) -> Self {
         let mut front = Front::embedded(self.observer.shared_wants());
         front.exchange_metadata(PeerExchange::tell_later(metrics.clone()));
+        front.set_sink(self.observer.clone());
         self.front = Arc::new(front);
         self
     }
@@ -210,8 +218,8 @@ impl Http {
         &self.observer
     }
 
-    /// Whether CORS policies act.
-    pub fn has_cors(&self) -> bool {
+    /// Which CORS policies act.
+    pub fn cors(&self) -> Acts {
         self.cors
     }
 

@@ -86,8 +86,9 @@ impl<L: Clone, X: Clone> OutboundParts<L, X> {
             .quiet(quiet)
             .layer(headers);
         let shadow = AdmitLayer::new(ByShadow).layer(self.leaf.clone());
-        let mirror = MirrorLayer::new(RouteMirrors, shadow, self.exec.clone()).layer(timeout);
+        let mirror =
+            MirrorLayer::new(RouteMirrors { quiet }, shadow, self.exec.clone()).layer(timeout);
         let fault = FaultLayer::new(faults.clone(), active.clone()).layer(mirror);
-        CorsLayer::new(ByRoute, http.has_cors()).layer(fault)
+        CorsLayer::new(ByRoute, http.cors()).layer(fault)
     }
 }

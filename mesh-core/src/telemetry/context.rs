@@ -15,6 +15,7 @@ use crate::{
     route::{
         Field,
         format::{FormatContext, Item, MetadataSource, TimePoint},
+        host::port_start,
     },
 };
 
@@ -77,6 +78,7 @@ impl<'a> RecordContext<'a> {
             Item::DownstreamDirectRemoteAddressWithoutPort => ip(direct, out),
             Item::DownstreamDirectRemotePort => port(direct, out),
             Item::ConnectionId => text(connection.id, out),
+            Item::FilterChainName => name(Some(&connection.filter_chain), out),
             Item::RequestedServerName => name(connection.security.server_name.as_ref(), out),
             Item::DownstreamPeerUriSan => name(connection.security.peer_identity.as_ref(), out),
             _ => return None,
@@ -127,9 +129,15 @@ impl<'a> RecordContext<'a> {
             Item::UpstreamHost => endpoint.is_some_and(|endpoint| address(endpoint.address(), out)),
             Item::UpstreamRemoteAddressWithoutPort => ip(socket, out),
             Item::UpstreamRemotePort => port(socket, out),
-            Item::UpstreamHostName | Item::UpstreamHostNameWithoutPort => {
-                name(endpoint.map(|endpoint| endpoint.hostname()), out)
-            }
+            Item::UpstreamHostName => endpoint.is_some_and(|endpoint| {
+                name(Some(endpoint.hostname()), out) || address(endpoint.address(), out)
+            }),
+            Item::UpstreamHostNameWithoutPort => endpoint.is_some_and(|endpoint| {
+                let host = endpoint.hostname().as_bytes();
+                let end = port_start(host).unwrap_or(host.len());
+                out.extend_from_slice(&host[..end]);
+                end > 0 || ip(socket, out) || address(endpoint.address(), out)
+            }),
             Item::UpstreamCluster => {
                 let config = late.cluster.as_ref().map(|cluster| cluster.config());
                 name(
@@ -206,6 +214,7 @@ impl FormatContext for RecordContext<'_> {
             ),
             Item::BytesReceived => text(self.record.request_bytes(), out),
             Item::BytesSent => text(self.record.response_bytes(), out),
+            Item::BytesRetransmitted | Item::PacketsRetransmitted => text(0, out),
             // What a TCP proxy carries is what is on the wire.
             Item::DownstreamWireBytesReceived | Item::UpstreamWireBytesSent if tcp => {
                 text(self.record.request_bytes(), out)

@@ -142,6 +142,17 @@ impl Late {
         };
     }
 
+    /// Back to what was known before the request was routed.
+    #[cfg(feature = "net")]
+    pub(super) fn unroute(&mut self) {
+        self.flags = Flags::default();
+        (self.status, self.attempts, self.arm) = (0, 0, 0);
+        (self.details, self.grpc_status, self.failure) = (None, None, None);
+        (self.route, self.counted, self.cluster) = (None, None, None);
+        (self.endpoint, self.upstream) = (None, None);
+        self.response_headers.clear();
+    }
+
     /// Lets go of what the rest of the mesh may want to free; the record itself waits in its pool.
     pub(super) fn release(&mut self) {
         self.cluster = None;

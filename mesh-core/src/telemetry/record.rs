@@ -445,6 +445,29 @@ impl Record {
         );
     }
 
+    /// The upstream's redirect is followed. As in Envoy `sink` is told of the request that was, and another begins.
+    #[cfg(feature = "net")]
+    pub(crate) fn redirected<B>(&self, response: &Response<B>, sink: Option<&dyn Sink>) {
+        let duration = self.elapsed();
+        let mut late = self.late();
+        if let Some(sink) = sink {
+            late.duration = duration;
+            late.status = response.status().as_u16();
+            late.details = Some("internal_redirect".into());
+            if late.grpc {
+                late.grpc_status = grpc_status(response.headers());
+            }
+            copy(
+                response.headers(),
+                &sink.wants().response,
+                &mut late.response_headers,
+            );
+            sink.finish(self, &late);
+        }
+        late.unroute();
+        self.began.clear();
+    }
+
     /// How the client left, over `version`: a stream of HTTP/2 may end alone. What its peer did not reset the codec did, since
     /// the peer broke the protocol on it.
     pub(crate) fn left(&self, version: Version) -> Kind {

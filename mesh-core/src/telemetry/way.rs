@@ -48,6 +48,11 @@ impl Mark {
         self.0.store(nanos.saturating_add(1), Ordering::Relaxed);
     }
 
+    #[cfg(feature = "net")]
+    pub(super) fn clear(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
     pub(super) fn get(&self) -> Option<Duration> {
         let nanos = self.0.load(Ordering::Relaxed).checked_sub(1)?;
         Some(Duration::from_nanos(nanos))

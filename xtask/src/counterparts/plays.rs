@@ -8,6 +8,10 @@ use crate::Fallible;
 use crate::tools;
 use crate::workspace;
 
+/// Random files, and requests to each: less than a minute.
+const FILES: &str = "6";
+const REQUESTS: &str = "100";
+
 /// Runs `interop/python/NAME.py` against the proxy.
 pub(super) fn run(rig: &Rig, name: &str) -> Fallible<String> {
     let program = rig.program()?;
@@ -25,4 +29,26 @@ pub(super) fn run(rig: &Rig, name: &str) -> Fallible<String> {
         command.arg("--envoy");
     }
     play(&mut command, name, Duration::from_secs(300))
+}
+
+/// Plays random Envoy files through the proxy and through Envoy: the same files each time, that a run means something.
+pub(super) fn differential(rig: &Rig) -> Fallible<String> {
+    let mut command = Command::new(tools::python()?);
+    command
+        .arg(workspace::root().join("interop/python/differential.py"))
+        .arg("--proxy")
+        .arg(rig.program()?)
+        .arg("--scratch")
+        .arg(scratch()?.join("differential"))
+        .args([
+            "--seed",
+            "1011",
+            "--count",
+            FILES,
+            "--odd",
+            "0",
+            "--requests",
+            REQUESTS,
+        ]);
+    play(&mut command, "differential", Duration::from_secs(300))
 }

@@ -61,7 +61,13 @@ where
     fn call(&mut self, routed: Routed<RequestBody<B>>) -> Self::Future {
         let mut attempt = match attempt(&routed) {
             Ok(attempt) => attempt,
-            Err(error) => return ResponseFuture::refused(error),
+            Err(error) => {
+                // As in Envoy, what has no endpoint at once was never attempted.
+                if error.kind() == Kind::Overflow || !routed.is_first_attempt() {
+                    routed.record.late().attempts = routed.attempt;
+                }
+                return ResponseFuture::refused(error);
+            }
         };
         if routed.forwarding.policies().retries().is_some() {
             attempt.defer();
@@ -71,6 +77,7 @@ where
             record,
             forwarding,
             cluster,
+            attempt: number,
             ..
         } = routed;
         if forwarding.forward().auto_host_rewrite() {
@@ -81,7 +88,7 @@ where
         let wanted = {
             let mut late = record.late();
             late.endpoint = Some(attempt.endpoint().clone());
-            late.attempts += 1;
+            late.attempts = number;
             late.upstream = None;
             late.wants_upstream()
         };

@@ -1,32 +1,30 @@
 use tower_layer::Layer;
 
-use super::Cors;
+use super::{Acts, Cors};
 use crate::{
     layer::{Fixed, Standalone},
     model,
-    route::{CorsPolicy, TextMatcher},
+    route::CorsPolicy,
 };
 
 /// Makes [`Cors`] services.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CorsLayer<P> {
     policy: P,
-    enabled: bool,
+    acts: Acts,
 }
 
 impl<P> CorsLayer<P> {
-    /// CORS as `policy` says; not at all unless `enabled` (the listener has the filter).
-    pub fn new(policy: P, enabled: bool) -> Self {
-        Self { policy, enabled }
+    /// CORS as `policy` says; not at all unless it `acts`.
+    pub fn new(policy: P, acts: Acts) -> Self {
+        Self { policy, acts }
     }
 }
 
 impl CorsLayer<Fixed<CorsPolicy>> {
     /// The same policy for every request, in any tower stack.
     pub fn fixed(config: model::Cors) -> Standalone<Self> {
-        let origins = config.allow_origins.iter().map(TextMatcher::new).collect();
-        let policy = CorsPolicy { origins, config };
-        Standalone(Self::new(Fixed(policy), true))
+        Standalone(Self::new(Fixed(CorsPolicy::new(config)), Acts::Always))
     }
 }
 
@@ -34,6 +32,6 @@ impl<S, P: Clone> Layer<S> for CorsLayer<P> {
     type Service = Cors<S, P>;
 
     fn layer(&self, inner: S) -> Cors<S, P> {
-        Cors::new(inner, self.policy.clone(), self.enabled)
+        Cors::new(inner, self.policy.clone(), self.acts)
     }
 }

@@ -11,4 +11,4 @@ mod tests;
 pub(crate) use self::policy::Marks;
 #[cfg(feature = "net")]
 pub(crate) use self::policy::{Verdict, judge};
-pub use self::{future::ResponseFuture, layer::CorsLayer, service::Cors};
+pub use self::{future::ResponseFuture, layer::CorsLayer, policy::Acts, service::Cors};

@@ -5,7 +5,8 @@ use http::{
     header::{
         ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS,
         ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
-        ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN,
+        ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD,
+        ORIGIN,
     },
 };
 
@@ -16,6 +17,30 @@ const ALLOW_PRIVATE_NETWORK: HeaderName =
 const REQUEST_PRIVATE_NETWORK: HeaderName =
     HeaderName::from_static("access-control-request-private-network");
 const TRUE: HeaderValue = HeaderValue::from_static("true");
+const NOTHING: HeaderValue = HeaderValue::from_static("");
+
+/// Which policies act.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Acts {
+    /// None: the listener has no such filter.
+    #[default]
+    Never,
+    /// Those that are set for the filter, which the listener has disabled for all other routes.
+    WhereSet,
+    /// All.
+    Always,
+}
+
+impl Acts {
+    /// Whether `policy` acts.
+    pub(crate) fn on(self, policy: &CorsPolicy) -> bool {
+        match self {
+            Self::Never => false,
+            Self::WhereSet => policy.enables(),
+            Self::Always => true,
+        }
+    }
+}
 
 /// What becomes of a request.
 #[derive(Debug)]
@@ -55,13 +80,11 @@ pub(crate) fn judge<B>(policy: &CorsPolicy, request: &Request<B>) -> Verdict {
         .enabled
         .as_ref()
         .is_none_or(|share| share.default.hit(rand::random()));
-    let Some(origin) = request.headers().get(ORIGIN).filter(|_| enabled) else {
+    let origin = request.headers().get(ORIGIN);
+    let Some(origin) = origin.filter(|origin| enabled && !origin.is_empty()) else {
         return Verdict::Pass;
     };
-    let allowed = policy
-        .origins
-        .iter()
-        .any(|matcher| matcher.matches(origin.as_bytes()));
+    let allowed = policy.allows(origin.as_bytes());
     let preflight = request.method() == Method::OPTIONS
         && request
             .headers()
@@ -69,34 +92,55 @@ pub(crate) fn judge<B>(policy: &CorsPolicy, request: &Request<B>) -> Verdict {
             .is_some_and(|method| !method.is_empty());
     let marks = || Marks {
         origin: origin.clone(),
-        credentials: config.allow_credentials,
+        credentials: config.allow_credentials == Some(true),
         expose: config.expose_headers.clone(),
     };
     match (preflight, allowed) {
-        (true, true) => Verdict::Preflight(answer(policy, request, marks())),
+        (true, true) => Verdict::Preflight(answer(policy, request, Some(marks()))),
         (true, false) if config.forward_not_matching_preflights == Some(false) => {
-            Verdict::Preflight(HeaderMap::new())
+            Verdict::Preflight(answer(policy, request, None))
         }
         (false, true) => Verdict::Mark(marks()),
         _ => Verdict::Pass,
     }
 }
 
-fn answer<B>(policy: &CorsPolicy, request: &Request<B>, marks: Marks) -> HeaderMap {
+/// The answer to a preflight; `marks`: of an origin that is allowed. `*` stands for whatever is asked for.
+fn answer<B>(policy: &CorsPolicy, request: &Request<B>, marks: Option<Marks>) -> HeaderMap {
     let config = &policy.config;
+    let asked = request.headers();
     let mut headers = HeaderMap::new();
-    marks.write(&mut headers);
-    for (name, value) in [
-        (ACCESS_CONTROL_ALLOW_METHODS, &config.allow_methods),
-        (ACCESS_CONTROL_ALLOW_HEADERS, &config.allow_headers),
-        (ACCESS_CONTROL_MAX_AGE, &config.max_age),
-    ] {
-        if let Some(value) = value {
-            headers.insert(name, value.clone());
+    match marks {
+        Some(marks) => marks.write(&mut headers),
+        None if config.allow_credentials == Some(true) => {
+            headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE);
         }
+        None => {}
     }
-    let private = request.headers().get(REQUEST_PRIVATE_NETWORK) == Some(&TRUE);
-    if private && config.allow_private_network {
+    for (name, value, any) in [
+        (
+            ACCESS_CONTROL_ALLOW_METHODS,
+            &config.allow_methods,
+            Some(ACCESS_CONTROL_REQUEST_METHOD),
+        ),
+        (
+            ACCESS_CONTROL_ALLOW_HEADERS,
+            &config.allow_headers,
+            Some(ACCESS_CONTROL_REQUEST_HEADERS),
+        ),
+        (ACCESS_CONTROL_MAX_AGE, &config.max_age, None),
+    ] {
+        let Some(value) = value else {
+            continue;
+        };
+        let value = match any.filter(|_| value == "*") {
+            Some(any) => asked.get(any).cloned().unwrap_or(NOTHING),
+            None => value.clone(),
+        };
+        headers.insert(name, value);
+    }
+    let private = asked.get(REQUEST_PRIVATE_NETWORK) == Some(&TRUE);
+    if private && config.allow_private_network == Some(true) {
         headers.insert(ALLOW_PRIVATE_NETWORK, TRUE);
     }
     headers

@@ -4,7 +4,7 @@ use http::Response;
 use tower_service::Service;
 
 use super::{
-    ResponseFuture,
+    Acts, ResponseFuture,
     future::Marking,
     policy::{Verdict, judge},
 };
@@ -20,16 +20,16 @@ use crate::{
 pub struct Cors<S, P> {
     inner: S,
     policy: P,
-    enabled: bool,
+    acts: Acts,
 }
 
 impl<S, P> Cors<S, P> {
-    /// CORS in front of `inner` as `policy` says, if `enabled`.
-    pub fn new(inner: S, policy: P, enabled: bool) -> Self {
+    /// CORS in front of `inner` as `policy` says, if it `acts`.
+    pub fn new(inner: S, policy: P, acts: Acts) -> Self {
         Self {
             inner,
             policy,
-            enabled,
+            acts,
         }
     }
 }
@@ -49,7 +49,13 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let policy = self.enabled.then(|| self.policy.policy(&request)).flatten();
+        let policy = match self.acts {
+            Acts::Never => None,
+            acts => self
+                .policy
+                .policy(&request)
+                .filter(|policy| acts.on(policy)),
+        };
         let verdict = policy.map_or(Verdict::Pass, |policy| judge(policy, request.request()));
         match verdict {
             Verdict::Pass => ResponseFuture::pass(self.inner.call(request), None),

@@ -19,7 +19,7 @@ fn policy() -> Cors {
         allow_methods: Some("GET,PUT".parse().expect("a value")),
         expose_headers: Some("x-shown".parse().expect("a value")),
         max_age: Some("60".parse().expect("a value")),
-        allow_credentials: true,
+        allow_credentials: Some(true),
         ..Cors::default()
     }
 }
@@ -39,6 +39,7 @@ async fn ask(
         .method(method)
         .header(header::ORIGIN, origin)
         .header(header::ACCESS_CONTROL_REQUEST_METHOD, "PUT")
+        .header(header::ACCESS_CONTROL_REQUEST_HEADERS, "x-asked")
         .body(Empty::new());
     service
         .call(request.expect("a request"))
@@ -69,6 +70,35 @@ async fn other_preflights_pass_unless_the_policy_ends_them() {
     };
     let response = ask(ended, Method::OPTIONS, "https://bad").await;
     assert_eq!(response.status(), StatusCode::OK, "answered here");
+    let headers = response.headers();
+    assert!(!headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN));
+    // As in Envoy it is told what others may do.
+    assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_METHODS], "GET,PUT");
+    assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_CREDENTIALS], "true");
+}
+
+#[tokio::test]
+async fn a_star_stands_for_everything() {
+    let star = || Some(http::HeaderValue::from_static("*"));
+    let any = Cors {
+        allow_origins: vec![StringMatcher {
+            pattern: StringPattern::Exact("*".into()),
+            ignore_case: false,
+        }],
+        allow_methods: star(),
+        allow_headers: star(),
+        expose_headers: star(),
+        ..policy()
+    };
+    let response = ask(any.clone(), Method::OPTIONS, "https://who").await;
+    let headers = response.headers();
+    assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], "https://who");
+    assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_METHODS], "PUT");
+    assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_HEADERS], "x-asked");
+    assert_eq!(headers[header::ACCESS_CONTROL_EXPOSE_HEADERS], "*");
+    // Nobody asked.
+    let response = ask(any, Method::OPTIONS, "").await;
+    assert_eq!(response.status(), StatusCode::ACCEPTED);
     assert!(response.headers().is_empty());
 }
 

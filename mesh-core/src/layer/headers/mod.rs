@@ -11,6 +11,8 @@ mod service;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "net")]
+pub(crate) use self::rules::ATTEMPT_COUNT;
 pub use self::{
     future::ResponseFuture,
     layer::HeadersLayer,

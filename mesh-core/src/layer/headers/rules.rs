@@ -7,13 +7,13 @@ use http::{HeaderName, Request, Response};
 use super::{Later, Rules};
 use crate::{
     body::ResponseBody,
-    layer::Routed,
+    layer::{Routed, Scan},
     model::HeaderMutations,
     route::{Forwarding, Mutations, format::FormatError},
     telemetry::{context::RecordContext, small_number},
 };
 
-const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+pub(crate) const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 
 /// Changes that are the same for every request. Cloning shares.
@@ -73,20 +73,25 @@ impl<B: 'static> Rules<Routed<B>> for RouteRules {
             forwarding,
             record,
             attempt,
+            scan,
             ..
         } = routed;
         let request = &mut **request;
+        let host = forwarding.route().host().config();
+        if host.include_request_attempt_count {
+            let count = small_number(u64::from(*attempt));
+            request.headers_mut().insert(ATTEMPT_COUNT, count);
+        }
         if !forwarding.is_plain() {
             let late = record.late();
             let context = RecordContext::new(record, &late).before(*attempt);
             forwarding.finalize_request(request, &context, !self.quiet);
             drop(late);
             record.see_request_again(request);
-        }
-        let host = forwarding.route().host().config();
-        if host.include_request_attempt_count {
-            let count = small_number(u64::from(*attempt));
-            request.headers_mut().insert(ATTEMPT_COUNT, count);
+            if forwarding.arm().asks {
+                // What a route adds asks for retries as what the client sent.
+                scan.add(Scan::ENVOY);
+            }
         }
         let changes = !forwarding.is_response_plain() || host.include_attempt_count_in_response;
         RouteLater {

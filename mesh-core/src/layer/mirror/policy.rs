@@ -6,10 +6,12 @@ use http::{HeaderMap, Method, Request, Uri, Version};
 
 use crate::{
     cluster::Cluster,
-    layer::{Carrier, Routed},
+    layer::{
+        CONSUMED, Carrier, Routed, headers::ATTEMPT_COUNT, route::copied, timeout::StreamLimits,
+    },
     model::Fraction,
     route::{Field, Head, HeadMut},
-    telemetry::context::RecordContext,
+    telemetry::{context::RecordContext, small_number},
 };
 
 /// The head of a copy, and where it goes.
@@ -54,12 +56,18 @@ impl<R: Carrier> MirrorsOf<R> for FixedMirrors {
 
 /// The mirrors of the request's route.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct RouteMirrors;
+pub struct RouteMirrors {
+    /// No `x-envoy-*` header of our own is added (`suppress_envoy_headers`).
+    pub quiet: bool,
+}
 
 impl<B: 'static> MirrorsOf<Routed<B>> for RouteMirrors {
     fn shadows(&self, routed: &Routed<B>) -> Vec<Shadow> {
         let forward = routed.forwarding.forward();
         let mut shadows = Vec::new();
+        if *routed.request.method() == Method::CONNECT {
+            return shadows;
+        }
         for mirror in forward.mirrors() {
             let mut head = Head::of(&*routed.request);
             head.random = rand::random();
@@ -70,12 +78,9 @@ impl<B: 'static> MirrorsOf<Routed<B>> for RouteMirrors {
                 continue;
             };
             // Each copy is what the upstream would see of the request, then what its own rule changes.
-            let mut copy = copy(&routed.request);
+            let mut copy = self.sent(routed);
             let late = routed.record.late();
             let context = RecordContext::new(&routed.record, &late);
-            routed
-                .forwarding
-                .finalize_request(&mut copy, &context, true);
             mirror
                 .request_mutations()
                 .apply_request(&mut copy, &context);
@@ -86,6 +91,8 @@ impl<B: 'static> MirrorsOf<Routed<B>> for RouteMirrors {
                 None if !config.keep_host => append_shadow(&mut copy),
                 None => {}
             }
+            let connection = routed.record.connection();
+            copied(copy.headers_mut(), connection.map(|known| &**known));
             shadows.push(Shadow {
                 cluster: Some(cluster),
                 timeout: routed.forwarding.policies().timeouts().route,
@@ -93,6 +100,28 @@ impl<B: 'static> MirrorsOf<Routed<B>> for RouteMirrors {
             });
         }
         shadows
+    }
+}
+
+impl RouteMirrors {
+    /// The head that the upstream will see.
+    fn sent<B: 'static>(&self, routed: &Routed<B>) -> Request<()> {
+        let forwarding = &routed.forwarding;
+        let mut head = copy(&routed.request);
+        let headers = head.headers_mut();
+        let timeouts = forwarding.policies().timeouts();
+        timeouts.resolve(headers, routed.scan, StreamLimits::default(), self.quiet);
+        let host = forwarding.route().host().config();
+        if host.include_request_attempt_count {
+            headers.insert(ATTEMPT_COUNT, small_number(routed.attempt.into()));
+        }
+        let late = routed.record.late();
+        let context = RecordContext::new(&routed.record, &late).before(routed.attempt);
+        forwarding.finalize_request(&mut head, &context, !self.quiet);
+        for name in &CONSUMED {
+            head.headers_mut().remove(name);
+        }
+        head
     }
 }
 

@@ -35,6 +35,10 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
 const TRUE: HeaderValue = HeaderValue::from_static("true");
 
+/// In the text of a request that its upstream reset, and what takes its place after a retry.
+const RESET_REASON: &str = "reset reason";
+const RETRIED_REASON: &str = "retried and the latest reset reason";
+
 /// What a request asks of a reply.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Asks {
@@ -161,6 +165,10 @@ impl Replies {
                 true => details(error),
                 false => left.details.into(),
             });
+            if late.attempts > 1 && error.detail().is_none() && row.body.contains(RESET_REASON) {
+                let body = row.body.replace(RESET_REASON, RETRIED_REASON);
+                reply.body = body.into();
+            }
             if is_routers(error.kind()) {
                 reply.route(record, &late);
             }

@@ -17,7 +17,7 @@ use crate::{
     Error, Kind,
     layer::{
         Exchange,
-        cors::{Marks, Verdict, judge},
+        cors::{Acts, Marks, Verdict, judge},
         fault::{ActiveFaults, Meeting, RouteFaults, meet},
     },
     route::{Forwarding, RouteEntry},
@@ -28,7 +28,7 @@ use crate::{
 /// The filters ahead of the router.
 #[derive(Debug)]
 pub(crate) struct Ahead {
-    pub(crate) cors: bool,
+    pub(crate) cors: Acts,
     pub(crate) faults: RouteFaults,
     pub(crate) active: ActiveFaults,
 }
@@ -80,8 +80,8 @@ impl Front {
             Place::Forward(forwarding) => (Some(&**forwarding.route()), Some(forwarding)),
             Place::Own(route) => (route, None),
         };
-        let policy = cluster.filter(|_| ahead.cors).and(route);
-        let policy = policy.and_then(|route| route.cors());
+        let policy = cluster.and_then(|forwarding| forwarding.cors());
+        let policy = policy.filter(|policy| ahead.cors.on(policy));
         let marks = match policy.map_or(Verdict::Pass, |policy| judge(policy, request)) {
             Verdict::Pass => None,
             Verdict::Mark(marks) => Some(marks),

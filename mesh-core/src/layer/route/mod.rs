@@ -23,6 +23,8 @@ mod tests;
 pub(crate) use self::ahead::Ahead;
 pub(crate) use self::front::PeerExchange;
 #[cfg(feature = "net")]
+pub(crate) use self::front::copied;
+#[cfg(feature = "net")]
 pub(crate) use self::upgrade::Asked;
 #[cfg(feature = "net")]
 pub use self::upgrade::{Ends, Upgrading};

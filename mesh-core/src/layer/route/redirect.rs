@@ -2,7 +2,7 @@
 //!
 //! The request that the first upstream got is sent on to where its `location` leads, by a route of its own: with another host,
 //! scheme and path, and its old URL in `x-envoy-original-url`. What cannot be followed goes to the client. The second round
-//! passes all layers of a routed request again; unlike in Envoy it stays one request in the access log.
+//! passes all layers of a routed request again, and in metrics and access logs it is a request of its own.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::{
     Error,
     body::{MeshBody, ReplayEnd, RequestBody, ResponseBody},
     cluster::Count,
-    layer::{Exchange, Routed},
+    layer::{CONSUMED, Exchange, Routed},
     model::{InternalRedirect, Name, RedirectPredicate},
     route::{
         ConnectionFacts, Counted, Decision, Field, Forwarding, Head, HeadMut, HeadersMut,
@@ -34,18 +34,6 @@ use crate::{
 };
 
 const ORIGINAL_URL: HeaderName = HeaderName::from_static("x-envoy-original-url");
-
-/// Headers that the first round used up.
-const CONSUMED: [HeaderName; 8] = [
-    HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
-    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms"),
-    HeaderName::from_static("x-envoy-retry-on"),
-    HeaderName::from_static("x-envoy-retry-grpc-on"),
-    HeaderName::from_static("x-envoy-max-retries"),
-    HeaderName::from_static("x-envoy-retriable-status-codes"),
-    HeaderName::from_static("x-envoy-retriable-header-names"),
-    HeaderName::from_static("x-envoy-hedge-on-per-try-timeout"),
-];
 
 /// Bytes of a request body that are kept unless the route says otherwise: Envoy's buffer limit.
 const BUFFER: u64 = 1 << 20;
@@ -152,6 +140,9 @@ impl<S, B: MeshBody> Follow<S, B> {
             return Step::Pass;
         };
         count(stats.map(|stats| &stats.upstream_internal_redirect_succeeded_total));
+        // With the new head already, as in Envoy.
+        self.record.see_request_again(&target.request);
+        self.record.redirected(response, self.front.sink());
         self.go_on(target)
     }
 
@@ -269,8 +260,6 @@ impl<S, B: MeshBody> Follow<S, B> {
         };
         let request = Request::from_parts(head, body);
         let exchange = Exchange::new(request, self.record.clone());
-        exchange.record.see_request_again(&exchange.request);
-        exchange.record.late().attempts = 0;
         let forwarding = match decision {
             Decision::Forward(forwarding) => forwarding,
             other => {

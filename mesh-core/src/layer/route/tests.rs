@@ -142,7 +142,7 @@ async fn what_is_answered_here_meets_the_filters_too() {
         let mut front = Front::new(&model::HttpConnectionManager::default(), Arc::default());
         let active = ActiveFaults::default();
         front.set_ahead(super::Ahead {
-            cors: true,
+            cors: crate::layer::cors::Acts::Always,
             faults: RouteFaults::filter("fault".into(), fault(abort), false).expect("valid"),
             active: active.clone(),
         });

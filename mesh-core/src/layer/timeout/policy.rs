@@ -48,7 +48,7 @@ pub struct StreamLimits {
 
 /// Limits of one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Resolved {
+pub(crate) struct Resolved {
     pub(super) route: Option<Duration>,
     pub(super) max_stream: Option<Duration>,
     pub(super) idle: Option<Duration>,
@@ -75,7 +75,7 @@ impl Timeouts {
             per_try,
             expected: None,
         };
-        this.expected = this.expectation(this.base()).map(HeaderValue::from);
+        this.expected = expectation(this.per_try, this.base()).map(HeaderValue::from);
         this
     }
 
@@ -83,16 +83,8 @@ impl Timeouts {
         self.route.filter(|_| self.max_stream.is_none())
     }
 
-    /// What the upstream is told, in milliseconds.
-    fn expectation(&self, route: Option<Duration>) -> Option<u64> {
-        let per_try = self
-            .per_try
-            .filter(|per_try| route.is_none_or(|route| *per_try < route));
-        per_try.or(route).map(millis)
-    }
-
     /// The limits of a request, whose headers are read and, unless `quiet`, changed.
-    pub(super) fn resolve(
+    pub(crate) fn resolve(
         &self,
         headers: &mut HeaderMap,
         scan: Scan,
@@ -121,11 +113,11 @@ impl Timeouts {
             own = true;
         }
         let max_stream = self.stream_life(headers, grpc.flatten(), defaults);
-        if !quiet {
-            let per_try = asks.then(|| headers.get(PER_TRY_TIMEOUT)).flatten();
-            let per_try = per_try.and_then(parse_millis);
-            self.tell(headers, route, own, per_try);
-        }
+        let per_try = asks.then(|| headers.get(PER_TRY_TIMEOUT)).flatten();
+        let per_try = per_try.and_then(parse_millis);
+        let own = (own || per_try.is_some())
+            .then(|| expectation(per_try.map_or(self.per_try, some_time), route));
+        self.tell(headers, route, own, quiet);
         Resolved {
             route,
             max_stream,
@@ -170,36 +162,39 @@ impl Timeouts {
         Some(life)
     }
 
-    /// Tells the upstream how long it has.
+    /// Tells the upstream how long it has: `own` milliseconds if the request has a limit of its own. Of `grpc-timeout` it is told
+    /// also if `quiet`, as in Envoy.
     fn tell(
         &self,
         headers: &mut HeaderMap,
         route: Option<Duration>,
-        own: bool,
-        per_try: Option<Duration>,
+        own: Option<Option<u64>>,
+        quiet: bool,
     ) {
-        let expected = match (own, per_try) {
-            (false, None) => self.expected.clone(),
-            (_, Some(per_try)) => Self {
-                per_try: some_time(per_try),
-                ..Self::default()
-            }
-            .expectation(route)
-            .map(HeaderValue::from),
-            (true, None) => self.expectation(route).map(HeaderValue::from),
-        };
-        let Some(expected) = expected else {
-            return;
-        };
         if self.max_grpc.is_some()
             && self.max_stream.is_none()
             && is_grpc(headers)
-            && let Some(route) = route
+            && let Some(expected) = own.unwrap_or_else(|| expectation(self.per_try, route))
         {
-            headers.insert(GRPC_TIMEOUT, grpc_timeout(route));
+            headers.insert(GRPC_TIMEOUT, grpc_timeout(Duration::from_millis(expected)));
         }
-        headers.insert(EXPECTED, expected);
+        if quiet {
+            return;
+        }
+        let expected = match own {
+            None => self.expected.clone(),
+            Some(expected) => expected.map(HeaderValue::from),
+        };
+        if let Some(expected) = expected {
+            headers.insert(EXPECTED, expected);
+        }
     }
+}
+
+/// What the upstream is told, in milliseconds: the time for one attempt, if that is shorter than the whole.
+fn expectation(per_try: Option<Duration>, route: Option<Duration>) -> Option<u64> {
+    let per_try = per_try.filter(|per_try| route.is_none_or(|route| *per_try < route));
+    per_try.or(route).map(millis)
 }
 
 fn millis(duration: Duration) -> u64 {

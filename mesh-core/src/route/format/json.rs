@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use http::HeaderValue;
 
-use super::{FormatContext, FormatError, Formatter};
+use super::{FormatContext, FormatError, Formatter, Operator};
 use crate::{
     model::{BodyFormat, FormatKind, JsonFormat, Name, Value},
     telemetry::record::Wants,
@@ -98,47 +98,55 @@ impl JsonFormatter {
         context: &C,
         out: &mut Vec<u8>,
     ) -> bool {
-        let mut text = Vec::new();
-        let Some(operator) = format.single() else {
+        let Some((operator, limit)) = format.single() else {
+            let mut text = Vec::new();
             let missing: &[u8] = if self.omit_empty { b"" } else { b"-" };
             format.write(context, missing, &mut text);
             write_text(&text, out);
             return true;
         };
-        if let super::Operator::Metadata(source, namespace, path) = operator {
-            return match context.metadata(*source, namespace, path) {
-                Some(value) if *value != Value::Null => {
-                    write_value(&value, out);
-                    true
-                }
-                _ => null(out),
-            };
-        }
-        if !operator.write(context, &mut text) {
-            return null(out);
-        }
-        if operator.is_number() && text.iter().all(u8::is_ascii_digit) && !text.is_empty() {
-            out.extend_from_slice(&text);
-        } else {
-            text.truncate(format.limit().unwrap_or(usize::MAX));
-            write_text(&text, out);
-        }
-        true
+        write_single(operator, limit, context, out) || null(out)
     }
+}
+
+/// The value of one operator, with its type; `false` if there is none, and nothing was written.
+fn write_single<C: FormatContext + ?Sized>(
+    operator: &Operator,
+    limit: Option<usize>,
+    context: &C,
+    out: &mut Vec<u8>,
+) -> bool {
+    match operator {
+        Operator::Metadata(source, namespace, path) => {
+            match context.metadata(*source, namespace, path) {
+                Some(value) if *value != Value::Null => write_value(&value, out),
+                _ => return false,
+            }
+        }
+        // What it is cut to is a text.
+        Operator::Coalesce(all) if limit.is_none() => {
+            return all
+                .iter()
+                .any(|(inner, limit)| write_single(inner, *limit, context, out));
+        }
+        _ => {
+            let mut text = Vec::new();
+            if !operator.write_part(limit, context, &mut text) {
+                return false;
+            }
+            if operator.is_number() && text.iter().all(u8::is_ascii_digit) && !text.is_empty() {
+                out.extend_from_slice(&text);
+            } else {
+                write_text(&text, out);
+            }
+        }
+    }
+    true
 }
 
 fn null(out: &mut Vec<u8>) -> bool {
     out.extend_from_slice(b"null");
     false
-}
-
-impl Formatter {
-    fn limit(&self) -> Option<usize> {
-        match &*self.parts {
-            [super::Part::Operator(_, limit)] => *limit,
-            _ => None,
-        }
-    }
 }
 
 fn object(members: &[(Name, JsonFormat)]) -> Result<Vec<(Name, Node)>, FormatError> {

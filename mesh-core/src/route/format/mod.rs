@@ -3,6 +3,7 @@
 //! A [`Formatter`] is parsed once, when the configuration is compiled. What an operator stands for comes from a
 //! [`FormatContext`], so that the same text serves the request path (little is known yet) and the access log (all is known).
 
+mod coalesce;
 mod json;
 mod operator;
 mod parse;
@@ -131,20 +132,29 @@ impl Formatter {
         }
     }
 
-    /// Whether the text stands for nothing but one operator, whose type a JSON leaf keeps.
-    pub fn single(&self) -> Option<&Operator> {
+    /// The only operator, if the text is nothing else, and the most bytes that it may yield: a JSON leaf keeps its type.
+    pub fn single(&self) -> Option<(&Operator, Option<usize>)> {
         match &*self.parts {
-            [Part::Operator(operator, _)] => Some(operator),
+            [Part::Operator(operator, limit)] => Some((operator, *limit)),
             _ => None,
         }
     }
 
-    /// All operators.
+    /// All operators, also those within others.
     pub fn operators(&self) -> impl Iterator<Item = &Operator> {
-        self.parts.iter().filter_map(|part| match part {
+        let parts = self.parts.iter().filter_map(|part| match part {
             Part::Operator(operator, _) => Some(operator),
             Part::Literal(_) => None,
-        })
+        });
+        let mut found: Vec<&Operator> = parts.collect();
+        let mut at = 0;
+        while let Some(operator) = found.get(at).copied() {
+            if let Operator::Coalesce(all) = operator {
+                found.extend(all.iter().map(|(inner, _)| inner));
+            }
+            at += 1;
+        }
+        found.into_iter()
     }
 
     /// Appends the text to `out`. `missing` stands for what is not known: `-` in logs, nothing in headers.
@@ -153,12 +163,8 @@ impl Formatter {
             match part {
                 Part::Literal(text) => out.extend_from_slice(text),
                 Part::Operator(operator, limit) => {
-                    let start = out.len();
-                    if !operator.write(context, out) {
-                        out.truncate(start);
+                    if !operator.write_part(*limit, context, out) {
                         out.extend_from_slice(missing);
-                    } else if let Some(limit) = limit {
-                        out.truncate(start + limit);
                     }
                 }
             }

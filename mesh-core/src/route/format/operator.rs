@@ -6,7 +6,7 @@ use http::HeaderName;
 
 use super::{FormatContext, time::TimeFormat};
 use crate::{
-    model::{Name, Value},
+    model::{Cidr, Name, Value},
     route::{head::Field, path, text},
 };
 
@@ -24,6 +24,8 @@ pub enum Operator {
     ResponseTrailer(HeaderName, Option<HeaderName>),
     /// `%QUERY_PARAM(NAME)%`.
     QueryParameter(Name),
+    /// `%QUERY_PARAMS(DECODED)%`: the whole query, percent-decoded.
+    DecodedQuery,
     /// `%START_TIME(FORMAT)%`.
     StartTime(TimeFormat),
     /// `%EMIT_TIME(FORMAT)%`.
@@ -36,9 +38,102 @@ pub enum Operator {
     Duration(TimePoint, TimePoint, Precision),
     /// A value that was known when the format was parsed (`%ENVIRONMENT(X)%`, `%HOSTNAME%`); `None`: it is absent.
     Fixed(Option<Name>),
+    /// `%…_WITHOUT_PORT(BITS)%`: the network of an address.
+    Network(Item, u8),
+    /// `%COALESCE(…)%`: the first that is known, and the most bytes that each may yield.
+    Coalesce(Box<[(Operator, Option<usize>)]>),
+    /// Envoy knows it; here it has no value.
+    Absent(&'static str),
     /// A plain value.
     Item(Item),
 }
+
+/// Names of [`Operator::Absent`].
+pub(super) const ABSENT: &[&str] = &[
+    "ACCESS_LOG_TYPE",
+    "CONNECTION_TERMINATION_DETAILS",
+    "CUSTOM_FLAGS",
+    "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED",
+    "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT",
+    "DOWNSTREAM_DETECTED_CLOSE_TYPE",
+    "DOWNSTREAM_DIRECT_LOCAL_ADDRESS",
+    "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_ENDPOINT_ID",
+    "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT",
+    "DOWNSTREAM_DIRECT_LOCAL_PORT",
+    "DOWNSTREAM_HANDSHAKE_DURATION",
+    "DOWNSTREAM_HEADER_BYTES_RECEIVED",
+    "DOWNSTREAM_HEADER_BYTES_SENT",
+    "DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID",
+    "DOWNSTREAM_LOCAL_CLOSE_REASON",
+    "DOWNSTREAM_LOCAL_DNS_SAN",
+    "DOWNSTREAM_LOCAL_EMAIL_SAN",
+    "DOWNSTREAM_LOCAL_IP_SAN",
+    "DOWNSTREAM_LOCAL_OTHERNAME_SAN",
+    "DOWNSTREAM_LOCAL_SUBJECT",
+    "DOWNSTREAM_LOCAL_URI_SAN",
+    "DOWNSTREAM_PEER_CERT",
+    "DOWNSTREAM_PEER_CERT_V_END",
+    "DOWNSTREAM_PEER_CERT_V_START",
+    "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1",
+    "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256",
+    "DOWNSTREAM_PEER_CHAIN_SERIALS",
+    "DOWNSTREAM_PEER_DNS_SAN",
+    "DOWNSTREAM_PEER_EMAIL_SAN",
+    "DOWNSTREAM_PEER_FINGERPRINT_1",
+    "DOWNSTREAM_PEER_FINGERPRINT_256",
+    "DOWNSTREAM_PEER_IP_SAN",
+    "DOWNSTREAM_PEER_ISSUER",
+    "DOWNSTREAM_PEER_ISSUER_FINGERPRINT_256",
+    "DOWNSTREAM_PEER_ISSUER_SERIAL",
+    "DOWNSTREAM_PEER_OTHERNAME_SAN",
+    "DOWNSTREAM_PEER_SERIAL",
+    "DOWNSTREAM_PEER_SUBJECT",
+    "DOWNSTREAM_TLS_CIPHER",
+    "DOWNSTREAM_TLS_GROUP",
+    "DOWNSTREAM_TLS_SESSION_ID",
+    "DOWNSTREAM_TLS_VERSION",
+    "DOWNSTREAM_TRANSPORT_FAILURE_REASON",
+    "EMIT_TIME_LOCAL",
+    "REQUEST_HEADERS_BYTES",
+    "RESPONSE_HEADERS_BYTES",
+    "RESPONSE_TRAILERS_BYTES",
+    "ROUNDTRIP_DURATION",
+    "ROUTE_RESOLUTION_COUNT",
+    "ROUTE_RESOLUTION_TIME_US",
+    "SPAN_ID",
+    "START_TIME_LOCAL",
+    "TLS_JA3_FINGERPRINT",
+    "TLS_JA4_FINGERPRINT",
+    "TRACE_ID",
+    "UPSTREAM_CONNECTION_IDS_ATTEMPTED",
+    "UPSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED",
+    "UPSTREAM_DECOMPRESSED_HEADER_BYTES_SENT",
+    "UPSTREAM_DETECTED_CLOSE_TYPE",
+    "UPSTREAM_HEADER_BYTES_RECEIVED",
+    "UPSTREAM_HEADER_BYTES_SENT",
+    "UPSTREAM_HOSTS_ATTEMPTED",
+    "UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT",
+    "UPSTREAM_HOST_NAMES_ATTEMPTED",
+    "UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT",
+    "UPSTREAM_LOCAL_CLOSE_REASON",
+    "UPSTREAM_LOCAL_DNS_SAN",
+    "UPSTREAM_LOCAL_IP_SAN",
+    "UPSTREAM_LOCAL_URI_SAN",
+    "UPSTREAM_PEER_CERT",
+    "UPSTREAM_PEER_CERT_V_END",
+    "UPSTREAM_PEER_CERT_V_START",
+    "UPSTREAM_PEER_DNS_SAN",
+    "UPSTREAM_PEER_IP_SAN",
+    "UPSTREAM_PEER_ISSUER",
+    "UPSTREAM_PEER_SUBJECT",
+    "UPSTREAM_PEER_URI_SAN",
+    "UPSTREAM_REMOTE_ADDRESS_ENDPOINT_ID",
+    "UPSTREAM_SERVER_NAME",
+    "UPSTREAM_TLS_CIPHER",
+    "UPSTREAM_TLS_GROUP",
+    "UPSTREAM_TLS_SESSION_ID",
+    "UPSTREAM_TLS_VERSION",
+];
 
 /// The unit of a duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,6 +281,12 @@ items! {
     ResponseFlagsLong = "RESPONSE_FLAGS_LONG";
     /// Bytes of the request body.
     BytesReceived = "BYTES_RECEIVED", number;
+    /// Bytes of the body that were sent again, which is 0 but for HTTP/3.
+    BytesRetransmitted = "BYTES_RETRANSMITTED", number;
+    /// Packets that were sent again, which is 0 but for HTTP/3.
+    PacketsRetransmitted = "PACKETS_RETRANSMITTED", number;
+    /// Name of the filter chain.
+    FilterChainName = "FILTER_CHAIN_NAME";
     /// Bytes of the response body.
     BytesSent = "BYTES_SENT", number;
     /// Bytes of the request on the downstream wire.
@@ -196,17 +297,11 @@ items! {
     UpstreamWireBytesReceived = "UPSTREAM_WIRE_BYTES_RECEIVED", number;
     /// Bytes of the request on the upstream wire.
     UpstreamWireBytesSent = "UPSTREAM_WIRE_BYTES_SENT", number;
-    /// Bytes of the request head.
-    RequestHeadersBytes = "REQUEST_HEADERS_BYTES", number;
-    /// Bytes of the response head.
-    ResponseHeadersBytes = "RESPONSE_HEADERS_BYTES", number;
-    /// Bytes of the response trailers.
-    ResponseTrailersBytes = "RESPONSE_TRAILERS_BYTES", number;
     /// Address and port of the endpoint.
     UpstreamHost = "UPSTREAM_HOST" | "UPSTREAM_REMOTE_ADDRESS";
-    /// Host name of the endpoint, with port.
+    /// Host name of the endpoint; its address if it has none.
     UpstreamHostName = "UPSTREAM_HOST_NAME";
-    /// Host name of the endpoint.
+    /// The same without the port.
     UpstreamHostNameWithoutPort = "UPSTREAM_HOST_NAME_WITHOUT_PORT";
     /// Its address.
     UpstreamRemoteAddressWithoutPort = "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT";
@@ -228,8 +323,6 @@ items! {
     UpstreamConnectionId = "UPSTREAM_CONNECTION_ID", number;
     /// Why the upstream transport failed.
     UpstreamTransportFailureReason = "UPSTREAM_TRANSPORT_FAILURE_REASON";
-    /// Why the downstream transport failed.
-    DownstreamTransportFailureReason = "DOWNSTREAM_TRANSPORT_FAILURE_REASON";
     /// Our end of the downstream connection.
     DownstreamLocalAddress = "DOWNSTREAM_LOCAL_ADDRESS";
     /// Its address.
@@ -250,10 +343,6 @@ items! {
     DownstreamDirectRemotePort = "DOWNSTREAM_DIRECT_REMOTE_PORT", number;
     /// Id of the downstream connection.
     ConnectionId = "CONNECTION_ID", number;
-    /// Why the connection was ended.
-    ConnectionTerminationDetails = "CONNECTION_TERMINATION_DETAILS";
-    /// Id of the stream.
-    StreamId = "STREAM_ID";
     /// A new UUID.
     UniqueId = "UNIQUE_ID";
     /// TLS server name.
@@ -264,10 +353,6 @@ items! {
     VirtualHostName = "VIRTUAL_HOST_NAME";
     /// The virtual cluster's name.
     VirtualClusterName = "VIRTUAL_CLUSTER_NAME";
-    /// Trace id.
-    TraceId = "TRACE_ID";
-    /// Span id.
-    SpanId = "SPAN_ID";
     /// Body of a local reply.
     LocalReplyBody = "LOCAL_REPLY_BODY";
     /// gRPC status, in words.
@@ -280,42 +365,10 @@ items! {
     QueryParams = "QUERY_PARAMS";
     /// `URI` names in the peer's certificate.
     DownstreamPeerUriSan = "DOWNSTREAM_PEER_URI_SAN";
-    /// `URI` names in our certificate.
-    DownstreamLocalUriSan = "DOWNSTREAM_LOCAL_URI_SAN";
-    /// `DNS` names in the peer's certificate.
-    DownstreamPeerDnsSan = "DOWNSTREAM_PEER_DNS_SAN";
-    /// `DNS` names in our certificate.
-    DownstreamLocalDnsSan = "DOWNSTREAM_LOCAL_DNS_SAN";
-    /// Subject of the peer's certificate.
-    DownstreamPeerSubject = "DOWNSTREAM_PEER_SUBJECT";
-    /// Subject of our certificate.
-    DownstreamLocalSubject = "DOWNSTREAM_LOCAL_SUBJECT";
-    /// Issuer of the peer's certificate.
-    DownstreamPeerIssuer = "DOWNSTREAM_PEER_ISSUER";
-    /// Serial number of the peer's certificate.
-    DownstreamPeerSerial = "DOWNSTREAM_PEER_SERIAL";
-    /// The peer's certificate, URL-encoded PEM.
-    DownstreamPeerCert = "DOWNSTREAM_PEER_CERT";
-    /// SHA-256 of the peer's certificate.
-    DownstreamPeerFingerprint256 = "DOWNSTREAM_PEER_FINGERPRINT_256";
-    /// TLS version of the downstream connection.
-    DownstreamTlsVersion = "DOWNSTREAM_TLS_VERSION";
-    /// TLS cipher of the downstream connection.
-    DownstreamTlsCipher = "DOWNSTREAM_TLS_CIPHER";
-    /// Subject of the upstream's certificate.
-    UpstreamPeerSubject = "UPSTREAM_PEER_SUBJECT";
-    /// `URI` names in the upstream's certificate.
-    UpstreamPeerUriSan = "UPSTREAM_PEER_URI_SAN";
-    /// TLS version of the upstream connection.
-    UpstreamTlsVersion = "UPSTREAM_TLS_VERSION";
-    /// TLS cipher of the upstream connection.
-    UpstreamTlsCipher = "UPSTREAM_TLS_CIPHER";
-    /// `NotSet`, `DownstreamStart`, `DownstreamEnd`, …
-    AccessLogType = "ACCESS_LOG_TYPE";
 }
 
 impl Item {
-    /// Whether something in the mesh knows the value. The others are accepted, since formats name them, and stay absent.
+    /// Whether requests have the value. The others are known of proxied connections alone.
     pub fn is_known(self) -> bool {
         !matches!(
             self,
@@ -323,30 +376,6 @@ impl Item {
                 | Self::DownstreamWireBytesSent
                 | Self::UpstreamWireBytesReceived
                 | Self::UpstreamWireBytesSent
-                | Self::RequestHeadersBytes
-                | Self::ResponseHeadersBytes
-                | Self::ResponseTrailersBytes
-                | Self::DownstreamTransportFailureReason
-                | Self::ConnectionTerminationDetails
-                | Self::StreamId
-                | Self::TraceId
-                | Self::SpanId
-                | Self::DownstreamLocalUriSan
-                | Self::DownstreamPeerDnsSan
-                | Self::DownstreamLocalDnsSan
-                | Self::DownstreamPeerSubject
-                | Self::DownstreamLocalSubject
-                | Self::DownstreamPeerIssuer
-                | Self::DownstreamPeerSerial
-                | Self::DownstreamPeerCert
-                | Self::DownstreamPeerFingerprint256
-                | Self::DownstreamTlsVersion
-                | Self::DownstreamTlsCipher
-                | Self::UpstreamPeerSubject
-                | Self::UpstreamPeerUriSan
-                | Self::UpstreamTlsVersion
-                | Self::UpstreamTlsCipher
-                | Self::AccessLogType
         )
     }
 }
@@ -356,6 +385,7 @@ impl Operator {
     pub fn without_value(&self) -> Option<&'static str> {
         match self {
             Self::Item(item) if !item.is_known() => Some(item.as_str()),
+            Self::Absent(name) => Some(name),
             Self::Metadata(MetadataSource::Dynamic, ..) => Some("DYNAMIC_METADATA"),
             Self::Metadata(MetadataSource::Listener, ..) => Some("METADATA(LISTENER)"),
             Self::FilterState(_) => Some("FILTER_STATE"),
@@ -373,6 +403,22 @@ impl Operator {
             Self::Duration(..) => true,
             _ => false,
         }
+    }
+
+    /// Appends the value, at most `limit` bytes of it; `false` if it is not known, and then nothing was appended.
+    pub(super) fn write_part<C: FormatContext + ?Sized>(
+        &self,
+        limit: Option<usize>,
+        context: &C,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let start = out.len();
+        let known = self.write(context, out);
+        let most = if known { limit } else { Some(0) };
+        if let Some(most) = most {
+            out.truncate(start + most);
+        }
+        known
     }
 
     /// Appends the value; `false` if it is not known.
@@ -399,6 +445,15 @@ impl Operator {
                 });
                 value.map(Cow::Owned)
             }
+            Self::DecodedQuery => {
+                let start = out.len();
+                if !context.item(Item::QueryParams, out) {
+                    return false;
+                }
+                let decoded = text::percent_decoded(&out[start..]).into_owned();
+                out.truncate(start);
+                Some(Cow::Owned(decoded))
+            }
             Self::FilterState(key) => context.filter_state(key),
             Self::Fixed(value) => value.as_ref().map(|value| value.as_bytes().into()),
             Self::StartTime(format) => {
@@ -419,6 +474,13 @@ impl Operator {
                     write_duration(to.saturating_duration_since(from), *precision, out)
                 });
             }
+            Self::Network(item, bits) => return write_network(context, *item, *bits, out),
+            Self::Coalesce(all) => {
+                return all
+                    .iter()
+                    .any(|(operator, limit)| operator.write_part(*limit, context, out));
+            }
+            Self::Absent(_) => None,
             Self::Item(item) => return context.item(*item, out),
         };
         found.is_some_and(|value| {
@@ -437,6 +499,25 @@ fn request<'a, C: FormatContext + ?Sized>(
     context
         .request_header(field)
         .or_else(|| context.request_header(other?))
+}
+
+/// The network of `bits` bits that an address lies in.
+fn write_network<C: FormatContext + ?Sized>(
+    context: &C,
+    item: Item,
+    bits: u8,
+    out: &mut Vec<u8>,
+) -> bool {
+    let start = out.len();
+    if !context.item(item, out) {
+        return false;
+    }
+    let address = std::str::from_utf8(&out[start..]).ok();
+    let address = address.and_then(|address| address.parse().ok());
+    out.truncate(start);
+    address
+        .and_then(|address| Cidr::new(address, bits))
+        .is_some_and(|network| write!(out, "{network}").is_ok())
 }
 
 /// Text as it is; anything else as JSON.

@@ -3,8 +3,8 @@
 use http::HeaderName;
 
 use super::{
-    Part,
-    operator::{Item, MetadataSource, Operator, Precision, TimePoint},
+    Part, coalesce,
+    operator::{ABSENT, Item, MetadataSource, Operator, Precision, TimePoint},
     time::TimeFormat,
 };
 use crate::{model::Name, route::head::Field};
@@ -26,7 +26,7 @@ pub(super) fn parts(text: &str) -> Result<Vec<Part>, String> {
         if !literal.is_empty() {
             parts.push(Part::Literal(std::mem::take(&mut literal).into()));
         }
-        let operator = operator(command.name, command.arguments)?;
+        let operator = operator(command.name, command.arguments, command.limit)?;
         parts.push(Part::Operator(operator, command.limit));
         rest = after;
     }
@@ -83,11 +83,43 @@ fn tail(text: &str) -> Option<(Option<usize>, &str)> {
     limit.parse().ok().map(|limit| (Some(limit), rest))
 }
 
-fn operator(name: &str, arguments: Option<&str>) -> Result<Operator, String> {
-    match arguments {
-        Some(arguments) => with_arguments(name, arguments),
-        None => plain(name),
+/// The operator of a name and its arguments; the error is a reason.
+pub(super) fn operator(
+    name: &str,
+    arguments: Option<&str>,
+    limit: Option<usize>,
+) -> Result<Operator, String> {
+    if limit.is_some() && !takes_limit(name) {
+        return Err(format!("operator {name} takes no length"));
     }
+    match arguments {
+        // Empty ones are as none.
+        None | Some("") => plain(name),
+        Some(arguments) => with_arguments(name, arguments),
+    }
+}
+
+/// Whether a length may stand behind the operator, as Envoy has it.
+fn takes_limit(name: &str) -> bool {
+    matches!(
+        name,
+        "REQ"
+            | "RESP"
+            | "TRAILER"
+            | "REQUEST_HEADER"
+            | "RESPONSE_HEADER"
+            | "RESPONSE_TRAILER"
+            | "REQ_WITHOUT_QUERY"
+            | "PATH"
+            | "QUERY_PARAM"
+            | "QUERY_PARAMS"
+            | "DYNAMIC_METADATA"
+            | "METADATA"
+            | "FILTER_STATE"
+            | "UPSTREAM_FILTER_STATE"
+            | "ENVIRONMENT"
+            | "COALESCE"
+    )
 }
 
 fn plain(name: &str) -> Result<Operator, String> {
@@ -105,16 +137,29 @@ fn plain(name: &str) -> Result<Operator, String> {
             duration(P::DownstreamReceiveBegin, P::UpstreamSendBegin)
         }
         "PATH" => Ok(Operator::RequestHeader(original_path(), Some(Field::Path))),
+        "STREAM_ID" => Ok(Operator::RequestHeader(
+            Field::Header(HeaderName::from_static("x-request-id")),
+            None,
+        )),
         "HOSTNAME" => Ok(Operator::Fixed(host_name())),
-        _ => Item::parse(name)
-            .map(Operator::Item)
-            .ok_or_else(|| format!("unknown operator {name}")),
+        "CEL" | "TYPED_CEL" => Err(no_cel(name)),
+        _ => {
+            let absent = ABSENT.iter().find(|known| **known == name);
+            Item::parse(name)
+                .map(Operator::Item)
+                .or_else(|| absent.copied().map(Operator::Absent))
+                .ok_or_else(|| format!("unknown operator {name}"))
+        }
     }
+}
+
+fn no_cel(name: &str) -> String {
+    format!("operator {name}: expressions are not supported")
 }
 
 fn with_arguments(name: &str, arguments: &str) -> Result<Operator, String> {
     Ok(match name {
-        "REQ" => {
+        "REQ" | "REQUEST_HEADER" => {
             let (one, other) = alternatives(name, arguments, field)?;
             Operator::RequestHeader(one, other)
         }
@@ -122,11 +167,11 @@ fn with_arguments(name: &str, arguments: &str) -> Result<Operator, String> {
             let (one, other) = alternatives(name, arguments, field)?;
             Operator::RequestPath(one, other)
         }
-        "RESP" => {
+        "RESP" | "RESPONSE_HEADER" => {
             let (one, other) = alternatives(name, arguments, header)?;
             Operator::ResponseHeader(one, other)
         }
-        "TRAILER" => {
+        "TRAILER" | "RESPONSE_TRAILER" => {
             let (one, other) = alternatives(name, arguments, header)?;
             Operator::ResponseTrailer(one, other)
         }
@@ -138,32 +183,87 @@ fn with_arguments(name: &str, arguments: &str) -> Result<Operator, String> {
         "CLUSTER_METADATA" => metadata(name, MetadataSource::Cluster, arguments)?,
         "UPSTREAM_METADATA" => metadata(name, MetadataSource::UpstreamHost, arguments)?,
         "METADATA" => any_metadata(name, arguments)?,
-        "FILTER_STATE" | "PER_REQUEST_STATE" => {
-            let key = arguments.split(':').next().unwrap_or(arguments);
-            Operator::FilterState(key.into())
+        "FILTER_STATE" | "PER_REQUEST_STATE" | "UPSTREAM_FILTER_STATE" => {
+            filter_state(name, arguments)?
         }
         "COMMON_DURATION" => common_duration(arguments)?,
-        "ENVIRONMENT" if arguments.is_empty() => {
-            return Err("ENVIRONMENT: the name is missing".into());
-        }
         // One that is not set is a dash, in headers too.
         "ENVIRONMENT" => {
             let value = std::env::var(arguments).unwrap_or_else(|_| "-".to_owned());
             Operator::Fixed(Some(value.into()))
         }
-        "GRPC_STATUS" => Operator::Item(match arguments {
-            "NUMBER" => Item::GrpcStatusNumber,
-            "" | "CAMEL_STRING" => Item::GrpcStatus,
-            "SNAKE_STRING" => Item::GrpcStatusSnake,
-            _ => {
-                return Err("GRPC_STATUS takes CAMEL_STRING, SNAKE_STRING or NUMBER".to_owned());
+        "COALESCE" => coalesce::operator(arguments)?,
+        _ => options(name, arguments)?,
+    })
+}
+
+/// Operators whose arguments choose among a few forms.
+fn options(name: &str, arguments: &str) -> Result<Operator, String> {
+    let unknown = || Err(format!("{name}: unknown choice {arguments:?}"));
+    Ok(match (name, arguments) {
+        ("GRPC_STATUS", "NUMBER") => Operator::Item(Item::GrpcStatusNumber),
+        ("GRPC_STATUS", "CAMEL_STRING") => Operator::Item(Item::GrpcStatus),
+        ("GRPC_STATUS", "SNAKE_STRING") => Operator::Item(Item::GrpcStatusSnake),
+        ("QUERY_PARAMS", "ORIG") => Operator::Item(Item::QueryParams),
+        ("QUERY_PARAMS", "DECODED") => Operator::DecodedQuery,
+        // The details have no white space of their own.
+        ("RESPONSE_CODE_DETAILS", _) => Operator::Item(Item::ResponseCodeDetails),
+        ("REQUESTED_SERVER_NAME", _) => server_name(arguments)?,
+        ("GRPC_STATUS" | "QUERY_PARAMS", _) => return unknown(),
+        (
+            "START_TIME_LOCAL"
+            | "EMIT_TIME_LOCAL"
+            | "DOWNSTREAM_PEER_CERT_V_START"
+            | "DOWNSTREAM_PEER_CERT_V_END"
+            | "UPSTREAM_PEER_CERT_V_START"
+            | "UPSTREAM_PEER_CERT_V_END",
+            _,
+        ) => plain(name)?,
+        ("CEL" | "TYPED_CEL", _) => return Err(no_cel(name)),
+        _ if name.ends_with("ADDRESS_WITHOUT_PORT") => {
+            let bits = arguments.parse();
+            let bits = bits.map_err(|_| format!("{name}: no length of a prefix: {arguments:?}"))?;
+            match plain(name)? {
+                Operator::Item(item) => Operator::Network(item, bits),
+                other => other,
             }
-        }),
-        _ if Item::parse(name).is_some() || plain(name).is_ok() => {
-            return Err(format!("operator {name} takes no arguments"));
         }
+        _ if plain(name).is_ok() => return Err(format!("operator {name} takes no arguments")),
         _ => return Err(format!("unknown operator {name}")),
     })
+}
+
+/// `%FILTER_STATE(KEY:PLAIN|TYPED|FIELD:NAME)%`.
+fn filter_state(name: &str, arguments: &str) -> Result<Operator, String> {
+    let (key, form) = arguments.split_once(':').unwrap_or((arguments, "TYPED"));
+    let field = form.strip_prefix("FIELD:");
+    let known = matches!(form, "PLAIN" | "TYPED") || field.is_some_and(|name| !name.is_empty());
+    if key.is_empty() || !known {
+        return Err(format!(
+            "{name} takes a key, and PLAIN, TYPED or FIELD:NAME"
+        ));
+    }
+    Ok(Operator::FilterState(key.into()))
+}
+
+/// `%REQUESTED_SERVER_NAME(SNI_ONLY|SNI_FIRST|HOST_FIRST:ORIG|HOST|ORIG_OR_HOST)%`.
+fn server_name(arguments: &str) -> Result<Operator, String> {
+    let (first, source) = arguments.split_once(':').unwrap_or((arguments, ""));
+    let original = || Field::Header(HeaderName::from_static("x-envoy-original-host"));
+    let host = match source {
+        "" | "ORIG_OR_HOST" => Operator::RequestHeader(original(), Some(Field::Authority)),
+        "ORIG" => Operator::RequestHeader(original(), None),
+        "HOST" => Operator::RequestHeader(Field::Authority, None),
+        _ => return Err(format!("REQUESTED_SERVER_NAME: unknown choice {source:?}")),
+    };
+    let name = Operator::Item(Item::RequestedServerName);
+    let order = match first {
+        "" | "SNI_ONLY" => return Ok(name),
+        "SNI_FIRST" => [name, host],
+        "HOST_FIRST" => [host, name],
+        _ => return Err(format!("REQUESTED_SERVER_NAME: unknown choice {first:?}")),
+    };
+    Ok(Operator::Coalesce(order.map(|one| (one, None)).into()))
 }
 
 fn alternatives<T>(
@@ -176,6 +276,7 @@ fn alternatives<T>(
         Some((_, other)) if other.contains('?') => {
             Err(format!("{name}: more than one alternative"))
         }
+        Some((one, "")) => Ok((parse(one)?, None)),
         Some((one, other)) => Ok((parse(one)?, Some(parse(other)?))),
         None => Ok((parse(arguments)?, None)),
     }
@@ -229,10 +330,9 @@ fn metadata(name: &str, source: MetadataSource, arguments: &str) -> Result<Opera
         None => arguments.split(':').map(Name::from).collect(),
     };
     match words.split_first() {
-        Some((namespace, path)) if !namespace.is_empty() => {
-            Ok(Operator::Metadata(source, namespace.clone(), path.to_vec()))
-        }
-        _ => Err(format!("{name}: the namespace is missing")),
+        // As in Envoy none need be named: nothing has that name.
+        Some((namespace, path)) => Ok(Operator::Metadata(source, namespace.clone(), path.to_vec())),
+        None => Err(format!("{name}: the namespace is missing")),
     }
 }
 
@@ -245,7 +345,7 @@ fn any_metadata(name: &str, arguments: &str) -> Result<Operator, String> {
         "ROUTE" => MetadataSource::Route,
         "VIRTUAL_HOST" => MetadataSource::VirtualHost,
         "UPSTREAM_HOST" => MetadataSource::UpstreamHost,
-        "LISTENER" => MetadataSource::Listener,
+        "LISTENER" | "LISTENER_FILTER_CHAIN" => MetadataSource::Listener,
         _ => return Err(format!("{name}: unknown type {kind:?}")),
     };
     metadata(name, source, rest)

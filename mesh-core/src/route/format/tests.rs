@@ -11,6 +11,7 @@ impl FormatContext for Fixed {
     fn request_header(&self, field: &Field) -> Option<Cow<'_, [u8]>> {
         match field {
             Field::Path => Some(b"/a?b=c%20d".into()),
+            Field::Authority => Some(b"a.test".into()),
             Field::Header(name) if name == "x-a" => Some(b"value".into()),
             Field::Header(name) if name == "x-empty" => Some(b"".into()),
             _ => None,
@@ -21,6 +22,8 @@ impl FormatContext for Fixed {
         match item {
             Item::ResponseCode => out.extend_from_slice(b"503"),
             Item::Protocol => out.extend_from_slice(b"HTTP/1.1"),
+            Item::QueryParams => out.extend_from_slice(b"b=c%20d"),
+            Item::DownstreamRemoteAddressWithoutPort => out.extend_from_slice(b"10.9.30.1"),
             _ => return false,
         }
         true
@@ -95,6 +98,23 @@ fn operators_yield_what_the_context_knows() {
             "%PER_REQUEST_STATE(state)%%FILTER_STATE(state:PLAIN)%",
             "ss",
         ),
+        ("%QUERY_PARAMS% %QUERY_PARAMS(DECODED)%", "b=c%20d b=c d"),
+        ("%REQUEST_HEADER(x-a)% %METADATA(ROUTE)%", "value -"),
+        (
+            "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(20)%",
+            "10.9.16.0/20",
+        ),
+        ("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(33)%", "-"),
+        ("%TRACE_ID% %DOWNSTREAM_TLS_VERSION%", "- -"),
+        (
+            r#"%COALESCE({"operators": ["ROUTE_NAME", {"command": "REQ", "param": "x-a", "max_length": 4}, "PROTOCOL"]}):3%|"#,
+            "val|",
+        ),
+        (
+            r#"%COALESCE({"operators": ["ROUTE_NAME", "TRACE_ID"]})%"#,
+            "-",
+        ),
+        ("%REQUESTED_SERVER_NAME(SNI_FIRST:HOST)%", "a.test"),
     ] {
         assert_eq!(render(text), wanted, "{text}");
     }
@@ -118,6 +138,18 @@ fn bad_formats_are_refused() {
         "%COMMON_DURATION(a:b:c)%",
         "%METADATA(X:y)%",
         "%a%",
+        "%PROTOCOL:3%",
+        "%CEL(request.path)%",
+        "%QUERY_PARAMS(X)%",
+        "%UPSTREAM_HOST(3)%",
+        "%UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT(x)%",
+        "%REQUESTED_SERVER_NAME(X)%",
+        "%COALESCE%",
+        "%COALESCE(x)%",
+        r#"%COALESCE({"operators": []})%"#,
+        r#"%COALESCE({"operators": ["REQ"]})%"#,
+        r#"%COALESCE({"operators": [{"param": "x"}]})%"#,
+        r#"%COALESCE({"operators": [{"command": "PROTOCOL", "max_length": 2}]})%"#,
     ] {
         assert!(Formatter::parse(text).is_err(), "{text}");
     }
@@ -131,6 +163,10 @@ fn json_keeps_types_and_escapes() {
         ("mixed".into(), leaf("\"%RESPONSE_CODE%\"\n%ROUTE_NAME%")),
         ("none".into(), leaf("%ROUTE_NAME%")),
         ("meta".into(), leaf("%DYNAMIC_METADATA(ns:k)%")),
+        (
+            "first".into(),
+            leaf(r#"%COALESCE({"operators": ["ROUTE_NAME", "RESPONSE_CODE"]})%"#),
+        ),
         (
             "list".into(),
             JsonFormat::List(vec![JsonFormat::Constant(Value::Bool(true))]),
@@ -148,11 +184,11 @@ fn json_keeps_types_and_escapes() {
     };
     assert_eq!(
         render(false),
-        r#"{"code":503,"mixed":"\"503\"\n-","none":null,"meta":["k"],"list":[true]}"#
+        r#"{"code":503,"mixed":"\"503\"\n-","none":null,"meta":["k"],"first":503,"list":[true]}"#
     );
     assert_eq!(
         render(true),
-        r#"{"code":503,"mixed":"\"503\"\n","meta":["k"],"list":[true]}"#
+        r#"{"code":503,"mixed":"\"503\"\n","meta":["k"],"first":503,"list":[true]}"#
     );
 }
 

@@ -170,7 +170,9 @@ pub(crate) fn want(operator: &Operator, wants: &mut Wants) {
             request(field);
             other.iter().for_each(request);
         }
-        Operator::QueryParameter(_) | Operator::Item(Item::QueryParams) => wants.head = true,
+        Operator::QueryParameter(_)
+        | Operator::DecodedQuery
+        | Operator::Item(Item::QueryParams) => wants.head = true,
         Operator::ResponseHeader(name, other) => {
             add(&mut wants.response, name);
             other.iter().for_each(|name| add(&mut wants.response, name));
@@ -185,7 +187,8 @@ pub(crate) fn want(operator: &Operator, wants: &mut Wants) {
             | Item::UpstreamLocalPort
             | Item::UpstreamProtocol
             | Item::UpstreamConnectionId,
-        ) => wants.upstream = true,
+        )
+        | Operator::Network(Item::UpstreamLocalAddressWithoutPort, _) => wants.upstream = true,
         _ => {}
     }
 }

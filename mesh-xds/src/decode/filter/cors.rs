@@ -34,11 +34,13 @@ pub(super) fn policy(cx: &mut Context, value: &CorsPolicy) -> Cors {
         allow_headers: text(cx, "allow_headers", allow_headers),
         expose_headers: text(cx, "expose_headers", expose_headers),
         max_age: text(cx, "max_age", max_age),
-        allow_credentials: common::bool_of(allow_credentials.as_ref(), false),
+        allow_credentials: allow_credentials.as_ref().map(|value| value.value),
         enabled: filter_enabled.as_ref().map(common::runtime_fraction),
         forward_not_matching_preflights: forward_not_matching_preflights
             .as_ref()
             .map(|value| value.value),
-        allow_private_network: common::bool_of(allow_private_network_access.as_ref(), false),
+        allow_private_network: allow_private_network_access
+            .as_ref()
+            .map(|value| value.value),
     }
 }

@@ -309,14 +309,16 @@ fn cors_policy(cx: &mut Context, value: &proto::CorsPolicy) -> Cors {
         allow_headers: text(cx, "allow_headers", allow_headers),
         expose_headers: text(cx, "expose_headers", expose_headers),
         max_age: text(cx, "max_age", max_age),
-        allow_credentials: bool_of(allow_credentials.as_ref(), false),
+        allow_credentials: allow_credentials.as_ref().map(|value| value.value),
         enabled: enabled_specifier.as_ref().map(|enabled| match enabled {
             EnabledSpecifier::FilterEnabled(share) => common::runtime_fraction(share),
         }),
         forward_not_matching_preflights: forward_not_matching_preflights
             .as_ref()
             .map(|value| value.value),
-        allow_private_network: bool_of(allow_private_network_access.as_ref(), false),
+        allow_private_network: allow_private_network_access
+            .as_ref()
+            .map(|value| value.value),
     }
 }
 

@@ -176,6 +176,17 @@ fn appended(list: Option<&[u8]>, address: IpAddr) -> Option<HeaderValue> {
     }
 }
 
+/// Makes a copy of a request one of this proxy's own, as Envoy's are.
+pub(crate) fn copied(headers: &mut HeaderMap, connection: Option<&ConnInfo>) {
+    headers.insert(INTERNAL, HeaderValue::from_static("true"));
+    let local = connection.and_then(|connection| connection.local.socket());
+    if let Some(local) = local
+        && let Some(list) = appended(headers.joined(&FORWARDED_FOR).as_deref(), local.ip())
+    {
+        headers.insert(FORWARDED_FOR, list);
+    }
+}
+
 /// The address that stands `hops` places from the right, and whether it is the only one.
 fn from_right(list: &[u8], hops: u32) -> (Option<IpAddr>, bool) {
     let Ok(list) = std::str::from_utf8(list) else {

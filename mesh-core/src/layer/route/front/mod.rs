@@ -2,9 +2,13 @@
 
 mod forwarded;
 mod head;
+mod referer;
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(feature = "net")]
+pub(crate) use self::forwarded::copied;
 
 #[cfg(feature = "client")]
 use std::sync::OnceLock;
@@ -15,6 +19,8 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, Version, header::LOCAT
 
 #[cfg(feature = "client")]
 use crate::telemetry::metrics::Metrics;
+#[cfg(feature = "net")]
+use crate::telemetry::record::Sink;
 use crate::{
     Error, Kind,
     layer::{Exchange, Scan},
@@ -43,6 +49,9 @@ pub struct Front {
     /// CORS and faults for what is answered here.
     #[cfg(feature = "net")]
     ahead: Option<Box<super::Ahead>>,
+    /// Who is told of requests that go on elsewhere.
+    #[cfg(feature = "net")]
+    sink: Option<Arc<dyn Sink>>,
 }
 
 /// What is done for Istio's exchange of metadata.
@@ -108,6 +117,8 @@ impl Front {
             peers: None,
             #[cfg(feature = "net")]
             ahead: None,
+            #[cfg(feature = "net")]
+            sink: None,
         }
     }
 
@@ -122,6 +133,8 @@ impl Front {
             peers: None,
             #[cfg(feature = "net")]
             ahead: None,
+            #[cfg(feature = "net")]
+            sink: None,
         }
     }
 
@@ -134,6 +147,17 @@ impl Front {
     #[cfg(feature = "net")]
     pub(super) fn ahead(&self) -> Option<&super::Ahead> {
         self.ahead.as_deref()
+    }
+
+    /// `sink` is told of requests whose upstreams' redirects are followed.
+    #[cfg(feature = "net")]
+    pub(crate) fn set_sink(&mut self, sink: Arc<dyn Sink>) {
+        self.sink = Some(sink);
+    }
+
+    #[cfg(feature = "net")]
+    pub(super) fn sink(&self) -> Option<&dyn Sink> {
+        self.sink.as_deref()
     }
 
     /// What the record keeps of request heads.
@@ -262,6 +286,9 @@ impl Front {
         )?;
         head::path(request, &self.config)?;
         head::connection(request, scan)?;
+        if scan.has(Scan::REFERER) {
+            referer::check(request.headers_mut());
+        }
         if scan.has(Scan::COOKIE) && request.version() == Version::HTTP_2 {
             head::cookies(request.headers_mut());
         }
