@@ -310,7 +310,7 @@ class Maker:
             found["internal_redirect_policy"] = self.internal_redirect()
         if self.maybe(0.1):
             found.update(self.grpc_timeout())
-        if self.maybe(0.05):
+        if self.maybe(0.1) and found.get("cluster") in ("h1", "h2"):
             found["request_mirror_policies"] = self.mirror()
         if kind == "connect":
             found["upgrade_configs"] = [{"upgrade_type": "CONNECT"}]
@@ -341,7 +341,7 @@ class Maker:
         elif kind == "host_rewrite_header":
             found[kind] = self.pick(["x-one", "x-missing", "X-Two"])
         elif kind == "host_rewrite_path_regex":
-            found[kind] = {"pattern": {"regex": "^/([^/?]+).*$"}, "substitution": "\\1.test"}
+            found[kind] = {"pattern": {"regex": "^/([^/?]*).*$"}, "substitution": "\\1.test"}
         elif kind == "auto_host_rewrite":
             found[kind] = True
         elif kind == "host_rewrite" and self.maybe(0.5):
@@ -458,8 +458,6 @@ class Maker:
             found["retry_policy"] = self.retry()
         if self.maybe(0.2):
             found["metadata"] = self.metadata()
-        if self.maybe(0.03):
-            found["request_mirror_policies"] = self.mirror()
         overrides = self.overrides()
         if overrides:
             found["typed_per_filter_config"] = overrides

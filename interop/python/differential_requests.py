@@ -128,7 +128,9 @@ class Requests:
         found = [(name, value) for name, value in maker.hints if maker.maybe(0.08)][:4]
         for share, pool in [(0.35, [("x-one", value) for value in VALUES[:8]]), (0.2, [("x-two", value) for value in VALUES[:8]]), (0.25, MANAGED), (0.25, MANAGED), (0.3 * self.breaks, HOP), (0.5 * self.breaks, ODD_HEADERS)]:
             if maker.maybe(share):
-                found.append(maker.pick(pool))
+                drawn = maker.pick(pool)
+                if drawn[1] or drawn[0] not in [name for name, _ in found]:
+                    found.append(drawn)
         if maker.maybe(0.4):
             found.append(("x-cluster", maker.pick(["h1", "h2", "none", "no-such", ""])))
         if maker.maybe(0.1):

@@ -218,7 +218,7 @@ kinds! {
     /// The upgrade is not allowed here.
     UpgradeDenied => 403, 7, None, "upgrade_failed", "", false;
     /// HTTP/1.0 is not served here.
-    UpgradeRequired => 426, 12, None, "low_version", "", true;
+    UpgradeRequired => 426, 12, None, "low_version", "Upgrade Required", true;
     /// The body is over the buffer limit of something that must hold it.
     PayloadTooLarge => 413, 8, None, "request_payload_too_large", "Payload Too Large", false;
     /// An injected fault.

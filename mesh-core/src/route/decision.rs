@@ -294,7 +294,10 @@ impl Redirection {
 
     /// The response. A location that no header can hold is left out.
     pub fn response<C: FormatContext + ?Sized>(&self, context: &C) -> Response<Bytes> {
-        let mut response = Response::new(Bytes::new());
+        let mut response = match &self.route {
+            Some(route) => route.unchanged_response(context),
+            None => Response::default(),
+        };
         *response.status_mut() = self.status;
         if let Ok(location) = HeaderValue::from_bytes(&self.location) {
             response.headers_mut().insert(LOCATION, location);
@@ -311,6 +314,16 @@ impl Redirection {
 impl RouteEntry {
     /// The response of a route that answers by itself; 404 if it does not.
     pub fn direct_response<C: FormatContext + ?Sized>(&self, context: &C) -> Response<Bytes> {
+        let mut response = self.unchanged_response(context);
+        if matches!(self.config.action, Action::DirectResponse(_)) {
+            self.response
+                .apply_response(response.headers_mut(), context);
+        }
+        response
+    }
+
+    /// The response of a route that answers by itself, before the route's changes.
+    fn unchanged_response<C: FormatContext + ?Sized>(&self, context: &C) -> Response<Bytes> {
         let mut response = Response::new(Bytes::new());
         let Action::DirectResponse(config) = &self.config.action else {
             *response.status_mut() = StatusCode::NOT_FOUND;
@@ -325,7 +338,6 @@ impl RouteEntry {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             headers.insert(CONTENT_TYPE, content_type);
         }
-        self.response.apply_response(headers, context);
         *response.body_mut() = body;
         response
     }

@@ -466,8 +466,12 @@ impl Addition {
             return None;
         }
         let known = target.value(&self.name)?;
+        let comma: &[u8] = match known.is_empty() || value.is_empty() {
+            true => b"",
+            false => b",",
+        };
         scratch::with_buffer(|buffer| {
-            for part in [&*known, b",", value.as_bytes()] {
+            for part in [&*known, comma, value.as_bytes()] {
                 buffer.extend_from_slice(part);
             }
             scratch::header_value(buffer)

@@ -207,6 +207,9 @@ impl RedirectTo {
             out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
         }
         let path = self.path(head);
+        if !path.is_empty() && path[0] != b'/' {
+            out.push(b'/');
+        }
         let keep_query =
             !self.config.strip_query || self.full.as_ref().is_some_and(|full| full.has_query);
         let end = match memchr::memchr(b'?', &path) {

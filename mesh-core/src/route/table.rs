@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config::Rejection,
-    model::{Name, RequireTls, RouteConfiguration},
+    model::{Action, Name, RequireTls, RouteConfiguration},
     snapshot::Clusters,
 };
 
@@ -166,9 +166,26 @@ fn decide_route<H: Headers + ?Sized>(route: &Arc<RouteEntry>, head: &Head<'_, H>
             location: to.location(head),
             path: to.rewritten(head),
         }),
-        EntryAction::Direct(_) => Decision::DirectResponse(route.clone()),
+        EntryAction::Direct(_) => match &route.config.action {
+            // Such an answer leads to the request's own URI.
+            Action::DirectResponse(direct) if leads(direct.status) => {
+                Decision::Redirect(Redirection {
+                    route: Some(route.clone()),
+                    host: route.host.clone(),
+                    status: direct.status,
+                    location: rewrite::own_uri(head),
+                    path: None,
+                })
+            }
+            _ => Decision::DirectResponse(route.clone()),
+        },
         EntryAction::NonForwarding => Decision::NonForwarding(route.clone()),
     }
+}
+
+/// Whether an answer of this status has a `location`.
+fn leads(status: StatusCode) -> bool {
+    status.is_redirection() || status == StatusCode::CREATED
 }
 
 fn forward_to<H: Headers + ?Sized>(

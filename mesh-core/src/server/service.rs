@@ -237,7 +237,13 @@ impl<S> Adapter<S> {
     /// What is wrong with a request that the codec let pass. RFC 9112 section 3.2 asks for exactly one `host`.
     fn check(&self, request: &mut Request<Incoming>) -> Option<Kind> {
         let manager = self.conn.manager();
-        if request.headers().len() > manager.max_headers_count as usize {
+        // As in Envoy, pseudo headers are some.
+        let pseudo = match (request.version(), request.method()) {
+            (Version::HTTP_2, &Method::CONNECT) => 2,
+            (Version::HTTP_2, _) => 4,
+            _ => 0,
+        };
+        if request.headers().len() + pseudo > manager.max_headers_count as usize {
             return Some(Kind::HeadersTooLarge);
         }
         if request.version() == Version::HTTP_2 {

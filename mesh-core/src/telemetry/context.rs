@@ -9,7 +9,10 @@ use std::{
 
 use http::{HeaderName, HeaderValue, Version};
 
-use super::record::{Late, Record};
+use super::{
+    flags::Flag,
+    record::{Late, Record},
+};
 use crate::{
     model::{Address, Metadata, Name, Value},
     route::{
@@ -52,6 +55,25 @@ impl<'a> RecordContext<'a> {
     pub fn with_body(mut self, body: &'a [u8]) -> Self {
         self.body = Some(body);
         self
+    }
+
+    /// All values of a request header, joined by `,`, as matchers see them.
+    pub(crate) fn whole_header(&self, field: &Field) -> Option<Cow<'_, [u8]>> {
+        let Field::Header(name) = field else {
+            return self.request_header(field);
+        };
+        let known = self.late.request_headers.iter();
+        let mut values = known
+            .filter(|(known, _)| known == name)
+            .map(|(_, value)| value.as_bytes());
+        let first = values.next()?;
+        let mut all = Cow::Borrowed(first);
+        for value in values {
+            let all = all.to_mut();
+            all.push(b',');
+            all.extend_from_slice(value);
+        }
+        Some(all)
     }
 
     fn connection_item(&self, item: Item, out: &mut Vec<u8>) -> Option<bool> {
@@ -127,6 +149,12 @@ impl<'a> RecordContext<'a> {
         let own = late.upstream.as_ref().and_then(|conn| conn.local);
         Some(match item {
             Item::UpstreamHost => endpoint.is_some_and(|endpoint| address(endpoint.address(), out)),
+            // Of a connection that there never was nothing is known.
+            Item::UpstreamRemoteAddressWithoutPort | Item::UpstreamRemotePort
+                if late.flags.contains(Flag::UpstreamConnectionFailure) =>
+            {
+                false
+            }
             Item::UpstreamRemoteAddressWithoutPort => ip(socket, out),
             Item::UpstreamRemotePort => port(socket, out),
             Item::UpstreamHostName => endpoint.is_some_and(|endpoint| {

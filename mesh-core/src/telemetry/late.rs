@@ -241,10 +241,20 @@ pub(super) fn copy(
         let Some(first) = values.next() else {
             continue;
         };
-        let one_line = values.next().is_some() && stands_in_one_line(name);
-        let joined = one_line.then(|| from.joined(name)).flatten();
-        let joined = joined.and_then(|all| HeaderValue::from_bytes(&all).ok());
-        to.push((name.clone(), joined.unwrap_or_else(|| first.clone())));
+        let Some(second) = values.next() else {
+            to.push((name.clone(), first.clone()));
+            continue;
+        };
+        let joined = stands_in_one_line(name)
+            .then(|| from.joined(name))
+            .flatten();
+        if let Some(joined) = joined.and_then(|all| HeaderValue::from_bytes(&all).ok()) {
+            to.push((name.clone(), joined));
+            continue;
+        }
+        // Formats read the first, filters all.
+        let all = [first, second].into_iter().chain(values);
+        to.extend(all.map(|value| (name.clone(), value.clone())));
     }
 }
 

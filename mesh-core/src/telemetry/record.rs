@@ -26,7 +26,7 @@ use super::{
 };
 #[cfg(feature = "net")]
 use crate::transport::ConnTimer;
-use crate::{Kind, transport::ConnInfo};
+use crate::{Kind, layer::is_grpc, transport::ConnInfo};
 
 pub(crate) use super::late::grpc_status;
 pub use super::{
@@ -367,12 +367,20 @@ impl Record {
         if let Some(head) = &mut late.head {
             *head = RecordedHead::of(request);
         }
+        late.grpc &= is_grpc(request.headers());
         if let Some(wanted) = late.wanted.clone() {
             copy(
                 request.headers(),
                 &wanted.request,
                 &mut late.request_headers,
             );
+        }
+    }
+
+    /// Notes the scheme where it does not stand in the URI.
+    pub(crate) fn see_scheme(&self, scheme: &http::uri::Scheme) {
+        if let Some(head) = &mut self.late().head {
+            head.scheme.get_or_insert_with(|| scheme.clone());
         }
     }
 

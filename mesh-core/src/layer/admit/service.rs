@@ -62,10 +62,7 @@ where
         let mut attempt = match attempt(&routed) {
             Ok(attempt) => attempt,
             Err(error) => {
-                // As in Envoy, what has no endpoint at once was never attempted.
-                if error.kind() == Kind::Overflow || !routed.is_first_attempt() {
-                    routed.record.late().attempts = routed.attempt;
-                }
+                routed.record.late().attempts = routed.attempt;
                 return ResponseFuture::refused(error);
             }
         };
@@ -82,7 +79,10 @@ where
         } = routed;
         if forwarding.forward().auto_host_rewrite() {
             let hostname = attempt.endpoint().hostname();
-            forwarding.rewrite_host_for_endpoint(&mut *request, hostname, !self.quiet);
+            // Envoy changes the head of the attempt before once more.
+            for _ in 0..number.min(2) {
+                forwarding.rewrite_host_for_endpoint(&mut *request, hostname, !self.quiet);
+            }
             record.see_request_again(&request);
         }
         let wanted = {

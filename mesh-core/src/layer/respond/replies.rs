@@ -277,11 +277,12 @@ impl Replies {
     }
 }
 
-/// Whether Envoy's router makes the reply, which then gets what the route adds to responses.
+/// Whether the reply gets what the route adds to responses: those of Envoy's router and of its faults do.
 fn is_routers(kind: Kind) -> bool {
     matches!(
         kind,
-        Kind::NoCluster
+        Kind::FaultAbort
+            | Kind::NoCluster
             | Kind::NoHealthyUpstream
             | Kind::Overflow
             | Kind::ConnectFailure

@@ -140,8 +140,9 @@ impl<S, B: MeshBody> Follow<S, B> {
             return Step::Pass;
         };
         count(stats.map(|stats| &stats.upstream_internal_redirect_succeeded_total));
-        // With the new head already, as in Envoy.
+        // With the new head and route already, as in Envoy.
         self.record.see_request_again(&target.request);
+        self.record.late().route = target.decision.route().cloned();
         self.record.redirected(response, self.front.sink());
         self.go_on(target)
     }

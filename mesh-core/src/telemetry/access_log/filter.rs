@@ -1,7 +1,5 @@
 //! Which requests a log or a reply mapper takes.
 
-use std::borrow::Cow;
-
 use crate::{
     model::{Comparison, Fraction, LogFilter, Name},
     route::{HeaderTest, format::FormatContext},
@@ -73,10 +71,7 @@ impl FilterRules {
                 compare(*comparison, millis, *value)
             }
             Self::Share(share) => share.hit(rand::random()),
-            Self::Header(test) => {
-                let value: Option<Cow<'_, [u8]>> = context.request_header(test.field());
-                test.matches_value(value.as_deref())
-            }
+            Self::Header(test) => test.matches_value(context.whole_header(test.field()).as_deref()),
             Self::Flags(names) if names.is_empty() => !late.flags.is_empty(),
             Self::Flags(names) => late
                 .flags

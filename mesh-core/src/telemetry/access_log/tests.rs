@@ -189,6 +189,7 @@ fn full_record() -> Arc<Record> {
     let address = |port| model::Address::Socket(([10, 0, 0, 1], port).into());
     let mut connection = ConnInfo::new(address(80), address(4000));
     connection.security.server_name = Some("sni".into());
+    connection.filter_chain = "chain".into();
     connection.security.peer_identity = Some("spiffe://a".into());
     let record = Record::begin(Some(Arc::new(connection)), Version::HTTP_11, true);
     let request = Request::get("/path?q").header("host", "a.test");
@@ -242,12 +243,7 @@ fn each_item_has_a_value_or_is_told_to_have_none() {
     for item in Item::ALL {
         let mut out = Vec::new();
         let found = context.item(*item, &mut out);
-        // Endpoints by address have no name.
-        let unnamed = matches!(
-            item,
-            Item::UpstreamHostName | Item::UpstreamHostNameWithoutPort
-        );
-        assert_eq!(found, item.is_known() && !unnamed, "{}", item.as_str());
+        assert_eq!(found, item.is_known(), "{}", item.as_str());
         assert_eq!(found, !out.is_empty(), "{}", item.as_str());
         let told = Operator::Item(*item).without_value();
         assert_eq!(told, (!item.is_known()).then_some(item.as_str()));
@@ -260,6 +256,10 @@ fn each_item_has_a_value_or_is_told_to_have_none() {
         ),
         ("%QUERY_PARAMS% %ROUTE_NAME%", "q default"),
         ("%DYNAMIC_METADATA(n:k)% %FILTER_STATE(k)%", "- -"),
+        (
+            "%UPSTREAM_HOST_NAME% %FILTER_CHAIN_NAME%",
+            "127.0.0.1:1 chain",
+        ),
     ] {
         let mut out = Vec::new();
         let format = Formatter::parse(text).expect("valid");

@@ -27,7 +27,7 @@ use mesh_core::model::{
 use super::forward::substitution;
 use crate::decode::{
     Context,
-    common::{self, bool_of, some_duration},
+    common::{self, some_duration},
     context::Typed,
     format, header, matcher,
     set::ignored,

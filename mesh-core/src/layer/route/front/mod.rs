@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Response, StatusCode, Version, header::LOCATION};
+use http::{HeaderName, HeaderValue, Response, StatusCode, Version, header::LOCATION, uri::Scheme};
 
 #[cfg(feature = "client")]
 use crate::telemetry::metrics::Metrics;
@@ -25,6 +25,7 @@ use crate::{
     Error, Kind,
     layer::{Exchange, Scan},
     model::{HttpConnectionManager, Name, Upgrade},
+    route::Head,
     snapshot::Health,
     telemetry::{
         flags::Flag,
@@ -252,6 +253,14 @@ impl Front {
         }
         let result = self.head(request, *scan, record, internal_only);
         record.see_request(request, &self.wants);
+        // Over HTTP/1 the scheme is what the client is trusted to say of it.
+        if self.wants.head && (self.config.scheme.is_some() || scan.has(Scan::FORWARDED_PROTO)) {
+            let proto = Head::of(request).forwarded_proto();
+            record.see_scheme(match proto {
+                b"https" => &Scheme::HTTPS,
+                _ => &Scheme::HTTP,
+            });
+        }
         result
     }
 

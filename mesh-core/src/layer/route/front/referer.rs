@@ -1,4 +1,4 @@
-//! `referer` is sent on only if it is one absolute URL, as Envoy's own parser of URLs (that of Node.js) has it.
+//! `referer` is sent on only if it is one absolute or partial URL, without credentials and without a fragment (RFC 9110, 10.1.3).
 
 use http::{HeaderMap, header::REFERER};
 
@@ -6,37 +6,34 @@ use http::{HeaderMap, header::REFERER};
 pub(super) fn check(headers: &mut HeaderMap) {
     let mut values = headers.get_all(REFERER).iter();
     let (first, second) = (values.next(), values.next());
-    if second.is_some() || first.is_some_and(|url| !is_url(url.as_bytes())) {
+    if second.is_some() || first.is_some_and(|url| !is_referer(url.as_bytes())) {
         headers.remove(REFERER);
     }
 }
 
-/// `scheme://host`, and what may follow.
-fn is_url(url: &[u8]) -> bool {
-    let Some(at) = memchr::memmem::find(url, b"://") else {
+fn is_referer(url: &[u8]) -> bool {
+    if memchr::memchr(b'#', url).is_some() {
         return false;
-    };
-    let (scheme, rest) = (&url[..at], &url[at + 3..]);
-    let end = memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());
-    let (server, path) = rest.split_at(end);
-    !scheme.is_empty()
-        && scheme.iter().all(u8::is_ascii_alphabetic)
-        && is_server(server)
-        && path.iter().all(|byte| *byte > b' ' && *byte != 0x7f)
+    }
+    match memchr::memmem::find(url, b"://").map(|at| url.split_at(at)) {
+        Some((scheme, rest)) if is_scheme(scheme) => is_absolute(&rest[3..]),
+        _ => is_partial(url),
+    }
 }
 
-/// `user@host:port`.
-fn is_server(server: &[u8]) -> bool {
-    let host = match memchr::memchr(b'@', server) {
-        Some(at) => {
-            let user = &server[..at];
-            if !user.iter().all(|byte| is_user(*byte)) {
-                return false;
-            }
-            &server[at + 1..]
-        }
-        None => server,
-    };
+fn is_scheme(scheme: &[u8]) -> bool {
+    let inner = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+    scheme.first().is_some_and(u8::is_ascii_alphabetic) && scheme.iter().all(inner)
+}
+
+/// `host:port` and what follows.
+fn is_absolute(rest: &[u8]) -> bool {
+    let end = memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());
+    let (server, path) = rest.split_at(end);
+    is_server(server) && path.iter().all(|byte| byte.is_ascii_graphic())
+}
+
+fn is_server(host: &[u8]) -> bool {
     let (known, port) = match host.strip_prefix(b"[") {
         Some(inner) => match memchr::memchr(b']', inner) {
             Some(end) => (is_v6(&inner[..end]), &inner[end + 1..]),
@@ -45,31 +42,16 @@ fn is_server(server: &[u8]) -> bool {
         None => {
             let end = memchr::memchr(b':', host).unwrap_or(host.len());
             let (name, port) = host.split_at(end);
-            let known = !name.is_empty() && name.iter().all(|byte| is_host(*byte));
-            (known, port)
+            let of_name = |byte: &u8| byte.is_ascii_alphanumeric() || b".-".contains(byte);
+            (!name.is_empty() && name.iter().all(of_name), port)
         }
     };
     known && (port.is_empty() || port.strip_prefix(b":").is_some_and(is_port))
 }
 
-fn is_user(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-_.!~*'()%;:&=+$,".contains(&byte)
-}
-
-fn is_host(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b".-_".contains(&byte)
-}
-
 fn is_v6(host: &[u8]) -> bool {
     let of_address = |byte: &u8| byte.is_ascii_hexdigit() || b":.".contains(byte);
-    let of_zone = |byte: &u8| byte.is_ascii_alphanumeric() || b"%.-_~".contains(byte);
-    let (address, zone) = match memchr::memchr(b'%', host) {
-        Some(at) => (&host[..at], Some(&host[at + 1..])),
-        None => (host, None),
-    };
-    !address.is_empty()
-        && address.iter().all(of_address)
-        && zone.is_none_or(|zone| !zone.is_empty() && zone.iter().all(of_zone))
+    !host.is_empty() && host.iter().all(of_address)
 }
 
 fn is_port(port: &[u8]) -> bool {
@@ -78,35 +60,56 @@ fn is_port(port: &[u8]) -> bool {
         && number.is_some_and(|number| number.parse::<u16>().is_ok())
 }
 
+/// A path, with a query perhaps, whose first segment has no colon.
+fn is_partial(url: &[u8]) -> bool {
+    let end = memchr::memchr2(b'/', b'?', url).unwrap_or(url.len());
+    let of_path =
+        |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:@/?".contains(byte);
+    !url.is_empty() && memchr::memchr(b':', &url[..end]).is_none() && url.iter().all(of_path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// Measured with Envoy 1.40.
     #[test]
-    fn only_one_absolute_url_is_sent_on() {
+    fn only_one_url_without_credentials_and_fragment_is_sent_on() {
         for (url, kept) in [
             ("http://a.test", true),
-            ("https://a.test/x?y#z", true),
-            ("ftp://a_b:80/", true),
-            ("http://u:p@a.test/", true),
-            ("http://[::1]:80/", true),
-            ("http://a.test?x", true),
-            ("", false),
-            ("a.test", false),
-            ("/path", false),
-            ("http:/a", false),
+            ("https://a.test/x?y", true),
+            ("ftp://a.test/", true),
+            ("android-app://x/y", true),
+            ("http://[::1]/", true),
+            ("http://a/x@y", true),
+            ("http://a?x@y", true),
+            ("http://a.test/<x>", true),
+            ("/only", true),
+            ("/a?b", true),
+            ("/a@b", true),
+            ("//a.test/x", true),
+            ("a.test", true),
+            ("*", true),
+            ("?x", true),
+            ("http://a.test/#z", false),
+            ("/only#x", false),
+            ("#x", false),
+            ("http://u:p@a.test/", false),
+            ("http://a_b.test/", false),
+            ("http://a.test:99999/", false),
+            ("http://a.test:x/", false),
+            ("http://a.test:", false),
+            ("http://[::1", false),
+            ("http://a|b/", false),
             ("http://", false),
             ("http:///x", false),
-            ("http://a.test:", false),
-            ("http://a.test:65536/", false),
-            ("http://a.test:x/", false),
-            ("http://a b/", false),
-            ("http://a.test/a b", false),
-            ("h2://a.test/", false),
-            ("http://[::1/", false),
-            ("http://a@b@c/", false),
+            ("http:/a", false),
+            ("1http://a", false),
+            ("mailto:a@b", false),
             ("about:blank", false),
+            ("a b", false),
+            ("\"x\"", false),
+            ("x\\y", false),
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(REFERER, url.parse().expect("a value"));
