@@ -339,10 +339,12 @@ class Maker:
         if kind == "host_rewrite_literal":
             found[kind] = self.pick(["rewritten.test", "rewritten.test:99"])
         elif kind == "host_rewrite_header":
-            found[kind] = self.pick(["x-one", "x-missing", "X-Two"])
+            found[kind] = self.pick(["x-num", "x-missing"])
         elif kind == "host_rewrite_path_regex":
             found[kind] = {"pattern": {"regex": "^/([^/?]*).*$"}, "substitution": "\\1.test"}
         elif kind == "auto_host_rewrite":
+            if found.get("cluster") not in ("h1", "h2"):
+                return
             found[kind] = True
         elif kind == "host_rewrite" and self.maybe(0.5):
             found[kind] = "%REQ(x-one)%.test"
@@ -543,7 +545,7 @@ class Maker:
         if "strip_matching_host_port" not in found and self.maybe(0.2):
             found["strip_any_host_port"] = True
         if self.maybe(0.35):
-            found["common_http_protocol_options"] = self.pick([{"headers_with_underscores_action": "REJECT_REQUEST"}, {"headers_with_underscores_action": "DROP_HEADER"}, {"max_headers_count": 12}, {"max_requests_per_connection": 1}])
+            found["common_http_protocol_options"] = self.pick([{"headers_with_underscores_action": "REJECT_REQUEST"}, {"headers_with_underscores_action": "DROP_HEADER"}, {"max_headers_count": 40}, {"max_requests_per_connection": 1}])
         if self.maybe(0.35):
             found["http_protocol_options"] = self.pick(
                 [

@@ -129,7 +129,7 @@ class Requests:
         for share, pool in [(0.35, [("x-one", value) for value in VALUES[:8]]), (0.2, [("x-two", value) for value in VALUES[:8]]), (0.25, MANAGED), (0.25, MANAGED), (0.3 * self.breaks, HOP), (0.5 * self.breaks, ODD_HEADERS)]:
             if maker.maybe(share):
                 drawn = maker.pick(pool)
-                if drawn[1] or drawn[0] not in [name for name, _ in found]:
+                if (drawn[1] and drawn[0] != "x-forwarded-for") or drawn[0] not in [name for name, _ in found]:
                     found.append(drawn)
         if maker.maybe(0.4):
             found.append(("x-cluster", maker.pick(["h1", "h2", "none", "no-such", ""])))

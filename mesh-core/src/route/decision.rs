@@ -295,7 +295,7 @@ impl Redirection {
     /// The response. A location that no header can hold is left out.
     pub fn response<C: FormatContext + ?Sized>(&self, context: &C) -> Response<Bytes> {
         let mut response = match &self.route {
-            Some(route) => route.unchanged_response(context),
+            Some(route) => route.unchanged_response(context, false),
             None => Response::default(),
         };
         *response.status_mut() = self.status;
@@ -314,7 +314,21 @@ impl Redirection {
 impl RouteEntry {
     /// The response of a route that answers by itself; 404 if it does not.
     pub fn direct_response<C: FormatContext + ?Sized>(&self, context: &C) -> Response<Bytes> {
-        let mut response = self.unchanged_response(context);
+        self.changed_response(context, true)
+    }
+
+    /// The response as it leaves: unlike in Envoy's route checks a body without a format has the type that the route gives it.
+    /// Whoever sends it gives it one where the route gives none.
+    pub(crate) fn own_response<C: FormatContext + ?Sized>(&self, context: &C) -> Response<Bytes> {
+        self.changed_response(context, false)
+    }
+
+    fn changed_response<C: FormatContext + ?Sized>(
+        &self,
+        context: &C,
+        typed: bool,
+    ) -> Response<Bytes> {
+        let mut response = self.unchanged_response(context, typed);
         if matches!(self.config.action, Action::DirectResponse(_)) {
             self.response
                 .apply_response(response.headers_mut(), context);
@@ -322,8 +336,12 @@ impl RouteEntry {
         response
     }
 
-    /// The response of a route that answers by itself, before the route's changes.
-    fn unchanged_response<C: FormatContext + ?Sized>(&self, context: &C) -> Response<Bytes> {
+    /// The response of a route that answers by itself, before the route's changes; `typed`: with its body's type.
+    fn unchanged_response<C: FormatContext + ?Sized>(
+        &self,
+        context: &C,
+        typed: bool,
+    ) -> Response<Bytes> {
         let mut response = Response::new(Bytes::new());
         let Action::DirectResponse(config) = &self.config.action else {
             *response.status_mut() = StatusCode::NOT_FOUND;
@@ -333,10 +351,11 @@ impl RouteEntry {
         *response.status_mut() = config.status;
         let headers = response.headers_mut();
         if !body.is_empty() {
-            // Ahead of what the route adds, which therefore joins it: so Envoy's route checks want it. A running Envoy 1.40 has
-            // this type only where the route gives none.
             headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-            headers.insert(CONTENT_TYPE, content_type);
+            if typed || self.body_format().is_some() {
+                // Ahead of what the route adds, which therefore joins it.
+                headers.insert(CONTENT_TYPE, content_type);
+            }
         }
         *response.body_mut() = body;
         response

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, net::SocketAddr};
 
-use http::{HeaderMap, HeaderName, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 
 use crate::model::{Fraction, Metadata, Name};
 
@@ -13,6 +13,19 @@ pub trait Headers {
 
     /// All values of `name`, joined by `,` if there are several. Borrows if there is one.
     fn joined(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>>;
+
+    /// Whether `test` holds for one of the values of `name`; `None`: there is none.
+    fn any(&self, name: &HeaderName, test: &mut dyn FnMut(&[u8]) -> bool) -> Option<bool>;
+}
+
+/// Whether `test` holds for one of `values`; `None`: there is none.
+fn any<'a>(
+    values: impl Iterator<Item = &'a [u8]>,
+    test: &mut dyn FnMut(&[u8]) -> bool,
+) -> Option<bool> {
+    let mut values = values.peekable();
+    values.peek()?;
+    Some(values.any(test))
 }
 
 impl Headers for HeaderMap {
@@ -22,6 +35,10 @@ impl Headers for HeaderMap {
 
     fn joined(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>> {
         join(self.get_all(name).iter().map(|value| value.as_bytes()))
+    }
+
+    fn any(&self, name: &HeaderName, test: &mut dyn FnMut(&[u8]) -> bool) -> Option<bool> {
+        any(self.get_all(name).iter().map(HeaderValue::as_bytes), test)
     }
 }
 
@@ -42,6 +59,14 @@ impl<N: AsRef<[u8]>, V: AsRef<[u8]>> Headers for [(N, V)] {
                 .map(|(_, value)| value.as_ref()),
         )
     }
+
+    fn any(&self, name: &HeaderName, test: &mut dyn FnMut(&[u8]) -> bool) -> Option<bool> {
+        let wanted = name.as_str().as_bytes();
+        let own = self
+            .iter()
+            .filter(|(name, _)| name.as_ref().eq_ignore_ascii_case(wanted));
+        any(own.map(|(_, value)| value.as_ref()), test)
+    }
 }
 
 impl<N: AsRef<[u8]>, V: AsRef<[u8]>> Headers for Vec<(N, V)> {
@@ -51,6 +76,10 @@ impl<N: AsRef<[u8]>, V: AsRef<[u8]>> Headers for Vec<(N, V)> {
 
     fn joined(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>> {
         self.as_slice().joined(name)
+    }
+
+    fn any(&self, name: &HeaderName, test: &mut dyn FnMut(&[u8]) -> bool) -> Option<bool> {
+        self.as_slice().any(name, test)
     }
 }
 

@@ -4,6 +4,8 @@
 //! configuration. A run of rules that ask for one header's exact value is a hash table from the value. Regexes and templates
 //! are tried when no rule before them matched.
 
+use std::borrow::Cow;
+
 use super::{
     hash::ByteMap,
     head::{Field, Head, Headers},
@@ -153,6 +155,8 @@ enum Segment {
         first: Id,
         field: Field,
         values: ByteMap<Vec<Id>>,
+        /// For requests that have several values.
+        all: Box<[Id]>,
     },
 }
 
@@ -192,6 +196,7 @@ fn segments(ids: &[Id], rules: &[Conditions]) -> Box<[Segment]> {
                     first,
                     field: field.clone(),
                     values,
+                    all: ids.into(),
                 });
             }
         }
@@ -315,10 +320,13 @@ impl<'a> Cursor<'a> {
         self.segments = rest;
         self.ids = match segment {
             Segment::Plain(ids) => ids,
-            Segment::Hashed { field, values, .. } => head
-                .field(field)
-                .and_then(|value| values.get(&*value))
-                .map_or(&[], |ids| ids),
+            Segment::Hashed {
+                field, values, all, ..
+            } => match head.field(field) {
+                Some(Cow::Owned(_)) => all,
+                Some(Cow::Borrowed(value)) => values.get(value).map_or(&[], |ids| ids),
+                None => &[],
+            },
         };
     }
 }

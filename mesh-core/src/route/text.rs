@@ -4,7 +4,12 @@ use std::{borrow::Cow, net::IpAddr, str};
 
 use memchr::memmem;
 
-use super::head::{Field, Head, Headers};
+use http::HeaderName;
+
+use super::{
+    head::{Field, Head, Headers},
+    mutate::stands_in_one_line,
+};
 use crate::model::{
     HeaderMatcher, HeaderValueMatcher, Metadata, MetadataMatcher, QueryMatcher, Regex,
     StringMatcher, StringPattern, Value, ValueMatcher,
@@ -91,6 +96,8 @@ pub struct HeaderTest {
     test: ValueTest,
     invert: bool,
     missing_as_empty: bool,
+    /// Several lines of the header are one text.
+    one_line: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -108,8 +115,10 @@ impl HeaderTest {
             HeaderValueMatcher::String(text) => ValueTest::Text(TextMatcher::new(text)),
             HeaderValueMatcher::Range { start, end } => ValueTest::Range(*start, *end),
         };
+        let field = Field::parse(&matcher.name)?;
         Some(Self {
-            field: Field::parse(&matcher.name)?,
+            one_line: matches!(&field, Field::Header(name) if stands_in_one_line(name)),
+            field,
             test,
             invert: matcher.invert,
             missing_as_empty: matcher.missing_as_empty,
@@ -123,7 +132,26 @@ impl HeaderTest {
 
     /// Whether the request matches.
     pub fn matches<H: Headers + ?Sized>(&self, head: &Head<'_, H>) -> bool {
-        self.matches_value(head.field(&self.field).as_deref())
+        match &self.field {
+            Field::Header(name) => self.matches_header(name, head.headers),
+            field => self.matches_value(head.first(field)),
+        }
+    }
+
+    /// Whether the lines of the header `name` match. As in Envoy one of several lines is enough, and an inverted test asks that
+    /// none fits; a header that stands in one line is one text.
+    pub(crate) fn matches_header<H: Headers + ?Sized>(
+        &self,
+        name: &HeaderName,
+        headers: &H,
+    ) -> bool {
+        if self.one_line {
+            return self.matches_value(headers.joined(name).as_deref());
+        }
+        match headers.any(name, &mut |value| self.fits(value)) {
+            Some(found) => found != self.invert,
+            None => self.matches_value(None),
+        }
     }
 
     /// Whether a header of this value (`None`: absent) matches.
@@ -136,14 +164,17 @@ impl HeaderTest {
                 return matches!(self.test, ValueTest::Present(present) if present == self.invert);
             }
         };
-        let matched = match &self.test {
+        self.fits(value) != self.invert
+    }
+
+    fn fits(&self, value: &[u8]) -> bool {
+        match &self.test {
             ValueTest::Present(present) => *present,
             ValueTest::Text(text) => text.matches(value),
             ValueTest::Range(start, end) => {
                 parse_integer(value).is_some_and(|number| (*start..*end).contains(&number))
             }
-        };
-        matched != self.invert
+        }
     }
 
     /// The value that alone matches, if this is a plain comparison.
@@ -394,12 +425,27 @@ mod tests {
     }
 
     #[test]
-    fn several_values_are_one_text() {
-        let test = header(exact("a,b"), false, false);
+    /// Measured with Envoy 1.40.
+    fn one_of_several_lines_is_enough() {
         let mut headers = HeaderMap::new();
-        headers.append("x-test", "a".parse().expect("a value"));
-        headers.append("x-test", "b".parse().expect("a value"));
-        assert!(test.matches(&Head::new(b"GET", b"http", b"", b"/", &headers)));
+        for name in ["x-test", "content-type"] {
+            headers.append(name, "a".parse().expect("a value"));
+            headers.append(name, "b".parse().expect("a value"));
+        }
+        let head = Head::new(b"GET", b"http", b"", b"/", &headers);
+        for (text, invert, lines, one) in [
+            ("a", false, true, false),
+            ("b", false, true, false),
+            ("a,b", false, false, true),
+            ("a", true, false, true),
+            ("c", true, true, true),
+            ("a,b", true, true, false),
+        ] {
+            let mut test = header(exact(text), invert, false);
+            assert_eq!(test.matches(&head), lines, "{text} {invert}");
+            (test.field, test.one_line) = (Field::Header(http::header::CONTENT_TYPE), true);
+            assert_eq!(test.matches(&head), one, "{text} {invert}, one line");
+        }
     }
 
     #[test]

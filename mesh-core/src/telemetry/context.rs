@@ -16,7 +16,7 @@ use super::{
 use crate::{
     model::{Address, Metadata, Name, Value},
     route::{
-        Field,
+        Field, HeaderTest,
         format::{FormatContext, Item, MetadataSource, TimePoint},
         host::port_start,
     },
@@ -57,23 +57,12 @@ impl<'a> RecordContext<'a> {
         self
     }
 
-    /// All values of a request header, joined by `,`, as matchers see them.
-    pub(crate) fn whole_header(&self, field: &Field) -> Option<Cow<'_, [u8]>> {
-        let Field::Header(name) = field else {
-            return self.request_header(field);
-        };
-        let known = self.late.request_headers.iter();
-        let mut values = known
-            .filter(|(known, _)| known == name)
-            .map(|(_, value)| value.as_bytes());
-        let first = values.next()?;
-        let mut all = Cow::Borrowed(first);
-        for value in values {
-            let all = all.to_mut();
-            all.push(b',');
-            all.extend_from_slice(value);
+    /// Whether the request's head passes `test`.
+    pub(crate) fn passes(&self, test: &HeaderTest) -> bool {
+        match test.field() {
+            Field::Header(name) => test.matches_header(name, &self.late.request_headers[..]),
+            field => test.matches_value(self.request_header(field).as_deref()),
         }
-        Some(all)
     }
 
     fn connection_item(&self, item: Item, out: &mut Vec<u8>) -> Option<bool> {

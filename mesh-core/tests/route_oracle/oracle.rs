@@ -231,7 +231,7 @@ fn checks(
             HeaderValueMatcher::Range { .. } => "header range",
             _ => "header",
         };
-        checks.push((kind, header_matches(matcher, value.as_deref())));
+        checks.push((kind, header_holds(matcher, request, value.as_deref())));
     }
     for matcher in &rule.query {
         let kind = match &matcher.value {
@@ -350,6 +350,24 @@ fn path_matches(table: &RouteConfiguration, rule: &RouteMatch, request: &Request
         }
         _ => unreachable!("no other form is generated"),
     }
+}
+
+/// Of several lines one is enough, and an inverted matcher asks that none fits; `content-type` stands in one line.
+fn header_holds(matcher: &HeaderMatcher, request: &Request, value: Option<&str>) -> bool {
+    let own = request
+        .headers
+        .iter()
+        .filter(|(known, _)| *known == &*matcher.name);
+    let lines: Vec<&str> = own.map(|(_, value)| *value).collect();
+    if lines.len() < 2 || &*matcher.name == "content-type" {
+        return header_matches(matcher, value);
+    }
+    let plain = HeaderMatcher {
+        invert: false,
+        ..matcher.clone()
+    };
+    let mut lines = lines.into_iter();
+    lines.any(|line| header_matches(&plain, Some(line))) != matcher.invert
 }
 
 fn header_matches(matcher: &HeaderMatcher, value: Option<&str>) -> bool {

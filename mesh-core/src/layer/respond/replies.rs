@@ -169,7 +169,8 @@ impl Replies {
                 let body = row.body.replace(RESET_REASON, RETRIED_REASON);
                 reply.body = body.into();
             }
-            if is_routers(error.kind()) {
+            let forwards = || late.route.as_ref().is_some_and(|it| it.forward().is_some());
+            if is_routers(error.kind()) && (error.kind() != Kind::FaultAbort || forwards()) {
                 reply.route(record, &late);
             }
             self.map(&mut reply, record, &mut late);
@@ -457,11 +458,11 @@ impl Draft {
     }
 }
 
-/// gRPC's encoding of messages: all but printable ASCII, and `%`, is escaped.
+/// gRPC's encoding of messages: all but printable ASCII, and `%`, is escaped; `~` too, as Envoy does.
 fn percent_encoded(message: &[u8]) -> String {
     let mut out = String::with_capacity(message.len());
     for &byte in message {
-        if (b' '..=b'~').contains(&byte) && byte != b'%' {
+        if (b' '..=b'}').contains(&byte) && byte != b'%' {
             out.push(byte as char);
         } else {
             out.push_str(&format!("%{byte:02X}"));

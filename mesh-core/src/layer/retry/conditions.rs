@@ -8,7 +8,7 @@ use super::{Retries, policy::Compiled};
 use crate::{
     Error, Kind,
     model::RetryOn,
-    route::{Field, Head, Headers},
+    route::{Field, Head},
     telemetry::record::grpc_status,
 };
 
@@ -151,7 +151,7 @@ impl Conditions {
             .as_ref()
             .is_some_and(|more| more.headers.iter().any(|name| headers.contains_key(name)));
         more || self.policy.0.headers.iter().any(|test| match test.field() {
-            Field::Header(name) => test.matches_value(headers.joined(name).as_deref()),
+            Field::Header(name) => test.matches_header(name, headers),
             Field::Unknown(name) if &**name == ":status" => {
                 test.matches_value(Some(response.status().as_str().as_bytes()))
             }

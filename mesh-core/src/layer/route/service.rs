@@ -273,7 +273,7 @@ pub(super) fn own_answer<B: 'static>(
         }
         Decision::DirectResponse(route) => {
             late.route = Some(route.clone());
-            route.direct_response(&RecordContext::new(record, &late))
+            route.own_response(&RecordContext::new(record, &late))
         }
         // There is no application behind a proxy's routes that it could go on to.
         _ => return Kind::NoRoute.into(),
@@ -303,7 +303,8 @@ pub(super) fn forward<B: 'static>(
         late.route = Some(forwarding.route().clone());
         late.arm = forwarding.arm_index() as u32;
         late.cluster = forwarding.cluster().cloned();
-        late.counted = counted;
+        // As in Envoy a request without a cluster counts in no virtual cluster.
+        late.counted = counted.filter(|_| forwarding.cluster().is_some());
     }
     if let Some(reads) = forwarding.response_reads() {
         record.see_also(&request, reads);

@@ -71,7 +71,7 @@ impl FilterRules {
                 compare(*comparison, millis, *value)
             }
             Self::Share(share) => share.hit(rand::random()),
-            Self::Header(test) => test.matches_value(context.whole_header(test.field()).as_deref()),
+            Self::Header(test) => context.passes(test),
             Self::Flags(names) if names.is_empty() => !late.flags.is_empty(),
             Self::Flags(names) => late
                 .flags
