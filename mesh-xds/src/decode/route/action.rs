@@ -26,9 +26,11 @@ pub(super) fn action(
         Some(route::Action::DirectResponse(value)) => Action::DirectResponse(
             cx.field("direct_response", |cx| direct_response(cx, value, max_body))?,
         ),
-        Some(route::Action::FilterAction(_) | route::Action::NonForwardingAction(_)) => {
+        Some(route::Action::FilterAction(value)) => {
+            cx.ignored("filter_action.action", value.action.is_some());
             Action::NonForwarding
         }
+        Some(route::Action::NonForwardingAction(_)) => Action::NonForwarding,
         None => {
             cx.reject(
                 "",
