@@ -35,6 +35,8 @@ use crate::{
 /// counters, limits in use and pooled connections go on.
 #[derive(Debug)]
 pub struct Cluster {
+    /// Unique in the process: unlike its address, no later handle has it.
+    number: u64,
     config: Arc<model::Cluster>,
     in_mesh: bool,
     catch_all: bool,
@@ -77,7 +79,9 @@ impl Cluster {
         let in_mesh = config.name.starts_with("outbound|")
             && !matches!(external, Some(model::Value::Bool(true)));
         let catch_all = matches!(&*config.name, "PassthroughCluster" | "BlackHoleCluster");
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         let cluster = Self {
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
             config,
             in_mesh,
             catch_all,
@@ -94,6 +98,11 @@ impl Cluster {
     /// Its name.
     pub fn name(&self) -> &model::Name {
         &self.config.name
+    }
+
+    /// What tells this handle from all others; never 0.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     /// Whether its endpoints are workloads of an Istio mesh: an outbound cluster that is not marked as external.

@@ -45,8 +45,8 @@ pub struct RequestMetrics {
 /// What differs among the requests of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
-    /// Address of the cluster's handle: a new handle may have new metadata, and costs a look-up.
-    cluster: usize,
+    /// Number of the cluster's handle: a new handle may have new metadata, and costs a look-up. 0: no cluster.
+    cluster: u64,
     endpoint: u64,
     status: u16,
     grpc_status: Option<u32>,
@@ -79,10 +79,7 @@ impl RequestMetrics {
     /// Counts a finished request.
     pub fn count(&self, record: &Record, late: &Late) {
         let key = Key {
-            cluster: late
-                .cluster
-                .as_ref()
-                .map_or(0, |cluster| Arc::as_ptr(cluster) as usize),
+            cluster: late.cluster.as_ref().map_or(0, |cluster| cluster.number()),
             endpoint: late.endpoint.as_ref().map_or(0, |endpoint| endpoint.id()),
             status: late.status,
             grpc_status: late.grpc_result(),
@@ -93,7 +90,7 @@ impl RequestMetrics {
             peer: late.peer.as_ref().map_or(0, |peer| peer.id),
         };
         AT_HAND.with_borrow_mut(|at_hand| {
-            let place = key.endpoint as usize ^ key.cluster >> 6 ^ usize::from(key.status);
+            let place = (key.endpoint ^ key.cluster) as usize ^ usize::from(key.status);
             let near = &mut at_hand[place % NEAR];
             match near {
                 Some((id, known, series)) if *id == self.id && *known == key => {

@@ -333,3 +333,23 @@ fn quantiles_lie_within_their_buckets() {
     assert!((1.0..=5.0).contains(&histogram.quantile(0.5)));
     assert!((250.0..=500.0).contains(&histogram.quantile(0.99)));
 }
+
+/// Their handles come and go at the same place in memory.
+#[test]
+fn clusters_that_are_gone_lend_their_labels_to_nobody() {
+    let metrics = Metrics::new(Workload::default());
+    let counted = Arc::new(Counted(RequestMetrics::new(
+        metrics.clone(),
+        Reporter::Source,
+    )));
+    for turn in 0..100 {
+        let name = format!("outbound|80||web{turn}.default.svc.cluster.local");
+        count(&counted, &named(&name, None), 503);
+    }
+    let mut services = std::collections::BTreeSet::new();
+    metrics.each(|labels, series| {
+        assert_eq!(series.requests.get(), 1);
+        services.insert(labels.get("destination_service").map(str::to_owned));
+    });
+    assert_eq!(services.len(), 100);
+}
