@@ -1,26 +1,20 @@
 //! No field is read in silence: each field of each message in rich resources is set in turn, and must change the model,
 //! be noted, or be refused.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    fmt::Debug,
-    rc::Rc,
-};
+use std::fmt::Debug;
 
-use mesh_core::model::Note;
+use mesh_core::config::Rejection;
 use mesh_xds::{
     decode::{self, Decoded, Findings},
-    file::FileSource,
-    json::{
-        self,
-        schema::{Field, Kind, Message},
-    },
+    file::{FileError, FileSource},
+    json,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use samples::{least, samples};
+use walk::play;
 
 mod samples;
+mod walk;
 
 const CLUSTER: &str = include_str!("cluster.yaml");
 const LISTENER: &str = include_str!("listener.yaml");
@@ -29,7 +23,20 @@ const BOOTSTRAP: &str = include_str!("bootstrap.yaml");
 const ROUTES: &str = include_str!("routes.yaml");
 
 /// Fields that may be set without any trace, and why.
-const SILENT: [(&str, &str); 31] = [
+const SILENT: [(&str, &str); 35] = [
+    ("xds.core.v3.TypedExtensionConfig.name", "the type decides"),
+    (
+        "envoy.config.route.v3.RouteAction.HashPolicy.terminal",
+        "hash policies are listed as a whole",
+    ),
+    (
+        "envoy.config.route.v3.FilterConfig.is_optional",
+        "acts on filters that are not known",
+    ),
+    (
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.path_with_escaped_slashes_action=KEEP_UNCHANGED",
+        "the default",
+    ),
     (
         "envoy.config.cluster.v3.CircuitBreakers.Thresholds.priority",
         "says which limits are meant",
@@ -204,7 +211,19 @@ const EXTENSIONS: [&str; 49] = [
 ];
 
 /// Fields whose messages are not entered, and why.
-const CLOSED: [(&str, &str); 4] = [
+const CLOSED: [(&str, &str); 7] = [
+    (
+        "envoy.config.route.v3.FilterAction.action",
+        "listed as a whole",
+    ),
+    (
+        "envoy.config.endpoint.v3.ClusterLoadAssignment.named_endpoints",
+        "seen where they are named",
+    ),
+    (
+        "envoy.config.listener.v3.FilterChain.metadata",
+        "for control planes",
+    ),
     (
         "envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.drop_overloads",
         "listed as a whole",
@@ -223,6 +242,9 @@ const CLOSED: [(&str, &str); 4] = [
     ),
 ];
 
+/// Fields whose messages cannot be put into the documents, and why.
+const UNENTERED: [(&str, &str); 0] = [];
+
 /// What a decoder makes of a document, as text that can be compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Seen {
@@ -237,6 +259,7 @@ fn seen<T: Debug>(decoded: Decoded<T>) -> Seen {
     }
 }
 
+/// What is seen of a document, or why the schema or the rules of the API refuse it.
 type Decode = fn(&str, &Value) -> Result<Seen, String>;
 
 /// Decodes a document as wire bytes.
@@ -245,16 +268,20 @@ fn by_wire<T: Debug>(
     document: &Value,
     decoder: fn(&[u8]) -> Decoded<T>,
 ) -> Result<Seen, String> {
-    match json::to_wire(message, document.clone()) {
-        Ok(wire) => Ok(seen(decoder(&wire))),
-        Err(error) => Err(error.to_string()),
-    }
+    let wire = json::to_wire(message, document.clone()).map_err(|error| error.to_string())?;
+    json::check(message, &wire).map_err(|violation| violation.to_string())?;
+    Ok(seen(decoder(&wire)))
 }
 
 /// Reads a document as a bootstrap file.
-fn by_file(_: &str, document: &Value) -> Result<Seen, String> {
+fn by_file(message: &str, document: &Value) -> Result<Seen, String> {
+    let wire = json::to_wire(message, document.clone()).map_err(|error| error.to_string())?;
+    json::check(message, &wire).map_err(|violation| violation.to_string())?;
     let source = FileSource::parse("envoy.json", &document.to_string());
-    let source = source.map_err(|error| error.to_string())?;
+    let source = match source {
+        Ok(source) => source,
+        Err(error) => return Ok(refused(&error)),
+    };
     let update = source.first().expect("not taken yet");
     Ok(Seen {
         model: format!("{:?} {:?}", source.bootstrap(), update.changes),
@@ -265,12 +292,27 @@ fn by_file(_: &str, document: &Value) -> Result<Seen, String> {
     })
 }
 
+fn refused(error: &FileError) -> Seen {
+    let rejection = Rejection {
+        resource: "file".into(),
+        path: error.field.as_str().into(),
+        reason: error.reason.as_str().into(),
+        location: "".into(),
+    };
+    Seen {
+        model: String::new(),
+        findings: Findings {
+            notes: Vec::new(),
+            rejections: vec![rejection],
+        },
+    }
+}
+
 #[test]
 fn every_field_of_a_cluster_is_seen() {
     play(
         "envoy.config.cluster.v3.Cluster",
         CLUSTER,
-        Enter::WhatFits,
         |name, document| by_wire(name, document, decode::cluster),
     );
 }
@@ -280,7 +322,6 @@ fn every_field_of_an_http_listener_is_seen() {
     play(
         "envoy.config.listener.v3.Listener",
         LISTENER,
-        Enter::WhatIsThere,
         |name, document| by_wire(name, document, decode::listener),
     );
 }
@@ -290,7 +331,6 @@ fn every_field_of_a_tcp_listener_is_seen() {
     play(
         "envoy.config.listener.v3.Listener",
         TCP,
-        Enter::WhatFits,
         |name, document| by_wire(name, document, decode::listener),
     );
 }
@@ -300,263 +340,11 @@ fn every_field_of_a_route_configuration_is_seen() {
     play(
         "envoy.config.route.v3.RouteConfiguration",
         ROUTES,
-        Enter::WhatIsThere,
         |name, document| by_wire(name, document, decode::routes),
     );
 }
 
 #[test]
 fn every_field_of_a_bootstrap_is_seen() {
-    play(
-        "envoy.config.bootstrap.v3.Bootstrap",
-        BOOTSTRAP,
-        Enter::WhatFits,
-        by_file,
-    );
-}
-
-/// Which messages are visited.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Enter {
-    /// Those that the document holds: it is rich, and all that would fit beside is too much for a test.
-    WhatIsThere,
-    /// Those too that can be put into it.
-    WhatFits,
-}
-
-/// A document in which a message stands, and what is seen of it.
-struct Place {
-    document: Rc<Value>,
-    base: Rc<Seen>,
-    pointer: String,
-    message: Message,
-}
-
-/// Sets every field of every message that the document holds, and of those that can be put into it where `enter` says so: each is
-/// visited once for each field that can hold it.
-fn play(name: &str, text: &str, enter: Enter, decode: Decode) {
-    let root: Value = mesh_xds::yaml::from_str(text).expect("well-formed");
-    let base = decode(name, &root).expect("accepted by the schema");
-    assert_eq!(
-        base.findings.rejections,
-        [],
-        "the base document is accepted"
-    );
-    let message = Message::find(name).expect("known");
-    let mut probes = Vec::new();
-    collect(&root, message, &mut String::new(), &mut probes);
-    let (document, base) = (Rc::new(root), Rc::new(base));
-    let place = |(pointer, message)| Place {
-        document: Rc::clone(&document),
-        base: Rc::clone(&base),
-        pointer,
-        message,
-    };
-    let mut places: VecDeque<Place> = probes.into_iter().map(place).collect();
-    let mut known: BTreeSet<String> = BTreeSet::new();
-    let (mut silent, mut played) = (BTreeSet::new(), 0);
-    while let Some(place) = places.pop_front() {
-        for field in place.message.fields() {
-            let full = format!("{}.{}", place.message.name(), field.name);
-            let excused = |(name, _): &(&str, &str)| *name == full || *name == place.message.name();
-            if SILENT.iter().any(excused) {
-                continue;
-            }
-            if enter == Enter::WhatFits {
-                deeper(name, &place, &field, &full, decode, &mut known, &mut places);
-            }
-            let documents = with(&place.document, &place.pointer, place.message, &field);
-            if documents.is_empty() {
-                continue;
-            }
-            played += 1;
-            // One that the schema or the rules of the API refuse was seen as well.
-            let changed = documents.into_iter().any(|document| {
-                decode(name, &document).map_or(true, |outcome| outcome != *place.base)
-            });
-            if !changed {
-                silent.insert(format!("{full} at {}", place.pointer));
-            }
-        }
-    }
-    assert!(played > 40, "{played} fields were played");
-    println!(
-        "{name}: {played} fields were played, {} messages put in",
-        known.len()
-    );
-    assert_eq!(silent, BTreeSet::new(), "read in silence");
-}
-
-/// Puts the messages that the field can hold into the document, one at a time; those that are taken, and are not ignored as
-/// a whole, are places to visit.
-fn deeper(
-    name: &str,
-    place: &Place,
-    field: &Field,
-    full: &str,
-    decode: Decode,
-    known: &mut BTreeSet<String>,
-    places: &mut VecDeque<Place>,
-) {
-    let Kind::Message(Some(inner)) = field.kind else {
-        return;
-    };
-    let any = inner.name() == "google.protobuf.Any";
-    let closed = |(name, _): &(&str, &str)| full.starts_with(name);
-    if CLOSED.iter().any(closed)
-        || field.map
-        || (inner.name().starts_with("google.protobuf.") && !any)
-    {
-        return;
-    }
-    // What a configuration of an extension is depends on the list that it stands in.
-    let steps = place.pointer.rsplit('/');
-    let named = steps.filter(|step| step.parse::<u32>().is_err());
-    let shape: Vec<&str> = named.take(2).collect();
-    let key = if any {
-        format!("{shape:?} {full}")
-    } else {
-        full.to_owned()
-    };
-    if !known.insert(key.clone()) {
-        return;
-    }
-    let types: Vec<Message> = if any {
-        EXTENSIONS
-            .iter()
-            .filter_map(|name| Message::find(name))
-            .collect()
-    } else {
-        vec![inner]
-    };
-    for inner in types {
-        let Some(Value::Object(mut content)) = least(inner, 1) else {
-            continue;
-        };
-        if any {
-            content.insert(
-                "@type".into(),
-                json!(format!("type.googleapis.com/{}", inner.name())),
-            );
-        }
-        let value = Value::Object(content);
-        let Some(document) = put(place, field, value) else {
-            continue;
-        };
-        let Ok(seen) = decode(name, &document) else {
-            continue;
-        };
-        let whole = |note: &Note| {
-            let end = note.path.trim_end_matches("[0]");
-            !place.base.findings.notes.contains(note)
-                && (end == field.name || end.ends_with(&format!(".{}", field.name)))
-        };
-        if !seen.findings.rejections.is_empty() || seen.findings.notes.iter().any(whole) {
-            continue;
-        }
-        let index = if field.repeated { "/0" } else { "" };
-        places.push_back(Place {
-            document: Rc::new(document),
-            base: Rc::new(seen),
-            pointer: format!("{}/{}{index}", place.pointer, field.name),
-            message: inner,
-        });
-    }
-}
-
-/// The document with the field set to that message alone.
-fn put(place: &Place, field: &Field, value: Value) -> Option<Value> {
-    let mut document = (*place.document).clone();
-    let fields = document.pointer_mut(&place.pointer)?.as_object_mut()?;
-    if let Some(oneof) = field.oneof {
-        let members = place.message.fields();
-        for other in members.filter(|other| other.oneof == Some(oneof)) {
-            fields.remove(other.name);
-        }
-    }
-    let value = if field.repeated {
-        json!([value])
-    } else {
-        value
-    };
-    fields.insert(field.name.to_owned(), value);
-    Some(document)
-}
-
-/// JSON pointers and types of all messages in the document.
-fn collect(
-    value: &Value,
-    message: Message,
-    pointer: &mut String,
-    out: &mut Vec<(String, Message)>,
-) {
-    let message = match (message.name(), value.get("@type").and_then(Value::as_str)) {
-        ("google.protobuf.Any", Some(url)) => Message::of_url(url).expect("a known type"),
-        (name, _) if name.starts_with("google.protobuf.") => return,
-        _ => message,
-    };
-    let Value::Object(fields) = value else {
-        return;
-    };
-    out.push((pointer.clone(), message));
-    for (key, value) in fields {
-        let Some(field) = message.field(key) else {
-            continue;
-        };
-        let Kind::Message(Some(inner)) = field.kind else {
-            continue;
-        };
-        let len = pointer.len();
-        pointer.push_str(&format!("/{key}"));
-        match value {
-            Value::Array(items) => {
-                for (index, item) in items.iter().enumerate() {
-                    let len = pointer.len();
-                    pointer.push_str(&format!("/{index}"));
-                    collect(item, inner, pointer, out);
-                    pointer.truncate(len);
-                }
-            }
-            Value::Object(entries) if field.map => {
-                let Some(Kind::Message(Some(inner))) = inner.field("value").map(|field| field.kind)
-                else {
-                    continue;
-                };
-                for (key, item) in entries {
-                    let len = pointer.len();
-                    pointer.push_str(&format!("/{}", key.replace('/', "~1")));
-                    collect(item, inner, pointer, out);
-                    pointer.truncate(len);
-                }
-            }
-            item => collect(item, inner, pointer, out),
-        }
-        pointer.truncate(len);
-    }
-}
-
-/// The document with the field set to other values; none where it is set and has fields of its own.
-fn with(root: &Value, pointer: &str, message: Message, field: &Field) -> Vec<Value> {
-    let Some(Value::Object(fields)) = root.pointer(pointer) else {
-        return Vec::new();
-    };
-    let old = fields.get(field.name);
-    if matches!(old, Some(Value::Object(_) | Value::Array(_))) {
-        return Vec::new();
-    }
-    let mut out = Vec::new();
-    for new in samples(field, old) {
-        let mut document = root.clone();
-        let Some(Value::Object(fields)) = document.pointer_mut(pointer) else {
-            continue;
-        };
-        if let Some(oneof) = field.oneof {
-            for other in message.fields().filter(|other| other.oneof == Some(oneof)) {
-                fields.remove(other.name);
-            }
-        }
-        fields.insert(field.name.to_owned(), new);
-        out.push(document);
-    }
-    out
+    play("envoy.config.bootstrap.v3.Bootstrap", BOOTSTRAP, by_file);
 }

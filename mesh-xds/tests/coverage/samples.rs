@@ -189,7 +189,11 @@ pub(super) fn least(message: Message, depth: u32) -> Option<Value> {
         let member = field.oneof.is_some_and(|oneof| oneofs & 1 << oneof != 0);
         if (needed && field.oneof.is_none()) || member {
             let Some(value) = sample(&field, None, depth) else {
-                continue;
+                // Another member may do.
+                if member {
+                    continue;
+                }
+                return None;
             };
             if let Some(oneof) = field.oneof {
                 oneofs &= !(1 << oneof);
@@ -197,5 +201,5 @@ pub(super) fn least(message: Message, depth: u32) -> Option<Value> {
             fields.insert(field.name.to_owned(), value);
         }
     }
-    Some(Value::Object(fields))
+    (oneofs == 0).then_some(Value::Object(fields))
 }
