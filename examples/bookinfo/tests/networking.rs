@@ -107,7 +107,7 @@ const ISTIO: [(&str, &[Wanted]); 17] = [
 ];
 
 /// Our own files, `extra/`.
-const OWN: [(&str, &[Wanted]); 4] = [
+const OWN: [(&str, &[Wanted]); 5] = [
     (
         "jason-sees-stars.yaml",
         &[Stars(Some("jason"), &["black"]), Stars(None, &["v1"])],
@@ -118,6 +118,7 @@ const OWN: [(&str, &[Wanted]); 4] = [
         &[Stars(None, &["none"]), Time(None, 900, 2500)],
     ),
     ("gateway-health.yaml", &[Status("/bookinfo/health", 200)]),
+    ("access-log.yaml", &[Stars(None, ANY)]),
 ];
 
 #[test]
