@@ -248,6 +248,12 @@ def bytes_to(name):
     return traffic
 
 
+def after(first, traffic):
+    """Traffic that finds the connections which `first` has opened, also where the case is played alone."""
+    traffic.first = first
+    return traffic
+
+
 TRAFFIC = {
     "200": get("/app/200"),
     "three on one connection": get("/app/200", 3),
@@ -284,7 +290,7 @@ TRAFFIC = {
     "a head without a host": raw("GET /app/200 HTTP/1.1\r\n\r\n", SHORT),
     "a head that is too large": raw(f"GET /app/200 HTTP/1.1\r\nhost: a\r\nx: {'a' * 70000}\r\n\r\n", SHORT),
     "a WebSocket": websocket,
-    "three streams": streams("/app/200", "/h2/200", "/app/404"),
+    "three streams": after(get("/h2/200"), streams("/app/200", "/h2/200", "/app/404")),
     "a stream that the client resets": streams("/app/slow", reset_last=True),
     "TCP": bytes_to("tcp"),
     "TCP to nobody": bytes_to("dead"),
@@ -293,6 +299,8 @@ TRAFFIC = {
 
 def case(traffic):
     def play(world, _):
+        if first := getattr(traffic, "first", None):
+            first(world)
         before = world.settled()
         traffic(world)
         return moved(before, world.settled())

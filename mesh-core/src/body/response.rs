@@ -1,6 +1,7 @@
 //! The response body on its way to the client.
 
 use std::{
+    error::Error as _,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -370,7 +371,7 @@ impl<U: MeshBody> Body for ResponseBody<U> {
             }
             Some(Err(error)) => {
                 this.kind = Content::Done;
-                if let Some(attempt) = &this.attempt {
+                if let Some(attempt) = this.attempt.as_ref().filter(|_| !was_cut(&error)) {
                     attempt.broke(error.kind());
                 }
                 this.finish(Ending::Broken(error.kind()));
@@ -390,4 +391,15 @@ impl<U: MeshBody> Body for ResponseBody<U> {
     fn size_hint(&self) -> SizeHint {
         self.kind.size_hint()
     }
+}
+
+/// Whether the connection was what ended early. As in Envoy that is told as a breach of the protocol but not counted as one.
+fn was_cut(error: &Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, InvalidInput};
+    let first: Option<&(dyn std::error::Error + 'static)> = error.source();
+    std::iter::successors(first, |source| (*source).source()).any(|source| {
+        let io = source.downcast_ref::<std::io::Error>();
+        // What the codec could not read is an I/O error too.
+        io.is_some_and(|io| !matches!(io.kind(), InvalidData | InvalidInput))
+    })
 }
