@@ -68,6 +68,13 @@ async fn a_refused_policy_closes_what_it_would_protect() {
         ("strict", policy(PA, "default", &format!("{{{own}, mtls: {{mode: STRICT}}, port: 1}}")), SHUT, p),
         ("strict, of another workload", policy(PA, "default", &format!("{{{other}, mtls: {{mode: STRICT}}, port: 1}}")), OPEN, p),
         ("perhaps strict", policy(PA, "default", "{mtls: {mode: STRICTLY}}"), SHUT, p),
+        (
+            "perhaps strict, beside one that opens a port",
+            policy(PA, "default", &format!("{{{own}, portLevelMtls: {{HTTP_PORT: {{mode: DISABLE}}}}}}")).replace("name: p", "name: q")
+                + &policy(PA, "default", "{mtls: {mode: STRICTLY}}"),
+            SHUT,
+            p,
+        ),
         ("perhaps strict by a misspelt field", policy(PA, "default", "{mtl: {mode: STRICT}}"), SHUT, p),
         ("ports without a selector, none strict", policy(PA, "default", "{portLevelMtls: {80: {mode: DISABLE}}}"), OPEN, p),
         ("ports without a selector, one strict", policy(PA, "default", "{portLevelMtls: {80: {mode: STRICT}}}"), SHUT, p),

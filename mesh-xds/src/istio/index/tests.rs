@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::istio::api::destination_rule::SimpleLb;
 use crate::istio::read;
 
 /// The index of a text; every object has to be right.
@@ -273,6 +274,11 @@ fn destination_rules_are_looked_up_from_the_caller_outwards() {
         + &destination_rule("mesh", "istio-system", "'*.local'", "");
     assert_eq!(found(&context(&text), "a"), ["service"]);
     assert_eq!(found(&context(&text), "d"), ["mesh"]);
+    let text = service("x", "a", "")
+        + &destination_rule("service", "a", "x", ", exportTo: [a, c]")
+        + &destination_rule("mesh", "istio-system", "'*.local'", "");
+    assert_eq!(found(&context(&text), "c"), ["service"]);
+    assert_eq!(found(&context(&text), "d"), ["mesh"]);
 }
 
 #[test]
@@ -287,7 +293,8 @@ fn destination_rules_of_one_host_are_merged() {
             &format!(
                 ", subsets: [{{name: v1, labels: {{v: b}}}}, {{name: v2, labels: {{v: c}}}}]{policy}"
             ),
-        );
+        )
+        + &destination_rule("d3", "a", "x", &policy.replace("RANDOM", "ROUND_ROBIN"));
     let context = context(&text);
     let service = &context.services[0];
     let rules = context.destination_rules.find("a", service);
@@ -299,8 +306,11 @@ fn destination_rules_of_one_host_are_merged() {
         .map(|subset| (subset.name.as_str(), subset.labels["v"].as_str()))
         .collect();
     assert_eq!(subsets, [("v1", "a"), ("v2", "c")]);
-    assert!(
-        rules[0].spec.traffic_policy.is_some(),
+    let policy = rules[0].spec.traffic_policy.as_ref();
+    let balancer = policy.and_then(|policy| policy.load_balancer.as_ref());
+    assert_eq!(
+        balancer.and_then(|balancer| balancer.simple),
+        Some(SimpleLb::Random),
         "the first policy counts, wherever it stands"
     );
 }
