@@ -114,10 +114,10 @@ pub fn regex(data: &[u8]) {
 /// Normalises bytes as a path: a second time changes nothing, and nothing is left that the first was to remove.
 pub fn path(data: &[u8]) {
     let merged = paths::merge_slashes(data);
+    let path = paths::without_query(&merged);
+    // As in Envoy two are left of a path of nothing but slashes.
     assert!(
-        !paths::without_query(&merged)
-            .windows(2)
-            .any(|pair| pair == b"//"),
+        path == b"//" || !path.windows(2).any(|pair| pair == b"//"),
         "// is left of {data:?}"
     );
     assert_eq!(paths::merge_slashes(&merged), merged);
