@@ -313,22 +313,11 @@ impl Redirection {
 
 impl RouteEntry {
     /// The response of a route that answers by itself; 404 if it does not.
+    ///
+    /// A type that the route appends joins the body's own, as Envoy's route checks want it; a running Envoy sends the route's
+    /// alone.
     pub fn direct_response<C: FormatContext + ?Sized>(&self, context: &C) -> Response<Bytes> {
-        self.changed_response(context, true)
-    }
-
-    /// The response as it leaves: unlike in Envoy's route checks a body without a format has the type that the route gives it.
-    /// Whoever sends it gives it one where the route gives none.
-    pub(crate) fn own_response<C: FormatContext + ?Sized>(&self, context: &C) -> Response<Bytes> {
-        self.changed_response(context, false)
-    }
-
-    fn changed_response<C: FormatContext + ?Sized>(
-        &self,
-        context: &C,
-        typed: bool,
-    ) -> Response<Bytes> {
-        let mut response = self.unchanged_response(context, typed);
+        let mut response = self.unchanged_response(context, true);
         if matches!(self.config.action, Action::DirectResponse(_)) {
             self.response
                 .apply_response(response.headers_mut(), context);

@@ -273,7 +273,7 @@ pub(super) fn own_answer<B: 'static>(
         }
         Decision::DirectResponse(route) => {
             late.route = Some(route.clone());
-            route.own_response(&RecordContext::new(record, &late))
+            route.direct_response(&RecordContext::new(record, &late))
         }
         // There is no application behind a proxy's routes that it could go on to.
         _ => return Kind::NoRoute.into(),
