@@ -22,23 +22,32 @@ const CLUSTER: &str = "envoy.config.cluster.v3.Cluster";
 /// Where the application listens in these cases.
 const APPLICATION: &str = "127.0.0.1";
 
+/// The mode of an endpoint that would get automatic mutual TLS.
+pub(super) const TLS_MODE: Allowed = Allowed {
+    path: ".metadata.filter_metadata.envoy.transport_socket_match",
+    reason: AUTO_TLS,
+    holds: |expected, seen| expected["tlsMode"] == "istio" && seen.is_null(),
+};
+
+/// What the metadata say of TLS's choice of a protocol.
+pub(super) const ALPN_OVERRIDE: Allowed = Allowed {
+    path: ".metadata.filter_metadata.istio.alpn_override",
+    reason: NO_TLS,
+    holds: |expected, seen| expected == "false" && seen.is_null(),
+};
+
+/// The name that TLS would ask for.
+pub(super) const AUTO_SNI: Allowed = Allowed {
+    path: ".upstream_http_protocol_options",
+    reason: NO_TLS,
+    holds: |expected, seen| expected["auto_sni"] == true && seen.is_null(),
+};
+
 /// All allowed differences.
 const ALLOWED: &[Allowed] = &[
-    Allowed {
-        path: ".metadata.filter_metadata.envoy.transport_socket_match",
-        reason: AUTO_TLS,
-        holds: |expected, seen| expected["tlsMode"] == "istio" && seen.is_null(),
-    },
-    Allowed {
-        path: ".metadata.filter_metadata.istio.alpn_override",
-        reason: NO_TLS,
-        holds: |expected, seen| expected == "false" && seen.is_null(),
-    },
-    Allowed {
-        path: ".upstream_http_protocol_options",
-        reason: NO_TLS,
-        holds: |expected, seen| expected["auto_sni"] == true && seen.is_null(),
-    },
+    TLS_MODE,
+    ALPN_OVERRIDE,
+    AUTO_SNI,
     Allowed {
         path: ".dns_jitter",
         reason: "the decoder has no effect for it: it would be listed with each cluster",

@@ -15,7 +15,7 @@ use prost::Message;
 use serde_json::Value;
 
 use super::compare::{Allowed, Uses, normalized};
-use super::istio_clusters::{AUTO_FIELDS, AUTO_TLS, NO_TLS};
+use super::istio_clusters::{ALPN_OVERRIDE, AUTO_FIELDS, AUTO_SNI, AUTO_TLS, NO_TLS, TLS_MODE};
 use super::recorded_xds::{matching_calls, nodes, read as text_of, shown};
 use crate::conformance::{Ctx, SuiteResult};
 use crate::simulation::{Resources, World};
@@ -39,21 +39,9 @@ const ALLOWED: &[Allowed] = &[
                 && seen.is_null()
         },
     },
-    Allowed {
-        path: ".metadata.filter_metadata.envoy.transport_socket_match",
-        reason: AUTO_TLS,
-        holds: |expected, seen| expected["tlsMode"] == "istio" && seen.is_null(),
-    },
-    Allowed {
-        path: ".metadata.filter_metadata.istio.alpn_override",
-        reason: NO_TLS,
-        holds: |expected, seen| expected == "false" && seen.is_null(),
-    },
-    Allowed {
-        path: ".upstream_http_protocol_options",
-        reason: NO_TLS,
-        holds: |expected, seen| expected["auto_sni"] == true && seen.is_null(),
-    },
+    TLS_MODE,
+    ALPN_OVERRIDE,
+    AUTO_SNI,
     Allowed {
         path: ".typed_extension_protocol_options",
         reason: NO_TLS,
