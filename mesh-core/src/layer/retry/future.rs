@@ -1,8 +1,10 @@
 use std::{
+    cell::RefCell,
     future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    thread::LocalKey,
     time::Duration,
 };
 
@@ -15,6 +17,7 @@ use crate::{
     Error, Kind,
     body::{MeshBody, ReplayEnd, RequestBody, ResponseBody},
     cluster::{Endpoint, Permit},
+    recycle::{Blocks, Recycle, Recycled},
     telemetry::{clock, flags::Flag, record::Record},
     transport::Deadline,
 };
@@ -24,7 +27,6 @@ use crate::{
 pub(super) struct Again<S, X, B> {
     pub(super) inner: S,
     pub(super) rest: X,
-    pub(super) head: SavedHead,
     pub(super) body: Kept<B>,
 }
 
@@ -40,7 +42,7 @@ pin_project! {
     pub struct ResponseFuture<S: Service<R>, R: Repeat, B> {
         #[pin]
         state: State<S::Future>,
-        turn: Option<Turn>,
+        turn: Option<Recycled<Turn>>,
         again: Option<Again<S, R::Rest, B>>,
     }
 }
@@ -66,11 +68,13 @@ pin_project! {
     }
 }
 
-/// Where the request stands among its attempts.
+/// Where the request stands among its attempts: in a block of its own, so that the futures around it stay small.
 #[derive(Debug)]
-struct Turn {
+pub(super) struct Turn {
     conditions: Conditions,
     record: Option<Arc<Record>>,
+    /// What a further attempt begins with, if there may be one.
+    head: Option<SavedHead>,
     /// Attempts so far.
     attempts: u32,
     /// Limit of the attempt that runs; made when the request has arrived.
@@ -91,20 +95,12 @@ impl<S: Service<R>, R: Repeat, B> ResponseFuture<S, R, B> {
 
     pub(super) fn new(
         attempt: S::Future,
-        conditions: Conditions,
-        record: Option<Arc<Record>>,
+        turn: Recycled<Turn>,
         again: Option<Again<S, R::Rest, B>>,
     ) -> Self {
         Self {
             state: State::Trying { attempt },
-            turn: Some(Turn {
-                conditions,
-                record,
-                attempts: 1,
-                per_try: None,
-                permit: None,
-                tried: Vec::new(),
-            }),
+            turn: Some(turn),
             again,
         }
     }
@@ -198,14 +194,41 @@ impl<S, X, B: MeshBody> Again<S, X, B> {
             Kept::Body(kept) => RequestBody::replayed(kept.read()?),
         };
         turn.attempts += 1;
-        let request = self.head.request(body);
+        let request = turn.head.as_ref()?.request(body);
         let mut request = R::again(&self.rest, request, turn.attempts, &turn.tried);
         request.avoid(turn.conditions.policy.0.host_attempts);
         Some(request)
     }
 }
 
+thread_local! {
+    static BLOCKS: Blocks<Turn> = const { RefCell::new(Vec::new()) };
+}
+
+impl Recycle for Turn {
+    fn blocks() -> &'static LocalKey<Blocks<Self>> {
+        &BLOCKS
+    }
+}
+
 impl Turn {
+    /// Before the first attempt at a request, whose `head` is kept if there may be a further one.
+    pub(super) fn new(
+        conditions: Conditions,
+        record: Option<Arc<Record>>,
+        head: Option<SavedHead>,
+    ) -> Recycled<Self> {
+        Recycled::new(Self {
+            conditions,
+            record,
+            head,
+            attempts: 1,
+            per_try: None,
+            permit: None,
+            tried: Vec::new(),
+        })
+    }
+
     fn deadline(&self, after: Duration) -> Deadline {
         let at = clock::now() + after;
         match &self.record {

@@ -2,6 +2,7 @@
 
 use std::{cell::RefCell, sync::Arc};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
 use crate::{
@@ -63,6 +64,9 @@ thread_local! {
     static POOL: pool_type::Pool = const { RefCell::new(Vec::new()) };
 }
 
+/// Longest value whose text is copied: below it a copy costs less than counting a reference twice.
+const SHORT: usize = 256;
+
 /// A copy of a request head. The block is pooled by thread, so that a request allocates none.
 #[derive(Debug)]
 pub(super) struct SavedHead(Option<Box<Parts>>);
@@ -72,20 +76,40 @@ struct Parts {
     method: Method,
     uri: Uri,
     version: Version,
-    headers: Vec<(HeaderName, HeaderValue)>,
+    names: Vec<HeaderName>,
+    values: Vec<Value>,
+    /// The short values, one after the other.
+    text: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Value {
+    /// The next `len` bytes of the text.
+    Short {
+        len: usize,
+        sensitive: bool,
+    },
+    Long(HeaderValue),
 }
 
 impl SavedHead {
-    /// Copies the head of `request`: references, no text.
+    /// Copies the head of `request`.
     pub(super) fn of<B>(request: &Request<B>) -> Self {
         let mut parts = POOL.with_borrow_mut(Vec::pop).unwrap_or_default();
         parts.method = request.method().clone();
         parts.uri = request.uri().clone();
         parts.version = request.version();
-        let headers = request.headers().iter();
-        parts
-            .headers
-            .extend(headers.map(|(name, value)| (name.clone(), value.clone())));
+        for (name, value) in request.headers() {
+            parts.names.push(name.clone());
+            let len = value.len();
+            if len > SHORT {
+                parts.values.push(Value::Long(value.clone()));
+                continue;
+            }
+            parts.text.extend_from_slice(value.as_bytes());
+            let sensitive = value.is_sensitive();
+            parts.values.push(Value::Short { len, sensitive });
+        }
         Self(Some(parts))
     }
 
@@ -96,26 +120,88 @@ impl SavedHead {
             *request.method_mut() = parts.method.clone();
             *request.uri_mut() = parts.uri.clone();
             *request.version_mut() = parts.version;
-            let mut headers = HeaderMap::with_capacity(parts.headers.len());
-            for (name, value) in &parts.headers {
-                headers.append(name.clone(), value.clone());
-            }
-            *request.headers_mut() = headers;
+            *request.headers_mut() = parts.headers();
         }
         request
+    }
+}
+
+impl Parts {
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(self.names.len());
+        let mut text = Bytes::copy_from_slice(&self.text);
+        for (name, value) in self.names.iter().zip(&self.values) {
+            let value = match value {
+                Value::Long(value) => value.clone(),
+                Value::Short { len, sensitive } => {
+                    let mut value = HeaderValue::from_maybe_shared(text.split_to(*len))
+                        .expect("it was a value before");
+                    value.set_sensitive(*sensitive);
+                    value
+                }
+            };
+            headers.append(name.clone(), value);
+        }
+        headers
     }
 }
 
 impl Drop for SavedHead {
     fn drop(&mut self) {
         if let Some(mut parts) = self.0.take() {
-            parts.headers.clear();
+            parts.names.clear();
+            parts.values.clear();
+            parts.text.clear();
             parts.uri = Uri::default();
-            POOL.with_borrow_mut(|pool| {
+            // A thread that ends keeps nothing any more.
+            let _ = POOL.try_with(|pool| {
+                let mut pool = pool.borrow_mut();
                 if pool.len() < POOLED {
                     pool.push(parts);
                 }
             });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_saved_head_gives_the_same_head_again() {
+        let long = "l".repeat(SHORT + 1);
+        let mut secret = HeaderValue::from_static("s");
+        secret.set_sensitive(true);
+        let mut request = Request::new(());
+        *request.method_mut() = Method::PUT;
+        *request.uri_mut() = Uri::from_static("http://a.test/x?y");
+        for (name, value) in [
+            ("x-two", HeaderValue::from_static("1")),
+            (
+                "cookie",
+                HeaderValue::from_str(&long).expect("a valid value"),
+            ),
+            ("x-two", HeaderValue::from_static("2")),
+            ("x-empty", HeaderValue::from_static("")),
+            ("authorization", secret),
+            (
+                "x-latin",
+                HeaderValue::from_bytes(b"\xe9").expect("a valid value"),
+            ),
+        ] {
+            request.headers_mut().append(name, value);
+        }
+        // The second one is in the block of the first.
+        for _ in 0..2 {
+            let saved = SavedHead::of(&request);
+            for _ in 0..2 {
+                let again = saved.request(());
+                assert_eq!(again.method(), request.method());
+                assert_eq!(again.uri(), request.uri());
+                assert_eq!(again.headers(), request.headers());
+                assert!(again.headers()["authorization"].is_sensitive());
+            }
         }
     }
 }

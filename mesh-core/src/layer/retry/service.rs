@@ -7,7 +7,7 @@ use tower_service::Service;
 use super::{
     Repeat, ResponseFuture, Retries,
     conditions::Conditions,
-    future::{Again, Kept},
+    future::{Again, Kept, Turn},
     saved::SavedHead,
 };
 use crate::{
@@ -56,11 +56,11 @@ where
         let again = conditions.can_retry().then(|| Again {
             inner: self.inner.clone(),
             rest: request.rest(),
-            head: SavedHead::of(request.request()),
             body: keep_body(&mut request, conditions.policy.0.buffer),
         });
-        let record = request.record().cloned();
-        ResponseFuture::new(self.inner.call(request), conditions, record, again)
+        let head = again.is_some().then(|| SavedHead::of(request.request()));
+        let turn = Turn::new(conditions, request.record().cloned(), head);
+        ResponseFuture::new(self.inner.call(request), turn, again)
     }
 }
 
