@@ -122,6 +122,7 @@ impl StdError for Error {
 
 /// What follows from a [`Kind`]: one row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Reply {
     /// HTTP status of the local reply.
     pub http: u16,

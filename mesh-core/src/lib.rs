@@ -99,6 +99,7 @@ pub mod decide;
 mod error;
 pub mod layer;
 pub mod model;
+mod names;
 #[cfg(feature = "client")]
 pub mod pool;
 mod recycle;
@@ -108,6 +109,7 @@ mod scratch;
 pub mod server;
 pub mod snapshot;
 pub mod stack;
+mod sync;
 #[cfg(feature = "server")]
 pub mod tcp;
 pub mod telemetry;

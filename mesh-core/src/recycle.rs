@@ -117,15 +117,15 @@ impl<T: fmt::Debug> fmt::Debug for Pooled<T> {
 #[cfg(feature = "net")]
 pub(crate) type Blocks<T> = RefCell<Vec<Box<Option<T>>>>;
 
-#[cfg(feature = "net")]
 /// What lives in a recycled block.
+#[cfg(feature = "net")]
 pub(crate) trait Recycle: Sized + 'static {
     /// Where a thread keeps blocks of the type.
     fn blocks() -> &'static LocalKey<Blocks<Self>>;
 }
 
-#[cfg(feature = "net")]
 /// A value in a block that goes back to its thread's blocks.
+#[cfg(feature = "net")]
 pub(crate) struct Recycled<T: Recycle>(Option<Box<Option<T>>>);
 
 #[cfg(feature = "net")]

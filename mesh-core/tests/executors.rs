@@ -10,14 +10,14 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use mesh_core::{
     body::RequestBody,
-    config::{Change, Update},
+    config::{Change, MemorySource, Update},
     model::{self, Address},
     pool::Pool,
     server::{
         self, Accepted, BindOptions, ConnTask, Factory, ListenerHandle, ServerStats, StreamExec,
         Unobserved,
     },
-    snapshot::{Clusters, Compiler},
+    snapshot::{Clusters, Mesh},
     stack::Proxy,
     transport::{Exec, LocalExec, TcpConnector, TokioExec},
 };
@@ -49,15 +49,17 @@ fn listener(upstream: Option<Address>) -> (server::Socket, ListenerHandle, Clust
     let socket = server::bind(&config.address, &BindOptions::from(&config)).expect("a free port");
     let mut changes = vec![Change::Listener(Arc::new(config))];
     changes.extend(upstream.map(cluster));
-    let mut compiler = Compiler::default();
-    let (snapshot, outcome) = compiler.apply(Update {
+    let (source, _) = MemorySource::new();
+    let (mesh, mut driver) = Mesh::builder().source(source).build();
+    driver.apply(Update {
         changes,
         ..Default::default()
     });
-    assert!(outcome.rejections.is_empty(), "{:?}", outcome.rejections);
-    let current = snapshot.listeners()["test"].clone();
+    let report = mesh.status().load();
+    assert!(report.rejections.is_empty(), "{:?}", report.rejections);
+    let current = mesh.snapshot().listeners()["test"].clone();
     let handle = ListenerHandle::new(current, Arc::<ServerStats>::default(), Arc::new(Unobserved));
-    (socket, handle, compiler.directory().clone())
+    (socket, handle, mesh.clusters().clone())
 }
 
 /// Everything to one cluster.

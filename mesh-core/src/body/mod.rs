@@ -14,13 +14,17 @@ use bytes::Bytes;
 
 #[cfg(feature = "net")]
 pub(crate) use self::response::Tunnel;
-pub use self::{
+pub(crate) use self::{
     replay::{Replay, ReplayEnd},
-    request::RequestBody,
-    response::{Guard, ResponseBody},
+    response::Guard,
     tee::{Copied, Tee},
 };
+pub use self::{request::RequestBody, response::ResponseBody};
 use crate::BoxError;
+
+/// Bytes of a body that are held for one request unless something says otherwise: Envoy's default.
+#[cfg(feature = "net")]
+pub(crate) const BUFFER_LIMIT: u64 = 1 << 20;
 
 /// What the stack asks of the bodies of its user: data as [`Bytes`], no pinning, and nothing borrowed.
 ///

@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
 };
 
@@ -11,14 +11,14 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{MeshBody, RequestBody};
-use crate::BoxError;
+use crate::{BoxError, sync::lock};
 
 /// One reading of a body that is kept for further attempts.
 ///
 /// Only the newest reading reads on from the client; an older one, which the connection of a failed attempt may still hold
 /// for a moment, sees an error.
 #[derive(Debug)]
-pub struct Replay<B> {
+pub(crate) struct Replay<B> {
     shared: Arc<Mutex<Shared<B>>>,
     turn: u32,
     position: usize,
@@ -26,7 +26,7 @@ pub struct Replay<B> {
 
 /// Keeps the body between attempts.
 #[derive(Debug)]
-pub struct ReplayEnd<B> {
+pub(crate) struct ReplayEnd<B> {
     shared: Arc<Mutex<Shared<B>>>,
 }
 
@@ -48,8 +48,7 @@ struct Shared<B> {
 }
 
 impl<B: MeshBody> ReplayEnd<B> {
-    /// Keeps up to `limit` bytes of `source`.
-    pub fn new(source: RequestBody<B>, limit: u64) -> Self {
+    fn new(source: RequestBody<B>, limit: u64) -> Self {
         let ended = source.is_end_stream();
         Self {
             shared: Arc::new(Mutex::new(Shared {
@@ -67,8 +66,20 @@ impl<B: MeshBody> ReplayEnd<B> {
         }
     }
 
+    /// Keeps up to `limit` bytes of `body`, which becomes the first reading of what is kept; `None`: there is no body.
+    pub(crate) fn keep(body: &mut RequestBody<B>, limit: u64) -> Option<Self> {
+        if body.is_end_stream() {
+            return None;
+        }
+        let kept = Self::new(std::mem::replace(body, RequestBody::empty()), limit);
+        if let Some(first) = kept.read() {
+            *body = RequestBody::replayed(first);
+        }
+        Some(kept)
+    }
+
     /// A new reading from the start; `None` if the body did not fit, or broke off.
-    pub fn read(&self) -> Option<Replay<B>> {
+    pub(crate) fn read(&self) -> Option<Replay<B>> {
         let mut shared = lock(&self.shared);
         if !shared.can_repeat() {
             return None;
@@ -85,7 +96,7 @@ impl<B: MeshBody> ReplayEnd<B> {
     }
 
     /// Whether the body still can be sent again.
-    pub fn can_repeat(&self) -> bool {
+    pub(crate) fn can_repeat(&self) -> bool {
         lock(&self.shared).can_repeat()
     }
 }
@@ -193,11 +204,6 @@ impl<B> Shared<B> {
         self.chunks.push(data.clone());
         true
     }
-}
-
-/// A panic while the lock is held leaves plain data behind, so the data is used on.
-fn lock<B>(shared: &Mutex<Shared<B>>) -> std::sync::MutexGuard<'_, Shared<B>> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ impl<B: MeshBody> RequestBody<B> {
     }
 
     /// The client's body, counted in `record` until it ends.
-    pub fn observed(body: B, record: &Arc<Record>) -> Self {
+    pub(crate) fn observed(body: B, record: &Arc<Record>) -> Self {
         if body.is_end_stream() {
             return Self::new(body);
         }
@@ -53,17 +53,17 @@ impl<B: MeshBody> RequestBody<B> {
     }
 
     /// A copy of a body.
-    pub fn copied(copy: Copied) -> Self {
+    pub(crate) fn copied(copy: Copied) -> Self {
         Self::of(Kind::Copied(Box::new(copy)))
     }
 
     /// A body that is read from `replay`.
-    pub fn replayed(replay: Replay<B>) -> Self {
+    pub(crate) fn replayed(replay: Replay<B>) -> Self {
         Self::of(Kind::Replay(replay))
     }
 
     /// Copies what passes into `tee`; a body that cannot be copied any more is left as it is.
-    pub fn teed(mut self, tee: Tee) -> Self {
+    pub(crate) fn teed(mut self, tee: Tee) -> Self {
         self.kind = match std::mem::replace(&mut self.kind, Kind::Empty) {
             Kind::Plain(body) => Kind::Tee(body, Box::new(tee)),
             other => other,

@@ -68,7 +68,7 @@ pub(crate) struct Tunnel {
 
 /// Completes the record of a request at the end of the response body, or when the body is dropped.
 #[derive(Debug)]
-pub struct Guard {
+pub(crate) struct Guard {
     record: Option<Arc<Record>>,
     sink: Arc<dyn Sink>,
     /// What to assume if nobody says how it ended.
@@ -77,7 +77,7 @@ pub struct Guard {
 
 impl Guard {
     /// Reports `record` to `sink` when it ends.
-    pub fn new(record: Arc<Record>, sink: Arc<dyn Sink>) -> Self {
+    pub(crate) fn new(record: Arc<Record>, sink: Arc<dyn Sink>) -> Self {
         Self {
             record: Some(record),
             sink,
@@ -86,7 +86,7 @@ impl Guard {
     }
 
     /// The record.
-    pub fn record(&self) -> Option<&Arc<Record>> {
+    pub(crate) fn record(&self) -> Option<&Arc<Record>> {
         self.record.as_ref()
     }
 
@@ -104,12 +104,12 @@ impl Guard {
     }
 
     /// Dropping it from now on means that all went well.
-    pub fn complete_on_drop(&mut self) {
+    pub(crate) fn complete_on_drop(&mut self) {
         self.on_drop = Ending::Complete;
     }
 
     /// Reports how it ended. Only the first report counts.
-    pub fn finish(&mut self, ending: Ending) {
+    pub(crate) fn finish(&mut self, ending: Ending) {
         if let Some(record) = self.record.take() {
             record.finish(ending, &*self.sink);
         }
@@ -202,7 +202,6 @@ impl<U> ResponseBody<U> {
         }
     }
 
-    #[cfg(feature = "net")]
     /// Keeps the attempt's place in the limits until the end, which comes at the end of `life` at the latest.
     #[cfg(feature = "net")]
     pub(crate) fn hold_attempt(&mut self, attempt: Attempt, life: Option<Deadline>) {

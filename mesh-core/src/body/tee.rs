@@ -9,7 +9,7 @@ use http_body::Frame;
 use crate::BoxError;
 
 /// Collects a copy of a body and hands it over when the body has ended. Over its limit the copy is given up, as Envoy does.
-pub struct Tee {
+pub(crate) struct Tee {
     copy: Copied,
     limit: u64,
     done: Option<Box<dyn FnOnce(Copied) + Send + Sync>>,
@@ -26,7 +26,7 @@ impl std::fmt::Debug for Tee {
 
 impl Tee {
     /// A copy of at most `limit` bytes that goes to `done`.
-    pub fn new(limit: u64, done: impl FnOnce(Copied) + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(limit: u64, done: impl FnOnce(Copied) + Send + Sync + 'static) -> Self {
         Self {
             copy: Copied::default(),
             limit,
@@ -77,7 +77,7 @@ impl Tee {
 
 /// A whole body in memory; clones share the bytes.
 #[derive(Clone, Debug, Default)]
-pub struct Copied {
+pub(crate) struct Copied {
     chunks: VecDeque<Bytes>,
     size: u64,
     trailers: Option<HeaderMap>,
@@ -85,13 +85,13 @@ pub struct Copied {
 
 impl Copied {
     /// Adds a chunk.
-    pub fn push(&mut self, chunk: Bytes) {
+    pub(crate) fn push(&mut self, chunk: Bytes) {
         self.size += chunk.len() as u64;
         self.chunks.push_back(chunk);
     }
 
     /// Bytes not read yet.
-    pub fn remaining(&self) -> u64 {
+    pub(crate) fn remaining(&self) -> u64 {
         self.size
     }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
-use super::{MeshBody, content::Content};
+use super::{BUFFER_LIMIT, MeshBody, content::Content};
 use crate::{
     Error,
     layer::fault::Active,
@@ -22,8 +22,8 @@ use crate::{
 
 /// How often further bytes are let through: Envoy's default of its stream rate limiter.
 const INTERVAL: Duration = Duration::from_millis(50);
-/// Bytes that are taken from the upstream ahead of what may be sent on: Envoy's buffer limit.
-const AHEAD: usize = 1 << 20;
+/// Bytes that are taken from the upstream ahead of what may be sent on.
+const AHEAD: usize = BUFFER_LIMIT as usize;
 
 /// A body behind a token bucket, and the place among the active faults that it holds until its end.
 #[derive(Debug)]
@@ -113,11 +113,7 @@ impl<U: MeshBody> Throttled<U> {
                 None => self.queued,
             };
             if self.credit < self.queued {
-                let at = now + INTERVAL;
-                self.wait = Some(match &self.record {
-                    Some(record) => record.deadline(at),
-                    None => Deadline::alone(at),
-                });
+                self.wait = Some(Record::deadline_of(self.record.as_ref(), now + INTERVAL));
             }
         }
         Poll::Ready(())

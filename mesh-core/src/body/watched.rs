@@ -53,13 +53,12 @@ impl<U: MeshBody> Watched<U> {
             return frame;
         }
         loop {
-            let due = self.moved + self.idle;
-            let record = &self.record;
+            let due = clock::after(self.moved, self.idle);
+            let record = self.record.as_ref();
             // One that is too early is looked at when it fires.
-            let deadline = self.deadline.get_or_insert_with(|| match record {
-                Some(record) => record.deadline(due),
-                None => Deadline::alone(due),
-            });
+            let deadline = self
+                .deadline
+                .get_or_insert_with(|| Record::deadline_of(record, due));
             ready!(Pin::new(deadline).poll(context));
             self.deadline = None;
             if due <= clock::now() {

@@ -11,6 +11,7 @@ use tower_service::Service;
 use crate::{
     body::RequestBody,
     config::{Change, MemorySource, Update},
+    layer::tests::Strict,
     model,
     snapshot::Mesh,
     stack::tests::{cluster_config, forward, upstream},
@@ -93,7 +94,7 @@ async fn an_application_is_counted_and_its_errors_are_answered() {
             _ => Ok(Response::new(Full::new(body))),
         }
     });
-    let service = mesh.inbound().layer(app);
+    let service = mesh.inbound().layer(Strict::new(app));
     let post = Request::post("http://me/")
         .body(Full::from("hello"))
         .expect("a request");

@@ -14,7 +14,7 @@ pub struct Counter(AtomicU32);
 
 impl Counter {
     /// Takes one if fewer than `max` are in use.
-    pub fn try_acquire(&self, max: u32) -> bool {
+    pub(crate) fn try_acquire(&self, max: u32) -> bool {
         // Add first and take back on overflow: one atomic operation on the usual path, and never more than `max` succeed.
         if self.0.fetch_add(1, Ordering::AcqRel) < max {
             return true;
@@ -24,7 +24,7 @@ impl Counter {
     }
 
     /// Gives one back.
-    pub fn release(&self) {
+    pub(crate) fn release(&self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
 

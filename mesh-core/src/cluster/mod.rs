@@ -2,7 +2,7 @@
 
 mod attempt;
 mod endpoint;
-pub mod lb;
+mod lb;
 mod limits;
 mod set;
 mod shares;
@@ -19,7 +19,7 @@ pub(crate) use self::stats::Statuses;
 pub use self::{
     attempt::{Attempt, AttemptOutcome},
     endpoint::{Endpoint, EndpointStats},
-    lb::{Omit, PickKey, Picker},
+    lb::{Omit, PickKey},
     limits::{Counter, LimitState, Permit},
     set::EndpointSet,
     stats::{ClusterStats, ClusterTimes, Count},
@@ -144,7 +144,7 @@ impl Cluster {
     /// Replaces the endpoints. Those that stay, by address, keep health, counters and connections.
     ///
     /// Called by the one driver only; requests read the set without a lock.
-    pub fn set_endpoints(&self, assignment: &ClusterLoadAssignment) {
+    pub(crate) fn set_endpoints(&self, assignment: &ClusterLoadAssignment) {
         let current = self.state.endpoints.load();
         let next = EndpointSet::build(&current, assignment, &self.config);
         if next.members() != current.members() {

@@ -2,11 +2,12 @@
 
 use std::{
     future::poll_fn,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     task::{Poll, Waker},
 };
 
 use super::{ConfigSource, Outcome, SourceError, Update};
+use crate::sync::lock;
 
 /// A source that a program feeds through its [`MemoryHandle`].
 #[derive(Debug)]
@@ -77,9 +78,4 @@ impl ConfigSource for MemorySource {
     fn report(&mut self, outcome: &Outcome) {
         lock(&self.shared).outcome = Some(outcome.clone());
     }
-}
-
-/// A panic while the lock is held leaves plain data behind, so the data is used on.
-fn lock(shared: &Mutex<Shared>) -> std::sync::MutexGuard<'_, Shared> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

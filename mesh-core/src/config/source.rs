@@ -87,6 +87,18 @@ pub struct Rejection {
     pub location: Name,
 }
 
+impl Rejection {
+    /// The field `path` of `resource` is refused for `reason`; where it was written is not known yet.
+    pub fn new(resource: impl Into<Name>, path: impl Into<Name>, reason: impl Into<Name>) -> Self {
+        Self {
+            resource: resource.into(),
+            path: path.into(),
+            reason: reason.into(),
+            location: Name::default(),
+        }
+    }
+}
+
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.location.is_empty() {

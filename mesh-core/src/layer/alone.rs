@@ -1,11 +1,16 @@
 //! Each of the ten layers alone in a plain tower stack, through `fixed`.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use tower::{ServiceBuilder, service_fn};
+use tower::{ServiceBuilder, service_fn, util::ServiceFn};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -13,7 +18,7 @@ use super::{
     Routed, admit::AdmitLayer, cors::CorsLayer, fault::FaultLayer, headers::HeaderRules,
     headers::HeadersLayer, mirror::FixedMirrors, mirror::MirrorLayer, mirror::Shadow,
     observe::ObserveLayer, respond::RespondLayer, retry::Retries, retry::RetryLayer,
-    route::RouteLayer, tests::table, timeout::TimeoutLayer, timeout::Timeouts,
+    route::RouteLayer, tests::Strict, tests::table, timeout::TimeoutLayer, timeout::Timeouts,
 };
 use crate::{
     BoxError, Error, Kind,
@@ -42,6 +47,11 @@ async fn app(request: Request<Body>) -> Result<Response<Full<Bytes>>, BoxError> 
         response.headers_mut().insert("x-seen", value.clone());
     }
     Ok(response)
+}
+
+/// A service that wants to be asked before each call.
+fn strict<F>(app: F) -> Strict<ServiceFn<F>> {
+    Strict::new(service_fn(app))
 }
 
 fn request(body: &'static str) -> Request<Full<Bytes>> {
@@ -87,7 +97,7 @@ async fn observe() {
     let told = Arc::new(Told::default());
     let service = ServiceBuilder::new()
         .layer(ObserveLayer::fixed(told.clone()))
-        .service_fn(app);
+        .service(strict(app));
     let (status, body, _) = ask(service, "x").await.expect("an answer");
     assert_eq!((status, &*body), (200, &b"x"[..]));
     assert_eq!(*told.0.lock().expect("no panic"), [200]);
@@ -97,7 +107,7 @@ async fn observe() {
 async fn respond() {
     let service = ServiceBuilder::new()
         .layer(RespondLayer::fixed(Default::default()))
-        .service_fn(app);
+        .service(strict(app));
     let (status, ..) = ask(service.clone(), "x").await.expect("an answer");
     assert_eq!(status, 200);
     let (status, body, _) = ask(service, "fail").await.expect("an answer");
@@ -110,7 +120,7 @@ async fn route() {
     let table = table(vec![forward("c")], &[cluster(1)].into_iter().collect());
     let service = ServiceBuilder::new()
         .layer(RouteLayer::fixed(table))
-        .service(service_fn(|routed: Routed<Body>| async move {
+        .service(strict(|routed: Routed<Body>| async move {
             assert_eq!(&**routed.cluster.name(), "c");
             app(routed.into()).await
         }));
@@ -129,7 +139,7 @@ async fn cors() {
     };
     let service = ServiceBuilder::new()
         .layer(CorsLayer::fixed(policy))
-        .service_fn(app);
+        .service(strict(app));
     let (_, _, headers) = ask(service, "x").await.expect("an answer");
     assert_eq!(headers["access-control-allow-origin"], "http://o");
 }
@@ -145,10 +155,52 @@ async fn fault() {
     };
     let service = ServiceBuilder::new()
         .layer(FaultLayer::fixed(policy).expect("valid"))
-        .service_fn(app);
+        .service(strict(app));
     let error = ask(service, "x").await.expect_err("a fault");
     let error = error.downcast::<Error>().expect("one of ours");
     assert_eq!((error.kind(), error.status()), (Kind::FaultAbort, 418));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delay_before_the_service_is_called() {
+    let policy = model::Fault {
+        delay: Some(model::FaultDelay {
+            fixed: Some(Duration::from_secs(1)),
+            percentage: Fraction::ALWAYS,
+        }),
+        ..Default::default()
+    };
+    let service = ServiceBuilder::new()
+        .layer(FaultLayer::fixed(policy).expect("valid"))
+        .service(strict(app));
+    let begun = tokio::time::Instant::now();
+    let (status, ..) = ask(service, "x").await.expect("an answer");
+    assert_eq!((status, begun.elapsed().as_secs()), (200, 1));
+}
+
+/// One that takes no request and says why.
+#[derive(Clone)]
+struct Unready;
+
+impl Service<Request<Body>> for Unready {
+    type Response = Response<Full<Bytes>>;
+    type Error = BoxError;
+    type Future = std::future::Pending<Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Err(Error::new(Kind::Overloaded).into()))
+    }
+
+    fn call(&mut self, _: Request<Body>) -> Self::Future {
+        unreachable!("it is never ready")
+    }
+}
+
+#[tokio::test]
+async fn respond_answers_for_a_service_that_is_not_ready() {
+    let service = RespondLayer::fixed(Default::default()).layer(Unready);
+    let (status, body, _) = ask(service, "x").await.expect("an answer");
+    assert_eq!((status, &*body), (503, &b"envoy overloaded"[..]));
 }
 
 #[tokio::test]
@@ -168,7 +220,7 @@ async fn mirror() {
     };
     let service = ServiceBuilder::new()
         .layer(MirrorLayer::fixed(policy, shadow))
-        .service_fn(app);
+        .service(strict(app));
     let (status, ..) = ask(service, "x").await.expect("an answer");
     assert_eq!(status, 200);
     assert_eq!(copies.recv().await.expect("a copy"), "x");
@@ -182,7 +234,7 @@ async fn timeout() {
     };
     let service = ServiceBuilder::new()
         .layer(TimeoutLayer::fixed(policy))
-        .service_fn(app);
+        .service(strict(app));
     assert!(ask(service.clone(), "x").await.is_ok());
     let error = ask(service, "sleep").await.expect_err("a timeout");
     let error = error.downcast::<Error>().expect("one of ours");
@@ -204,7 +256,7 @@ async fn headers() {
     });
     let service = ServiceBuilder::new()
         .layer(HeadersLayer::fixed(rules.expect("valid")))
-        .service_fn(app);
+        .service(strict(app));
     let (_, _, headers) = ask(service, "x").await.expect("an answer");
     assert_eq!(
         (&headers["x-seen"], &headers["x-back"]),
@@ -221,10 +273,10 @@ async fn retry() {
     let count = tries.clone();
     let service = ServiceBuilder::new()
         .layer(RetryLayer::fixed(Retries::simple(RetryOn::RESET, 2)))
-        .service_fn(move |request| {
+        .service(strict(move |request| {
             count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             app(request)
-        });
+        }));
     assert!(ask(service.clone(), "x").await.is_ok());
     assert_eq!(tries.swap(0, std::sync::atomic::Ordering::Relaxed), 1);
     assert!(ask(service, "fail").await.is_err());
@@ -234,7 +286,7 @@ async fn retry() {
 #[tokio::test]
 async fn admit() {
     for (most, wanted) in [(1, None), (0, Some(Kind::Overflow))] {
-        let pool = service_fn(|outgoing: Outgoing<Full<Bytes>>| async move {
+        let pool = strict(|outgoing: Outgoing<Full<Bytes>>| async move {
             assert_eq!(&**outgoing.cluster.name(), "c");
             Ok::<_, Error>(Response::new(outgoing.request.into_body()))
         });
@@ -256,7 +308,7 @@ async fn several_together_around_somebody_elses_service() {
     let service = ServiceBuilder::new()
         .layer(RespondLayer::fixed(Default::default()))
         .layer(TimeoutLayer::fixed(limit))
-        .service(service_fn(
+        .service(strict(
             |_: Request<RequestBody<RequestBody<Full<Bytes>>>>| async {
                 std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>().await
             },

@@ -1,7 +1,7 @@
 //! The tower layers, one folder a mechanism; [`stack`](crate::stack) composes them.
 //!
-//! Each layer is always ready, adds no allocation to a plain request, and gets its policy by reference from the request
-//! ([`ByRoute`]) or from its constructor ([`Fixed`]), so that it works in any tower stack:
+//! Each layer is ready when the service behind it is, adds no allocation to a plain request, and gets its policy by reference
+//! from the request ([`ByRoute`]) or from its constructor ([`Fixed`]), so that it works in any tower stack:
 //! `TimeoutLayer::fixed(policy)` and its like need no mesh configuration:
 //!
 //! ```
@@ -67,7 +67,7 @@ mod alone;
 pub(crate) mod tests;
 
 #[cfg(feature = "net")]
-pub(crate) use self::policies::CONSUMED;
+pub(crate) use self::policies::{CONSUMED, buffer_limit};
 #[cfg(feature = "net")]
 pub use self::request::RoutedRest;
 pub use self::{

@@ -4,23 +4,34 @@
 use http::HeaderName;
 use http::Request;
 
-use super::{ByRoute, Carrier, PolicyOf, Routed};
+use super::{ByRoute, PolicyOf, Routed};
 #[cfg(feature = "net")]
 use super::{retry::Retries, timeout::Timeouts};
 use crate::route::{CorsPolicy, Forwarding};
+#[cfg(feature = "net")]
+use crate::{body::BUFFER_LIMIT, names, route::RouteEntry};
 
 /// Headers of a request that the layers behind the routing use up.
 #[cfg(feature = "net")]
 pub(crate) const CONSUMED: [HeaderName; 8] = [
-    HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
-    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms"),
-    HeaderName::from_static("x-envoy-retry-on"),
-    HeaderName::from_static("x-envoy-retry-grpc-on"),
-    HeaderName::from_static("x-envoy-max-retries"),
-    HeaderName::from_static("x-envoy-retriable-status-codes"),
-    HeaderName::from_static("x-envoy-retriable-header-names"),
-    HeaderName::from_static("x-envoy-hedge-on-per-try-timeout"),
+    names::RQ_TIMEOUT,
+    names::PER_TRY_TIMEOUT,
+    names::RETRY_ON,
+    names::RETRY_GRPC_ON,
+    names::MAX_RETRIES,
+    names::RETRIABLE_STATUSES,
+    names::RETRIABLE_HEADERS,
+    names::HEDGE,
 ];
+
+/// Bytes of a request body that may be kept for another attempt.
+#[cfg(feature = "net")]
+pub(crate) fn buffer_limit(route: &RouteEntry) -> u64 {
+    let host = route.host().config();
+    let limit = route.config().per_request_buffer_limit;
+    let limit = limit.or(host.per_request_buffer_limit);
+    limit.unwrap_or(BUFFER_LIMIT)
+}
 
 /// Policies of a route that sends requests on.
 #[derive(Debug)]
@@ -35,11 +46,7 @@ impl RoutePolicies {
     #[cfg(feature = "net")]
     pub(crate) fn new(forwarding: &Forwarding) -> Self {
         let forward = forwarding.forward();
-        let route = forwarding.route();
-        let buffer = route
-            .config()
-            .per_request_buffer_limit
-            .or(route.host().config().per_request_buffer_limit);
+        let buffer = buffer_limit(forwarding.route());
         let rules = forward.retry();
         let per_try = rules.and_then(|rules| rules.config.per_try_timeout);
         Self {
@@ -95,18 +102,3 @@ by_route!(Retries, |forwarding| forwarding.policies().retries());
 by_route!(CorsPolicy, |forwarding| forwarding
     .cors()
     .map(|policy| &**policy));
-
-impl<B: 'static> Routed<B> {
-    /// The connection's record is this one's.
-    pub fn is_first_attempt(&self) -> bool {
-        self.attempt == 1
-    }
-
-    /// Whether a body follows the head.
-    pub fn has_body(&self) -> bool
-    where
-        B: http_body::Body,
-    {
-        !self.request().body().is_end_stream()
-    }
-}

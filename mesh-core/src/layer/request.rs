@@ -13,7 +13,7 @@ use crate::{
     telemetry::{clock, record::Record},
 };
 #[cfg(feature = "net")]
-use crate::{layer::headers::ATTEMPT_COUNT, telemetry::small_number};
+use crate::{names::ATTEMPT_COUNT, telemetry::small_number};
 
 /// A request that a layer can read and change, whatever travels beside it.
 pub trait Carrier {

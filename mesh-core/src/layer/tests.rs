@@ -45,6 +45,59 @@ impl<T: Send + 'static, U: Send + 'static> Service<T> for Tame<T, U> {
     }
 }
 
+/// A service as strict as tower allows: a turn passes before it is ready, and a call without that is a panic; what a clone
+/// was made of says nothing of the clone.
+#[derive(Debug)]
+pub(crate) struct Strict<S> {
+    inner: S,
+    readiness: Readiness,
+}
+
+#[derive(Debug, PartialEq)]
+enum Readiness {
+    Unasked,
+    Asked,
+    Ready,
+}
+
+impl<S> Strict<S> {
+    pub(crate) fn new(inner: S) -> Self {
+        Self {
+            inner,
+            readiness: Readiness::Unasked,
+        }
+    }
+}
+
+impl<S: Clone> Clone for Strict<S> {
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone())
+    }
+}
+
+impl<R, S: Service<R>> Service<R> for Strict<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        if self.readiness == Readiness::Unasked {
+            self.readiness = Readiness::Asked;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        std::task::ready!(self.inner.poll_ready(context))?;
+        self.readiness = Readiness::Ready;
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: R) -> S::Future {
+        let readiness = std::mem::replace(&mut self.readiness, Readiness::Unasked);
+        assert_eq!(readiness, Readiness::Ready, "called unasked");
+        self.inner.call(request)
+    }
+}
+
 /// A body of one byte after each of some pauses.
 #[derive(Debug)]
 pub(crate) struct Paced {

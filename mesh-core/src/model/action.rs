@@ -224,6 +224,7 @@ pub struct Redirect {
 
 /// How a redirect changes the scheme.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SchemeRedirect {
     /// To `https`; a port 80 is dropped.
     Https,
@@ -233,6 +234,7 @@ pub enum SchemeRedirect {
 
 /// How a redirect changes the path.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RedirectPath {
     /// The whole path; its own query, if it has one, replaces the request's.
     Full(Name),

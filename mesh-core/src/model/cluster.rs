@@ -135,6 +135,7 @@ impl Default for Dns {
 
 /// Which addresses a look-up takes (`DnsLookupFamily`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DnsFamily {
     /// IPv6, and IPv4 if there is none.
     #[default]
@@ -189,6 +190,7 @@ pub enum LbPolicy {
 
 /// Which HTTP version is spoken with the upstream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum UpstreamProtocol {
     /// HTTP/1.1.
     #[default]

@@ -88,6 +88,7 @@ impl LbEndpoint {
 
 /// Health as the control plane tells it (`config.core.v3.HealthStatus`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum HealthStatus {
     /// Not said: healthy.
     #[default]

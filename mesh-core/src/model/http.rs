@@ -153,6 +153,7 @@ impl Default for HttpConnectionManager {
 
 /// Which HTTP versions are served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CodecType {
     /// By the first bytes.
     #[default]

@@ -129,7 +129,7 @@ impl Fraction {
 
     /// Whether the random value falls into the share, as Envoy computes it: `random % denominator < numerator`.
     pub fn hit(self, random: u64) -> bool {
-        random % u64::from(self.denominator) < u64::from(self.numerator)
+        random % u64::from(self.denominator.max(1)) < u64::from(self.numerator)
     }
 }
 
@@ -151,7 +151,7 @@ pub struct Origin {
     pub object: Name,
 }
 
-/// Metadata by namespace, as text leaves: `(namespace, dotted path) -> value` (`config.core.v3.Metadata`).
+/// Metadata by namespace (`config.core.v3.Metadata`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
     /// One entry a filter namespace, in the order of the namespaces.
@@ -197,11 +197,8 @@ impl Value {
             _ => None,
         }
     }
-}
 
-/// The text that a matcher sees: scalars as text, nothing for lists and objects.
-impl Value {
-    /// A scalar as text; `None` for null, lists and objects.
+    /// A scalar as text, as matchers see it; `None` for null, lists and objects.
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Self::Bool(true) => Some("true"),

@@ -312,6 +312,7 @@ pub struct BodyFormat {
 
 /// Text or JSON format.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FormatKind {
     /// One line of text.
     Text(Format),
@@ -321,6 +322,7 @@ pub enum FormatKind {
 
 /// A value of a JSON format.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum JsonFormat {
     /// A leaf; a single operator keeps its type.
     Leaf(Format),

@@ -9,7 +9,7 @@ use super::{
 };
 
 /// When and how a request is tried again (`config.route.v3.RetryPolicy`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// Conditions.
     pub on: RetryOn,
@@ -41,6 +41,29 @@ pub struct RetryPolicy {
     pub host_selection_attempts: u32,
     /// Priorities that were tried are avoided, updated every so many attempts (`previous_priorities`).
     pub previous_priorities: Option<u32>,
+}
+
+impl Default for RetryPolicy {
+    /// Envoy's defaults, and no condition.
+    fn default() -> Self {
+        Self {
+            on: RetryOn::default(),
+            retries: 1,
+            per_try_timeout: None,
+            per_try_idle_timeout: None,
+            codes: Vec::new(),
+            headers: Vec::new(),
+            request_headers: Vec::new(),
+            base_interval: None,
+            max_interval: None,
+            rate_limited: None,
+            avoid_previous_hosts: false,
+            omit_canary_hosts: false,
+            omit_host_metadata: Metadata::default(),
+            host_selection_attempts: 1,
+            previous_priorities: None,
+        }
+    }
 }
 
 /// Back-off that the response asks for (`RateLimitedRetryBackOff`).
@@ -197,6 +220,7 @@ pub struct FaultAbort {
 
 /// The answer of a [`FaultAbort`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AbortWith {
     /// An HTTP status.
     Http(StatusCode),

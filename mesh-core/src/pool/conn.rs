@@ -5,7 +5,7 @@ use std::{
     hash::{BuildHasherDefault, Hasher},
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -19,7 +19,9 @@ use super::{
     host::{Host, Key},
     meter::Wire,
 };
-use crate::{Error, cluster::Cluster, telemetry::record::Record, transport::UpstreamConn};
+use crate::{
+    Error, cluster::Cluster, sync::lock, telemetry::record::Record, transport::UpstreamConn,
+};
 
 /// A connection. While an HTTP/1 connection serves a request, only that request holds it.
 pub(super) struct Conn<B> {
@@ -270,10 +272,6 @@ impl<B: Send + 'static> Release for Conn<B> {
             }
         }
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// All hosts of a pool, sharded by thread.

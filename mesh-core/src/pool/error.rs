@@ -8,6 +8,7 @@ use crate::{BoxError, Error, Kind};
 ///
 /// A retry policy asks through [`lost`]: what was never sent may be sent again whatever it is.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Lost {
     /// A part of the request may have reached the upstream.
     pub sent: bool,

@@ -2,13 +2,13 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use tokio::sync::oneshot;
 
 use super::{Protocol, conn::Conn};
-use crate::{Kind, cluster::Permit, model::Priority};
+use crate::{Kind, cluster::Permit, model::Priority, sync::lock};
 
 /// Which connections may serve a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,7 +75,7 @@ impl<B> Host<B> {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State<B>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// A connection that can take a request.

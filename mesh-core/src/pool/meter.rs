@@ -123,6 +123,10 @@ impl<I> Drop for Metered<I> {
 }
 
 impl<I: Io> Io for Metered<I> {
+    fn alpn(&self) -> Option<&[u8]> {
+        self.io.alpn()
+    }
+
     fn local_address(&self) -> Option<SocketAddr> {
         self.io.local_address()
     }

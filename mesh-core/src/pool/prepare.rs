@@ -2,16 +2,18 @@
 
 use http::{
     HeaderValue, Method, Request, Uri, Version,
-    header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE},
     uri::{Authority, PathAndQuery, Scheme},
 };
 
 use hyper::ext::Protocol as ConnectProtocol;
 
 use super::Protocol;
-use crate::{Error, Kind, scratch};
-
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+use crate::{
+    Error, Kind,
+    names::{FORWARDED_PROTO, KEEP_ALIVE, PROXY_CONNECTION},
+    scratch,
+};
 
 /// Authority and target move to where `protocol` wants them. Returns what an HTTP/2 request asks to be upgraded to.
 pub(super) fn prepare<B>(
@@ -119,8 +121,8 @@ fn to_http2<B>(request: &mut Request<B>) -> Result<(), Error> {
         CONNECTION,
         TRANSFER_ENCODING,
         UPGRADE,
-        HeaderName::from_static("keep-alive"),
-        HeaderName::from_static("proxy-connection"),
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
     ] {
         headers.remove(name);
     }

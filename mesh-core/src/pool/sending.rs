@@ -21,12 +21,13 @@ use pin_project_lite::pin_project;
 use super::{
     PoolBody,
     body::{Lease, Release},
-    conn::{Conn, Sender, lock},
+    conn::{Conn, Sender},
     host::Key,
 };
 use crate::{
     Error, Kind,
     model::ConnectConfig,
+    sync::lock,
     telemetry::record::Record,
     transport::{Switched, Target, UpstreamKind},
 };

@@ -134,7 +134,12 @@ where
             let Some(upload) = &mut self.upload else {
                 return Poll::Ready(Ok(()));
             };
-            match ready!(Pin::new(upload).poll_frame(cx)) {
+            let Poll::Ready(frame) = Pin::new(upload).poll_frame(cx) else {
+                // Nothing that was written waits for what is still to come.
+                ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+                return Poll::Pending;
+            };
+            match frame {
                 Some(Ok(frame)) => self.chunk = frame.into_data().ok(),
                 // The client went away; whoever waits for the response sees that too.
                 Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error.into()))),

@@ -72,7 +72,7 @@ where
             Ok((stream, peer)) => start(stream, peer, &address, &listener, &factory, &exec),
             Err(error) if is_of_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(listener = %listener.name(), %error, "accepting pauses");
+                tracing::warn!(listener = %listener.name(), %error, "Accepting pauses");
                 tokio::select! {
                     () = &mut closing => break,
                     () = tokio::time::sleep(PAUSE) => {}

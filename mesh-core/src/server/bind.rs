@@ -275,7 +275,7 @@ impl Drop for SocketFile {
             && file_id(&self.path) == self.id
             && let Err(error) = std::fs::remove_file(&self.path)
         {
-            tracing::warn!(path = %self.path.display(), %error, "socket file stays behind");
+            tracing::warn!(path = %self.path.display(), %error, "A socket file stays behind");
         }
     }
 }

@@ -3,21 +3,21 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
 };
 
 use super::ListenerHandle;
-use crate::model::Address;
+use crate::{model::Address, sync::lock};
 
 /// The listeners of a program by address, those without a socket of their own included (`bind_to_port: false`).
 #[derive(Debug, Default)]
-pub struct Directory {
+pub(crate) struct Directory {
     listeners: Mutex<HashMap<SocketAddr, ListenerHandle>>,
 }
 
 impl Directory {
     /// Takes in a listener with all of its addresses, in place of those that had them.
-    pub fn add(&self, listener: &ListenerHandle) {
+    pub(super) fn add(&self, listener: &ListenerHandle) {
         let current = listener.current();
         let config = current.config();
         let mut known = self.lock();
@@ -29,12 +29,12 @@ impl Directory {
     }
 
     /// Forgets a listener.
-    pub fn remove(&self, listener: &ListenerHandle) {
+    pub(super) fn remove(&self, listener: &ListenerHandle) {
         self.lock().retain(|_, known| !known.is(listener));
     }
 
     /// The listener of `addr`; else the one for any address on its port, as Envoy chooses.
-    pub fn find(&self, addr: SocketAddr) -> Option<ListenerHandle> {
+    pub(super) fn find(&self, addr: SocketAddr) -> Option<ListenerHandle> {
         let known = self.lock();
         let any = match addr.ip().to_canonical() {
             IpAddr::V4(_) => [
@@ -52,9 +52,6 @@ impl Directory {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, ListenerHandle>> {
-        // Each critical section leaves the map whole.
-        self.listeners
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.listeners)
     }
 }

@@ -22,13 +22,15 @@ use super::{
     factory::{IoOf, RawOf},
     io::{Back, Lent},
     link::Command,
-    listener,
     service::{Adapter, HttpConn},
 };
 use crate::{
     Kind,
     model::{CodecType, HttpConnectionManager},
-    telemetry::record::{Ending, Record},
+    telemetry::{
+        clock,
+        record::{Ending, Record},
+    },
     transport::{Io, detect::H2_PREFACE},
 };
 
@@ -100,7 +102,7 @@ where
     X: Http2ServerConnExec<ServedFuture<F::Service, F::Body>, ServedBody<F::Body>> + Unpin,
 {
     pub(super) fn new(io: RawOf<F>, conn: HttpConn, service: F::Service, exec: X) -> Self {
-        let now = listener::now();
+        let now = clock::now();
         conn.stats.downstream_cx_total.add(1);
         conn.stats.downstream_cx_active.add(1);
         let expires = conn.manager().max_connection_duration;
@@ -201,7 +203,7 @@ where
             }
             let deadline = self.next_deadline();
             ready!(self.conn.accepted.conn.timer().poll_drive(cx, deadline));
-            if let Some(end) = self.expired(listener::now()) {
+            if let Some(end) = self.expired(clock::now()) {
                 return Poll::Ready(end);
             }
         }
@@ -228,7 +230,7 @@ where
         self.ordered = true;
         self.tell = earliest(self.tell, Some(plan.tell));
         self.close = earliest(self.close, Some(plan.close));
-        let now = listener::now();
+        let now = clock::now();
         if plan.tell <= now {
             self.tell();
         }
@@ -268,7 +270,7 @@ where
             true => patience.min(SILENCE),
             false => patience,
         };
-        self.give_up = Some(listener::now() + patience);
+        self.give_up = Some(clock::now() + patience);
         match &mut self.codec {
             // It would end before its first request, which may be on its way; the response to that closes the connection.
             Codec::Http1(_) if self.conn.link.handed_over() == 0 => {}
@@ -377,7 +379,7 @@ where
             _ => {
                 self.seen = requests;
                 self.head = self.head.filter(|_| http2);
-                *self.idle.insert((listener::now(), link.received()))
+                *self.idle.insert((clock::now(), link.received()))
             }
         };
         let begun = match &self.codec {
@@ -386,7 +388,7 @@ where
             _ => false,
         };
         if begun && self.head.is_none() {
-            self.head = Some(listener::now());
+            self.head = Some(clock::now());
         }
     }
 
@@ -550,7 +552,7 @@ impl<F: Factory, X> Drop for HttpTask<F, X> {
             Codec::Upgraded => self.conn.upgrade_ended(),
             Codec::Sniff { .. } | Codec::Over => {}
         }
-        let lived = listener::now().saturating_duration_since(self.conn.accepted.conn.started);
+        let lived = clock::now().saturating_duration_since(self.conn.accepted.conn.started);
         stats.downstream_cx_active.sub(1);
         stats.downstream_cx_destroy.add(1);
         stats.downstream_cx_length_ms.record_time(lived);

@@ -2,9 +2,10 @@
 
 use std::{
     io::{self, IoSlice},
+    net::SocketAddr,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Waker, ready},
@@ -17,7 +18,10 @@ use super::{
     heads::Heads,
     link::{Command, Link},
 };
-use crate::transport::{ConnInfo, Io, Prefixed};
+use crate::{
+    sync::lock,
+    transport::{ConnInfo, Io, Prefixed},
+};
 
 /// The socket as a codec or an upgraded stream has it.
 #[derive(Debug)]
@@ -157,6 +161,10 @@ impl<I: Io> Io for Lent<I> {
         self.io.as_ref().and_then(Io::alpn)
     }
 
+    fn local_address(&self) -> Option<SocketAddr> {
+        self.io.as_ref().and_then(Io::local_address)
+    }
+
     fn break_off(&self) {
         if let Some(io) = &self.io {
             io.break_off();
@@ -230,9 +238,4 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Lent<I> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.get_mut().io().poll_shutdown(cx)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each critical section is one assignment, so what a panic leaves behind is whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,14 +2,14 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
     task::Waker,
     time::Instant,
 };
 
-use crate::snapshot;
+use crate::{snapshot, sync::lock};
 
 /// What a connection is told to do. Later ones include earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -177,9 +177,4 @@ impl Link {
     pub(crate) fn is_eof(&self) -> bool {
         self.eof.load(Ordering::Relaxed)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each critical section is one assignment, so what a panic leaves behind is whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

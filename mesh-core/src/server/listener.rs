@@ -5,7 +5,7 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -20,6 +20,8 @@ use super::{
 use crate::{
     model::{FilterChain, Name, Network},
     snapshot::{self, ConnFacts},
+    sync::lock,
+    telemetry::clock::now,
 };
 
 /// A listener while it runs, shared by its accept loops and connections on all workers. Cloning shares.
@@ -71,6 +73,7 @@ pub(super) enum Chain {
 
 /// How connections are let go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Drain {
     /// Over a span of time: each connection is told at a moment of its own, by `connection: close` with its next response or
     /// by GOAWAY, so that clients do not all come back at once. At the end of the span connections close when idle.
@@ -109,7 +112,7 @@ impl ListenerHandle {
 
     /// Hands connections that were redirected (`use_original_dst`) to the listener of their original address in `directory`.
     /// Said once.
-    pub fn hand_over_by(&self, directory: &Arc<Directory>) {
+    pub(super) fn hand_over_by(&self, directory: &Arc<Directory>) {
         let _ = self.0.siblings.set(Arc::downgrade(directory));
     }
 
@@ -295,7 +298,7 @@ impl ListenerHandle {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.state)
     }
 }
 
@@ -405,9 +408,4 @@ impl Drop for OpenGuard {
             shared.changed.notify_waiters();
         }
     }
-}
-
-/// The clock of connections: tokio's, so that tests can stop it.
-pub(crate) fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

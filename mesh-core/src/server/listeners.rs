@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt, io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -14,6 +14,7 @@ use super::{
 use crate::{
     model::{Address, Name},
     snapshot::{Listener, Snapshot},
+    sync::lock,
 };
 
 /// Keeps the sockets of a program those of its configuration: each [`follow`](Self::follow) opens what is new, keeps what
@@ -444,8 +445,7 @@ impl ListenersStatus {
     }
 
     fn lock(&self) -> MutexGuard<'_, Status> {
-        // Each critical section leaves the value whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

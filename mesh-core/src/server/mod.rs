@@ -26,10 +26,11 @@ mod service;
 mod stats;
 mod task;
 
+use self::directory::Directory;
+pub(crate) use self::link::{Command, Link};
 pub use self::{
     accept::{StreamExec, serve},
     bind::{BindOptions, Socket, bind},
-    directory::Directory,
     factory::{Accepted, Factory},
     listener::{Drain, ListenerHandle},
     listeners::{ListenError, ListenerCounts, Listeners, ListenersStatus},
@@ -37,10 +38,6 @@ pub use self::{
     service::{ServedBody, ServedFuture},
     stats::{HttpStats, ListenerStats, ServerStats, TcpStats},
     task::ConnTask,
-};
-pub(crate) use self::{
-    link::{Command, Link},
-    listener::now,
 };
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -12,6 +12,7 @@ use tokio::{io::AsyncReadExt, sync::Notify};
 use super::{ListenerStats, Unserved};
 use crate::{
     model::{self, Address, ListenerFilter, Name},
+    sync::lock,
     transport::{
         ConnInfo, Stream,
         detect::{self, Verdict},
@@ -46,8 +47,7 @@ impl Signals {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<ConnInfo>> {
-        // Each critical section is one assignment.
-        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.silent)
     }
 }
 

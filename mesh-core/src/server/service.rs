@@ -22,11 +22,14 @@ use hyper::{body::Incoming, upgrade::OnUpgrade};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{Accepted, ConnEvent, HttpStats, ListenerHandle, Rejected, link::Link, listener};
+use super::{Accepted, ConnEvent, HttpStats, ListenerHandle, Rejected, link::Link};
 use crate::{
     BoxError, Kind,
     model::{HttpConnectionManager, Network},
-    telemetry::record::{Ending, Record},
+    telemetry::{
+        clock,
+        record::{Ending, Record},
+    },
     transport::{Ticket, Watch},
 };
 
@@ -85,7 +88,7 @@ impl HttpConn {
             conn: &self.accepted.conn,
             bytes_received: self.link.received(),
             bytes_sent: self.link.sent(),
-            duration: listener::now().saturating_duration_since(self.accepted.conn.started),
+            duration: clock::now().saturating_duration_since(self.accepted.conn.started),
         }
     }
 

@@ -2,10 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
-use crate::{cluster::Count, model::Name, telemetry::metrics::Histogram};
+use crate::{cluster::Count, model::Name, sync::lock, telemetry::metrics::Histogram};
 
 macro_rules! stats {
     ($(#[$outer:meta])* $type:ident { $($(#[$doc:meta])* $name:ident),* $(,)? } $($(#[$of:meta])* $histogram:ident)?) => {
@@ -196,13 +196,12 @@ fn scope(name: &str) -> String {
 }
 
 fn entry<T: Default>(map: &Mutex<BTreeMap<Name, Arc<T>>>, name: &Name) -> Arc<T> {
-    let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
-    map.entry(name.clone()).or_default().clone()
+    lock(map).entry(name.clone()).or_default().clone()
 }
 
 fn snapshot<T>(map: &Mutex<BTreeMap<Name, Arc<T>>>) -> Vec<(Name, Arc<T>)> {
-    let map = map.lock().unwrap_or_else(PoisonError::into_inner);
-    map.iter()
+    lock(map)
+        .iter()
         .map(|(name, stats)| (name.clone(), stats.clone()))
         .collect()
 }

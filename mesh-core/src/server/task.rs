@@ -16,7 +16,7 @@ use super::{
     factory::{HandshakeOf, IoOf, RawOf, filter_chain},
     http::{End, HttpTask},
     link::Command,
-    listener::{self, Chain, OpenGuard, Version},
+    listener::{Chain, OpenGuard, Version},
     open::{self, Opened, Signals, Stop},
     service::HttpConn,
 };
@@ -24,7 +24,10 @@ use crate::{
     model::TransportSocket,
     snapshot::ConnFacts,
     tcp::{TcpConn, TcpTask},
-    telemetry::record::{Ending, Record},
+    telemetry::{
+        clock,
+        record::{Ending, Record},
+    },
     transport::{
         AcceptError, Acceptor, ConnInfo, Handshake, Io, Prefixed, Stream, Terminated, can_cut,
     },
@@ -391,7 +394,7 @@ where
             conn,
             bytes_received: self.open.link.received(),
             bytes_sent: 0,
-            duration: listener::now().saturating_duration_since(conn.started),
+            duration: clock::now().saturating_duration_since(conn.started),
         };
         self.open.handle.observer().unserved(&event, &reason);
         log_unserved(listener, conn, &reason);
@@ -541,7 +544,7 @@ struct Linger<I> {
 
 impl<I: Io> Linger<I> {
     fn new(io: Prefixed<I>, limit: Duration) -> Self {
-        let until: Instant = listener::now() + limit;
+        let until: Instant = clock::now() + limit;
         Self {
             io,
             sleep: Box::pin(tokio::time::sleep_until(until.into())),

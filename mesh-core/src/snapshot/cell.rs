@@ -2,17 +2,18 @@
 
 use std::{
     future::poll_fn,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
 };
 
 use arc_swap::{ArcSwap, Cache};
 
 use super::Snapshot;
+use crate::sync::lock;
 
 /// The newest snapshot. Cloning shares.
 #[derive(Clone, Debug, Default)]
-pub struct SnapshotCell {
+pub(crate) struct SnapshotCell {
     shared: Arc<Shared>,
 }
 
@@ -25,19 +26,19 @@ struct Shared {
 
 impl SnapshotCell {
     /// The newest snapshot.
-    pub fn load(&self) -> Arc<Snapshot> {
+    pub(super) fn load(&self) -> Arc<Snapshot> {
         self.shared.current.load_full()
     }
 
     /// A reader that costs one atomic load as long as nothing changed.
-    pub fn reader(&self) -> Reader {
+    pub(super) fn reader(&self) -> Reader {
         Reader {
             cache: Cache::new(CellRef(self.shared.clone())),
         }
     }
 
     /// Waits for snapshots newer than those seen.
-    pub fn watch(&self) -> Watch {
+    pub(super) fn watch(&self) -> Watch {
         Watch {
             cell: self.clone(),
             seen: None,
@@ -46,13 +47,7 @@ impl SnapshotCell {
 
     pub(super) fn store(&self, snapshot: Snapshot) {
         self.shared.current.store(Arc::new(snapshot));
-        let waiting = std::mem::take(
-            &mut *self
-                .shared
-                .waiting
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let waiting = std::mem::take(&mut *lock(&self.shared.waiting));
         waiting.into_iter().for_each(Waker::wake);
     }
 }
@@ -101,12 +96,7 @@ impl Watch {
     fn poll_changed(&mut self, context: &mut Context<'_>) -> Poll<Arc<Snapshot>> {
         // Register before looking: a store between the two then wakes instead of being missed.
         {
-            let mut waiting = self
-                .cell
-                .shared
-                .waiting
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut waiting = lock(&self.cell.shared.waiting);
             if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
                 waiting.push(context.waker().clone());
             }

@@ -22,7 +22,7 @@ use crate::{
 
 /// Holds the configuration in force and makes the next snapshot of it. One a mesh, off the request path.
 #[derive(Debug, Default)]
-pub struct Compiler {
+pub(crate) struct Compiler {
     generation: u64,
     metrics: Metrics,
     clusters: Clusters,
@@ -74,7 +74,7 @@ impl Table {
 
 impl Compiler {
     /// A compiler without configuration, whose listeners count into `metrics`.
-    pub fn new(metrics: Metrics) -> Self {
+    pub(crate) fn new(metrics: Metrics) -> Self {
         Self {
             metrics,
             ..Self::default()
@@ -82,7 +82,7 @@ impl Compiler {
     }
 
     /// Applies an update. What is refused keeps its last good version; all else takes effect.
-    pub fn apply(&mut self, update: Update) -> (Snapshot, Outcome) {
+    pub(crate) fn apply(&mut self, update: Update) -> (Snapshot, Outcome) {
         let mut round = Round::default();
         let changes = update.changes;
         self.clusters(&changes, &mut round);
@@ -108,7 +108,7 @@ impl Compiler {
     }
 
     /// Publishes what became of an update.
-    pub fn report(&self, status: &Status, outcome: &Outcome, notes: Vec<model::Note>) {
+    pub(crate) fn report(&self, status: &Status, outcome: &Outcome, notes: Vec<model::Note>) {
         status.store(StatusReport {
             generation: self.generation,
             version: outcome.version.clone(),
@@ -119,7 +119,7 @@ impl Compiler {
     }
 
     /// The directory of clusters, which stays the same over all snapshots.
-    pub fn directory(&self) -> &Clusters {
+    pub(crate) fn directory(&self) -> &Clusters {
         &self.clusters
     }
 
@@ -443,12 +443,8 @@ fn filter_chains(config: &model::Listener) -> Result<FilterChains, Rejection> {
             .map_err(|conflict| chain_rejection(&config.name, &conflict)),
         Some(tree) => {
             FilterChains::with_tree(&config.filter_chains, tree, default).map_err(|reason| {
-                Rejection {
-                    resource: format!("listener {}", config.name).into(),
-                    path: "filter_chain_matcher".into(),
-                    reason: reason.into(),
-                    location: "".into(),
-                }
+                let resource = format!("listener {}", config.name);
+                Rejection::new(resource, "filter_chain_matcher", reason)
             })
         }
     }
@@ -470,12 +466,9 @@ fn of_chain(listener: &Name, chain: usize, field: &str, found: Vec<Rejection>) -
 }
 
 fn chain_rejection(listener: &Name, conflict: &ChainConflict) -> Rejection {
-    Rejection {
-        resource: format!("listener {listener}").into(),
-        path: format!("filter_chains[{}].filter_chain_match", conflict.chain()).into(),
-        reason: conflict.to_string().into(),
-        location: "".into(),
-    }
+    let resource = format!("listener {listener}");
+    let path = format!("filter_chains[{}].filter_chain_match", conflict.chain());
+    Rejection::new(resource, path, conflict.to_string())
 }
 
 /// What one update touched.

@@ -90,6 +90,7 @@ impl Mesh {
 
 impl MeshBuilder<()> {
     /// Takes the source of configuration.
+    #[must_use]
     pub fn source<S: ConfigSource>(self, source: S) -> MeshBuilder<S> {
         MeshBuilder {
             source,

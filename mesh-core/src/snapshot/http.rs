@@ -60,14 +60,8 @@ impl Http {
         metrics: &Metrics,
         resource: &Name,
     ) -> Result<Self, Vec<Rejection>> {
-        let rejected = |path: &str, reason: String| {
-            vec![Rejection {
-                resource: resource.clone(),
-                path: path.into(),
-                reason: reason.into(),
-                location: "".into(),
-            }]
-        };
+        let rejected =
+            |path: &str, reason: String| vec![Rejection::new(resource.clone(), path, reason)];
         let replies = Replies::new(&config.local_reply)
             .map_err(|error| rejected("local_reply_config", error.to_string()))?
             .server(config.server_name.clone(), config.server_header)

@@ -1,7 +1,7 @@
 //! The compiled, immutable configuration and how it replaces itself.
 //!
-//! [`Driver`] pulls updates from a [`ConfigSource`](crate::config::ConfigSource), [`Compiler`] turns them into a
-//! [`Snapshot`], and one atomic store publishes it. Parts that did not change keep their `Arc`; clusters keep counters,
+//! [`Driver`] pulls updates from a [`ConfigSource`](crate::config::ConfigSource) and compiles them to a [`Snapshot`], which one
+//! atomic store publishes. Parts that did not change keep their `Arc`; clusters keep counters,
 //! limits in use and connections under their name; a route table is replaced in its [`RouteCell`], so that the next
 //! request on an open connection meets it.
 
@@ -20,10 +20,11 @@ mod tcp;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use self::cell::SnapshotCell;
+pub(crate) use self::compile::Compiler;
 pub use self::{
-    cell::{Reader, SnapshotCell, Watch},
+    cell::{Reader, Watch},
     clusters::Clusters,
-    compile::Compiler,
     driver::{Driver, Mesh, MeshBuilder, NotReady},
     http::Http,
     listener::{ChainConflict, ConnFacts, FilterChains},

@@ -36,6 +36,7 @@ pub struct Status {
 
 /// A moment of the [`Status`].
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct StatusReport {
     /// Rises with each update that was applied; 0: none yet.
     pub generation: u64,

@@ -55,12 +55,8 @@ pub(super) fn logs(
 ) -> Result<Observer, Vec<Rejection>> {
     let compile = |(index, config): (usize, &model::AccessLog)| {
         AccessLog::new(config).map_err(|error| {
-            vec![Rejection {
-                resource: resource.clone(),
-                path: format!("access_log[{index}]").into(),
-                reason: error.to_string().into(),
-                location: "".into(),
-            }]
+            let path = format!("access_log[{index}]");
+            vec![Rejection::new(resource.clone(), path, error.to_string())]
         })
     };
     let logs = configs.iter().enumerate().map(compile);

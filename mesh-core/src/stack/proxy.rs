@@ -41,6 +41,7 @@ impl<L, C, X> Proxy<L, C, X> {
 
 impl<L, C, X, A> Proxy<L, C, X, A> {
     /// Terminates transports with `acceptor` instead.
+    #[must_use]
     pub fn acceptor<B>(self, acceptor: B) -> Proxy<L, C, X, B> {
         Proxy {
             leaf: self.leaf,

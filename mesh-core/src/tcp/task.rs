@@ -16,9 +16,10 @@ use crate::{
     Kind,
     cluster::{Attempt, AttemptOutcome, Cluster, Permit, PickKey},
     model::{ClusterChoice, Name, Network, Priority, TcpProxy},
-    server::{Accepted, Command, ConnEvent, Link, ListenerHandle, TcpStats, now},
+    server::{Accepted, Command, ConnEvent, Link, ListenerHandle, TcpStats},
     snapshot::{Clusters, Tcp},
     telemetry::{
+        clock::now,
         flags::Flag,
         metrics::TcpConnection,
         record::{Ending, Record},

@@ -1,6 +1,9 @@
 //! The clock of requests: tokio's where it is there, so that tests can stop it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// In the place of what the clock cannot count to.
+const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 /// Now.
 pub(crate) fn now() -> Instant {
@@ -12,4 +15,9 @@ pub(crate) fn now() -> Instant {
     {
         Instant::now()
     }
+}
+
+/// `time` after `from`. A limit may be as long as its writer likes, so one beyond the clock is far away and no panic.
+pub(crate) fn after(from: Instant, time: Duration) -> Instant {
+    from.checked_add(time).unwrap_or_else(|| from + FAR)
 }

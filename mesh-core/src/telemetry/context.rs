@@ -24,7 +24,7 @@ use crate::{
 
 /// What is known of a request, for operators of a format.
 #[derive(Debug)]
-pub struct RecordContext<'a> {
+pub(crate) struct RecordContext<'a> {
     record: &'a Record,
     late: &'a Late,
     body: Option<&'a [u8]>,
@@ -34,7 +34,7 @@ pub struct RecordContext<'a> {
 
 impl<'a> RecordContext<'a> {
     /// The context of a request.
-    pub fn new(record: &'a Record, late: &'a Late) -> Self {
+    pub(crate) fn new(record: &'a Record, late: &'a Late) -> Self {
         Self {
             record,
             late,
@@ -52,7 +52,7 @@ impl<'a> RecordContext<'a> {
 
     /// The same, with what `%LOCAL_REPLY_BODY%` stands for.
     #[must_use]
-    pub fn with_body(mut self, body: &'a [u8]) -> Self {
+    pub(crate) fn with_body(mut self, body: &'a [u8]) -> Self {
         self.body = Some(body);
         self
     }

@@ -14,6 +14,7 @@ use crate::{
     Kind,
     cluster::{Cluster, Endpoint},
     model::Name,
+    names::GRPC_STATUS,
     route::{Headers as _, RouteEntry, stands_in_one_line},
     scratch,
     transport::UpstreamConn,
@@ -260,6 +261,5 @@ pub(super) fn copy(
 
 /// The status of a gRPC response, in headers (trailers only) or trailers.
 pub(crate) fn grpc_status(headers: &HeaderMap) -> Option<u32> {
-    const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
     headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }

@@ -2,7 +2,7 @@
 
 pub mod access_log;
 pub(crate) mod clock;
-pub mod context;
+pub(crate) mod context;
 pub mod flags;
 pub(crate) mod late;
 mod messages;

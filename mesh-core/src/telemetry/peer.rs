@@ -5,7 +5,7 @@
 //! by hand. What a caller says of itself is not proven: it labels metrics and decides nothing.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc, Mutex,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -13,13 +13,16 @@ use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::metrics::Workload;
-use crate::model::Name;
+use crate::{model::Name, sync::lock};
 
 const METADATA: HeaderName = HeaderName::from_static("x-envoy-peer-metadata");
 const ID: HeaderName = HeaderName::from_static("x-envoy-peer-metadata-id");
 
 /// Peers that a process tells apart; whoever comes after them stays unknown, so that nobody can grow the metrics at will.
 const MAX_PEERS: usize = 1024;
+
+/// Longer headers are not read. Istio's own have some hundred bytes.
+const MAX_LENGTH: usize = 8192;
 
 /// Labels that make an app, a version, and the canonical service and revision.
 const LABELS: [&str; 4] = [
@@ -31,6 +34,7 @@ const LABELS: [&str; 4] = [
 
 /// Someone who called.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Peer {
     /// Differs from peer to peer for as long as the process lives; never 0.
     pub id: u64,
@@ -85,13 +89,17 @@ impl Peers {
             if let Ok(index) = find(&known, &said) {
                 return Some(known[index].1.clone());
             }
+            if known.len() >= MAX_PEERS || said.len() > MAX_LENGTH {
+                return None;
+            }
         }
-        self.add(said)
+        let workload = decode(&base64::decode(said.as_bytes())?)?;
+        self.add(said, workload)
     }
 
-    fn add(&self, said: HeaderValue) -> Option<Arc<Peer>> {
+    fn add(&self, said: HeaderValue, workload: Workload) -> Option<Arc<Peer>> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let _adding = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        let _adding = lock(&self.adding);
         let known = self.known.load();
         let at = match find(&known, &said) {
             Ok(index) => return Some(known[index].1.clone()),
@@ -102,7 +110,7 @@ impl Peers {
         }
         let peer = Arc::new(Peer {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            workload: decode(&base64::decode(said.as_bytes())?)?,
+            workload,
         });
         let mut more = (**known).clone();
         more.insert(at, (said, peer.clone()));
@@ -279,6 +287,18 @@ mod base64 {
         out
     }
 
+    /// What a byte stands for as a digit; `NONE`: nothing.
+    const VALUES: [u8; 256] = {
+        let mut values = [NONE; 256];
+        let mut value = 0;
+        while value < DIGITS.len() {
+            values[DIGITS[value] as usize] = value as u8;
+            value += 1;
+        }
+        values
+    };
+    const NONE: u8 = u8::MAX;
+
     /// Padding may be missing.
     pub(super) fn decode(text: &[u8]) -> Option<Vec<u8>> {
         let end = text
@@ -288,8 +308,11 @@ mod base64 {
         let mut out = Vec::with_capacity(end * 3 / 4);
         let (mut bits, mut count) = (0_u32, 0);
         for byte in &text[..end] {
-            let value = DIGITS.iter().position(|digit| digit == byte)?;
-            bits = bits << 6 | value as u32;
+            let value = VALUES[usize::from(*byte)];
+            if value == NONE {
+                return None;
+            }
+            bits = bits << 6 | u32::from(value);
             count += 6;
             if count >= 8 {
                 count -= 8;
@@ -367,7 +390,11 @@ mod tests {
     #[test]
     fn what_is_no_metadata_leaves_the_caller_unknown() {
         let peers = Peers::default();
-        for said in ["", "!", "AAAA", "CgA", "//////////////8="] {
+        let long = base64::encode(&encode(&Workload {
+            version: "v".repeat(MAX_LENGTH).into(),
+            ..workload()
+        }));
+        for said in ["", "!", "AAAA", "CgA", "//////////////8=", &*long] {
             let mut headers = HeaderMap::new();
             headers.insert(METADATA, HeaderValue::from_str(said).expect("a value"));
             let peer = peers.take(&mut headers);

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Request, Response, Version, uri::PathAndQuery};
 
 use super::{
     clock,
@@ -26,15 +26,13 @@ use super::{
 };
 #[cfg(feature = "net")]
 use crate::transport::ConnTimer;
-use crate::{Kind, layer::is_grpc, transport::ConnInfo};
+use crate::{Kind, layer::is_grpc, names::ORIGINAL_PATH, sync::lock, transport::ConnInfo};
 
 pub(crate) use super::late::grpc_status;
 pub use super::{
     late::{Late, RecordedHead},
     sink::{Sink, Wants},
 };
-
-const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 
 /// Records that a thread keeps for further requests.
 const POOLED: usize = 256;
@@ -45,6 +43,7 @@ thread_local! {
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Ending {
     /// The response was sent to its end.
     Complete,
@@ -159,6 +158,18 @@ impl Record {
         }
     }
 
+    /// A deadline of the request that `record` tells of, if it has one.
+    #[cfg(feature = "net")]
+    pub(crate) fn deadline_of(
+        record: Option<&Arc<Self>>,
+        at: Instant,
+    ) -> crate::transport::Deadline {
+        match record {
+            Some(record) => record.deadline(at),
+            None => crate::transport::Deadline::alone(at),
+        }
+    }
+
     /// Deadlines use `timer` if there is no connection.
     #[cfg(feature = "net")]
     pub(crate) fn with_timer(mut self: Arc<Self>, timer: &ConnTimer) -> Arc<Self> {
@@ -196,8 +207,7 @@ impl Record {
 
     /// What becomes known on the way. The lock is held for a few writes only.
     pub fn late(&self) -> MutexGuard<'_, Late> {
-        // A panic while the lock is held leaves plain data behind, so the data is used on.
-        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut late = lock(&self.late);
         late.request_received = self.received.get();
         late.response_began = self.began.get();
         late

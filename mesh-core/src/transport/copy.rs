@@ -24,6 +24,8 @@ pub(crate) struct OneWay {
     /// What was read and could not be written yet; the first `written` bytes are gone.
     left: Vec<u8>,
     written: usize,
+    /// Something was written since `to` was flushed: one that encrypts may hold back what it took.
+    unflushed: bool,
     eof: bool,
     #[cfg(feature = "server")]
     done: bool,
@@ -96,6 +98,18 @@ impl OneWay {
         Poll::Pending
     }
 
+    fn wrote(&mut self, count: usize) {
+        self.bytes += count as u64;
+        self.unflushed = true;
+    }
+
+    /// While nothing more comes. What goes wrong shows in the next write, or in reading the other way.
+    fn flush<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W) {
+        if self.unflushed && Pin::new(to).poll_flush(cx).is_ready() {
+            self.unflushed = false;
+        }
+    }
+
     fn poll_left<W: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
@@ -107,7 +121,7 @@ impl OneWay {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += count;
-            self.bytes += count as u64;
+            self.wrote(count);
         }
         if !self.left.is_empty() {
             self.left = Vec::new();
@@ -129,7 +143,13 @@ impl OneWay {
         W: AsyncWrite + Unpin,
     {
         let mut buf = ReadBuf::new(scratch);
-        ready!(Pin::new(from).poll_read(cx, &mut buf)).map_err(Failed::From)?;
+        match Pin::new(from).poll_read(cx, &mut buf) {
+            Poll::Ready(result) => result.map_err(Failed::From)?,
+            Poll::Pending => {
+                self.flush(cx, to);
+                return Poll::Pending;
+            }
+        }
         let mut rest = buf.filled();
         self.eof = rest.is_empty();
         while !rest.is_empty() {
@@ -138,7 +158,7 @@ impl OneWay {
                     return Poll::Ready(Err(Failed::To(io::ErrorKind::WriteZero.into())));
                 }
                 Poll::Ready(Ok(count)) => {
-                    self.bytes += count as u64;
+                    self.wrote(count);
                     rest = &rest[count..];
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Failed::To(error))),
@@ -169,6 +189,27 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
+
+    #[tokio::test]
+    async fn what_a_writer_holds_back_goes_out_before_more_comes() {
+        let (mut client, mut from) = duplex(100);
+        let (to, mut server) = duplex(100);
+        let mut to = tokio::io::BufWriter::new(to);
+        let copy = tokio::spawn(async move {
+            let mut way = OneWay::default();
+            poll_fn(|cx| way.poll(cx, &mut from, &mut to)).await
+        });
+        for text in [b"ping", b"pong"] {
+            client.write_all(text).await.expect("written");
+            let mut got = [0; 4];
+            let limit = std::time::Duration::from_secs(10);
+            let read = tokio::time::timeout(limit, server.read_exact(&mut got)).await;
+            read.expect("it came").expect("read");
+            assert_eq!(&got, text);
+        }
+        drop(client);
+        copy.await.expect("no panic").expect("copied");
+    }
 
     #[tokio::test]
     async fn bytes_and_the_end_pass_through_small_buffers() {

@@ -36,11 +36,11 @@ pub use self::{
     connect::{ConnectError, Connector, Target, TcpConnector},
     exec::{Exec, LocalExec, TokioExec},
     io::{Io, Prefixed, Stream},
-    timer::{ConnTimer, Deadline},
 };
 #[cfg(feature = "net")]
 pub(crate) use self::{
     copy::{Failed, OneWay},
     cut::Cut,
     switched::{End, Switched, Ticket, UpstreamKind},
+    timer::{ConnTimer, Deadline},
 };

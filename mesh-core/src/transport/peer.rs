@@ -157,7 +157,7 @@ impl ConnInfo {
 
     /// The connection's timer, for deadlines of its requests.
     #[cfg(feature = "net")]
-    pub fn timer(&self) -> &super::ConnTimer {
+    pub(crate) fn timer(&self) -> &super::ConnTimer {
         &self.timer
     }
 }

@@ -3,10 +3,11 @@
 use std::{
     any::Any,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use super::Io;
+use crate::sync::lock;
 
 /// What the upstream end of a tunnel is. It decides what the end of either direction means, as in Envoy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +56,7 @@ impl Switched {
 impl Switched {
     /// The end. Only the first caller gets it.
     pub(crate) fn take(&self) -> Option<End> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.0).take()
     }
 }
 

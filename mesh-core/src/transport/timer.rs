@@ -7,26 +7,24 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
 use tokio::time::{Sleep, sleep_until};
 
+use crate::{sync::lock, telemetry::clock::now};
+
 /// When a timer fires that nobody waits for.
 const FAR: Duration = Duration::from_secs(24 * 3600);
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
-}
 
 /// The timer of one connection. Cloning shares.
 ///
 /// The connection's task drives it; its requests wait through [`ConnTimer::deadline`]. Without a driving task (a client
 /// call that belongs to no connection) use [`Deadline::alone`].
 #[derive(Clone, Default)]
-pub struct ConnTimer(Arc<Mutex<State>>);
+pub(crate) struct ConnTimer(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
@@ -49,13 +47,24 @@ struct Slot {
 
 impl ConnTimer {
     /// A deadline on this timer.
-    pub fn deadline(&self, at: Instant) -> Deadline {
+    pub(crate) fn deadline(&self, at: Instant) -> Deadline {
         Deadline {
             at,
             wait: Wait::Shared {
                 timer: self.clone(),
                 slot: None,
             },
+        }
+    }
+
+    /// To be driven from now on by a task of another runtime: that of the last one is gone, and its sleeps with it.
+    #[cfg(feature = "client")]
+    pub(crate) fn restart(&self) {
+        let mut state = self.lock();
+        (state.sleep, state.armed, state.driver) = (None, None, None);
+        let next = state.slots.iter().filter_map(|slot| slot.deadline).min();
+        if let Some(next) = next {
+            state.arm(next);
         }
     }
 
@@ -99,7 +108,7 @@ impl ConnTimer {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 
@@ -150,7 +159,7 @@ impl fmt::Debug for ConnTimer {
 ///
 /// It registers when it is first polled, so one that is never waited for costs nothing.
 #[derive(Debug)]
-pub struct Deadline {
+pub(crate) struct Deadline {
     at: Instant,
     wait: Wait,
 }
@@ -166,7 +175,7 @@ enum Wait {
 
 impl Deadline {
     /// A deadline with a timer of its own, for calls that belong to no connection.
-    pub fn alone(at: Instant) -> Self {
+    pub(crate) fn alone(at: Instant) -> Self {
         Self {
             at,
             wait: Wait::Alone(None),
@@ -174,7 +183,7 @@ impl Deadline {
     }
 
     /// When it is.
-    pub fn at(&self) -> Instant {
+    pub(crate) fn at(&self) -> Instant {
         self.at
     }
 }

@@ -76,7 +76,7 @@ impl Omit {
 }
 
 /// A load balancing policy over a fixed set of endpoints. Picks share it, so it counts with atomics.
-pub trait Picker {
+pub(crate) trait Picker {
     /// An endpoint that takes traffic, or `None`.
     ///
     /// An excluded endpoint is still picked when the attempts to avoid it are used up, as Envoy does.

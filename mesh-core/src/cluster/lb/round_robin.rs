@@ -49,7 +49,7 @@ impl RoundRobin {
         } else {
             self.schedule.len()
         };
-        let cursor = &self.cursors[crate::cluster::lb::round_robin::worker() % CURSORS].0;
+        let cursor = &self.cursors[worker() % CURSORS].0;
         let turn = cursor.load(Ordering::Relaxed);
         // The cursor is this worker's own: a lost update under sharing only repeats a member.
         cursor.store(

@@ -59,7 +59,7 @@ impl<F> ResponseFuture<F> {
     ) -> Self {
         let life = life
             .filter(|life| !life.is_zero())
-            .map(|life| Box::new(Deadline::alone(clock::now() + life)));
+            .map(|life| Box::new(Deadline::alone(clock::after(clock::now(), life))));
         Self {
             state: State::Sent {
                 inner,

@@ -153,7 +153,7 @@ fn attempt<B: 'static>(routed: &Routed<B>) -> Result<Attempt, Error> {
 
 /// What a retry avoids.
 fn omit<B: 'static>(routed: &Routed<B>) -> Option<&Omit> {
-    if routed.is_first_attempt() {
+    if routed.attempt == 1 {
         return None;
     }
     routed.forwarding.policies().retries()?.omit()

@@ -8,8 +8,7 @@ use crate::{
     Error,
     body::{MeshBody, ResponseBody},
     layer::Carrier,
-    telemetry::{clock, flags::Flag},
-    transport::Deadline,
+    telemetry::{clock, flags::Flag, record::Record},
 };
 
 /// Injects faults.
@@ -55,16 +54,15 @@ where
             return ResponseFuture::pass(self.inner.call(request));
         };
         let record = request.record();
-        let until = meeting.delay.map(|delay| {
-            let at = clock::now() + delay;
-            match record {
-                Some(record) => record.deadline(at),
-                None => Deadline::alone(at),
-            }
-        });
+        let until = meeting
+            .delay
+            .map(|delay| Record::deadline_of(record, clock::after(clock::now(), delay)));
         if let (Some(record), true) = (record, meeting.delay.is_some()) {
             record.flag(Flag::DelayInjected);
         }
-        ResponseFuture::fault(self.inner.clone(), request, until, meeting)
+        // The one that was found ready is called after the delay; a clone of it has not been.
+        let next = self.inner.clone();
+        let ready = std::mem::replace(&mut self.inner, next);
+        ResponseFuture::fault(ready, request, until, meeting)
     }
 }

@@ -11,8 +11,6 @@ mod service;
 #[cfg(test)]
 mod tests;
 
-#[cfg(feature = "net")]
-pub(crate) use self::rules::ATTEMPT_COUNT;
 pub use self::{
     future::ResponseFuture,
     layer::HeadersLayer,

@@ -9,11 +9,11 @@ use crate::{
     body::ResponseBody,
     layer::{Routed, Scan},
     model::HeaderMutations,
+    names::ATTEMPT_COUNT,
     route::{Forwarding, Mutations, format::FormatError},
     telemetry::{context::RecordContext, small_number},
 };
 
-pub(crate) const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 
 /// Changes that are the same for every request. Cloning shares.

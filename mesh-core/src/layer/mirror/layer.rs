@@ -12,7 +12,7 @@ pub struct MirrorLayer<P, M, X = TokioExec> {
 }
 
 impl<P, M, X> MirrorLayer<P, M, X> {
-    /// Copies go to `shadow`, as tasks of `exec`.
+    /// Copies go to `shadow`, as tasks of `exec`. It must always be ready, as pools are.
     pub fn new(policy: P, shadow: M, exec: X) -> Self {
         Self {
             policy,
@@ -23,7 +23,8 @@ impl<P, M, X> MirrorLayer<P, M, X> {
 }
 
 impl<M> MirrorLayer<FixedMirrors, M> {
-    /// Copies a share of all requests to `shadow`, in any tower stack; the copies are tasks of tokio's.
+    /// Copies a share of all requests to `shadow`, in any tower stack; the copies are tasks of tokio's. A clone of `shadow`
+    /// takes each copy and is not asked whether it is ready: it must be always.
     pub fn fixed(policy: FixedMirrors, shadow: M) -> crate::layer::Standalone<Self> {
         crate::layer::Standalone(Self::new(policy, shadow, TokioExec))
     }

@@ -2,14 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, Method, Request, Uri, Version};
+use http::{Method, Request};
 
 use crate::{
     cluster::Cluster,
-    layer::{
-        CONSUMED, Carrier, Routed, headers::ATTEMPT_COUNT, route::copied, timeout::StreamLimits,
-    },
+    layer::{CONSUMED, Carrier, Routed, route::copied, timeout::StreamLimits},
     model::Fraction,
+    names::ATTEMPT_COUNT,
     route::{Field, Head, HeadMut},
     telemetry::{context::RecordContext, small_number},
 };
@@ -127,10 +126,10 @@ impl RouteMirrors {
 
 fn copy<B>(request: &Request<B>) -> Request<()> {
     let mut head = Request::new(());
-    *head.method_mut() = Method::clone(request.method());
-    *head.uri_mut() = Uri::clone(request.uri());
-    *head.version_mut() = Version::clone(&request.version());
-    *head.headers_mut() = HeaderMap::clone(request.headers());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    *head.version_mut() = request.version();
+    *head.headers_mut() = request.headers().clone();
     head
 }
 

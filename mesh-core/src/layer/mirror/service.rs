@@ -7,13 +7,10 @@ use tower_service::Service;
 use super::{MirrorsOf, Shadow, ShadowTask};
 use crate::{
     Error,
-    body::{Copied, MeshBody, RequestBody, ResponseBody, Tee},
+    body::{BUFFER_LIMIT, Copied, MeshBody, RequestBody, ResponseBody, Tee},
     layer::Carrier,
     transport::Exec,
 };
-
-/// Bytes of a request body that are kept for a copy: Envoy's buffer limit.
-const LIMIT: u64 = 1 << 20;
 
 /// Sends copies of requests.
 #[derive(Clone, Debug)]
@@ -76,7 +73,7 @@ where
                 send(Copied::default());
             } else {
                 let whole = std::mem::replace(body, RequestBody::empty());
-                *body = whole.teed(Tee::new(LIMIT, send));
+                *body = whole.teed(Tee::new(BUFFER_LIMIT, send));
             }
         }
         self.inner.call(request)

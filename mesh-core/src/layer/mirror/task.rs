@@ -32,7 +32,7 @@ impl<F, U> ShadowTask<F, U> {
         Self {
             answer,
             body: None,
-            until: timeout.map(|timeout| Deadline::alone(clock::now() + timeout)),
+            until: timeout.map(|timeout| Deadline::alone(clock::after(clock::now(), timeout))),
         }
     }
 }

@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 
 use super::{Replies, replies::Asks};
 use crate::{
-    Error,
+    Error, Kind,
     body::{MeshBody, ResponseBody},
     telemetry::record::Record,
 };
@@ -47,10 +47,25 @@ pin_project! {
     #[derive(Debug)]
     pub struct ResponseFuture<F> {
         #[pin]
-        inner: F,
+        state: State<F>,
         replies: Arc<Replies>,
         record: Option<Arc<Record>>,
         asks: Asks,
+    }
+}
+
+pin_project! {
+    #[project = StateProject]
+    #[derive(Debug)]
+    enum State<F> {
+        Called {
+            #[pin]
+            inner: F,
+        },
+        // The inner service could not be called.
+        Failed {
+            error: Option<Error>,
+        },
     }
 }
 
@@ -62,7 +77,21 @@ impl<F> ResponseFuture<F> {
         asks: Asks,
     ) -> Self {
         Self {
-            inner,
+            state: State::Called { inner },
+            replies,
+            record,
+            asks,
+        }
+    }
+
+    pub(super) fn failed(
+        error: Error,
+        replies: Arc<Replies>,
+        record: Option<Arc<Record>>,
+        asks: Asks,
+    ) -> Self {
+        Self {
+            state: State::Failed { error: Some(error) },
             replies,
             record,
             asks,
@@ -80,7 +109,11 @@ where
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let (replies, record) = (&*this.replies, &*this.record);
-        let response = match ready!(this.inner.poll(context)) {
+        let result = match this.state.project() {
+            StateProject::Called { inner } => ready!(inner.poll(context)),
+            StateProject::Failed { error } => Err(error.take().unwrap_or(Kind::Internal.into())),
+        };
+        let response = match result {
             Ok(response) => {
                 let mut answer = Ok(response);
                 if let Ok(response) = &mut answer

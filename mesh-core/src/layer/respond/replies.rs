@@ -12,6 +12,7 @@ use crate::{
     Error, Kind,
     body::ResponseBody,
     model::{LocalReply, Name, ReplyMapper, ServerHeader},
+    names::{ATTEMPT_COUNT, GRPC_STATUS, KEEP_ALIVE, PROXY_CONNECTION, RATE_LIMITED},
     route::{
         Mutations,
         format::{BodyFormatter, FormatError},
@@ -24,13 +25,8 @@ use crate::{
     },
 };
 
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
-const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
 const TRUE: HeaderValue = HeaderValue::from_static("true");
@@ -155,25 +151,7 @@ impl Replies {
             }
         }
         if let Some(record) = record {
-            let mut late = record.late();
-            let left = match error.kind() {
-                Kind::DownstreamTermination => record.left(late.version).reply(),
-                _ => row,
-            };
-            late.flags.extend(left.flag);
-            late.details = Some(match left.details == row.details {
-                true => details(error),
-                false => left.details.into(),
-            });
-            if late.attempts > 1 && error.detail().is_none() && row.body.contains(RESET_REASON) {
-                let body = row.body.replace(RESET_REASON, RETRIED_REASON);
-                reply.body = body.into();
-            }
-            let forwards = || late.route.as_ref().is_some_and(|it| it.forward().is_some());
-            if is_routers(error.kind()) && (error.kind() != Kind::FaultAbort || forwards()) {
-                reply.route(record, &late);
-            }
-            self.map(&mut reply, record, &mut late);
+            self.tell(error, &mut reply, record);
         }
         let mut response = if asks.grpc {
             let code = error.grpc_override().unwrap_or(match error.kind() {
@@ -190,6 +168,30 @@ impl Replies {
             response.headers_mut().insert(CONNECTION, close);
         }
         response
+    }
+
+    /// Takes an error into the record, and what that knows of the request into the reply.
+    fn tell(&self, error: &Error, reply: &mut Draft, record: &Record) {
+        let row = error.kind().reply();
+        let mut late = record.late();
+        let left = match error.kind() {
+            Kind::DownstreamTermination => record.left(late.version).reply(),
+            _ => row,
+        };
+        late.flags.extend(left.flag);
+        late.details = Some(match left.details == row.details {
+            true => details(error),
+            false => left.details.into(),
+        });
+        if late.attempts > 1 && error.detail().is_none() && row.body.contains(RESET_REASON) {
+            let body = row.body.replace(RESET_REASON, RETRIED_REASON);
+            reply.body = body.into();
+        }
+        let forwards = || late.route.as_ref().is_some_and(|it| it.forward().is_some());
+        if is_routers(error.kind()) && (error.kind() != Kind::FaultAbort || forwards()) {
+            reply.route(record, &late);
+        }
+        self.map(reply, record, &mut late);
     }
 
     /// The reply that a route or the listener gives by itself, as `local_reply_config` changes it.

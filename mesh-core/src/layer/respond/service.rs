@@ -1,7 +1,7 @@
 use std::{
     convert::Infallible,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use http::{Method, Response};
@@ -15,16 +15,28 @@ use crate::{
 };
 
 /// Answers for the services behind it, which may fail.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Respond<S> {
     inner: S,
     replies: Arc<Replies>,
+    /// Why the inner service takes no request: the answer to the next one.
+    failed: Option<Error>,
+}
+
+impl<S: Clone> Clone for Respond<S> {
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone(), self.replies.clone())
+    }
 }
 
 impl<S> Respond<S> {
     /// Answers for `inner` as `replies` say.
     pub fn new(inner: S, replies: Arc<Replies>) -> Self {
-        Self { inner, replies }
+        Self {
+            inner,
+            replies,
+            failed: None,
+        }
     }
 }
 
@@ -38,8 +50,8 @@ where
     type Error = Infallible;
     type Future = ResponseFuture<S::Future>;
 
-    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // What stands behind is always ready, or says what is wrong when it is called.
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.failed = ready!(self.inner.poll_ready(context)).err();
         Poll::Ready(Ok(()))
     }
 
@@ -54,6 +66,9 @@ where
             head: *request.request().method() == Method::HEAD,
         };
         let replies = self.replies.clone();
-        ResponseFuture::new(self.inner.call(request), replies, record, asks)
+        match self.failed.take() {
+            None => ResponseFuture::new(self.inner.call(request), replies, record, asks),
+            Some(error) => ResponseFuture::failed(error, replies, record, asks),
+        }
     }
 }

@@ -8,19 +8,13 @@ use super::{Retries, policy::Compiled};
 use crate::{
     Error, Kind,
     model::RetryOn,
+    names::{
+        HEDGE, MAX_RETRIES, PER_TRY_TIMEOUT, RATE_LIMITED, RETRIABLE_HEADERS, RETRIABLE_STATUSES,
+        RETRY_GRPC_ON, RETRY_ON,
+    },
     route::{Field, Head},
     telemetry::record::grpc_status,
 };
-
-const RETRY_ON: HeaderName = HeaderName::from_static("x-envoy-retry-on");
-const RETRY_GRPC_ON: HeaderName = HeaderName::from_static("x-envoy-retry-grpc-on");
-const MAX_RETRIES: HeaderName = HeaderName::from_static("x-envoy-max-retries");
-const STATUS_CODES: HeaderName = HeaderName::from_static("x-envoy-retriable-status-codes");
-const HEADER_NAMES: HeaderName = HeaderName::from_static("x-envoy-retriable-header-names");
-const HEDGE: HeaderName = HeaderName::from_static("x-envoy-hedge-on-per-try-timeout");
-const PER_TRY_TIMEOUT: HeaderName =
-    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms");
-const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 
 /// The conditions of one request: its policy, and what its headers add.
 #[derive(Debug)]
@@ -103,12 +97,12 @@ impl Conditions {
         if let Some(millis) = number(headers.remove(PER_TRY_TIMEOUT)) {
             self.per_try = (millis > 0).then(|| Duration::from_millis(millis.into()));
         }
-        if let Some(list) = headers.remove(STATUS_CODES) {
+        if let Some(list) = headers.remove(RETRIABLE_STATUSES) {
             let codes = words(list.to_str().unwrap_or_default())
                 .filter_map(|code| code.parse::<StatusCode>().ok());
             self.more.get_or_insert_default().codes.extend(codes);
         }
-        if let Some(list) = headers.remove(HEADER_NAMES) {
+        if let Some(list) = headers.remove(RETRIABLE_HEADERS) {
             let names = words(list.to_str().unwrap_or_default())
                 .filter_map(|name| name.parse::<HeaderName>().ok());
             self.more.get_or_insert_default().headers.extend(names);

@@ -27,14 +27,8 @@ use crate::{
 pub(super) struct Again<S, X, B> {
     pub(super) inner: S,
     pub(super) rest: X,
-    pub(super) body: Kept<B>,
-}
-
-/// The request body between attempts.
-#[derive(Debug)]
-pub(super) enum Kept<B> {
-    Empty,
-    Body(ReplayEnd<B>),
+    /// `None`: there is none.
+    pub(super) body: Option<ReplayEnd<B>>,
 }
 
 pin_project! {
@@ -157,19 +151,14 @@ where
                     let (Some(turn), Some(again)) = (&mut *this.turn, &mut *this.again) else {
                         return Poll::Ready(Err(Kind::Internal.into()));
                     };
-                    match again.next::<R>(turn) {
-                        Some(request) => {
-                            let attempt = again.inner.call(request);
-                            this.state.set(State::Trying { attempt });
-                        }
-                        None => return Poll::Ready(Err(Kind::LocalReset.into())),
-                    }
+                    let attempt = ready!(again.poll_call::<R>(turn, context))?;
+                    this.state.set(State::Trying { attempt });
                     continue;
                 }
             };
             // The response or failure of the last attempt is dropped here, before the next one begins.
             let until = this.turn.as_ref().map_or_else(
-                || Deadline::alone(clock::now() + wait),
+                || Deadline::alone(clock::after(clock::now(), wait)),
                 |turn| turn.deadline(wait),
             );
             this.state.set(State::Waiting { until });
@@ -179,10 +168,24 @@ where
 
 impl<S, X, B: MeshBody> Again<S, X, B> {
     fn is_repeatable(&self) -> bool {
-        match &self.body {
-            Kept::Empty => true,
-            Kept::Body(body) => body.can_repeat(),
-        }
+        self.body.as_ref().is_none_or(ReplayEnd::can_repeat)
+    }
+
+    /// Ready with the next attempt when the service is.
+    fn poll_call<R>(
+        &mut self,
+        turn: &mut Turn,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<S::Future, Error>>
+    where
+        S: Service<R, Error = Error>,
+        R: Repeat<Rest = X, Body = RequestBody<B>>,
+    {
+        ready!(self.inner.poll_ready(context))?;
+        Poll::Ready(match self.next::<R>(turn) {
+            Some(request) => Ok(self.inner.call(request)),
+            None => Err(Kind::LocalReset.into()),
+        })
     }
 
     fn next<R>(&self, turn: &mut Turn) -> Option<R>
@@ -190,8 +193,8 @@ impl<S, X, B: MeshBody> Again<S, X, B> {
         R: Repeat<Rest = X, Body = RequestBody<B>>,
     {
         let body = match &self.body {
-            Kept::Empty => RequestBody::empty(),
-            Kept::Body(kept) => RequestBody::replayed(kept.read()?),
+            None => RequestBody::empty(),
+            Some(kept) => RequestBody::replayed(kept.read()?),
         };
         turn.attempts += 1;
         let request = turn.head.as_ref()?.request(body);
@@ -230,11 +233,7 @@ impl Turn {
     }
 
     fn deadline(&self, after: Duration) -> Deadline {
-        let at = clock::now() + after;
-        match &self.record {
-            Some(record) => record.deadline(at),
-            None => Deadline::alone(at),
-        }
+        Record::deadline_of(self.record.as_ref(), clock::after(clock::now(), after))
     }
 
     /// Ready with an error when the attempt's own time is over.

@@ -17,8 +17,7 @@ impl<P> RetryLayer<P> {
 }
 
 impl RetryLayer<Fixed<Retries>> {
-    /// The same retries for every request, in any tower stack. The inner service is cloned for each attempt and must be
-    /// ready always.
+    /// The same retries for every request, in any tower stack. A clone of the inner service makes the further attempts.
     pub fn fixed(policy: Retries) -> Standalone<Self> {
         Standalone(Self::new(Fixed(policy)))
     }

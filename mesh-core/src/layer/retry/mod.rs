@@ -14,6 +14,8 @@ mod policy;
 mod saved;
 mod service;
 
+#[cfg(all(test, feature = "client"))]
+mod routed_tests;
 #[cfg(test)]
 mod tests;
 

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use http::StatusCode;
 
 use crate::{
+    body::BUFFER_LIMIT,
     cluster::Omit,
     model::{self, Name, RateLimitedBackOff, RetryOn},
     route::{HeaderTest, RetryRules, header_tests},
@@ -14,8 +15,6 @@ use crate::{
 const BASE_INTERVAL: Duration = Duration::from_millis(25);
 /// Envoy's default for `num_retries`.
 pub(super) const DEFAULT_RETRIES: u32 = 1;
-/// Bytes of a request body that are kept unless the policy says otherwise: Envoy's buffer limit.
-const BUFFER: u64 = 1 << 20;
 
 /// When and how a request is tried again, compiled from a [`model::RetryPolicy`]. Cloning shares.
 #[derive(Clone, Debug)]
@@ -52,12 +51,12 @@ impl Retries {
             policy,
             header_tests(&policy.headers)?,
             header_tests(&policy.request_headers)?,
-            buffer,
+            buffer.unwrap_or(BUFFER_LIMIT),
         ))
     }
 
-    /// The retries of a route. A request body is kept up to `buffer` bytes; `None`: 1 MiB.
-    pub fn of(rules: &RetryRules, buffer: Option<u64>) -> Self {
+    /// The retries of a route. A request body is kept up to `buffer` bytes.
+    pub(crate) fn of(rules: &RetryRules, buffer: u64) -> Self {
         let (headers, request_headers) = (rules.headers.clone(), rules.request_headers.clone());
         Self::compile(&rules.config, headers, request_headers, buffer)
     }
@@ -66,7 +65,7 @@ impl Retries {
         policy: &model::RetryPolicy,
         headers: Box<[HeaderTest]>,
         request_headers: Box<[HeaderTest]>,
-        buffer: Option<u64>,
+        buffer: u64,
     ) -> Self {
         let base = policy.base_interval.unwrap_or(BASE_INTERVAL);
         let positive = |limit: Option<Duration>| limit.filter(|limit| !limit.is_zero());
@@ -79,33 +78,26 @@ impl Retries {
             per_try: positive(policy.per_try_timeout),
             per_try_idle: positive(policy.per_try_idle_timeout),
             base,
-            max: policy.max_interval.unwrap_or(base * 10).max(base),
+            max: policy
+                .max_interval
+                .unwrap_or(base.saturating_mul(10))
+                .max(base),
             rate_limited: policy.rate_limited.clone(),
             avoid_previous: policy.avoid_previous_hosts,
             host_attempts: policy.host_selection_attempts,
             omit: Omit::of(policy),
-            buffer: buffer.unwrap_or(BUFFER),
+            buffer,
         }))
     }
 
     /// A policy with Envoy's defaults: conditions and how often.
     pub fn simple(on: RetryOn, retries: u32) -> Self {
-        Self(Arc::new(Compiled {
+        let policy = model::RetryPolicy {
             on,
             retries,
-            codes: Vec::new(),
-            headers: Box::default(),
-            request_headers: Box::default(),
-            per_try: None,
-            per_try_idle: None,
-            base: BASE_INTERVAL,
-            max: BASE_INTERVAL * 10,
-            rate_limited: None,
-            avoid_previous: false,
-            host_attempts: 1,
-            omit: None,
-            buffer: BUFFER,
-        }))
+            ..model::RetryPolicy::default()
+        };
+        Self::compile(&policy, Box::default(), Box::default(), BUFFER_LIMIT)
     }
 
     /// What a request without a policy of its own uses when its headers ask for retries.
@@ -119,11 +111,6 @@ impl Retries {
     /// Which endpoints retries avoid by what they are.
     pub fn omit(&self) -> Option<&Omit> {
         self.0.omit.as_ref()
-    }
-
-    /// Whether it can ever act.
-    pub fn is_active(&self) -> bool {
-        !self.0.on.is_empty()
     }
 }
 

@@ -14,10 +14,10 @@ use crate::{
 
 /// A request that can be made again.
 pub trait Repeat: Carrier + Sized {
-    /// What belongs to it besides the `http` request.
+    /// What belongs to it besides the `http` request: route, record, cluster.
     type Rest;
 
-    /// That.
+    /// What belongs to this one, kept for the further attempts.
     fn rest(&self) -> Self::Rest;
 
     /// The request for attempt number `attempt` (2 is the first retry), which avoids `tried`.
@@ -56,12 +56,10 @@ impl<B> Repeat for Request<RequestBody<B>> {
 const POOLED: usize = 256;
 
 /// Boxes are what goes in and out, so that futures hold one word.
-mod pool_type {
-    pub(super) type Pool = std::cell::RefCell<Vec<Box<super::Parts>>>;
-}
+type Heads = RefCell<Vec<Box<Parts>>>;
 
 thread_local! {
-    static POOL: pool_type::Pool = const { RefCell::new(Vec::new()) };
+    static POOL: Heads = const { RefCell::new(Vec::new()) };
 }
 
 /// Longest value whose text is copied: below it a copy costs less than counting a reference twice.

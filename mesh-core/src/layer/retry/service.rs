@@ -1,13 +1,12 @@
 use std::task::{Context, Poll};
 
 use http::Response;
-use http_body::Body;
 use tower_service::Service;
 
 use super::{
     Repeat, ResponseFuture, Retries,
     conditions::Conditions,
-    future::{Again, Kept, Turn},
+    future::{Again, Turn},
     saved::SavedHead,
 };
 use crate::{
@@ -24,7 +23,7 @@ pub struct Retry<S, P> {
 }
 
 impl<S, P> Retry<S, P> {
-    /// Retries at `inner` as `policy` says. A clone of `inner` makes each further attempt and must be ready always.
+    /// Retries at `inner` as `policy` says. A clone of `inner` makes the further attempts.
     pub fn new(inner: S, policy: P) -> Self {
         Self { inner, policy }
     }
@@ -56,27 +55,10 @@ where
         let again = conditions.can_retry().then(|| Again {
             inner: self.inner.clone(),
             rest: request.rest(),
-            body: keep_body(&mut request, conditions.policy.0.buffer),
+            body: ReplayEnd::keep(request.request_mut().body_mut(), conditions.policy.0.buffer),
         });
         let head = again.is_some().then(|| SavedHead::of(request.request()));
         let turn = Turn::new(conditions, request.record().cloned(), head);
         ResponseFuture::new(self.inner.call(request), turn, again)
     }
-}
-
-/// Makes the request's body one that can be sent again, and returns what keeps it.
-fn keep_body<R, B>(request: &mut R, buffer: u64) -> Kept<B>
-where
-    R: Repeat<Body = RequestBody<B>>,
-    B: MeshBody,
-{
-    let body = request.request_mut().body_mut();
-    if body.is_end_stream() {
-        return Kept::Empty;
-    }
-    let kept = ReplayEnd::new(std::mem::replace(body, RequestBody::empty()), buffer);
-    if let Some(first) = kept.read() {
-        *body = RequestBody::replayed(first);
-    }
-    Kept::Body(kept)
 }

@@ -129,7 +129,7 @@ impl Own {
         Self::Held(Box::new(Held {
             until: meeting
                 .delay
-                .map(|delay| record.deadline(clock::now() + delay)),
+                .map(|delay| record.deadline(clock::after(clock::now(), delay))),
             meeting,
             answer,
             record: record.clone(),

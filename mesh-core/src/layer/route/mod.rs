@@ -21,15 +21,14 @@ mod tests;
 
 #[cfg(feature = "net")]
 pub(crate) use self::ahead::Ahead;
+pub(crate) use self::front::Answer;
 pub(crate) use self::front::PeerExchange;
 #[cfg(feature = "net")]
 pub(crate) use self::front::copied;
 #[cfg(feature = "net")]
-pub(crate) use self::upgrade::Asked;
-#[cfg(feature = "net")]
-pub use self::upgrade::{Ends, Upgrading};
+pub(crate) use self::upgrade::{Asked, Ends, Upgrading};
 pub use self::{
-    front::{Answer, Front},
+    front::Front,
     future::ResponseFuture,
     layer::RouteLayer,
     service::Route,

@@ -13,7 +13,6 @@ use http::{
     request::Parts,
     uri::Scheme,
 };
-use http_body::Body;
 
 use super::{
     Front,
@@ -24,7 +23,7 @@ use crate::{
     Error,
     body::{MeshBody, ReplayEnd, RequestBody, ResponseBody},
     cluster::Count,
-    layer::{CONSUMED, Exchange, Routed},
+    layer::{CONSUMED, Exchange, Routed, buffer_limit},
     model::{InternalRedirect, Name, RedirectPredicate},
     route::{
         ConnectionFacts, Counted, Decision, Field, Forwarding, Head, HeadMut, HeadersMut,
@@ -34,9 +33,6 @@ use crate::{
 };
 
 const ORIGINAL_URL: HeaderName = HeaderName::from_static("x-envoy-original-url");
-
-/// Bytes of a request body that are kept unless the route says otherwise: Envoy's buffer limit.
-const BUFFER: u64 = 1 << 20;
 
 /// What is kept of a request whose upstream may redirect it.
 #[derive(Debug)]
@@ -87,20 +83,8 @@ struct Target {
 impl<S, B: MeshBody> Follow<S, B> {
     /// Keeps what is needed of `routed`.
     pub(super) fn new(inner: S, router: Router<'_>, routed: &mut Routed<RequestBody<B>>) -> Self {
-        let route = routed.forwarding.route();
-        let limit = route
-            .config()
-            .per_request_buffer_limit
-            .or(route.host().config().per_request_buffer_limit)
-            .unwrap_or(BUFFER);
-        let body = routed.request.body_mut();
-        let kept = (!body.is_end_stream()).then(|| {
-            let kept = ReplayEnd::new(std::mem::replace(body, RequestBody::empty()), limit);
-            if let Some(first) = kept.read() {
-                *body = RequestBody::replayed(first);
-            }
-            kept
-        });
+        let limit = buffer_limit(routed.forwarding.route());
+        let kept = ReplayEnd::keep(routed.request.body_mut(), limit);
         let (head, body) =
             std::mem::replace(&mut *routed.request, Request::new(RequestBody::empty()))
                 .into_parts();

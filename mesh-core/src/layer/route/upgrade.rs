@@ -21,7 +21,7 @@ use crate::{
 
 /// An upgrade whose answer is awaited.
 #[derive(Debug)]
-pub struct Upgrading {
+pub(crate) struct Upgrading {
     client: OnUpgrade,
     asked: Asked,
     kind: HeaderValue,
@@ -43,7 +43,7 @@ pub(crate) enum Asked {
 }
 
 /// Both ends of an upgraded exchange.
-pub struct Ends {
+pub(crate) struct Ends {
     pub(crate) client: OnUpgrade,
     pub(crate) asked: Asked,
     /// The upstream's, if it is hyper's.

@@ -19,7 +19,7 @@ use crate::{
 
 /// The limits of one request while it runs: first in the future, then in the response body. One deadline serves all.
 #[derive(Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     record: Option<Arc<Record>>,
     /// The route's timeout, as long as the request has not arrived.
     waiting: Option<Duration>,
@@ -54,15 +54,13 @@ impl Limits {
         let (now, record) = (request.began(), request.record());
         let received = record.is_none_or(|record| record.is_received());
         let waiting = resolved.route.filter(|_| !received);
+        let until = |limit| clock::after(now, limit);
         Some(Recycled::new(Self {
             record: record.cloned(),
             waiting,
-            route: resolved.route.filter(|_| received).map(|route| now + route),
-            max_stream: resolved.max_stream.map(|life| now + life),
-            request: resolved
-                .request
-                .filter(|_| !received)
-                .map(|limit| now + limit),
+            route: resolved.route.filter(|_| received).map(until),
+            max_stream: resolved.max_stream.map(until),
+            request: resolved.request.filter(|_| !received).map(until),
             idle: resolved.idle,
             moved: now,
             seen: 0,
@@ -133,7 +131,7 @@ impl Limits {
         {
             self.request = None;
             if let Some(route) = self.waiting.take() {
-                self.route = Some(clock::now() + route);
+                self.route = Some(clock::after(clock::now(), route));
             }
         }
         self.look();
@@ -144,10 +142,7 @@ impl Limits {
             // A deadline that is too early is looked at when it fires; one that is too late is replaced.
             let deadline = match &mut self.deadline {
                 Some(deadline) if deadline.at() <= next => deadline,
-                stale => stale.insert(match &self.record {
-                    Some(record) => record.deadline(next),
-                    None => Deadline::alone(next),
-                }),
+                stale => stale.insert(Record::deadline_of(self.record.as_ref(), next)),
             };
             ready!(Pin::new(deadline).poll(context));
             self.deadline = None;
@@ -174,7 +169,7 @@ impl Limits {
     }
 
     fn idle_at(&self) -> Option<Instant> {
-        self.idle.map(|idle| self.moved + idle)
+        self.idle.map(|idle| clock::after(self.moved, idle))
     }
 
     fn next(&self) -> Option<Instant> {

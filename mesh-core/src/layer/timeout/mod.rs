@@ -25,10 +25,10 @@ mod service;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::limits::Limits;
 pub use self::{
     future::ResponseFuture,
     layer::TimeoutLayer,
-    limits::Limits,
     policy::{StreamLimits, Timeouts},
     service::Timeout,
 };

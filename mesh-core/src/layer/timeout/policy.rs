@@ -7,12 +7,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::{
     layer::{Scan, is_grpc},
     model::Forward,
+    names::{PER_TRY_TIMEOUT, RQ_TIMEOUT},
     scratch,
 };
 
-const RQ_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-ms");
-const PER_TRY_TIMEOUT: HeaderName =
-    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms");
 const EXPECTED: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -11,9 +11,9 @@ use super::{StreamLimits, TimeoutLayer, Timeouts};
 use crate::{
     Error, Kind,
     body::{RequestBody, ResponseBody},
-    layer::{Exchange, Fixed, Scan},
+    layer::{Exchange, Fixed, Scan, observe::ObserveLayer, tests::Paced},
     model,
-    telemetry::record::Record,
+    telemetry::record::{Late, Record, Sink},
 };
 
 type Req = Request<RequestBody<Empty<Bytes>>>;
@@ -77,9 +77,29 @@ async fn the_earliest_of_all_limits_acts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_limit_beyond_the_clock_is_none() {
+    let app = tower::service_fn(|_: Req| async {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        Ok::<_, Error>(Response::new(ResponseBody::<Full<Bytes>>::empty()))
+    });
+    let longest = Some(Duration::MAX);
+    let policy = Timeouts {
+        route: longest,
+        idle: longest,
+        ..Timeouts::default()
+    };
+    let defaults = StreamLimits {
+        max_stream: longest,
+        ..StreamLimits::default()
+    };
+    let mut service = TimeoutLayer::new(Fixed(policy), defaults).layer(app);
+    service.call(request()).await.expect("in time");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_route_timeout_holds_for_the_body_too() {
     let inner = tower::service_fn(|_: Req| async {
-        let body = StreamBody::new(tokio_stream_pending());
+        let body = StreamBody::new(Never);
         Ok::<_, Error>(Response::new(ResponseBody::upstream(body)))
     });
     let policy = Timeouts {
@@ -98,20 +118,59 @@ async fn the_route_timeout_holds_for_the_body_too() {
 }
 
 /// A body that never moves.
-fn tokio_stream_pending()
--> impl futures_core::Stream<Item = Result<http_body::Frame<Bytes>, std::convert::Infallible>> + Unpin
-{
-    struct Never;
-    impl futures_core::Stream for Never {
-        type Item = Result<http_body::Frame<Bytes>, std::convert::Infallible>;
-        fn poll_next(
-            self: std::pin::Pin<&mut Self>,
-            _: &mut std::task::Context<'_>,
-        ) -> std::task::Poll<Option<Self::Item>> {
-            std::task::Poll::Pending
-        }
+struct Never;
+
+impl futures_core::Stream for Never {
+    type Item = Result<http_body::Frame<Bytes>, std::convert::Infallible>;
+
+    fn poll_next(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        std::task::Poll::Pending
     }
-    Never
+}
+
+/// Drives a request with a body through the layer, idle after three seconds, and a record that sees what moves.
+async fn idle(request: &'static [u64], response: &'static [u64]) -> (Result<(), Kind>, u64) {
+    let app = tower::service_fn(move |exchange: Exchange<RequestBody<Paced>>| async move {
+        let body = exchange.request.into_inner().into_body().collect().await;
+        body.map_err(Error::adopt)?;
+        Ok::<_, Error>(Response::new(ResponseBody::upstream(Paced::new(response))))
+    });
+    let defaults = StreamLimits {
+        idle: seconds(3),
+        ..StreamLimits::default()
+    };
+    let limited = TimeoutLayer::new(Fixed(Timeouts::default()), defaults).layer(app);
+    let mut service = ObserveLayer::new(Arc::new(Nobody), None).layer(limited);
+    let begun = tokio::time::Instant::now();
+    let seen = async {
+        let response = service.call(Request::new(Paced::new(request))).await?;
+        let body = response.into_body().collect().await;
+        body.map(drop).map_err(Error::adopt)
+    };
+    let seen = seen.await.map_err(|error| error.kind());
+    (seen, begun.elapsed().as_secs())
+}
+
+#[derive(Debug)]
+struct Nobody;
+
+impl Sink for Nobody {
+    fn finish(&self, _: &Record, _: &Late) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_moves_in_either_direction_begins_the_idle_time_anew() {
+    for (request, response, wanted) in [
+        (&[2, 2, 2][..], &[2, 2, 2][..], (Ok(()), 12)),
+        (&[2, 4], &[], (Err(Kind::StreamIdle), 5)),
+        (&[2], &[2, 2, 4], (Err(Kind::StreamIdle), 9)),
+    ] {
+        let seen = idle(request, response).await;
+        assert_eq!(seen, wanted, "{request:?} {response:?}");
+    }
 }
 
 /// What becomes of a head: route timeout, stream life, `x-envoy-expected-rq-timeout-ms`, `grpc-timeout`.

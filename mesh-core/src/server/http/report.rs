@@ -13,7 +13,8 @@ use tokio::io::AsyncWrite;
 use super::{Codec, End, HttpTask};
 use crate::{
     Kind,
-    server::{Factory, Rejected, ServedBody, ServedFuture, factory::RawOf, listener},
+    server::{Factory, Rejected, ServedBody, ServedFuture, factory::RawOf},
+    telemetry::clock,
 };
 
 impl<F, X> HttpTask<F, X>
@@ -27,7 +28,7 @@ where
         if !back.tally.in_head() {
             self.head = None;
         } else if self.head.is_none() {
-            self.head = Some(listener::now());
+            self.head = Some(clock::now());
         }
         let Some(heads) = back.tally.settled() else {
             return;

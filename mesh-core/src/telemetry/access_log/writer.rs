@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use crate::model::LogSink;
+use crate::{model::LogSink, sync::lock};
 
 /// Bytes that may wait; lines beyond are dropped and counted.
 const LIMIT: usize = 4 << 20;
@@ -54,7 +54,7 @@ type Out = Box<dyn Write + Send>;
 static WRITERS: LazyLock<Mutex<HashMap<LogSink, Weak<Shared>>>> = LazyLock::new(Mutex::default);
 
 fn writers() -> MutexGuard<'static, HashMap<LogSink, Weak<Shared>>> {
-    WRITERS.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&WRITERS)
 }
 
 impl LogWriter {
@@ -131,8 +131,7 @@ impl LogWriter {
 
 impl Queue {
     fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
-        // A panic while the lock is held leaves plain data behind, so the data is used on.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 
     fn run(&self, open: &mut dyn FnMut() -> io::Result<Out>) {
@@ -179,11 +178,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         self.queue.lock().closed = true;
         self.queue.wake.notify_one();
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let thread = lock(&self.thread).take();
         if let Some(thread) = thread {
             // It ends after the last write; a panic there has been told by the panic hook.
             let _ = thread.join();

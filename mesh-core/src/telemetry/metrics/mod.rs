@@ -26,6 +26,7 @@ pub use self::{
 
 /// Who reports a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Reporter {
     /// The client's side.
     Source,

@@ -3,11 +3,11 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError},
+    sync::{Arc, LazyLock, Mutex, OnceLock},
 };
 
 use super::{Histogram, HttpStats, Labels, RouteScope, RouteStats, Workload};
-use crate::{cluster::Count, model::Name, snapshot::Health, telemetry::peer::Peers};
+use crate::{cluster::Count, model::Name, snapshot::Health, sync::lock, telemetry::peer::Peers};
 
 /// Series of requests from which on hosts that nobody configured are no longer told apart.
 const CROWD: usize = 10_000;
@@ -216,9 +216,4 @@ fn counters<T>(series: &Rendered<T>, families: &[Family<T>], out: &mut String) {
             let _ = writeln!(out, "{name}{{{labels}}} {}", pick(series).get());
         }
     }
-}
-
-/// A panic while the lock is held leaves plain data behind, so the data is used on.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

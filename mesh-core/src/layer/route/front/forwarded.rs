@@ -8,6 +8,7 @@ use super::Front;
 use crate::{
     layer::{Scan, respond::append},
     model::{ForwardClientCert, HttpConnectionManager, Tracing},
+    names::{self, FORWARDED_PROTO},
     route::Headers as _,
     scratch,
     telemetry::{
@@ -19,7 +20,6 @@ use crate::{
 };
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
@@ -32,26 +32,26 @@ const EDGE_ONLY: [HeaderName; 5] = [
     HeaderName::from_static("x-envoy-decorator-operation"),
     HeaderName::from_static("x-envoy-downstream-service-cluster"),
     HeaderName::from_static("x-envoy-downstream-service-node"),
-    HeaderName::from_static("x-envoy-original-path"),
+    names::ORIGINAL_PATH,
     HeaderName::from_static("x-envoy-original-host"),
 ];
 
 /// Headers that no request from outside may set.
 const INTERNAL_ONLY: [HeaderName; 14] = [
-    HeaderName::from_static("x-envoy-retriable-status-codes"),
-    HeaderName::from_static("x-envoy-retriable-header-names"),
-    HeaderName::from_static("x-envoy-retry-on"),
-    HeaderName::from_static("x-envoy-retry-grpc-on"),
-    HeaderName::from_static("x-envoy-max-retries"),
+    names::RETRIABLE_STATUSES,
+    names::RETRIABLE_HEADERS,
+    names::RETRY_ON,
+    names::RETRY_GRPC_ON,
+    names::MAX_RETRIES,
     HeaderName::from_static("x-envoy-upstream-alt-stat-name"),
-    HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
-    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms"),
+    names::RQ_TIMEOUT,
+    names::PER_TRY_TIMEOUT,
     HeaderName::from_static("x-envoy-upstream-rq-timeout-alt-response"),
     HeaderName::from_static("x-envoy-expected-rq-timeout-ms"),
-    HeaderName::from_static("x-envoy-force-trace"),
+    FORCE_TRACE,
     HeaderName::from_static("x-envoy-ip-tags"),
     HeaderName::from_static("x-envoy-original-url"),
-    HeaderName::from_static("x-envoy-hedge-on-per-try-timeout"),
+    names::HEDGE,
 ];
 
 /// Treats the headers; the client's address if `x-forwarded-for` is trusted to tell it.

@@ -11,6 +11,7 @@ use super::{Answer, Scan, redirect};
 use crate::{
     Error, Kind,
     model::{HttpConnectionManager, StripPort, UnderscoresAction},
+    names::{KEEP_ALIVE, PROXY_CONNECTION},
     route::{
         HeadMut, host,
         path::{self, Unescaped},
@@ -18,8 +19,6 @@ use crate::{
     transport::ConnInfo,
 };
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// An upgrade over HTTP/2 (RFC 8441) becomes one of HTTP/1.1, as Envoy's codec does it, so that it is routed and logged as such.
@@ -220,8 +219,11 @@ pub(super) fn connection<B>(request: &mut Request<B>, scan: Scan) -> Result<(), 
     }
     let upgrade = scan.has(Scan::UPGRADE) && is_upgrade(request);
     let headers = request.headers_mut();
-    if let Some(list) = headers.get(CONNECTION).cloned() {
-        nominated(headers, &list)?;
+    // Several lines are one list; nearly always there is one.
+    let mut lists = headers.get_all(CONNECTION).iter().cloned();
+    let (first, more) = (lists.next(), lists.collect::<Vec<_>>());
+    for list in first.iter().chain(&more) {
+        nominated(headers, list)?;
     }
     for name in [KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS] {
         headers.remove(name);

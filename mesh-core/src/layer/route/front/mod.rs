@@ -77,7 +77,7 @@ impl PeerExchange {
 
 /// An answer without a route.
 #[derive(Debug)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// An error, which becomes a local reply.
     Error(Error),
     /// A response.

@@ -328,6 +328,12 @@ fn headers_of_the_connection_stay_here_unless_they_ask_for_an_upgrade() {
     let seen = treat(HttpConnectionManager::default(), "10.0.0.9:5", sent).expect("passes");
     assert_eq!(header(&seen, "upgrade"), Some("websocket"));
     assert_eq!(header(&seen, "content-length"), Some("0"));
+    let sent = get("/")
+        .header("connection", "close")
+        .header("connection", "x-mine")
+        .header("x-mine", "1");
+    let seen = treat(HttpConnectionManager::default(), "10.0.0.9:5", sent).expect("passes");
+    assert_eq!(header(&seen, "x-mine"), None, "named in a second line");
     let sent = get("/").header("connection", "host");
     assert!(treat(HttpConnectionManager::default(), "10.0.0.9:5", sent).is_err());
 }

@@ -1,0 +1,161 @@
+//! What the access logs say of proxied connections.
+
+use super::*;
+
+/// What the logs say of a connection; the operators of Envoy's TCP logs.
+const FORMAT: &str = "%PROTOCOL% %BYTES_RECEIVED% %BYTES_SENT% %UPSTREAM_WIRE_BYTES_SENT% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% %UPSTREAM_CLUSTER% %UPSTREAM_REQUEST_ATTEMPT_COUNT% %UPSTREAM_TRANSPORT_FAILURE_REASON% %UPSTREAM_HOST%\n";
+
+fn log(path: &std::path::Path) -> Vec<model::AccessLog> {
+    vec![model::AccessLog {
+        sink: model::LogSink::File(path.to_owned()),
+        format: Some(model::FormatKind::Text(model::Format {
+            text: FORMAT.into(),
+        })),
+        filter: None,
+        omit_empty: false,
+    }]
+}
+
+/// The newest line of a log that has `count` lines.
+async fn line(path: &std::path::Path, count: usize) -> String {
+    let written = async {
+        loop {
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            if text.lines().count() >= count {
+                return text.lines().next_back().unwrap_or_default().to_owned();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, written).await.expect("lines are written")
+}
+
+/// The expected lines are those of Envoy 1.40 for the same connections.
+#[tokio::test]
+async fn each_connection_is_in_the_logs_of_the_proxy_and_of_the_listener() {
+    let (listening, address) = upstream().await;
+    let dead = nobody().await;
+    let mut twice = proxy();
+    twice.max_connect_attempts = 2;
+    let mut unknown = proxy();
+    unknown.cluster = ClusterChoice::Name("unknown".into());
+    let mut idle = proxy();
+    idle.idle_timeout = Some(Duration::from_millis(50));
+    let mut old = proxy();
+    old.max_downstream_connection_duration = Some(Duration::from_millis(50));
+    let good = |address: &Address| cluster(std::slice::from_ref(address), |_| {});
+    let refused = "delayed_connect_error:_Connection_refused";
+    let cases = [
+        (
+            proxy(),
+            good(&address),
+            Some("ab"),
+            format!("- 2 4 2 - - - upstream 1 - {address}"),
+        ),
+        (
+            proxy(),
+            good(&address),
+            Some("reset"),
+            format!("- 5 0 5 UR - - upstream 1 - {address}"),
+        ),
+        (
+            idle,
+            good(&address),
+            None,
+            format!("- 0 0 0 - - - upstream 1 - {address}"),
+        ),
+        (
+            old,
+            good(&address),
+            None,
+            format!("- 0 0 0 DT - - upstream 1 - {address}"),
+        ),
+        (
+            twice,
+            good(&dead),
+            None,
+            format!("- 0 0 0 UF,URX - - upstream 2 {refused} {dead}"),
+        ),
+        (
+            unknown,
+            good(&address),
+            None,
+            "- 0 0 0 NC - - - 0 - -".to_owned(),
+        ),
+        (
+            proxy(),
+            cluster(&[], |_| {}),
+            None,
+            "- 0 0 0 UH - - upstream 0 - -".to_owned(),
+        ),
+    ];
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listening.accept().await {
+            tokio::spawn(async move {
+                let mut bytes = [0; 64];
+                while let Ok(count @ 1..) = socket.read(&mut bytes).await {
+                    if bytes.starts_with(b"reset") {
+                        let socket = socket2::SockRef::from(&socket);
+                        let _ = socket.set_linger(Some(Duration::ZERO));
+                        return;
+                    }
+                    let twice = bytes[..count].repeat(2);
+                    let _ = socket.write_all(&twice).await;
+                }
+            });
+        }
+    });
+    let folder = std::env::temp_dir().join(format!("mesh-tcp-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    for (n, (mut proxy, cluster, say, wanted)) in cases.into_iter().enumerate() {
+        let path = |what: &str| folder.join(format!("{n}-{what}.log"));
+        proxy.access_log = log(&path("tcp"));
+        let mut compiler = Compiler::default();
+        compiler.apply(Update {
+            changes: vec![cluster],
+            ..Update::default()
+        });
+        let clusters = compiler.directory().clone();
+        let mut config = listener(vec![chain(Network::Tcp(Box::new(proxy)))]);
+        config.access_log = log(&path("listener"));
+        let server = Running::with(config, compiler, Tcp(clusters));
+        let mut client = server.connect().await;
+        if let Some(text) = say {
+            client.send(text.as_bytes()).await;
+            client.0.shutdown().await.expect("half closed");
+        }
+        client.rest().await;
+        drop(client);
+        server.idle().await;
+        for what in ["tcp", "listener"] {
+            assert_eq!(line(&path(what), 1).await, wanted, "{what} log of case {n}");
+        }
+    }
+    std::fs::remove_dir_all(&folder).expect("removed");
+}
+
+/// A listener's own log has HTTP connections too.
+#[tokio::test]
+async fn an_http_connection_is_in_the_log_of_its_listener() {
+    let path = std::env::temp_dir().join(format!("mesh-tcp-http-{}.log", std::process::id()));
+    let manager = model::HttpConnectionManager {
+        stat_prefix: "test".into(),
+        ..Default::default()
+    };
+    let mut config = listener(vec![http_chain(manager)]);
+    config.access_log = log(&path);
+    let server = Running::start(config);
+    let mut client = server.connect().await;
+    for _ in 0..2 {
+        client.get("/a").await;
+        client.until("GET /a").await;
+    }
+    drop(client);
+    server.idle().await;
+    let line = line(&path, 1).await;
+    assert!(
+        line.starts_with("HTTP/1.1 56 "),
+        "one line for both: {line}"
+    );
+    std::fs::remove_file(&path).expect("removed");
+}
