@@ -51,6 +51,12 @@ impl Manager {
         }
     }
 
+    /// Takes the drain times that the first configuration asks for.
+    pub(crate) fn settle(&mut self, options: &Options) {
+        self.drain_time = options.drain_time;
+        self.end_time = options.termination_drain_time;
+    }
+
     /// What is open, for the admin server.
     pub(crate) fn status(&self) -> ListenersStatus {
         self.listeners.status().clone()

@@ -1,19 +1,22 @@
 //! Assembly: configuration and admin on this thread, traffic on workers of their own.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use mesh_core::{
     config::{ConfigSource, SourceError},
     server::ServerStats,
     snapshot::{Mesh, Watch},
 };
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
 
 use crate::{
     Failure,
     admin::{self, Admin, Pages},
     cli::{Mode, Options, Source},
-    lifecycle::{Lifecycle, State},
+    lifecycle::{Drain, Lifecycle, State},
     listeners::Manager,
     log::LogControl,
     source::{Facts, Opened},
@@ -59,30 +62,14 @@ async fn serve<S: ConfigSource + 'static>(
     let mut signals = Signals::listen(log.clone())?;
     let (mesh, driver) = Mesh::builder().source(source).build();
     let lifecycle = Lifecycle::new();
-    let mut driving = tokio::spawn(driver.run());
-    let mut watch = mesh.watch();
-
-    let first = tokio::select! {
-        snapshot = watch.changed() => snapshot,
-        ended = &mut driving => return Err(ended_early(ended)),
-        () = signals.end() => return Ok(()),
-    };
-    facts.settle(&mut options);
-    let options = Arc::new(options);
-    if facts.strict_start {
-        refuse_rejected(&mesh)?;
-    }
-    if options.mode == Mode::Validate {
-        say_valid(&options);
-        return Ok(());
-    }
-    let workers = start_workers(&mesh, options.concurrency)?;
+    let mut asked = Asked::of(&lifecycle);
     let stats = Arc::new(ServerStats::default());
     let mut manager = Manager::new(stats.clone(), &options);
+    options.admin = options.admin.or(facts.admin);
     let admin = Admin {
         mesh: mesh.clone(),
         lifecycle: lifecycle.clone(),
-        options: options.clone(),
+        settings: facts.settings.clone(),
         listeners: manager.status(),
         log,
         collect: collector(&mesh, &stats),
@@ -90,8 +77,31 @@ async fn serve<S: ConfigSource + 'static>(
         dump: facts.dump,
         dynamic: facts.dynamic,
         reset: Arc::default(),
+        options: Arc::new(options.clone()),
     };
-    serve_pages(&admin, &options, facts.admin)?;
+    // Before there is a configuration, so that it can be seen what that waits for.
+    open_early(&admin, &options)?;
+    let mut driving = tokio::spawn(driver.run());
+    let mut watch = mesh.watch();
+    let first = tokio::select! {
+        snapshot = watch.changed() => snapshot,
+        ended = &mut driving => return Err(ended_early(ended)),
+        () = signals.end() => return Ok(()),
+        () = lifecycle.quitting() => return Ok(()),
+    };
+    if facts.strict_start {
+        refuse_rejected(&mesh)?;
+    }
+    if options.mode == Mode::Validate {
+        say_valid(&options);
+        return Ok(());
+    }
+    let options = admin.options();
+    manager.settle(&options);
+    let workers = start_workers(&mesh, options.concurrency)?;
+    if !options.is_admin_given() {
+        open(&admin, options.admin, Pages::Admin)?;
+    }
     manager.apply(&workers, &first)?;
     lifecycle.set(State::Live);
     let (listeners, concurrency) = (first.listeners().len(), options.concurrency);
@@ -103,7 +113,7 @@ async fn serve<S: ConfigSource + 'static>(
         workers,
         manager,
     };
-    let outcome = serving.follow(&mut watch, &mut signals).await;
+    let outcome = serving.follow(&mut watch, &mut asked, &mut signals).await;
     serving.end(&mut signals).await;
     driving.abort();
     outcome
@@ -129,6 +139,21 @@ fn say_valid(options: &Options) {
     println!("configuration '{path}' OK");
 }
 
+/// What the admin server is asked for, from its first page on.
+struct Asked {
+    drains: watch::Receiver<Drain>,
+    failing: watch::Receiver<bool>,
+}
+
+impl Asked {
+    fn of(lifecycle: &Lifecycle) -> Self {
+        Self {
+            drains: lifecycle.drains(),
+            failing: lifecycle.failing(),
+        }
+    }
+}
+
 /// A process that serves.
 struct Serving {
     mesh: Mesh,
@@ -139,8 +164,12 @@ struct Serving {
 
 impl Serving {
     /// Follows the configuration and what is asked of the process, until it is to end.
-    async fn follow(&mut self, watch: &mut Watch, signals: &mut Signals) -> Result<(), Failure> {
-        let (mut drains, mut failing) = (self.lifecycle.drains(), self.lifecycle.failing());
+    async fn follow(
+        &mut self,
+        watch: &mut Watch,
+        asked: &mut Asked,
+        signals: &mut Signals,
+    ) -> Result<(), Failure> {
         // A socket that cannot be had later leaves the others, and the old ones, as they are, and is tried again.
         let mut again = Again::default();
         loop {
@@ -153,12 +182,12 @@ impl Serving {
                     let snapshot = self.mesh.snapshot();
                     again = again.next(self.manager.apply(&self.workers, &snapshot));
                 }
-                Ok(()) = drains.changed() => {
-                    let drain = *drains.borrow_and_update();
+                Ok(()) = asked.drains.changed() => {
+                    let drain = *asked.drains.borrow_and_update();
                     self.manager.drain(drain);
                 }
-                Ok(()) = failing.changed() => {
-                    let failing = *failing.borrow_and_update();
+                Ok(()) = asked.failing.changed() => {
+                    let failing = *asked.failing.borrow_and_update();
                     self.manager.fail_health_checks(failing);
                     self.mesh.health().set_failing(failing);
                 }
@@ -269,40 +298,40 @@ fn ended_early(ended: Result<Result<(), SourceError>, tokio::task::JoinError>) -
     }
 }
 
-/// Opens the admin server and its smaller siblings.
-fn serve_pages(
-    admin: &Admin,
-    options: &Options,
-    bootstrap: Option<std::net::SocketAddr>,
-) -> Result<(), Failure> {
-    let servers = [
-        (
-            "the admin server",
-            options.admin.or(bootstrap),
-            Pages::Admin,
-        ),
-        ("the readiness server", options.readiness, Pages::Readiness),
-        ("the metrics server", options.metrics, Pages::Metrics),
-    ];
-    for (what, address, pages) in servers {
-        let Some(address) = address else { continue };
-        let io = |source| Failure::Bind {
-            what: what.to_owned(),
-            address: address.to_string(),
-            source,
-        };
-        let listener = admin::bind(what, address)?;
-        let local = listener.local_addr().map_err(io)?;
-        if let (Pages::Admin, Some(path)) = (pages, &options.admin_address_path) {
-            std::fs::write(path, local.to_string()).map_err(|source| Failure::Io {
-                what: "--admin-address-path cannot be written",
-                source,
-            })?;
-        }
-        tracing::info!(%local, what, "Listening");
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(io)?;
-        tokio::spawn(admin::serve(admin.clone(), pages, listener));
+/// Opens the servers of pages whose addresses are known before there is a configuration.
+fn open_early(admin: &Admin, options: &Options) -> Result<(), Failure> {
+    if options.mode == Mode::Validate {
+        return Ok(());
     }
+    if options.is_admin_given() {
+        open(admin, options.admin, Pages::Admin)?;
+    }
+    open(admin, options.readiness, Pages::Readiness)?;
+    open(admin, options.metrics, Pages::Metrics)
+}
+
+/// Opens the admin server or one of its smaller siblings, if it has an address.
+fn open(admin: &Admin, address: Option<SocketAddr>, pages: Pages) -> Result<(), Failure> {
+    let Some(address) = address else {
+        return Ok(());
+    };
+    let what = pages.name();
+    let io = |source| Failure::Bind {
+        what: what.to_owned(),
+        address: address.to_string(),
+        source,
+    };
+    let listener = admin::bind(what, address)?;
+    let local = listener.local_addr().map_err(io)?;
+    if let (Pages::Admin, Some(path)) = (pages, &admin.options.admin_address_path) {
+        std::fs::write(path, local.to_string()).map_err(|source| Failure::Io {
+            what: "--admin-address-path cannot be written",
+            source,
+        })?;
+    }
+    tracing::info!(%local, what, "Listening");
+    let listener = tokio::net::TcpListener::from_std(listener).map_err(io)?;
+    tokio::spawn(admin::serve(admin.clone(), pages, listener));
     Ok(())
 }
 
@@ -353,5 +382,90 @@ impl Signals {
                 _ = self.hup.recv() => tracing::warn!("SIGHUP has no effect: there is no hot restart"),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{ffi::OsString, path::Path};
+
+    use mesh_core::config::{MemorySource, Update};
+    use mesh_xds::file::FileSource;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+    };
+
+    use super::*;
+    use crate::source::Dynamic;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// The whole answer of the admin server whose address stands in the file, once there is one.
+    async fn ask(file: &Path, request: &str) -> String {
+        let address = async {
+            loop {
+                match std::fs::read_to_string(file).map(|text| text.parse::<SocketAddr>()) {
+                    Ok(Ok(address)) => break address,
+                    _ => tokio::task::yield_now().await,
+                }
+            }
+        };
+        let address = tokio::time::timeout(LONG, address).await;
+        let mut stream = TcpStream::connect(address.expect("in time"))
+            .await
+            .expect("it listens");
+        let head = format!("{request} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        answer
+    }
+
+    #[tokio::test]
+    async fn pages_are_there_before_the_first_configuration_is() {
+        let name = format!("meshd-early-{}", std::process::id());
+        let file = std::env::temp_dir().join(name);
+        let line = "meshd sidecar --config m --workload n/w --readiness none --metrics none --admin 127.0.0.1:0";
+        let args = line.split(' ').map(OsString::from);
+        let mut options = crate::cli::parse(args).expect("a sidecar");
+        options.admin_address_path = Some(file.clone());
+        let log = LogControl::install(&options).expect("a log");
+        let facts = Facts {
+            admin: None,
+            strict_start: false,
+            dump: FileSource::parse("e.yaml", "{}").expect("a file").dump(),
+            dynamic: Dynamic {
+                clusters: true,
+                listeners: true,
+            },
+            settings: None,
+        };
+        let (source, configuration) = MemorySource::new();
+        let asking = async {
+            let waiting = ask(&file, "GET /ready").await;
+            assert!(waiting.starts_with("HTTP/1.1 503 "), "{waiting}");
+            assert!(waiting.ends_with("\r\n\r\nPRE_INITIALIZING\n"), "{waiting}");
+            let status = ask(&file, "GET /config_status").await;
+            assert!(status.contains("\"ready\": false"), "{status}");
+            let unready = ask(&file, "GET /init_dump").await;
+            assert!(unready.contains("unready_targets_dumps"), "{unready}");
+            for page in ["/config_dump", "/clusters", "/stats", "/server_info"] {
+                let answer = ask(&file, &format!("GET {page}")).await;
+                assert!(answer.starts_with("HTTP/1.1 200 "), "{page}: {answer}");
+            }
+            // What is asked for now acts once there is something that it could act on.
+            ask(&file, "POST /healthcheck/fail").await;
+            configuration.push(Update::default());
+            let begin = tokio::time::Instant::now();
+            while !ask(&file, "GET /ready").await.ends_with("DRAINING\n") {
+                assert!(begin.elapsed() < LONG, "it does not serve");
+            }
+            ask(&file, "POST /quitquitquit").await
+        };
+        let (served, quit) = tokio::join!(serve(options, log, source, facts), asking);
+        let _ = std::fs::remove_file(file);
+        assert!(quit.ends_with("OK\n"), "{quit}");
+        served.expect("told to end");
     }
 }

@@ -45,15 +45,6 @@ pub(crate) struct Facts {
     pub(crate) settings: Option<Arc<OnceLock<ProcessSettings>>>,
 }
 
-impl Facts {
-    /// Takes from the first configuration what the command line leaves open.
-    pub(crate) fn settle(&self, options: &mut Options) {
-        if let Some(settings) = self.settings.as_ref().and_then(|cell| cell.get()) {
-            options.settle(settings);
-        }
-    }
-}
-
 /// Which kinds of resources may come and go; the others are those of the start file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dynamic {

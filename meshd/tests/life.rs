@@ -6,6 +6,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
+    path::Path,
     thread,
     time::Instant,
 };
@@ -71,6 +72,16 @@ fn a_sidecar_has_as_many_workers_as_its_proxy_config_asks_for() {
     }
 }
 
+/// What is said of a file with which the program cannot start.
+fn refused(file: &Path) -> String {
+    let output = command(file, &[])
+        .output()
+        .expect("cargo built the program");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    text
+}
+
 #[test]
 fn a_port_that_another_process_serves_is_refused_and_named() {
     let temp = Temp::new("taken");
@@ -80,11 +91,7 @@ fn a_port_that_another_process_serves_is_refused_and_named() {
     let at = first.listener("in");
     // The first one's sockets allow sharing; the second must not join them.
     let file = temp.put("second.yaml", &bootstrap(at.port(), upstream));
-    let output = command(&file, &[])
-        .output()
-        .expect("cargo built the program");
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{text}");
+    let text = refused(&file);
     assert!(
         text.contains("listener in") && text.contains(&at.to_string()),
         "{text}"
@@ -104,11 +111,7 @@ fn a_port_that_another_process_serves_is_refused_and_named() {
         ),
     );
     let file = temp.put("third.yaml", &text);
-    let output = command(&file, &[])
-        .output()
-        .expect("cargo built the program");
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{text}");
+    let text = refused(&file);
     assert!(
         text.contains("the admin server") && text.contains(&at),
         "{text}"
@@ -195,14 +198,13 @@ fn sigusr1_opens_the_logs_again_and_sighup_does_nothing() {
     let meshd = Meshd::start(&temp, &file, &flags);
     let at = meshd.listener("in");
     let ask = |path: &str| request(at, "GET", path).map(|answer| answer.status);
-    let has = |file: &std::path::Path, word: &str| {
-        fs::read_to_string(file).is_ok_and(|text| text.contains(word))
-    };
+    let has =
+        |file: &Path, word: &str| fs::read_to_string(file).is_ok_and(|text| text.contains(word));
     assert_eq!(ask("/one"), Some(200));
     until("the line is there", || has(&access, "/one"));
     assert!(has(&log, "Serving"));
     for (round, reopen) in ["signal", "page"].into_iter().enumerate() {
-        let away = |file: &std::path::Path| file.with_extension(format!("{round}"));
+        let away = |file: &Path| file.with_extension(format!("{round}"));
         for file in [&access, &log] {
             fs::rename(file, away(file)).expect("our own file");
         }

@@ -36,7 +36,7 @@ impl Admin {
             "uptime_all_epochs": uptime,
             "hot_restart_version": "disabled",
             "hot_restart_initializing": false,
-            "command_line_options": command_line(&self.options),
+            "command_line_options": command_line(&self.options()),
             "node": node,
         })
     }

@@ -13,14 +13,14 @@ mod stats;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use http_body_util::Full;
 use mesh_core::{server::ListenersStatus, snapshot::Mesh};
-use mesh_xds::graph::Dump;
+use mesh_xds::{graph::Dump, istio::index::ProcessSettings};
 use serde_json::json;
 
 pub(crate) use self::server::serve;
@@ -42,7 +42,10 @@ use crate::{
 pub(crate) struct Admin {
     pub(crate) mesh: Mesh,
     pub(crate) lifecycle: Lifecycle,
+    /// The command line.
     pub(crate) options: Arc<Options>,
+    /// What a folder asks of the process beside it, there with the first configuration.
+    pub(crate) settings: Option<Arc<OnceLock<ProcessSettings>>>,
     pub(crate) listeners: ListenersStatus,
     pub(crate) log: LogControl,
     /// Further statistics: those of connections and requests.
@@ -68,7 +71,28 @@ pub(crate) enum Pages {
     Metrics,
 }
 
+impl Pages {
+    /// Whose they are, for people.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "the admin server",
+            Self::Readiness => "the readiness server",
+            Self::Metrics => "the metrics server",
+        }
+    }
+}
+
 impl Admin {
+    /// What the command line and the first configuration, once it is there, ask for.
+    pub(crate) fn options(&self) -> Options {
+        let mut options = Options::clone(&self.options);
+        let settings = self.settings.as_ref().and_then(|cell| cell.get());
+        if let Some(settings) = settings {
+            options.settle(settings);
+        }
+        options
+    }
+
     /// Answers a request.
     pub(crate) fn answer(
         &self,
@@ -139,8 +163,7 @@ impl Admin {
                     "No admin layer specified".into(),
                 ),
             },
-            // Nothing waits to be initialised once the admin server answers.
-            "/init_dump" => json_page(&json!({})),
+            "/init_dump" => json_page(&self.init_dump()),
             "/certs" => json_page(&json!({ "certificates": [] })),
             "/hot_restart_version" => text(StatusCode::OK, "disabled".into()),
             "/logging" => self.logging(query),
@@ -168,6 +191,16 @@ impl Admin {
             StatusCode::SERVICE_UNAVAILABLE
         };
         text(status, format!("{}\n", state.name()))
+    }
+
+    /// Envoy's dump of what is waited for: here that is the first configuration and its sockets.
+    fn init_dump(&self) -> serde_json::Value {
+        match self.lifecycle.has_served() {
+            true => json!({}),
+            false => json!({"unready_targets_dumps": [
+                {"name": "init manager Server", "target_names": ["configuration"]},
+            ]}),
+        }
     }
 
     fn drain(&self, query: Query<'_>) -> Response<Full<Bytes>> {

@@ -35,7 +35,7 @@ impl Admin {
             ("uptime", self.lifecycle.uptime_s()),
             ("state", state as u64),
             ("live", u64::from(state == State::Live)),
-            ("concurrency", self.options.concurrency as u64),
+            ("concurrency", self.options().concurrency as u64),
             ("hot_restart_epoch", 0),
             ("parent_connections", 0),
             ("days_until_first_cert_expiring", NEVER),
@@ -95,7 +95,7 @@ impl Admin {
             ("workers_started", u64::from(self.lifecycle.has_served())),
         ];
         // Envoy counts one for each worker.
-        let opened = counts.opened * self.options.concurrency as u64;
+        let opened = counts.opened * self.options().concurrency as u64;
         let counters = [
             ("listener_added", counts.added),
             ("listener_modified", counts.modified),

@@ -147,7 +147,7 @@ pub(crate) struct Options {
     pub(crate) source: Source,
     /// Worker threads, at least 1.
     pub(crate) concurrency: usize,
-    /// `None`: the bootstrap says it.
+    /// `None`: the bootstrap says it, or there is no admin server.
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) admin_address_path: Option<PathBuf>,
     pub(crate) readiness: Option<SocketAddr>,
@@ -204,6 +204,14 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Options,
 }
 
 impl Options {
+    /// Whether the address of the admin server, if there shall be one, is known before the first configuration is there.
+    pub(crate) fn is_admin_given(&self) -> bool {
+        match &self.source {
+            Source::Folder(args, _) => args.admin.is_some(),
+            Source::File(..) | Source::Text(_) => true,
+        }
+    }
+
     /// Takes from the folder what the command line leaves open.
     pub(crate) fn settle(&mut self, settings: &ProcessSettings) {
         let Source::Folder(args, _) = &self.source else {
