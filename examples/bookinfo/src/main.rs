@@ -32,7 +32,7 @@ struct Arguments {
     /// Run everything in this one process: the mesh inside the services, no sidecar
     #[arg(long)]
     embedded: bool,
-    /// Show the sidecars' access log among the notes, where the mesh asks for one: extra/access-log.yaml does
+    /// Show the access log among the notes, where the mesh asks for one: extra/access-log.yaml does
     #[arg(long)]
     access_log: bool,
 }

@@ -196,12 +196,18 @@ async fn of_two_files_with_one_object_the_later_acts_and_both_are_named() {
     ends_clean(demo, "TERM").await;
 }
 
-#[tokio::test]
-async fn the_access_log_is_shown_once_the_mesh_asks_for_it() {
-    let mut demo = Demo::start(Mode::Sidecars, &["--access-log"]).await;
+/// A demo with `extra/access-log.yaml` in its folder.
+async fn logging(mode: Mode, arguments: &[&str]) -> Demo {
+    let demo = Demo::start(mode, arguments).await;
     let file = support::shipped("extra").join("access-log.yaml");
     let text = std::fs::read_to_string(file).expect("a file of this package");
     demo.write("access-log.yaml", &text);
+    demo
+}
+
+#[tokio::test]
+async fn the_access_log_is_shown_once_the_mesh_asks_for_it() {
+    let mut demo = logging(Mode::Sidecars, &["--access-log"]).await;
     let deadline = Instant::now() + LONG;
     while !["istio-ingressgateway", "productpage-v1", "details-v1"]
         .iter()
@@ -212,6 +218,17 @@ async fn the_access_log_is_shown_once_the_mesh_asks_for_it() {
     }
     demo.until("the page is logged", LONG, |text| {
         text.contains("\"GET /productpage HTTP/1.1\" 200 - via_upstream")
+    })
+    .await;
+    ends_clean(demo, "TERM").await;
+
+    let mut demo = logging(Mode::Embedded, &["--access-log", "--load", "20"]).await;
+    demo.until("the page is logged", LONG, |text| {
+        let mut lines = text.lines();
+        lines.any(|line| {
+            line.starts_with("[access log] [20")
+                && line.contains("\"GET /productpage HTTP/1.1\" 200 - via_upstream")
+        })
     })
     .await;
     ends_clean(demo, "TERM").await;

@@ -118,8 +118,11 @@ fn size(columns: u16, rows: u16) -> Winsize {
 }
 
 impl Session {
-    fn start((columns, rows): (u16, u16)) -> Self {
-        let folder = Mesh::new();
+    fn start(size: (u16, u16)) -> Self {
+        Self::of(Mesh::new(), size, &[])
+    }
+
+    fn of(folder: Mesh, (columns, rows): (u16, u16), arguments: &[&str]) -> Self {
         let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
         grantpt(&terminal).expect("it is ours");
         unlockpt(&terminal).expect("it is ours");
@@ -133,6 +136,7 @@ impl Session {
         let child = Command::new(env!("CARGO_BIN_EXE_bookinfo"))
             .args(["--load", "30", "--mesh"])
             .arg(&*folder)
+            .args(arguments)
             .stdin(open())
             .stdout(open())
             .stderr(open())
@@ -307,6 +311,29 @@ fn the_table_shows_figures_and_configuration_and_gives_the_terminal_back() {
     assert!(status.success(), "{status}: {text}");
     assert!(text.contains(" 0 failed, 0 not sent"), "{text}");
     assert_eq!(processes(&folder), [], "processes are left");
+}
+
+#[test]
+fn the_access_log_of_embedded_services_does_not_write_over_the_table() {
+    let folder = Mesh::new();
+    let log = fs::read_to_string(support::shipped("extra").join("access-log.yaml"));
+    let log = log.expect("a file of this package");
+    let (config, file) = (folder.join("access-log.yaml"), folder.join("log.txt"));
+    fs::write(&config, &log).expect("a writable folder");
+    let mut demo = Session::of(folder, (100, 30), &["--embedded"]);
+    demo.until("the table is there", |seen| rows(&seen.text()).len() >= 5);
+    let text = lock(&demo.seen).text();
+    assert!(!text.contains("via_upstream"), "{text}");
+    // Lines there are: in a file that is asked for, they are seen.
+    let to_file = log.replace("/dev/stdout", &file.display().to_string());
+    fs::write(&config, to_file).expect("a writable folder");
+    demo.until("the log is in the file", |_| {
+        fs::read_to_string(&file).is_ok_and(|log| log.contains("via_upstream"))
+    });
+    demo.terminal.write_all(b"q").expect("a key");
+    let (status, text) = demo.end();
+    assert!(status.success(), "{status}: {text}");
+    assert!(!text.contains("via_upstream"), "{text}");
 }
 
 #[test]

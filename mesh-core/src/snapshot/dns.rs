@@ -85,27 +85,33 @@ struct Failure {
     reason: String,
 }
 
-/// The clusters whose last look-up failed: the log has a line when one begins to fail, when the reason changes and when
-/// it is found again, not one for each look-up.
+/// The clusters whose last look-up failed, and why. The log has a line when a host begins to fail, when the reason changes
+/// and when all find it again: not one for each look-up, nor for each cluster of the host.
 #[derive(Debug, Default)]
 struct Failures(HashMap<Name, Failure>);
 
 impl Failures {
-    /// Takes the outcome of a look-up; whether it is news.
+    /// Takes the outcome of a cluster's look-up; whether it is news.
     fn tell(&mut self, cluster: &Name, failure: Option<&Failure>) -> bool {
         let Some(failure) = failure else {
-            let over = self.0.remove(cluster).is_some();
+            let Some(Failure { host, .. }) = self.0.remove(cluster) else {
+                return false;
+            };
+            let over = self.0.values().all(|other| other.host != host);
             if over {
-                tracing::info!(%cluster, "DNS look-up succeeds again");
+                tracing::info!(%host, "DNS look-up succeeds again");
             }
             return over;
         };
-        let news = self.0.get(cluster) != Some(failure);
+        if self.0.get(cluster) == Some(failure) {
+            return false;
+        }
+        let news = self.0.values().all(|known| known != failure);
         if news {
             let Failure { host, reason } = failure;
-            tracing::warn!(%cluster, %host, %reason, "DNS look-up failed, the last answer stays");
-            self.0.insert(cluster.clone(), failure.clone());
+            tracing::warn!(%host, %reason, "DNS look-up failed, the last answer stays");
         }
+        self.0.insert(cluster.clone(), failure.clone());
         news
     }
 }
@@ -259,6 +265,11 @@ mod tests {
         assert!(failures.tell(&cluster, None), "found again");
         assert!(!failures.tell(&cluster, None));
         assert!(failures.tell(&cluster, Some(&silent)));
+        // Another port of the same host.
+        let other: Name = "d".into();
+        assert!(!failures.tell(&other, Some(&silent)));
+        assert!(!failures.tell(&cluster, None), "the other still fails");
+        assert!(failures.tell(&other, None));
     }
 
     #[tokio::test]

@@ -13,10 +13,12 @@ use hyper::body::Incoming;
 use mesh_core::{
     BoxError,
     body::RequestBody,
+    model::LogSink,
     pool::Pool,
     server::{self, ListenError, ListenerHandle, Listeners, Socket},
     snapshot::Mesh,
     stack::Proxy,
+    telemetry::access_log::LogWriter,
     transport::{TcpConnector, TokioExec},
 };
 use mesh_xds::istio::{
@@ -25,14 +27,19 @@ use mesh_xds::istio::{
 };
 use tokio::{
     net::TcpListener,
-    sync::{mpsc, watch},
+    sync::watch,
     task::{JoinHandle, JoinSet},
     time::{Instant, timeout, timeout_at},
 };
 use tower_layer::Layer as _;
 use tower_service::Service;
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-use super::{Options, state::Gathered};
+use super::{
+    Options,
+    notes::{Lines, Notes},
+    state::Gathered,
+};
 use crate::{
     caller::{CallError, CallFuture, Caller, MAX_ANSWER},
     world::{Workload, World},
@@ -80,6 +87,8 @@ pub(super) struct Embedded {
     stop: watch::Sender<bool>,
     stop_gateway: watch::Sender<bool>,
     gateway: Option<JoinHandle<Listeners>>,
+    /// Where access logs go instead of standard output and standard error, which are the table's.
+    _logs: [LogWriter; 2],
 }
 
 impl Embedded {
@@ -87,7 +96,7 @@ impl Embedded {
     pub(super) async fn start(
         world: &World,
         options: &Options,
-        notes: &mpsc::UnboundedSender<String>,
+        notes: &Notes,
         within: Duration,
     ) -> Result<Self, EmbeddedError> {
         let (stop, stopped) = watch::channel(false);
@@ -98,7 +107,9 @@ impl Embedded {
             stop,
             stop_gateway: watch::Sender::new(false),
             gateway: None,
+            _logs: redirect_logs(notes, options.access_log),
         };
+        log_to(notes.clone());
         for workload in &world.workloads {
             let mesh = this
                 .mesh(
@@ -193,7 +204,7 @@ impl Embedded {
         &mut self,
         mesh: &Mesh,
         mut stopped: watch::Receiver<bool>,
-        notes: mpsc::UnboundedSender<String>,
+        notes: Notes,
     ) -> Result<(), EmbeddedError> {
         let pool: Pool<TcpConnector, RequestBody<Incoming>> = Pool::new(TcpConnector);
         let clusters = mesh.clusters().clone();
@@ -215,8 +226,7 @@ impl Embedded {
                     _ = stopped.wait_for(|stop| *stop) => return listeners,
                 };
                 for failed in listeners.follow(&snapshot, &serve) {
-                    // Nobody listens any more once the demo ends.
-                    let _ = notes.send(format!("[gateway] {failed}"));
+                    notes.log("gateway", &failed.to_string());
                 }
             }
         }));
@@ -254,6 +264,39 @@ impl Embedded {
         while let Ok(Some(_)) = timeout_at(deadline, self.services.join_next()).await {}
         self.services.shutdown().await;
     }
+}
+
+/// Shows, or hides, as notes what the meshes log of requests.
+fn redirect_logs(notes: &Notes, is_shown: bool) -> [LogWriter; 2] {
+    let lines = || {
+        let notes = notes.clone();
+        move |line: &str| notes.show("access log", line)
+    };
+    let stdout = match is_shown {
+        true => LogWriter::redirect(LogSink::Stdout, Lines::new(lines())),
+        false => LogWriter::redirect(LogSink::Stdout, io::sink()),
+    };
+    // As a sidecar's standard error is shown in any case.
+    [
+        stdout,
+        LogWriter::redirect(LogSink::Stderr, Lines::new(lines())),
+    ]
+}
+
+/// Shows as notes what the meshes say of themselves: the same as sidecars do.
+fn log_to(notes: Notes) {
+    let writer = move || {
+        let notes = notes.clone();
+        Lines::new(move |line: &str| notes.log("mesh", line))
+    };
+    let format = tracing_subscriber::fmt::layer();
+    let format = format.with_ansi(false).with_writer(writer);
+    let filter = EnvFilter::new("warn,mesh_xds=error,mesh_core::snapshot::driver=error");
+    // Whoever logs already in this process goes on.
+    let _ = tracing_subscriber::registry()
+        .with(filter)
+        .with(format)
+        .try_init();
 }
 
 /// Calls through the mesh inside this process.

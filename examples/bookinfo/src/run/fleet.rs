@@ -13,12 +13,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader},
     process::{Child, ChildStdin, Command},
-    sync::mpsc,
     task::JoinSet,
     time::{Instant, sleep, timeout_at},
 };
 
-use super::{Options, admin::Admin};
+use super::{Options, admin::Admin, notes::Notes};
 use crate::world::World;
 
 /// The hidden first argument with which bookinfo is `meshd`.
@@ -92,7 +91,7 @@ impl Fleet {
     pub(super) fn start(
         world: &World,
         options: &Options,
-        notes: &mpsc::UnboundedSender<String>,
+        notes: &Notes,
     ) -> Result<Self, FleetError> {
         let mut fleet = Self {
             proxies: Vec::new(),
@@ -125,7 +124,7 @@ impl Fleet {
         (namespace, pod): (&str, &str),
         (admin, rank): (SocketAddr, u8),
         options: &Options,
-        notes: &mpsc::UnboundedSender<String>,
+        notes: &Notes,
     ) -> Result<(), FleetError> {
         let name = role.name(pod);
         let fail = |error| FleetError::Start {
@@ -147,13 +146,15 @@ impl Fleet {
             .kill_on_drop(true)
             .spawn()
             .map_err(fail)?;
+        let relayed = |note: fn(&Notes, &str, &str)| {
+            let (notes, pod) = (notes.clone(), pod.to_owned());
+            move |line: &str| note(&notes, &pod, line)
+        };
         if let Some(stdout) = child.stdout.take() {
-            tokio::spawn(relay(stdout, pod.to_owned(), notes.clone()));
+            tokio::spawn(relay(stdout, relayed(Notes::show)));
         }
-        let stderr = child
-            .stderr
-            .take()
-            .map(|stderr| tokio::spawn(relay(stderr, pod.to_owned(), notes.clone())));
+        let stderr = child.stderr.take();
+        let stderr = stderr.map(|stderr| tokio::spawn(relay(stderr, relayed(Notes::log))));
         let pid = child
             .id()
             .and_then(|id| i32::try_from(id).ok())
@@ -324,16 +325,11 @@ async fn wait(
 }
 
 /// Hands each line on as a note, and answers the last one.
-async fn relay(
-    from: impl AsyncRead + Unpin,
-    name: String,
-    notes: mpsc::UnboundedSender<String>,
-) -> String {
+async fn relay(from: impl AsyncRead + Unpin, note: impl Fn(&str)) -> String {
     let mut lines = BufReader::new(from).lines();
     let mut last = String::new();
     while let Ok(Some(line)) = lines.next_line().await {
-        // Nobody listens any more once the demo ends.
-        let _ = notes.send(format!("[{name}] {line}"));
+        note(&line);
         last = line;
     }
     last

@@ -4,6 +4,7 @@ mod admin;
 mod apps;
 mod embedded;
 mod fleet;
+mod notes;
 mod state;
 
 use std::{
@@ -44,7 +45,7 @@ pub struct Options {
     pub load: Option<f64>,
     /// How long to run from the moment that all is ready; without it, until Ctrl-C or SIGTERM.
     pub length: Option<Duration>,
-    /// Whether the sidecars' standard output, their access log, is shown.
+    /// Whether the access log is shown, where the mesh asks for one.
     pub access_log: bool,
     /// Everything in this one process, without any sidecar.
     pub embedded: bool,
@@ -77,7 +78,7 @@ pub enum RunError {
 pub async fn run(options: Options) -> Result<(), RunError> {
     let world = World::read(&options.mesh)?;
     let mut ends = Ends::new()?;
-    let (notes, mut noted) = mpsc::unbounded_channel();
+    let (notes, mut noted) = notes::Notes::new();
     let mut world_runs = if options.embedded {
         Running::Embedded(embedded::Embedded::start(&world, &options, &notes, START).await?)
     } else {

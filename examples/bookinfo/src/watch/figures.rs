@@ -17,7 +17,7 @@ pub struct Edge {
     pub caller: String,
     /// The service that it calls.
     pub service: String,
-    /// The version that answered; `-` when none did.
+    /// The version that answered; `-` when none did, `missing` when the mesh led to one that does not exist.
     pub version: String,
 }
 
@@ -128,7 +128,10 @@ fn read<'a>(texts: impl IntoIterator<Item = &'a str>) -> Snapshot {
         let edge = Edge {
             caller: or_dash("source_workload"),
             service: or_dash("destination_service_name"),
-            version: or_dash("destination_version"),
+            version: match is_missing(sample.label("response_flags")) {
+                true => "missing".to_owned(),
+                false => or_dash("destination_version"),
+            },
         };
         match sample.name {
             "istio_requests_total" => {
@@ -152,6 +155,11 @@ fn read<'a>(texts: impl IntoIterator<Item = &'a str>) -> Snapshot {
         }
     }
     snapshot
+}
+
+/// Whether the flags say that there is no such cluster, as of a subset that no DestinationRule has.
+fn is_missing(flags: &str) -> bool {
+    flags.split(',').any(|flag| flag == "NC")
 }
 
 /// `0` is a request that the caller gave up.
@@ -264,6 +272,21 @@ mod tests {
         );
         assert_eq!(figures.rows().len(), 1);
         assert!(figures.rows()[0].rate > 0.0);
+    }
+
+    #[test]
+    fn a_version_that_does_not_exist_is_missing() {
+        let mut figures = Figures::default();
+        let start = Instant::now();
+        let lost = text("unknown", 0, 9, &[]).replace("503\"", "503\",response_flags=\"NC,DI\"");
+        figures.take(start, [""]);
+        figures.take(start + Duration::from_secs(1), [lost.as_str()]);
+        let missing = figures
+            .rows()
+            .into_iter()
+            .find(|row| row.edge.version == "missing");
+        let missing = missing.expect("a row");
+        assert_eq!((missing.rate, missing.success), (9.0, 0.0));
     }
 
     #[test]

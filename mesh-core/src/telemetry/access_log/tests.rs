@@ -303,3 +303,15 @@ fn a_file_that_was_moved_away_is_opened_again_and_loses_no_line() {
     );
     std::fs::remove_dir_all(&folder).expect("our own folder");
 }
+
+#[test]
+fn the_lines_of_a_sink_can_go_elsewhere() {
+    let memory = Memory::default();
+    let sink = LogSink::File("/nowhere/at all".into());
+    let other = LogWriter::redirect(sink.clone(), memory.clone());
+    let writer = LogWriter::shared(&sink);
+    LogWriter::reopen_all();
+    writer.write(b"one\n");
+    drop((writer, other));
+    assert_eq!(*memory.0.lock().expect("no panic"), b"one\n");
+}

@@ -60,11 +60,16 @@ fn writers() -> MutexGuard<'static, HashMap<LogSink, Weak<Shared>>> {
 impl LogWriter {
     /// A writer to `out`. If no thread can be started, lines are dropped and counted.
     pub fn new(out: impl Write + Send + 'static) -> Self {
-        let mut out = Some(out);
-        Self::open(move || match out.take() {
-            Some(out) => Ok(Box::new(out)),
-            None => Err(io::Error::other("it can be opened once")),
-        })
+        let mut out: Option<Out> = Some(Box::new(out));
+        Self::open(move || Ok(out.take()))
+    }
+
+    /// Lets the lines of `sink` go to `out`, in the whole process, as long as the writer that is returned lives: for a program
+    /// that has its standard output for something else. Logs that were compiled before go on as they are.
+    pub fn redirect(sink: LogSink, out: impl Write + Send + 'static) -> Self {
+        let writer = Self::new(out);
+        writers().insert(sink, Arc::downgrade(&writer.shared));
+        writer
     }
 
     /// The writer of a sink: one in the process for each.
@@ -74,7 +79,7 @@ impl LogWriter {
             return Self { shared };
         }
         let kind = sink.clone();
-        let writer = Self::open(move || open(&kind));
+        let writer = Self::open(move || open(&kind).map(Some));
         writers.insert(sink.clone(), Arc::downgrade(&writer.shared));
         writer
     }
@@ -88,7 +93,8 @@ impl LogWriter {
         }
     }
 
-    fn open(mut open: impl FnMut() -> io::Result<Out> + Send + 'static) -> Self {
+    /// Where there is nothing (more) to open, what was opened before stays.
+    fn open(mut open: impl FnMut() -> io::Result<Option<Out>> + Send + 'static) -> Self {
         let queue = Arc::new(Queue::default());
         let own = queue.clone();
         let thread = std::thread::Builder::new()
@@ -134,10 +140,14 @@ impl Queue {
         lock(&self.waiting)
     }
 
-    fn run(&self, open: &mut dyn FnMut() -> io::Result<Out>) {
-        let mut opened =
-            || open().inspect_err(|error| tracing::error!(%error, "Failed to open an access log"));
-        let mut out = opened().unwrap_or_else(|_| Box::new(io::sink()));
+    fn run(&self, open: &mut dyn FnMut() -> io::Result<Option<Out>>) {
+        let mut opened = || {
+            open().unwrap_or_else(|error| {
+                tracing::error!(%error, "Failed to open an access log");
+                None
+            })
+        };
+        let mut out = opened().unwrap_or_else(|| Box::new(io::sink()));
         let mut batch = Vec::new();
         loop {
             let (closed, reopen) = {
@@ -164,7 +174,7 @@ impl Queue {
             }
             batch.clear();
             // Where that fails, lines go on to where they went.
-            if let Some(new) = reopen.then(|| opened().ok()).flatten() {
+            if let Some(new) = reopen.then(&mut opened).flatten() {
                 out = new;
             }
             if closed && self.lock().lines.is_empty() {

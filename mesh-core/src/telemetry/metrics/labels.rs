@@ -136,10 +136,15 @@ impl Service {
                 namespace: field("namespace").unwrap_or_default().into(),
             };
         }
-        let mut parts = config.name.split('|');
+        Self::by_name(&config.name)
+    }
+
+    /// From the name of a cluster, as istiod makes it.
+    pub(super) fn by_name(cluster: &str) -> Self {
+        let mut parts = cluster.split('|');
         let host = match (parts.next(), parts.next(), parts.next(), parts.next()) {
             (Some("outbound" | "inbound"), Some(_), Some(_), Some(host)) => host,
-            _ => &config.name,
+            _ => cluster,
         };
         let mut labels = host.split('.').skip(1);
         let namespace = match (labels.next(), labels.next()) {

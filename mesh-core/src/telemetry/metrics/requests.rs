@@ -13,9 +13,12 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 
 use super::{Labels, Metrics, Reporter, Series, Workload, labels::Service};
-use crate::telemetry::{
-    flags::Flags,
-    record::{Late, Record},
+use crate::{
+    model::Name,
+    telemetry::{
+        flags::Flags,
+        record::{Late, Record},
+    },
 };
 
 /// Series that the cache of one listener holds; beyond it the cache is begun anew.
@@ -53,7 +56,7 @@ struct Key {
     grpc: bool,
     flags: Flags,
     mutual: bool,
-    /// Hash of the authority, where it is what tells the service; else 0.
+    /// Hash of the authority, or of the name of a cluster that does not exist, where that is what tells the service; else 0.
     host: u64,
     /// Who called; 0: unknown.
     peer: u64,
@@ -86,7 +89,7 @@ impl RequestMetrics {
             grpc: late.grpc,
             flags: late.flags,
             mutual: self.is_mutual(record),
-            host: self.host(late).map_or(0, |host| hash(host.as_bytes())),
+            host: self.told_by(late).map_or(0, hash),
             peer: late.peer.as_ref().map_or(0, |peer| peer.id),
         };
         AT_HAND.with_borrow_mut(|at_hand| {
@@ -132,6 +135,23 @@ impl RequestMetrics {
             .as_ref()
     }
 
+    /// The cluster that the request was led to, where there is none of that name. Istio's filter names the authority then, or
+    /// nothing; the service is what helps.
+    fn missing<'a>(&self, late: &'a Late) -> Option<&'a Name> {
+        if late.cluster.is_some() || self.reporter != Reporter::Source {
+            return None;
+        }
+        let forward = late.route.as_ref()?.forward()?;
+        let name = forward.arms().get(late.arm as usize)?.name();
+        Some(name).filter(|name| !name.is_empty())
+    }
+
+    /// What tells the service, where no cluster does.
+    fn told_by<'a>(&self, late: &'a Late) -> Option<&'a [u8]> {
+        let host = self.host(late).map(HeaderValue::as_bytes);
+        host.or_else(|| self.missing(late).map(|name| name.as_bytes()))
+    }
+
     fn find(&self, key: &Key, record: &Record, late: &Late) -> Arc<Series> {
         let labels = self.labels(key, record, late);
         let series = match key.grpc {
@@ -162,7 +182,10 @@ impl RequestMetrics {
         let mut service = match late.cluster.as_deref() {
             Some(cluster) => Service::of(cluster),
             None if is_block_all(late) => Service::none("BlackHoleCluster"),
-            None => Service::default(),
+            None => {
+                let missing = self.missing(late);
+                missing.map_or_else(Service::default, |name| Service::by_name(name))
+            }
         };
         if let Some(host) = self.host(late).filter(|_| !self.metrics.is_crowded()) {
             service.host = String::from_utf8_lossy(host.as_bytes()).into();

@@ -115,11 +115,20 @@ fn named(name: &str, services: Option<[&str; 3]>) -> Arc<Cluster> {
 
 /// `destination_service`, its name and its namespace, of a request that met `cluster`, or none and the route `route`.
 fn service(reporter: Reporter, cluster: Option<Arc<Cluster>>, route: &str) -> [String; 3] {
+    led(reporter, cluster, (route, ""))
+}
+
+/// The same, where the route leads to a cluster `to`, which does not exist.
+fn led(
+    reporter: Reporter,
+    cluster: Option<Arc<Cluster>>,
+    (route, to): (&str, &str),
+) -> [String; 3] {
     let metrics = Metrics::new(Workload::parse("own-v1;home;own;v1;here"));
     let counted = Counted(RequestMetrics::new(metrics.clone(), reporter));
     let record = Record::begin(None, Version::HTTP_11, false);
     let mut table = crate::snapshot::tests::table("t", "a");
-    let mut named = crate::snapshot::tests::forward("a");
+    let mut named = crate::snapshot::tests::forward(to);
     named.name = route.into();
     table.virtual_hosts[0].routes = model::RouteRules::List(vec![named]);
     let table = RouteTable::compile(&table, &Clusters::default()).expect("valid");
@@ -171,6 +180,16 @@ fn services_are_named_as_istios_filter_names_them() {
         ["a.test", "BlackHoleCluster", "unknown"]
     );
     assert_eq!(service(Source, None, "r"), ["unknown"; 3]);
+    let subset = "outbound|9080|v9|reviews.shop.svc.cluster.local";
+    assert_eq!(led(Source, None, ("r", subset)), [host, "reviews", "shop"]);
+    assert_eq!(
+        led(Source, None, ("block_all", subset)),
+        ["a.test", "BlackHoleCluster", "unknown"]
+    );
+    assert_eq!(
+        led(Destination, None, ("r", subset)),
+        ["own", "own", "home"]
+    );
     // The server's side is in the namespace of its workload, whatever the cluster says.
     assert_eq!(
         of(Destination, "inbound|9080||", said),
