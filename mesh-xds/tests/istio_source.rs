@@ -171,6 +171,15 @@ async fn dangling_references_are_listed() {
         .find(|n| n.contains(wanted))
         .unwrap_or_else(|| panic!("{notes:?}"));
     assert!(found.contains("reviews.yaml:9:36)"), "{found}");
+    // Of the rule, not of each table that holds it.
+    let told = |n: &&String| n.contains("v7");
+    let others: Vec<_> = notes.iter().filter(told).collect();
+    assert!(
+        others
+            .iter()
+            .all(|n| n.starts_with("VirtualService default/reviews ")),
+        "{others:#?}"
+    );
 }
 
 #[tokio::test]

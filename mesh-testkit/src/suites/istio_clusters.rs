@@ -43,23 +43,27 @@ pub(super) const AUTO_SNI: Allowed = Allowed {
     holds: |expected, seen| expected["auto_sni"] == true && seen.is_null(),
 };
 
+pub(super) const DNS_JITTER: Allowed = Allowed {
+    path: ".dns_jitter",
+    reason: "the decoder has no effect for it: it would be listed with each cluster",
+    holds: |expected, seen| expected == "0.100s" && seen.is_null(),
+};
+
+pub(super) const DNS_RESOLVER: Allowed = Allowed {
+    path: ".typed_dns_resolver_config",
+    reason: "settings of Envoy's own resolver",
+    holds: |expected, seen| {
+        expected["name"] == "envoy.network.dns_resolver.cares" && seen.is_null()
+    },
+};
+
 /// All allowed differences.
 const ALLOWED: &[Allowed] = &[
     TLS_MODE,
     ALPN_OVERRIDE,
     AUTO_SNI,
-    Allowed {
-        path: ".dns_jitter",
-        reason: "the decoder has no effect for it: it would be listed with each cluster",
-        holds: |expected, seen| expected == "0.100s" && seen.is_null(),
-    },
-    Allowed {
-        path: ".typed_dns_resolver_config",
-        reason: "settings of Envoy's own resolver",
-        holds: |expected, seen| {
-            expected["name"] == "envoy.network.dns_resolver.cares" && seen.is_null()
-        },
-    },
+    DNS_JITTER,
+    DNS_RESOLVER,
     Allowed {
         path: ".dns_refresh_rate",
         reason: "Istio's default, which the mesh configuration of the upstream test lacks",

@@ -63,11 +63,7 @@ fn sample(text: &str, listed: &mut BTreeMap<String, usize>) -> Result<(), String
         .iter()
         .filter(|d| is_group(d, "install.istio.io"))
         .count();
-    let taken = parsed
-        .objects
-        .iter()
-        .filter(|o| o.group.ends_with(".istio.io"))
-        .count();
+    let taken = objects_of_istio(&parsed);
     let unserved = parsed.findings.iter().filter(|f| is_unserved(f)).count();
     if taken + unserved < in_mesh {
         return Err(format!(
@@ -259,6 +255,13 @@ pub fn validation_dataset(ctx: &Ctx) -> SuiteResult {
     result
 }
 
+fn objects_of_istio(parsed: &Parsed) -> usize {
+    let objects = parsed.objects.iter();
+    objects
+        .filter(|object| object.group.ends_with(".istio.io"))
+        .count()
+}
+
 fn accepted(text: &str) -> Result<(), String> {
     let parsed = parse(text);
     no_refusal(&parsed)?;
@@ -267,11 +270,7 @@ fn accepted(text: &str) -> Result<(), String> {
         .iter()
         .filter(|d| is_group(d, ".istio.io"))
         .count();
-    let taken = parsed
-        .objects
-        .iter()
-        .filter(|o| o.group.ends_with(".istio.io"))
-        .count();
+    let taken = objects_of_istio(&parsed);
     if taken < wanted {
         return Err(format!("expected {wanted} objects, seen {taken}"));
     }

@@ -15,7 +15,9 @@ use prost::Message;
 use serde_json::Value;
 
 use super::compare::{Allowed, Uses, normalized};
-use super::istio_clusters::{ALPN_OVERRIDE, AUTO_FIELDS, AUTO_SNI, AUTO_TLS, NO_TLS, TLS_MODE};
+use super::istio_clusters::{
+    ALPN_OVERRIDE, AUTO_FIELDS, AUTO_SNI, AUTO_TLS, DNS_JITTER, DNS_RESOLVER, NO_TLS, TLS_MODE,
+};
 use super::recorded_xds::{matching_calls, nodes, read as text_of, shown};
 use crate::conformance::{Ctx, SuiteResult};
 use crate::simulation::{Resources, World};
@@ -88,18 +90,8 @@ const ALLOWED: &[Allowed] = &[
         reason: "the zone of a Node, and Node objects are not read",
         holds: |expected, seen| expected.is_string() && seen.is_null(),
     },
-    Allowed {
-        path: ".dns_jitter",
-        reason: "the decoder has no effect for it: it would be listed with each cluster",
-        holds: |expected, seen| expected == "0.100s" && seen.is_null(),
-    },
-    Allowed {
-        path: ".typed_dns_resolver_config",
-        reason: "settings of Envoy's own resolver",
-        holds: |expected, seen| {
-            expected["name"] == "envoy.network.dns_resolver.cares" && seen.is_null()
-        },
-    },
+    DNS_JITTER,
+    DNS_RESOLVER,
     Allowed {
         path: ".per_connection_buffer_limit_bytes",
         reason: "made by an EnvoyFilter, which does not act yet",

@@ -68,7 +68,8 @@ async fn a_tls_port_is_not_served_as_plain_text() {
     let own = "127.77.2.1";
     let temp = Temp::new("tls-server");
     let (target, connections) = upstream("127.0.0.1").await;
-    let (plain, https, passed) = (free_port(own), free_port(own), free_port(own));
+    let (plain, https) = (free_port(own), free_port(own));
+    let (mutual, passed) = (free_port(own), free_port(own));
     let outside = outside("edge", own, 80, target);
     let text = format!(
         "{outside}apiVersion: networking.istio.io/v1
@@ -79,6 +80,7 @@ spec:
   servers:
   - {{port: {{number: {plain}, name: http, protocol: HTTP}}, hosts: [api.example.com]}}
   - {{port: {{number: {https}, name: https, protocol: HTTPS}}, hosts: [api.example.com], tls: {{mode: SIMPLE, credentialName: c}}}}
+  - {{port: {{number: {mutual}, name: https-mutual, protocol: HTTPS}}, hosts: [api.example.com], tls: {{mode: MUTUAL, credentialName: c}}}}
   - {{port: {{number: {passed}, name: tls, protocol: TLS}}, hosts: [api.example.com], tls: {{mode: MUTUAL, credentialName: c}}}}
 ---
 apiVersion: networking.istio.io/v1
@@ -96,7 +98,7 @@ spec:
     let notes = serve(options).await;
     assert_eq!(status(&get(own, plain, "api.example.com").await), "200");
     let before = connections.load(Ordering::Relaxed);
-    for port in [https, passed] {
+    for port in [https, mutual, passed] {
         let answer = get(own, port, "api.example.com").await;
         assert!(
             matches!(answer.as_str(), "" | "refused"),

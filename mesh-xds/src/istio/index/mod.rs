@@ -23,6 +23,7 @@ pub use service::{
     Catalog, Health, Instance, Port, Protocol, Registry, Resolution, Service, ServiceKey, Workload,
 };
 pub use sidecar::{EgressListener, SidecarScope};
+pub(crate) use virtual_service::resolve_gateway;
 pub use virtual_service::{Semantics, VirtualServiceRule};
 
 /// The name that stands for all sidecars where gateways are named.

@@ -240,6 +240,17 @@ spec: {hosts: [x.com], exportTo: ['.'], http: [{route: [{destination: {host: x.c
     assert_eq!(rules_for(text, "c"), ["old", "young"]);
 }
 
+#[test]
+fn a_gateway_is_named_in_each_of_istios_forms() {
+    let named = ["gw", "./gw", "a/gw", "gw.a", "gw.a.svc.cluster.local"];
+    for name in named {
+        assert_eq!(resolve_gateway(name, "a"), "a/gw", "{name}");
+    }
+    let elsewhere = named.map(|name| resolve_gateway(name, "b"));
+    assert_eq!(elsewhere, ["b/gw", "b/gw", "a/gw", "a/gw", "a/gw"]);
+    assert_eq!(resolve_gateway(MESH_GATEWAY, "a"), MESH_GATEWAY);
+}
+
 fn destination_rule(name: &str, namespace: &str, host: &str, extra: &str) -> String {
     format!(
         "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {name}, namespace: {namespace}}}\n\

@@ -205,7 +205,7 @@ fn resolve_names(spec: &mut VirtualService, namespace: &str, domain: &str) {
 }
 
 /// `namespace/name` of a gateway that is named as `name`, `namespace/name`, `./name` or `name.namespace.svc...`.
-fn resolve_gateway(name: &str, namespace: &str) -> String {
+pub(crate) fn resolve_gateway(name: &str, namespace: &str) -> String {
     if name == MESH_GATEWAY {
         return name.to_owned();
     }

@@ -291,7 +291,9 @@ impl Worker {
         }
         let mut update = self.assemble(version, &resources);
         update.rejections.splice(0..0, rejections);
-        update.notes.retain(|note| !is_istiods_own(note));
+        update
+            .notes
+            .retain(|note| !is_istiods_own(note) && !is_told(note));
         update.notes.splice(0..0, notes);
         self.ready = Some(update);
         Ok(())
@@ -377,6 +379,12 @@ impl Worker {
 fn is_istiods_own(note: &Note) -> bool {
     note.resource.starts_with("listener ") && note.path.ends_with(".proxy_100_continue")
         || note.resource.starts_with("cluster ") && &*note.path == "respect_dns_ttl"
+}
+
+/// Whether a note is about a cluster that a route leads to and that does not exist: the translation names the rule that leads
+/// there, and the graph would tell of it for each table.
+fn is_told(note: &Note) -> bool {
+    note.resource.starts_with("route configuration ") && note.reason.starts_with("unknown cluster ")
 }
 
 /// Nothing starts without what may protect it: files that cannot be read may hold anything, and the settings of the mesh

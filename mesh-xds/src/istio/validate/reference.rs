@@ -12,7 +12,7 @@ use super::check::{At, Check};
 use super::{Problem, SPEC};
 use crate::istio::api::virtual_service::{Delegate, Destination, VirtualService};
 use crate::istio::api::{DestinationRule, Gateway};
-use crate::istio::index::{Context, MESH_GATEWAY, Service, host, service_entry};
+use crate::istio::index::{Context, MESH_GATEWAY, Service, host, resolve_gateway, service_entry};
 use crate::istio::{Object, Spec};
 use crate::yaml::nearest;
 
@@ -112,7 +112,7 @@ impl<'c> References<'c> {
 
     fn virtual_service(&self, c: &mut Check, object: &Object, spec: &VirtualService) {
         for (i, name) in spec.gateways.iter().enumerate() {
-            let full = gateway_name(name, &object.namespace);
+            let full = resolve_gateway(name, &object.namespace);
             if name != MESH_GATEWAY && !self.gateways.contains(&full) {
                 let at = SPEC.key("gateways");
                 c.warn(&at.index(i), format_args!("there is no Gateway {full}"));
@@ -280,19 +280,6 @@ impl<'c> References<'c> {
     }
 }
 
-/// `namespace/name`, out of one of the forms in which a gateway may be named.
-fn gateway_name(name: &str, namespace: &str) -> String {
-    if name.contains('/') {
-        return name.to_owned();
-    }
-    match name.split_once('.') {
-        Some((gateway, rest)) => {
-            format!("{}/{gateway}", rest.split('.').next().unwrap_or_default())
-        }
-        None => format!("{namespace}/{name}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -319,11 +306,18 @@ spec:
   subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]
 ---
 apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge}
+spec:
+  selector: {app: reviews}
+  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}]
+---
+apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: reviews}
 spec:
   hosts: [reviews]
-  gateways: [mesh, gw]
+  gateways: [mesh, gw, edge, edge.default, default/edge]
   http:
   - delegate: {name: reviews}
   - delegate: {name: reviews, namespace: other}

@@ -90,6 +90,12 @@ fn virtual_service_weights_hosts_and_gateways() {
         "gateways: [gw]\nhttp: [{route: [{destination: {host: a}}]}]",
         "spec.gateways",
     );
+    // istiod would understand it, but its own check does not let it pass.
+    refused(
+        "VirtualService",
+        "hosts: [a]\ngateways: [./gw]\nhttp: [{route: [{destination: {host: a}}]}]",
+        "spec.gateways[0]",
+    );
     refused("VirtualService", "hosts: [a]", "spec");
     refused(
         "VirtualService",
