@@ -8,12 +8,11 @@ the wire only whether there are any is compared. What Envoy counts and meshd doe
 
 import re
 import socket
-import struct
 import sys
 import time
 
 from play import Play
-from rig import SHORT, H1Client, H2Client, H2Server, Proxy, Seen, address, cluster, free_port, headers_of, listener, manager, read_head, reset, serve
+from rig import SHORT, H1Client, H2Client, H2Server, Proxy, address, cluster, free_port, headers_of, listener, manager, read_head, reset, serve
 
 PLAY = Play()
 SCOPES = re.compile(r"^(cluster|http\.ingress|listener\.127|tcp|vhost)\.")

@@ -3,7 +3,6 @@
 import socket
 import threading
 
-import h2.connection
 import h2.events
 
 from rig import SHORT, H2Peer, H2Server, serve
@@ -314,11 +313,7 @@ class H2Caller(H2Peer):
         peer = socket.create_connection(address, timeout=SHORT, source_address=("127.0.0.1", 0))
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().__init__(peer, True)
-        # The library takes a GOAWAY for the end of all streams, but this one runs on.
-        machine = self.h2.state_machine
-        opened = h2.connection.ConnectionState.CLIENT_OPEN
-        goaway = h2.connection.ConnectionInputs.RECV_GOAWAY
-        machine._transitions = {**machine._transitions, (opened, goaway): (None, opened)}
+        self.outlive_goaway()
         self.out = {"interim": []}
         self.h2.config.header_encoding = "latin-1"
         self.h2.initiate_connection()

@@ -266,6 +266,13 @@ class H2Peer:
         self.settings = {}
         self.closed = None
 
+    def outlive_goaway(self):
+        """The library takes a GOAWAY for the end of all streams, but those that run go on."""
+        machine = self.h2.state_machine
+        opened = h2.connection.ConnectionState.CLIENT_OPEN
+        goaway = h2.connection.ConnectionInputs.RECV_GOAWAY
+        machine._transitions = {**machine._transitions, (opened, goaway): (None, opened)}
+
     def stream(self, number):
         return self.streams.setdefault(number, Stream())
 
@@ -341,15 +348,11 @@ class H2Peer:
 
 
 class H2Client(H2Peer):
-    def __init__(self, port, **settings):
+    def __init__(self, port):
         peer = socket.create_connection(("127.0.0.1", port), timeout=SHORT)
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().__init__(peer, True)
-        # The library takes a GOAWAY for the end of all streams, but those that run go on.
-        machine = self.h2.state_machine
-        opened = h2.connection.ConnectionState.CLIENT_OPEN
-        goaway = h2.connection.ConnectionInputs.RECV_GOAWAY
-        machine._transitions = {**machine._transitions, (opened, goaway): (None, opened)}
+        self.outlive_goaway()
         self.h2.initiate_connection()
         self.flush()
         self.until(lambda: self.settings)

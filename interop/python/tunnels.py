@@ -9,7 +9,8 @@ from rig import headers_of, listener, manager, read_head, refusing_port, reset, 
 
 SEEN = Seen()
 PLAY = Play()
-case = PLAY.case
+# Why streams end otherwise than Envoy's.
+CANCEL = "the code of the reset is always CANCEL"
 
 
 def echo(peer, data, name):
@@ -268,3 +269,66 @@ def exchange_h2(client, number, name):
     client.until(lambda: len(stream.data) > len(name))
     data, stream.data = stream.data, b""
     return data.decode()
+
+
+def is_gone(name):
+    """Whether the upstream hears of the end."""
+    return SEEN.wait(name, "eof", 2) or SEEN.wait(name, "gone", 0.1)
+
+
+def h1_told(world, name, opened, word):
+    """What becomes of a tunnel whose upstream is told `word`."""
+    client, status, _ = opened
+    exchange_h1(client, name)
+    client.send(word)
+    data, how = client.end(2)
+    return f"{status} {data.decode()} {how} | {world.log(name)}"
+
+
+def h2_told(world, name, route, word, protocol=None):
+    client, number, status = world.h2_connect(name, route, protocol)
+    exchange_h2(client, number, name)
+    client.send(number, word)
+    client.finish(number, 2)
+    client.settle()
+    stream = client.stream(number)
+    return f"{status} {stream.data.decode()} {stream.end} alive={client.alive()} | {world.log(name)}"
+
+
+def h1_left(world, name, opened):
+    """What becomes of a tunnel whose client resets it."""
+    client, status, _ = opened
+    exchange_h1(client, name)
+    client.reset()
+    return f"{status} gone={is_gone(name)} | {world.log(name)}"
+
+
+def h2_left(world, name, route, protocol=None):
+    client, number, status = world.h2_connect(name, route, protocol)
+    exchange_h2(client, number, name)
+    client.rst(number)
+    return f"{status} gone={is_gone(name)} alive={client.alive()} | {world.log(name)}"
+
+
+def h1_held(world, name, opened):
+    """Whether a tunnel outlives the route's timeout."""
+    client, status, _ = opened
+    exchange_h1(client, name)
+    _, how = client.end(1.2)
+    client.close()
+    return f"{status} {how} | {world.log(name)}"
+
+
+def h1_refused(world, name, opened):
+    """What a client sees that gets no tunnel, and whether its connection goes on."""
+    client, status, headers = opened
+    body, _ = client.body(headers, 2)
+    return f"{status} {body.decode()} connection={headers.get('connection')} alive={client.alive()} | {world.log(name)}"
+
+
+def h2_refused(world, name, opened):
+    client, number, status = opened
+    client.finish(number, 2)
+    client.settle()
+    stream = client.stream(number)
+    return f"{status} {stream.data.decode()} {stream.end} alive={client.alive()} | {world.log(name)}"

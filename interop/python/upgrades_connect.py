@@ -3,7 +3,7 @@
 import time
 
 from rig import H1Client, H2Client
-from tunnels import PLAY, SEEN, exchange_h1, exchange_h2
+from tunnels import CANCEL, PLAY, SEEN, exchange_h1, exchange_h2, h1_held, h1_left, h1_refused, h1_told, h2_left, h2_refused, h2_told, is_gone
 
 case = PLAY.case
 
@@ -65,36 +65,23 @@ def h2_connect_tcp_upstream_half_closes(world, name):
     return f"{status} {data} {how} alive={alive} | {SEEN.get(name)[2:]} | {world.log(name)}"
 
 
-@case("200 closed | 200 UC upstream_reset_after_response_started{connection_termination}")
+@case("200  closed | 200 UC upstream_reset_after_response_started{connection_termination}")
 def h1_connect_tcp_upstream_resets(world, name):
-    client, status, _ = world.h1_connect(name, "tcp")
-    exchange_h1(client, name)
-    client.send("reset")
-    _, how = client.end(2)
-    return f"{status} {how} | {world.log(name)}"
+    return h1_told(world, name, world.h1_connect(name, "tcp"), "reset")
 
 
 @case(
-    "200 rst10 alive=True | 200 UC upstream_reset_after_response_started{connection_termination}",
-    ours="200 rst8 alive=True | 200 UC upstream_reset_after_response_started{connection_termination}",
-    why="the code of the reset is always CANCEL",
+    "200  rst10 alive=True | 200 UC upstream_reset_after_response_started{connection_termination}",
+    ours="200  rst8 alive=True | 200 UC upstream_reset_after_response_started{connection_termination}",
+    why=CANCEL,
 )
 def h2_connect_tcp_upstream_resets(world, name):
-    client, number, status = world.h2_connect(name, "tcp")
-    exchange_h2(client, number, name)
-    client.send(number, b"reset")
-    how = client.finish(number)
-    client.settle()
-    return f"{status} {client.stream(number).end} alive={client.alive()} | {world.log(name)}"
+    return h2_told(world, name, "tcp", b"reset")
 
 
 @case("200 gone=True alive=True | 200 DR http2.remote_reset")
 def h2_connect_tcp_client_resets(world, name):
-    client, number, status = world.h2_connect(name, "tcp")
-    exchange_h2(client, number, name)
-    client.rst(number)
-    gone = SEEN.wait(name, "eof", 2) or SEEN.wait(name, "gone", 0.1)
-    return f"{status} gone={gone} alive={client.alive()} | {world.log(name)}"
+    return h2_left(world, name, "tcp")
 
 
 @case("200 gone=True | 200 DC downstream_remote_disconnect")
@@ -102,17 +89,12 @@ def h2_connect_tcp_client_connection_closes(world, name):
     client, number, status = world.h2_connect(name, "tcp")
     exchange_h2(client, number, name)
     client.close()
-    gone = SEEN.wait(name, "eof", 2) or SEEN.wait(name, "gone", 0.1)
-    return f"{status} gone={gone} | {world.log(name)}"
+    return f"{status} gone={is_gone(name)} | {world.log(name)}"
 
 
 @case("200 gone=True | 200 DC downstream_remote_disconnect")
 def h1_connect_tcp_client_resets(world, name):
-    client, status, _ = world.h1_connect(name, "tcp")
-    exchange_h1(client, name)
-    client.reset()
-    gone = SEEN.wait(name, "eof", 2) or SEEN.wait(name, "gone", 0.1)
-    return f"{status} gone={gone} | {world.log(name)}"
+    return h1_left(world, name, world.h1_connect(name, "tcp"))
 
 
 @case("200 closed in time=True | 200 SI stream_idle_timeout")
@@ -128,7 +110,7 @@ def h1_connect_tcp_idle(world, name):
 @case(
     "200 rst2 alive=True | 200 SI stream_idle_timeout",
     ours="200 rst8 alive=True | 200 SI stream_idle_timeout",
-    why="the code of the reset is always CANCEL",
+    why=CANCEL,
 )
 def h2_connect_tcp_idle(world, name):
     client, number, status = world.h2_connect(name, "tcp-idle")
@@ -140,11 +122,7 @@ def h2_connect_tcp_idle(world, name):
 
 @case("200 open | 200 DC downstream_remote_disconnect")
 def h1_connect_tcp_route_timeout(world, name):
-    client, status, _ = world.h1_connect(name, "tcp-timeout")
-    exchange_h1(client, name)
-    _, how = client.end(1.2)
-    client.close()
-    return f"{status} {how} | {world.log(name)}"
+    return h1_held(world, name, world.h1_connect(name, "tcp-timeout"))
 
 
 @case("503 upstream connect error or disconnect/reset before headers. reset reason: remote connection failure whole connection=close alive=False | 503 UF upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}")
@@ -160,10 +138,7 @@ def h1_connect_tcp_refused(world, name):
     why="the reset after the answer has another code",
 )
 def h2_connect_tcp_refused(world, name):
-    client, number, status = world.h2_connect(name, "tcp-refused")
-    client.finish(number)
-    client.settle()
-    return f"{status} {client.stream(number).data.decode()} {client.stream(number).end} alive={client.alive()} | {world.log(name)}"
+    return h2_refused(world, name, world.h2_connect(name, "tcp-refused"))
 
 
 @case("503 upstream connect error or disconnect/reset before headers. reset reason: overflow | 503 UO upstream_reset_before_response_started{overflow}")
@@ -269,31 +244,21 @@ def h2_connect_to_h2(world, name):
 
 @case("403 nope connection=close alive=False | 403 - via_upstream")
 def h1_connect_refused_by_h1(world, name):
-    client, status, headers = world.h1_connect(name, "connect-h1", "x-answer: refuse\r\n")
-    body, whole = client.body(headers, 2)
-    return f"{status} {body.decode()} connection={headers.get('connection')} alive={client.alive()} | {world.log(name)}"
+    return h1_refused(world, name, world.h1_connect(name, "connect-h1", "x-answer: refuse\r\n"))
 
 
 @case("400 nope end+rst0 alive=True | 400 - via_upstream")
 def h2_connect_refused_by_h2(world, name):
-    client, number, status = world.h2_connect(name, "connect-h2", more={"x-answer": "refuse"})
-    client.finish(number)
-    client.settle()
-    return f"{status} {client.stream(number).data.decode()} {client.stream(number).end} alive={client.alive()} | {world.log(name)}"
+    return h2_refused(world, name, world.h2_connect(name, "connect-h2", more={"x-answer": "refuse"}))
 
 
 @case(
-    "200 rst2 alive=True | 200 UR upstream_reset_after_response_started{remote_reset}",
-    ours="200 rst8 alive=True | 200 UR upstream_reset_after_response_started{remote_reset}",
-    why="the code of the reset is always CANCEL",
+    "200  rst2 alive=True | 200 UR upstream_reset_after_response_started{remote_reset}",
+    ours="200  rst8 alive=True | 200 UR upstream_reset_after_response_started{remote_reset}",
+    why=CANCEL,
 )
 def h2_connect_to_h2_upstream_resets(world, name):
-    client, number, status = world.h2_connect(name, "connect-h2")
-    exchange_h2(client, number, name)
-    client.send(number, b"reset")
-    client.finish(number)
-    client.settle()
-    return f"{status} {client.stream(number).end} alive={client.alive()} | {world.log(name)}"
+    return h2_told(world, name, "connect-h2", b"reset")
 
 
 @case("200 gone=True alive=True | 200 DR http2.remote_reset")
@@ -305,21 +270,18 @@ def h2_connect_to_h2_client_resets(world, name):
     return f"{status} gone={gone} alive={client.alive()} | {world.log(name)}"
 
 
-@case("404 '' connection=close alive=False | 404 NR route_not_found")
+@case("404  connection=close alive=False | 404 NR route_not_found")
 def h1_connect_not_enabled(world, name):
-    client, status, headers = world.h1_connect(name, "any-h1")
-    body, whole = client.body(headers, 2)
-    return f"{status} {body.decode()!r} connection={headers.get('connection')} alive={client.alive()} | {world.log(name)}"
+    return h1_refused(world, name, world.h1_connect(name, "any-h1"))
 
 
-@case("403 connection=close alive=False | 403 - upgrade_failed")
+@case("403  connection=close alive=False | 403 - upgrade_failed")
 def h1_connect_disabled(world, name):
-    client, status, headers = world.h1_connect(name, "connect-off")
-    return f"{status} connection={headers.get('connection')} alive={client.alive()} | {world.log(name)}"
+    return h1_refused(world, name, world.h1_connect(name, "connect-off"))
 
 
 @case(
-    "ProtocolError None alive=False | 403 - upgrade_failed",
+    "403 end+rst0 alive=False | 403 - upgrade_failed",
     ours="403 end+rst0 alive=True | 403 - upgrade_failed",
     why="Envoy closes the whole connection after the answer",
 )

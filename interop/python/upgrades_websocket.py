@@ -3,7 +3,7 @@
 import time
 
 from rig import H1Client, H2Client
-from tunnels import PLAY, SEEN, exchange_h1, exchange_h2
+from tunnels import CANCEL, PLAY, SEEN, exchange_h1, exchange_h2, h1_held, h1_left, h1_refused, h1_told, h2_left, h2_refused, h2_told
 
 case = PLAY.case
 
@@ -19,29 +19,17 @@ def h1_websocket_to_h1(world, name):
 
 @case("101 bye closed | 101 UC upstream_reset_after_response_started{connection_termination}")
 def h1_websocket_upstream_ends(world, name):
-    client, status, _ = world.h1_upgrade(name, "ws-h1")
-    exchange_h1(client, name)
-    client.send("bye")
-    data, how = client.end(2)
-    return f"{status} {data.decode()} {how} | {world.log(name)}"
+    return h1_told(world, name, world.h1_upgrade(name, "ws-h1"), "bye")
 
 
 @case("101  closed | 101 UC upstream_reset_after_response_started{connection_termination}")
 def h1_websocket_upstream_resets(world, name):
-    client, status, _ = world.h1_upgrade(name, "ws-h1")
-    exchange_h1(client, name)
-    client.send("reset")
-    data, how = client.end(2)
-    return f"{status} {data.decode()} {how} | {world.log(name)}"
+    return h1_told(world, name, world.h1_upgrade(name, "ws-h1"), "reset")
 
 
 @case("101 gone=True | 101 DC downstream_remote_disconnect")
 def h1_websocket_client_resets(world, name):
-    client, status, _ = world.h1_upgrade(name, "ws-h1")
-    exchange_h1(client, name)
-    client.reset()
-    gone = SEEN.wait(name, "eof", 2) or SEEN.wait(name, "gone", 0.1)
-    return f"{status} gone={gone} | {world.log(name)}"
+    return h1_left(world, name, world.h1_upgrade(name, "ws-h1"))
 
 
 @case("101 closed | 101 SI stream_idle_timeout")
@@ -54,11 +42,7 @@ def h1_websocket_idle(world, name):
 
 @case("101 open | 101 DC downstream_remote_disconnect")
 def h1_websocket_route_timeout(world, name):
-    client, status, _ = world.h1_upgrade(name, "ws-timeout")
-    exchange_h1(client, name)
-    _, how = client.end(1.2)
-    client.close()
-    return f"{status} {how} | {world.log(name)}"
+    return h1_held(world, name, world.h1_upgrade(name, "ws-timeout"))
 
 
 @case("504 | 504 UT response_timeout")
@@ -102,52 +86,33 @@ def h2_websocket_to_h2(world, name):
 @case(
     "200 bye rst10 alive=True | 101 UC upstream_reset_after_response_started{connection_termination}",
     ours="200 bye rst8 alive=True | 101 UC upstream_reset_after_response_started{connection_termination}",
-    why="the code of the reset is always CANCEL",
+    why=CANCEL,
 )
 def h2_websocket_upstream_ends(world, name):
-    client, number, status = world.h2_connect(name, "ws-h1", "websocket")
-    exchange_h2(client, number, name)
-    client.send(number, b"bye")
-    client.finish(number, 2)
-    client.settle()
-    return f"{status} {client.stream(number).data.decode()} {client.stream(number).end} alive={client.alive()} | {world.log(name)}"
+    return h2_told(world, name, "ws-h1", b"bye", "websocket")
 
 
 @case(
-    "200 rst10 alive=True | 101 UC upstream_reset_after_response_started{connection_termination}",
-    ours="200 rst8 alive=True | 101 UC upstream_reset_after_response_started{connection_termination}",
-    why="the code of the reset is always CANCEL",
+    "200  rst10 alive=True | 101 UC upstream_reset_after_response_started{connection_termination}",
+    ours="200  rst8 alive=True | 101 UC upstream_reset_after_response_started{connection_termination}",
+    why=CANCEL,
 )
 def h2_websocket_upstream_resets(world, name):
-    client, number, status = world.h2_connect(name, "ws-h1", "websocket")
-    exchange_h2(client, number, name)
-    client.send(number, b"reset")
-    client.finish(number, 2)
-    client.settle()
-    return f"{status} {client.stream(number).end} alive={client.alive()} | {world.log(name)}"
+    return h2_told(world, name, "ws-h1", b"reset", "websocket")
 
 
 @case(
-    "200 rst2 alive=True | 101 UR upstream_reset_after_response_started{remote_reset}",
-    ours="200 rst8 alive=True | 101 UR upstream_reset_after_response_started{remote_reset}",
-    why="the code of the reset is always CANCEL",
+    "200  rst2 alive=True | 101 UR upstream_reset_after_response_started{remote_reset}",
+    ours="200  rst8 alive=True | 101 UR upstream_reset_after_response_started{remote_reset}",
+    why=CANCEL,
 )
 def h2_websocket_h2_upstream_resets(world, name):
-    client, number, status = world.h2_connect(name, "ws-h2", "websocket")
-    exchange_h2(client, number, name)
-    client.send(number, b"reset")
-    client.finish(number, 2)
-    client.settle()
-    return f"{status} {client.stream(number).end} alive={client.alive()} | {world.log(name)}"
+    return h2_told(world, name, "ws-h2", b"reset", "websocket")
 
 
 @case("200 gone=True alive=True | 101 DR http2.remote_reset")
 def h2_websocket_client_resets(world, name):
-    client, number, status = world.h2_connect(name, "ws-h1", "websocket")
-    exchange_h2(client, number, name)
-    client.rst(number)
-    gone = SEEN.wait(name, "eof", 2) or SEEN.wait(name, "gone", 0.1)
-    return f"{status} gone={gone} alive={client.alive()} | {world.log(name)}"
+    return h2_left(world, name, "ws-h1", "websocket")
 
 
 @case("400 nope taste connection=close upgrade=None alive=False | 400 - via_upstream")
@@ -159,40 +124,27 @@ def h1_websocket_refused_by_h1(world, name):
 
 @case("200  connection=close alive=False | 200 - websocket_handshake_unsuccessful")
 def h1_websocket_ignored_by_h1(world, name):
-    client, status, headers = world.h1_upgrade(name, "ws-h1", "/ignore")
-    body, whole = client.body(headers, 2)
-    return f"{status} {body.decode()} connection={headers.get('connection')} alive={client.alive()} | {world.log(name)}"
+    return h1_refused(world, name, world.h1_upgrade(name, "ws-h1", "/ignore"))
 
 
-@case("400 nope taste connection=close alive=False | 400 - via_upstream")
+@case("400 nope connection=close alive=False | 400 - via_upstream")
 def h1_websocket_refused_by_h2(world, name):
-    client, status, headers = world.h1_upgrade(name, "ws-h2", "/refuse")
-    body, whole = client.body(headers, 2)
-    return f"{status} {body.decode()} {headers.get('x-why')} connection={headers.get('connection')} alive={client.alive()} | {world.log(name)}"
+    return h1_refused(world, name, world.h1_upgrade(name, "ws-h2", "/refuse"))
 
 
 @case("400 nope end+rst0 alive=True | 400 - via_upstream")
 def h2_websocket_refused_by_h1(world, name):
-    client, number, status = world.h2_connect(name, "ws-h1", "websocket", "/refuse")
-    client.finish(number)
-    client.settle()
-    return f"{status} {client.stream(number).data.decode()} {client.stream(number).end} alive={client.alive()} | {world.log(name)}"
+    return h2_refused(world, name, world.h2_connect(name, "ws-h1", "websocket", "/refuse"))
 
 
 @case("200  end+rst0 alive=True | 200 - websocket_handshake_unsuccessful")
 def h2_websocket_ignored_by_h1(world, name):
-    client, number, status = world.h2_connect(name, "ws-h1", "websocket", "/ignore")
-    client.finish(number, 2)
-    client.settle()
-    return f"{status} {client.stream(number).data.decode()} {client.stream(number).end} alive={client.alive()} | {world.log(name)}"
+    return h2_refused(world, name, world.h2_connect(name, "ws-h1", "websocket", "/ignore"))
 
 
 @case("400 nope end+rst0 alive=True | 400 - via_upstream")
 def h2_websocket_refused_by_h2(world, name):
-    client, number, status = world.h2_connect(name, "ws-h2", "websocket", "/refuse")
-    client.finish(number)
-    client.settle()
-    return f"{status} {client.stream(number).data.decode()} {client.stream(number).end} alive={client.alive()} | {world.log(name)}"
+    return h2_refused(world, name, world.h2_connect(name, "ws-h2", "websocket", "/refuse"))
 
 
 @case("403 connection=close alive=False [] | 403 - upgrade_failed")
@@ -202,7 +154,7 @@ def h1_websocket_not_enabled(world, name):
 
 
 @case(
-    "ProtocolError None alive=False [] | 403 - upgrade_failed",
+    "403 end+rst0 alive=False [] | 403 - upgrade_failed",
     ours="403 end+rst0 alive=True [] | 403 - upgrade_failed",
     why="Envoy closes the whole connection after the answer",
 )
@@ -245,16 +197,14 @@ def h1_other_disabled_by_manager(world, name):
     return f"{status} | {world.log(name)}"
 
 
-@case("301 connection=close alive=False | 301 - direct_response")
+@case("301  connection=close alive=False | 301 - direct_response")
 def h1_websocket_manager_redirect(world, name):
-    client, status, headers = world.h1_upgrade(name, "moved", port="b")
-    return f"{status} connection={headers.get('connection')} alive={client.alive()} | {world.log(name)}"
+    return h1_refused(world, name, world.h1_upgrade(name, "moved", port="b"))
 
 
-@case("404 connection=close alive=False | 404 NR route_not_found")
+@case("404  connection=close alive=False | 404 NR route_not_found")
 def h1_websocket_no_route_enabled(world, name):
-    client, status, headers = world.h1_upgrade(name, "nowhere", port="b")
-    return f"{status} connection={headers.get('connection')} alive={client.alive()} | {world.log(name)}"
+    return h1_refused(world, name, world.h1_upgrade(name, "nowhere", port="b"))
 
 
 @case(
