@@ -15,9 +15,10 @@ use mesh_core::{
 };
 use proptest::prelude::*;
 
-/// Requests for each table; with the number of tables more than 100,000 in all.
+/// Requests for each table.
 const REQUESTS: usize = 500;
 const TABLES: u32 = 256;
+const _: () = assert!(REQUESTS * TABLES as usize >= 100_000);
 
 /// What a request is made of. `None`: absent.
 #[derive(Clone, Debug)]

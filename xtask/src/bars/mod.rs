@@ -7,11 +7,14 @@ mod memory;
 mod ratios;
 mod reloads;
 
+use std::time::Duration;
+
 use clap::{Args, ValueEnum};
 
 use crate::Fallible;
 use crate::bench;
 use crate::counterparts;
+use crate::process;
 use crate::suites;
 use crate::workspace;
 
@@ -33,9 +36,9 @@ pub(crate) struct Options {
 enum Group {
     /// The bookinfo demo with sidecars, and embedded: ready, edit, drain
     Demo,
-    /// The conformance suites
+    /// The conformance suites, and the compiled route table beside a naive one
     Suites,
-    /// h2spec and gRPC's interop client and server
+    /// Other people's clients and suites: h2spec, gRPC interop, curl, h2load, WebSocket, router check by sockets
     Counterparts,
     /// CPU per request beside other proxies
     Ratios,
@@ -139,7 +142,7 @@ fn group_name(group: Group) -> String {
 fn measure(group: Group, options: &Options) -> Fallible<Vec<Reading>> {
     match group {
         Group::Demo => demo::measure(),
-        Group::Suites => Ok(suites::judge()?.into_iter().map(Reading::from).collect()),
+        Group::Suites => suites_readings(),
         Group::Counterparts => Ok(counterparts_readings()),
         Group::Ratios => ratios::measure(&options.programs.folder()?, options.rounds),
         Group::Allocations => allocations::measure(),
@@ -153,6 +156,22 @@ impl From<suites::Verdict> for Reading {
     fn from(verdict: suites::Verdict) -> Self {
         Self::holds(verdict.name, verdict.value, verdict.bar, verdict.met)
     }
+}
+
+fn suites_readings() -> Fallible<Vec<Reading>> {
+    let mut readings: Vec<Reading> = suites::judge()?.into_iter().map(Reading::from).collect();
+    let mut oracle = workspace::cargo(["test", "--locked", "-p", "mesh-core"]);
+    oracle.args(["--test", "route_oracle"]);
+    let log = workspace::target().join("xtask/route-oracle.log");
+    let ended = process::logged(&mut oracle, &log, Duration::from_secs(1800))?;
+    let agrees = ended.status.success();
+    readings.push(Reading::holds(
+        "compiled route table beside a naive one",
+        if agrees { "the same" } else { "differs" },
+        "the same for >= 100000 requests",
+        agrees,
+    ));
+    Ok(readings)
 }
 
 fn counterparts_readings() -> Vec<Reading> {
@@ -192,5 +211,16 @@ fn counterparts_readings() -> Vec<Reading> {
         }
         Err(error) => readings.push(failed("gRPC interop", error)),
     }
+    readings.extend(counterparts::WHOLE.map(|(name, run)| whole(name, run(&rig))));
     readings
+}
+
+/// A counterpart of which every case must pass.
+fn whole(name: &str, outcome: Fallible<String>) -> Reading {
+    let (value, met) = match outcome {
+        Ok(detail) => (detail, true),
+        Err(error) => (error.to_string(), false),
+    };
+    let value = value.lines().next().unwrap_or_default();
+    Reading::holds(name, value, "every case passes", met)
 }

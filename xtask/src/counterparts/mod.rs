@@ -23,6 +23,17 @@ use crate::workspace;
 /// How long a program may take until it listens.
 const START: Duration = Duration::from_secs(20);
 
+/// A counterpart: its name, and what plays it.
+type Step = (&'static str, fn(&Rig) -> Fallible<String>);
+
+/// Counterparts of which every case must pass.
+pub(crate) const WHOLE: [Step; 4] = [
+    ("curl", clients::curl),
+    ("h2load", clients::h2load),
+    ("websocket", clients::websocket),
+    ("router-socket", router_socket::run),
+];
+
 /// Adds one step for each counterpart; `proxy` replaces meshd.
 pub(crate) fn steps(summary: &mut Summary, proxy: Option<&Path>) {
     let rig = Rig {
@@ -31,9 +42,9 @@ pub(crate) fn steps(summary: &mut Summary, proxy: Option<&Path>) {
     };
     summary.step_twice("h2spec", || h2spec::run(&rig));
     summary.step_twice("grpc-interop", || grpc::run(&rig));
-    summary.step_twice("curl", || clients::curl(&rig));
-    summary.step_twice("h2load", || clients::h2load(&rig));
-    summary.step_twice("websocket", || clients::websocket(&rig));
+    for (name, run) in WHOLE {
+        summary.step_twice(name, || run(&rig));
+    }
     summary.step_twice("upgrades", || plays::run(&rig, "upgrades"));
     summary.step_twice("failures", || plays::run(&rig, "failures"));
     summary.step_twice("filters", || plays::run(&rig, "filters"));
@@ -41,7 +52,6 @@ pub(crate) fn steps(summary: &mut Summary, proxy: Option<&Path>) {
     summary.step_twice("counters", || plays::run(&rig, "counters"));
     summary.step_twice("differential", || plays::differential(&rig));
     summary.step_twice("smuggling", || smuggling::run(&rig));
-    summary.step_twice("router-socket", || router_socket::run(&rig));
     summary.step("re2", regex::run);
 }
 
