@@ -25,9 +25,17 @@ pub fn main_with_args(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(options) => options,
         Err(error) => {
             // Help and version go to standard output and are no failure.
-            let code = if error.use_stderr() { 2 } else { 0 };
-            let _ = error.print();
-            return ExitCode::from(code);
+            if error.use_stderr() {
+                let _ = error.print();
+                return ExitCode::from(2);
+            }
+            let text = error.render().to_string();
+            match text.strip_prefix("error: ") {
+                // clap takes a text of ours for an error.
+                Some(text) => print!("{text}"),
+                None => drop(error.print()),
+            }
+            return ExitCode::SUCCESS;
         }
     };
     match run::run(options) {

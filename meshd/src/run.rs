@@ -31,7 +31,7 @@ const CONTROL_GRACE: Duration = Duration::from_millis(200);
 /// Runs until told to end.
 pub(crate) fn run(options: Options) -> Result<(), Failure> {
     let log = LogControl::install(&options).map_err(|source| Failure::Io {
-        what: "the log cannot be opened",
+        what: "no log",
         source,
     })?;
     for (flag, reason) in &options.ignored {

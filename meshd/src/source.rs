@@ -118,7 +118,7 @@ fn folder(args: &FolderArgs, gateway: bool) -> Result<Opened, Failure> {
     let mut istio = IstioOptions::new(&args.config, spec);
     istio.strict = args.strict;
     istio.insecure_skip = args.insecure_skip.iter().cloned().collect();
-    let source = IstioSource::new(istio).map_err(|error| Failure::Source(error.to_string()))?;
+    let source = IstioSource::new(istio).map_err(|error| Failure::Source(error.reason))?;
     let facts = Facts {
         admin: None,
         strict_start: false,

@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use support::{LONG, Meshd, Temp, bootstrap, command, request, until, upstream};
+use support::{LONG, Meshd, Temp, bootstrap, command, request, sidecar, until, upstream};
 
 /// The names of the process's threads.
 fn threads(id: u32) -> Vec<String> {
@@ -455,5 +455,50 @@ fn a_flag_without_effect_is_said_at_start() {
     assert!(
         text.contains("--base-id") && text.contains("there is no hot restart"),
         "{text}"
+    );
+}
+
+#[test]
+fn what_is_asked_to_be_printed_is_printed_as_envoy_does() {
+    for (flag, text) in [
+        ("--hot-restart-version", "disabled\n"),
+        (
+            "--version",
+            concat!("meshd ", env!("CARGO_PKG_VERSION"), "\n"),
+        ),
+    ] {
+        let output = command(Path::new("none"), &[flag])
+            .output()
+            .expect("it runs");
+        assert_eq!(output.status.code(), Some(0), "{flag}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), text, "{flag}");
+    }
+}
+
+#[test]
+fn a_start_without_a_log_or_a_folder_says_why() {
+    let temp = Temp::new("no-start");
+    let file = temp.put("envoy.yaml", &bootstrap(0, upstream()));
+    for (flags, said) in [
+        (
+            ["--component-log-level", "nope:info"],
+            "meshd: no log: --component-log-level: \"nope:info\": unknown logger name\n",
+        ),
+        (
+            ["--log-path", "/nowhere/at/all"],
+            "meshd: no log: --log-path /nowhere/at/all: No such file or directory (os error 2)\n",
+        ),
+    ] {
+        let output = command(&file, &flags).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(String::from_utf8_lossy(&output.stderr), said);
+    }
+    let admin = ([127, 0, 0, 1], 0).into();
+    let output = sidecar(Path::new("/nowhere"), "n/w", admin).output();
+    let output = output.expect("it runs");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "meshd: folder /nowhere cannot be read: No such file or directory (os error 2)\n"
     );
 }

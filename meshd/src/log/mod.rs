@@ -38,9 +38,10 @@ struct LogFile {
 
 impl LogFile {
     fn open(path: &Path) -> io::Result<Self> {
+        let named = |error| io::Error::other(format!("--log-path {}: {error}", path.display()));
         Ok(Self {
             path: path.to_owned(),
-            file: Arc::new(Mutex::new(append(path)?)),
+            file: Arc::new(Mutex::new(append(path).map_err(named)?)),
         })
     }
 

@@ -442,10 +442,13 @@ fn no_workload(spec: &ProxySpec, context: &Context) -> String {
     let near = near
         .map(|n| format!("; did you mean `{n}`?"))
         .unwrap_or_default();
-    format!(
-        "no workload {wanted} in the folder{near}; known: {}",
-        known.join(", ")
-    )
+    match known.as_slice() {
+        [] => format!("no workload {wanted} in the folder, nor any other"),
+        known => format!(
+            "no workload {wanted} in the folder{near}; known: {}",
+            known.join(", ")
+        ),
+    }
 }
 
 fn ended(reason: String) -> SourceError {
