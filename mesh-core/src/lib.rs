@@ -98,6 +98,7 @@ pub mod config;
 pub mod decide;
 mod error;
 pub mod layer;
+mod match_tree;
 pub mod model;
 mod names;
 #[cfg(feature = "client")]

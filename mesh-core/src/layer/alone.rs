@@ -129,6 +129,37 @@ async fn route() {
 }
 
 #[tokio::test]
+async fn a_redirect_is_followed_as_soon_as_the_service_is_ready() {
+    let mut route = forward("c");
+    let model::Action::Forward(action) = &mut route.action else {
+        unreachable!("the route forwards");
+    };
+    action.internal_redirect = Some(model::InternalRedirect {
+        max: 1,
+        codes: vec![302],
+        cross_scheme: false,
+        predicates: Vec::new(),
+        copy_headers: Vec::new(),
+    });
+    let table = table(vec![route], &[cluster(1)].into_iter().collect());
+    let service = ServiceBuilder::new()
+        .layer(RouteLayer::fixed(table))
+        .service(strict(|routed: Routed<Body>| async move {
+            let request = Request::from(routed);
+            let mut response = Response::new(Full::<Bytes>::default());
+            if request.uri().path() == "/b" {
+                *response.status_mut() = StatusCode::FOUND;
+                let target = "http://a/c".parse().expect("a value");
+                response.headers_mut().insert("location", target);
+                return Ok(response);
+            }
+            app(request).await
+        }));
+    let (status, body, _) = ask(service, "x").await.expect("an answer");
+    assert_eq!((status, &*body), (200, &b"x"[..]));
+}
+
+#[tokio::test]
 async fn cors() {
     let policy = model::Cors {
         allow_origins: vec![model::StringMatcher {

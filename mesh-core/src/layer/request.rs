@@ -57,6 +57,7 @@ impl<B> Carrier for Request<B> {
 
 /// A request before it is routed, and its record.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Exchange<B: 'static> {
     /// The request; pooled, since all layers hand it on.
     pub request: Pooled<Request<B>>,
@@ -95,6 +96,7 @@ impl<B: 'static> Carrier for Exchange<B> {
 
 /// A request with its route.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Routed<B: 'static> {
     /// The request; pooled, since all layers hand it on.
     pub request: Pooled<Request<B>>,

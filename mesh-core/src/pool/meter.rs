@@ -1,6 +1,7 @@
 //! Counts an upstream connection and its bytes, for as long as its socket lives, upgrades included.
 
 use std::{
+    fmt,
     io::{self, IoSlice},
     net::SocketAddr,
     pin::Pin,
@@ -106,6 +107,14 @@ impl<I> Metered<I> {
             Poll::Pending => {}
         }
         result
+    }
+}
+
+impl<I> fmt::Debug for Metered<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metered")
+            .field("cluster", self.cluster.name())
+            .finish_non_exhaustive()
     }
 }
 

@@ -22,7 +22,7 @@ mod template;
 mod text;
 mod tree;
 
-pub(crate) use self::{counted::Counted, mutate::stands_in_one_line};
+pub(crate) use self::{counted::Counted, hash::ByteMap, mutate::stands_in_one_line};
 pub use self::{
     decision::{Decision, Forwarding, Redirection},
     entry::{

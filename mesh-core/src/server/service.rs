@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     cell::RefCell,
+    fmt,
     future::Future,
     pin::Pin,
     sync::{
@@ -433,6 +434,12 @@ where
     }
 }
 
+impl<S: Service<Request<Incoming>>, B> fmt::Debug for ServedFuture<S, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServedFuture").finish_non_exhaustive()
+    }
+}
+
 fn served<B>(mut response: Response<B>, in_flight: Option<InFlight>) -> Response<ServedBody<B>> {
     if let Some(in_flight) = &in_flight
         && !in_flight.http2
@@ -498,5 +505,11 @@ where
             Content::Service { body } => body.size_hint(),
             Content::Own { text } => SizeHint::with_exact(text.len() as u64),
         }
+    }
+}
+
+impl<B> fmt::Debug for ServedBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServedBody").finish_non_exhaustive()
     }
 }

@@ -1,6 +1,7 @@
 //! The task of one connection, from its first byte to its last.
 
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -465,6 +466,12 @@ where
                 Phase::Over => return Poll::Ready(()),
             };
         }
+    }
+}
+
+impl<F: Factory, X> fmt::Debug for ConnTask<F, X> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnTask").finish_non_exhaustive()
     }
 }
 

@@ -4,133 +4,33 @@ use std::{borrow::Cow, collections::HashMap};
 
 use super::listener::{ConnFacts, is_same_host};
 use crate::{
-    model::{MatchInput, MatchNode, MatchPredicate, MatchTree, Name, OnMatch},
-    route::TextMatcher,
+    match_tree::Tree,
+    model::{MatchInput, MatchTree, Name, OnMatch},
 };
 
 /// A compiled tree. A leaf is a chain by index; `None`: a chain that the listener does not have.
 #[derive(Clone, Debug)]
-pub(super) struct ChainTree {
-    node: Node,
-    on_no_match: Option<Box<Then>>,
-}
-
-#[derive(Clone, Debug)]
-enum Node {
-    List(Vec<(Predicate, Then)>),
-    Exact(MatchInput, HashMap<Name, Then>),
-    /// Longest first.
-    Prefix(MatchInput, Vec<(Name, Then)>),
-}
-
-#[derive(Clone, Debug)]
-enum Then {
-    Tree(Box<ChainTree>),
-    Leaf(Option<usize>),
-}
-
-#[derive(Clone, Debug)]
-enum Predicate {
-    Single(MatchInput, TextMatcher),
-    And(Vec<Predicate>),
-    Or(Vec<Predicate>),
-    Not(Box<Predicate>),
-}
+pub(super) struct ChainTree(Tree<MatchInput, Option<usize>>);
 
 impl ChainTree {
     /// Compiles a tree over chains with these names. The error is a reason.
     pub(super) fn new(config: &MatchTree, chains: &HashMap<Name, usize>) -> Result<Self, String> {
-        let node = match &config.node {
-            MatchNode::List(list) => Node::List(
-                list.iter()
-                    .map(|(test, on)| Ok((predicate(test)?, then(on, chains)?)))
-                    .collect::<Result<_, String>>()?,
-            ),
-            MatchNode::Exact(input, map) => Node::Exact(
-                known(input)?,
-                map.iter()
-                    .map(|(key, on)| Ok((key.clone(), then(on, chains)?)))
-                    .collect::<Result<_, String>>()?,
-            ),
-            MatchNode::Prefix(input, map) => {
-                let mut values = map
-                    .iter()
-                    .map(|(key, on)| Ok((key.clone(), then(on, chains)?)))
-                    .collect::<Result<Vec<_>, String>>()?;
-                values.sort_by_key(|(key, _)| std::cmp::Reverse(key.len()));
-                Node::Prefix(known(input)?, values)
-            }
+        let mut leaf = |on: &OnMatch| match on {
+            OnMatch::Chain(name) => Ok(chains.get(name).copied()),
+            _ => Err("an action must name a filter chain".to_owned()),
         };
-        let on_no_match = match &config.on_no_match {
-            Some(on) => Some(Box::new(then(on, chains)?)),
-            None => None,
-        };
-        Ok(Self { node, on_no_match })
+        Tree::new(config, known, &mut leaf).map(Self)
     }
 
-    /// The leaf for a connection; `None`: nothing matches. A tree below that finds nothing lets the search go on.
+    /// The leaf for a connection; `None`: nothing matches.
     pub(super) fn find(&self, facts: &ConnFacts<'_>) -> Option<Option<usize>> {
-        let found = match &self.node {
-            Node::List(list) => list
-                .iter()
-                .filter(|(test, _)| test.holds(facts))
-                .find_map(|(_, then)| then.find(facts)),
-            Node::Exact(input, values) => read(input, facts)
-                .and_then(|value| values.get(&*value))
-                .and_then(|then| then.find(facts)),
-            Node::Prefix(input, values) => read(input, facts).and_then(|value| {
-                let fitting = values.iter().filter(|(key, _)| value.starts_with(&**key));
-                fitting
-                    .map(|(_, then)| then)
-                    .find_map(|then| then.find(facts))
-            }),
-        };
-        found.or_else(|| self.on_no_match.as_ref()?.find(facts))
+        self.0.find(&|input: &MatchInput| {
+            read(input, facts).map(|text| match text {
+                Cow::Borrowed(text) => text.as_bytes().into(),
+                Cow::Owned(text) => text.into_bytes().into(),
+            })
+        })
     }
-}
-
-impl Then {
-    fn find(&self, facts: &ConnFacts<'_>) -> Option<Option<usize>> {
-        match self {
-            Self::Tree(tree) => tree.find(facts),
-            Self::Leaf(leaf) => Some(*leaf),
-        }
-    }
-}
-
-impl Predicate {
-    fn holds(&self, facts: &ConnFacts<'_>) -> bool {
-        match self {
-            Self::Single(input, text) => {
-                read(input, facts).is_some_and(|value| text.matches(value.as_bytes()))
-            }
-            Self::And(all) => all.iter().all(|one| one.holds(facts)),
-            Self::Or(all) => all.iter().any(|one| one.holds(facts)),
-            Self::Not(one) => !one.holds(facts),
-        }
-    }
-}
-
-fn then(on: &OnMatch, chains: &HashMap<Name, usize>) -> Result<Then, String> {
-    match on {
-        OnMatch::Tree(tree) => Ok(Then::Tree(Box::new(ChainTree::new(tree, chains)?))),
-        OnMatch::Chain(name) => Ok(Then::Leaf(chains.get(name).copied())),
-        OnMatch::Route(_) | OnMatch::Routes(_) => {
-            Err("an action must name a filter chain".to_owned())
-        }
-    }
-}
-
-fn predicate(config: &MatchPredicate) -> Result<Predicate, String> {
-    let all = |list: &[MatchPredicate]| list.iter().map(predicate).collect::<Result<_, _>>();
-    Ok(match config {
-        MatchPredicate::Single(input, text) => {
-            Predicate::Single(known(input)?, TextMatcher::new(text))
-        }
-        MatchPredicate::And(list) => Predicate::And(all(list)?),
-        MatchPredicate::Or(list) => Predicate::Or(all(list)?),
-        MatchPredicate::Not(one) => Predicate::Not(Box::new(predicate(one)?)),
-    })
 }
 
 /// An input that a connection has.
@@ -176,7 +76,7 @@ fn read<'a>(input: &MatchInput, facts: &ConnFacts<'a>) -> Option<Cow<'a, str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Address, StringMatcher, StringPattern};
+    use crate::model::{Address, MatchNode, MatchPredicate, StringMatcher, StringPattern};
 
     fn chain(name: &str) -> OnMatch {
         OnMatch::Chain(name.into())

@@ -47,16 +47,21 @@ type Upgrade = ();
 
 #[cfg(feature = "net")]
 type Following<S, B> = Option<Box<Follow<S, B>>>;
+/// A request that goes on to another upstream as soon as the service is ready.
+#[cfg(feature = "net")]
+type Again<S, B> = Option<Box<(Box<Follow<S, B>>, Box<Routed<RequestBody<B>>>)>>;
 #[cfg(feature = "net")]
 type Waiting = Option<Box<Held>>;
 #[cfg(not(feature = "net"))]
 type Waiting = ();
 #[cfg(not(feature = "net"))]
 type Following<S, B> = std::marker::PhantomData<fn(S, B)>;
+#[cfg(not(feature = "net"))]
+type Again<S, B> = std::marker::PhantomData<fn(S, B)>;
 
 pin_project! {
     #[project = StateProject]
-    enum State<F, S, B> {
+    enum State<F, S, B: 'static> {
         Routed {
             #[pin]
             inner: F,
@@ -67,6 +72,9 @@ pin_project! {
             #[pin]
             inner: F,
             follow: Following<S, B>,
+        },
+        Again {
+            again: Again<S, B>,
         },
         Failed {
             error: Option<Error>,
@@ -82,7 +90,7 @@ pin_project! {
     }
 }
 
-impl<F, S, B> State<F, S, B> {
+impl<F, S, B: 'static> State<F, S, B> {
     fn answer(record: &Record, answer: Answer) -> Self {
         match answer {
             Answer::Error(error) => Self::Failed { error: Some(error) },
@@ -99,7 +107,7 @@ impl<F, S, B> State<F, S, B> {
 }
 
 #[cfg(feature = "net")]
-impl<F, S, B> State<F, S, B> {
+impl<F, S, B: 'static> State<F, S, B> {
     fn own(record: &Record, own: Own) -> Self {
         match own {
             Own::Answer(answer) => Self::answer(record, answer),
@@ -189,10 +197,22 @@ where
                     match follow.step(&response) {
                         Step::Pass => return Poll::Ready(Ok(response)),
                         Step::Answer(own) => State::own(follow.record(), own),
-                        Step::Again(routed) => State::Following {
-                            inner: follow.inner.call(*routed),
-                            follow: Some(follow),
+                        Step::Again(routed) => State::Again {
+                            again: Some(Box::new((follow, routed))),
                         },
+                    }
+                }
+                #[cfg(feature = "net")]
+                StateProject::Again { again } => {
+                    if let Some((follow, _)) = again.as_deref_mut() {
+                        std::task::ready!(follow.inner.poll_ready(context))?;
+                    }
+                    let Some((mut follow, routed)) = again.take().map(|again| *again) else {
+                        return Poll::Ready(Err(Kind::Internal.into()));
+                    };
+                    State::Following {
+                        inner: follow.inner.call(*routed),
+                        follow: Some(follow),
                     }
                 }
                 #[cfg(not(feature = "net"))]
@@ -202,6 +222,8 @@ where
                     let (record, answer) = std::task::ready!(Held::poll(held, context))?;
                     State::answer(&record, answer)
                 }
+                #[cfg(not(feature = "net"))]
+                StateProject::Again { .. } => return Poll::Ready(Err(Kind::Internal.into())),
                 #[cfg(not(feature = "net"))]
                 StateProject::Held { held: () } => {
                     return Poll::Ready(Err(Kind::Internal.into()));

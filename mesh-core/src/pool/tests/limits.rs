@@ -224,6 +224,57 @@ async fn dropping_the_pool_closes_idle_connections() {
     assert!(begun.elapsed() < Duration::from_secs(1));
 }
 
+/// Never connects.
+struct Never;
+
+impl Connector for Never {
+    type Io = DuplexStream;
+    type Future = std::future::Pending<Result<DuplexStream, ConnectError>>;
+
+    fn connect(&self, _: &Target) -> Self::Future {
+        std::future::pending()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_leaves_before_there_is_a_connection_gives_back_its_places() {
+    for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
+        let address = Address::Socket(([127, 0, 0, 1], 1).into());
+        let cluster = cluster(address, |config| {
+            one_connection(config);
+            config.protocol = protocol;
+        });
+        let pool = Pool::new(Never);
+        let send = || {
+            let request = Request::get("/").header("host", "h");
+            let request = request.body(Body::default()).expect("a request");
+            let (outgoing, mut service) = (outgoing(&cluster, request), pool.service());
+            tokio::spawn(async move { service.call(outgoing).await.map(drop) })
+        };
+        let (connects, waits) = (send(), send());
+        settle().await;
+        let places = || {
+            let (_, state) = cluster.limits(Priority::Default);
+            let stats = cluster.stats();
+            let waiting = stats.upstream_rq_pending_active.get();
+            let given_up = stats.upstream_rq_cancelled.get();
+            (
+                state.connections.get(),
+                state.pending.get(),
+                waiting,
+                given_up,
+            )
+        };
+        assert_eq!(places(), (1, 2, 2, 0), "{protocol:?}");
+        waits.abort();
+        assert!(waits.await.is_err_and(|gone| gone.is_cancelled()));
+        assert_eq!(places(), (1, 1, 1, 1), "{protocol:?}");
+        connects.abort();
+        assert!(connects.await.is_err_and(|gone| gone.is_cancelled()));
+        assert_eq!(places(), (0, 0, 0, 2), "{protocol:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn connecting_fails_in_time_and_by_name() {
     let refused = fixture(|_| {});
@@ -252,15 +303,6 @@ async fn connecting_fails_in_time_and_by_name() {
     );
     assert_eq!(counted, (1, 1, 0), "no connection, so no request");
 
-    /// Never connects.
-    struct Never;
-    impl Connector for Never {
-        type Io = DuplexStream;
-        type Future = std::future::Pending<Result<DuplexStream, ConnectError>>;
-        fn connect(&self, _: &Target) -> Self::Future {
-            std::future::pending()
-        }
-    }
     let begun = tokio::time::Instant::now();
     let request = Request::get("/").body(Body::default()).expect("a request");
     let error = Pool::new(Never)
