@@ -250,8 +250,8 @@ pub struct Mirror {
     pub keep_host: bool,
     /// Authority of the copy (`host_rewrite_literal`).
     pub host_rewrite: Option<Name>,
-    /// Changes of the copy's headers.
-    pub headers: super::HeaderMutations,
+    /// Changes of the copy's headers, one after the other (`request_headers_mutations`).
+    pub headers: Vec<super::HeaderMutations>,
 }
 
 /// Cross-origin resource sharing (`extensions.filters.http.cors.v3.CorsPolicy`).

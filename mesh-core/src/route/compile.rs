@@ -57,6 +57,7 @@ pub(super) fn table(
     let compiler = Compiler {
         table: config,
         clusters,
+        validates: config.validate_clusters,
     };
     for (index, host) in config.virtual_hosts.iter().enumerate() {
         for (at, domain) in host.domains.iter().enumerate() {
@@ -104,9 +105,12 @@ pub(super) fn table(
     Err(faults.into_iter().map(rejection).collect())
 }
 
+#[derive(Clone, Copy)]
 struct Compiler<'a> {
     table: &'a RouteConfiguration,
     clusters: &'a Clusters,
+    /// An unknown cluster is a fault.
+    validates: bool,
 }
 
 impl Compiler<'_> {
@@ -185,6 +189,11 @@ impl Compiler<'_> {
     }
 
     fn tree(&self, host: &Arc<HostEntry>, config: &model::MatchTree) -> Result<Rules> {
+        // As in Envoy the clusters of a tree may come later.
+        let leaf = Self {
+            validates: false,
+            ..*self
+        };
         let mut lists = Vec::new();
         let tree = Tree::new(config, &mut |on: &OnMatch| {
             let mut first = None;
@@ -192,8 +201,8 @@ impl Compiler<'_> {
                 first.get_or_insert_with(|| under(|| format!("action.routes[{index}]"))(found));
             };
             let list = match on {
-                OnMatch::Route(route) => self.list(host, &mut std::iter::once(&**route), &mut keep),
-                OnMatch::Routes(routes) => self.list(host, &mut routes.iter(), &mut keep),
+                OnMatch::Route(route) => leaf.list(host, &mut std::iter::once(&**route), &mut keep),
+                OnMatch::Routes(routes) => leaf.list(host, &mut routes.iter(), &mut keep),
                 OnMatch::Tree(_) | OnMatch::Chain(_) => None,
             };
             match (list, first) {
@@ -409,9 +418,7 @@ impl Compiler<'_> {
 
     fn cluster(&self, name: &Name) -> Result<Option<Arc<crate::cluster::Cluster>>> {
         match self.clusters.get(name) {
-            None if self.table.validate_clusters => {
-                Err(at("route.cluster")(format!("unknown cluster {name:?}")))
-            }
+            None if self.validates => Err(at("route.cluster")(format!("unknown cluster {name:?}"))),
             found => Ok(found),
         }
     }
@@ -421,7 +428,10 @@ impl Compiler<'_> {
             ClusterChoice::Name(name) => self.cluster(name)?,
             ClusterChoice::Header(_) | ClusterChoice::Weighted(_) => None,
         };
-        let levels = [side(&config.headers, Side::Request)];
+        let changes = config.headers.iter();
+        let levels: Vec<_> = changes
+            .map(|headers| side(headers, Side::Request))
+            .collect();
         Ok(MirrorEntry {
             config: config.clone(),
             cluster,

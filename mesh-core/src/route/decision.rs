@@ -156,15 +156,21 @@ impl Forwarding {
         self.change_host(head, context, keep_original);
         if let Some(change) = &self.forward().path {
             let old = scratch::bytes(&head.field(&Field::Path).unwrap_or_default());
-            scratch::with_buffer(|new| {
+            let changed = scratch::with_buffer(|new| {
                 let live = LiveRequest {
                     head,
                     rest: context,
                 };
-                change.apply(&old, &live, new);
-                head.set_path(new);
+                let changed = change.apply(&old, &live, new);
+                if changed {
+                    head.set_path(new);
+                }
+                changed
             });
-            if keep_original && let Ok(value) = HeaderValue::from_maybe_shared(old) {
+            if changed
+                && keep_original
+                && let Ok(value) = HeaderValue::from_maybe_shared(old)
+            {
                 head.set(X_ENVOY_ORIGINAL_PATH, value);
             }
         }

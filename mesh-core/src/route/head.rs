@@ -268,17 +268,23 @@ impl<'a, H: Headers + ?Sized> Head<'a, H> {
         if !self.scheme.is_empty() {
             return self.scheme;
         }
-        match self.headers.first_value(&X_FORWARDED_PROTO) {
+        match self.sent_proto() {
             Some(proto @ (b"http" | b"https")) => proto,
             _ => b"http",
         }
     }
 
+    /// `x-forwarded-proto`, of which several are nothing that anybody could trust.
+    fn sent_proto(&self) -> Option<&'a [u8]> {
+        match self.headers.joined(&X_FORWARDED_PROTO)? {
+            Cow::Borrowed(proto) => Some(proto),
+            Cow::Owned(_) => Some(b""),
+        }
+    }
+
     /// The scheme that the client used, as far as it is trusted: `x-forwarded-proto`, else the scheme.
     pub fn forwarded_proto(&self) -> &'a [u8] {
-        self.headers
-            .first_value(&X_FORWARDED_PROTO)
-            .unwrap_or(self.scheme())
+        self.sent_proto().unwrap_or(self.scheme())
     }
 
     /// Whether the request comes from inside (`x-envoy-internal: true`).
@@ -357,6 +363,27 @@ mod tests {
             Some(&b"a,b"[..])
         );
         assert_eq!(list[..].joined(&header::HOST), None);
+    }
+
+    #[test]
+    fn several_forwarded_schemes_are_none() {
+        let mut headers = HeaderMap::new();
+        let append = |headers: &mut HeaderMap| {
+            headers.append(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
+        };
+        append(&mut headers);
+        let head = Head::new(b"GET", b"", b"a", b"/", &headers);
+        assert_eq!(
+            (head.scheme(), head.forwarded_proto()),
+            (&b"https"[..], &b"https"[..])
+        );
+        let mut headers = headers.clone();
+        append(&mut headers);
+        let head = Head::new(b"GET", b"", b"a", b"/", &headers);
+        assert_eq!(
+            (head.scheme(), head.forwarded_proto()),
+            (&b"http"[..], &b""[..])
+        );
     }
 
     #[test]

@@ -257,9 +257,11 @@ impl RuleSet {
 
     /// Index of the first rule that matches.
     pub(super) fn find<H: Headers + ?Sized>(&self, head: &Head<'_, H>) -> Option<usize> {
+        let stripped;
         let mut path = head.path_only();
         if self.ignore_parameters {
-            path = path::without_parameters(path);
+            stripped = path::without_parameters(path);
+            path = &stripped;
         }
         if self.all
             && path.first() == Some(&b'/')

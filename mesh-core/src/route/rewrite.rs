@@ -65,20 +65,26 @@ impl PathChange {
         ))
     }
 
-    /// Appends the new path with the query of the old one to `out`, which is empty.
+    /// Appends the new path with the query of the old one to `out`, which is empty; `false`: the path stays, as it does in
+    /// Envoy where an expression would leave nothing of it.
     pub(crate) fn apply<C: FormatContext + ?Sized>(
         &self,
         old: &[u8],
         context: &C,
         out: &mut Vec<u8>,
-    ) {
+    ) -> bool {
         let (only, query) = old.split_at(path::without_query(old).len());
         match self {
             Self::Prefix(len, to) => {
                 out.extend_from_slice(to);
                 out.extend_from_slice(&only[len.unwrap_or(only.len()).min(only.len())..]);
             }
-            Self::Regex(program, to) => out.extend_from_slice(&program.replace_all(only, to)),
+            Self::Regex(program, to) => {
+                out.extend_from_slice(&program.replace_all(only, to));
+                if out.is_empty() {
+                    return false;
+                }
+            }
             Self::Full(format) => {
                 format.write(context, b"", out);
                 // An empty result changes nothing.
@@ -92,6 +98,7 @@ impl PathChange {
             },
         }
         out.extend_from_slice(query);
+        true
     }
 }
 
@@ -207,9 +214,7 @@ impl RedirectTo {
             out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
         }
         let path = self.path(head);
-        if !path.is_empty() && path[0] != b'/' {
-            out.push(b'/');
-        }
+        push_slash(&path, &mut out);
         let keep_query =
             !self.config.strip_query || self.full.as_ref().is_some_and(|full| full.has_query);
         let end = match memchr::memchr(b'?', &path) {
@@ -224,8 +229,9 @@ impl RedirectTo {
     pub(crate) fn rewritten<H: Headers + ?Sized>(&self, head: &Head<'_, H>) -> Option<Vec<u8>> {
         let change = self.change.as_ref()?;
         let mut path = Vec::with_capacity(head.path.len());
-        change.apply(head.path, &HeadContext(*head), &mut path);
-        Some(path)
+        change
+            .apply(head.path, &HeadContext(*head), &mut path)
+            .then_some(path)
     }
 
     fn path<'a, H: Headers + ?Sized>(&'a self, head: &Head<'a, H>) -> Cow<'a, [u8]> {
@@ -245,7 +251,17 @@ impl RedirectTo {
 /// The location of a direct response that is no redirect: the request's own URI, as Envoy reports it.
 pub(crate) fn own_uri<H: Headers + ?Sized>(head: &Head<'_, H>) -> Vec<u8> {
     let host = request_host(head, head.scheme(), false);
-    [head.scheme(), b"://", host, head.path].concat()
+    let mut out = [head.scheme(), b"://", host].concat();
+    push_slash(head.path, &mut out);
+    out.extend_from_slice(head.path);
+    out
+}
+
+/// The slash that a path without one gets behind a host.
+fn push_slash(path: &[u8], out: &mut Vec<u8>) {
+    if path.first() != Some(&b'/') {
+        out.push(b'/');
+    }
 }
 
 /// `https://` and what was asked for.
@@ -304,5 +320,57 @@ impl<H: Headers + ?Sized> FormatContext for HeadContext<'_, H> {
     fn filter_state(&self, key: &str) -> Option<Cow<'_, [u8]>> {
         let value = self.0.filter_state?.get(key, &[])?;
         value.as_text().map(|text| text.as_bytes().into())
+    }
+}
+
+#[cfg(all(test, feature = "regex"))]
+mod tests {
+    use http::{HeaderMap, StatusCode};
+
+    use super::*;
+
+    fn location(path: RedirectPath, request: &str) -> String {
+        let config = Redirect {
+            scheme: None,
+            host: None,
+            port: None,
+            path: Some(path),
+            code: StatusCode::FOUND,
+            strip_query: false,
+        };
+        let to = RedirectTo::new(&config, &PathMatch::Prefix("/".into())).expect("a redirect");
+        let headers = HeaderMap::new();
+        let head = Head::new(b"GET", b"http", b"h", request.as_bytes(), &headers);
+        String::from_utf8(to.location(&head)).expect("text")
+    }
+
+    /// Measured with Envoy 1.40.
+    #[test]
+    fn a_path_of_which_an_expression_would_leave_nothing_stays() {
+        for (pattern, changed) in [(".", false), ("a", true)] {
+            let regex = Regex::parse(pattern).expect("an expression");
+            let change = PathChange::regex(&regex, "").expect("a rewrite");
+            let mut out = Vec::new();
+            assert_eq!(change.apply(b"/a?q", &(), &mut out), changed, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_has_a_path_whatever_an_expression_leaves() {
+        let regex = |pattern: &str, to: &str| {
+            RedirectPath::Regex(Regex::parse(pattern).expect("an expression"), to.into())
+        };
+        for (path, request, wanted) in [
+            (regex("^/a(.*)$", "\\1"), "/ab?q", "http://h/b?q"),
+            (regex("^/.*$", ""), "/a?q", "http://h/a?q"),
+            (regex("b", "\\0c"), "/a", "http://h/a"),
+            (RedirectPath::Prefix("new".into()), "/?q", "http://h/new?q"),
+            (RedirectPath::Full("p".into()), "/a", "http://h/p"),
+        ] {
+            assert_eq!(location(path, request), wanted, "{request}");
+        }
+        let headers = HeaderMap::new();
+        let head = Head::new(b"GET", b"http", b"h:80", b"", &headers);
+        assert_eq!(own_uri(&head), b"http://h:80/");
     }
 }

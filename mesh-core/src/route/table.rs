@@ -226,11 +226,10 @@ fn weighted<H: Headers + ?Sized>(forward: &ForwardEntry, head: &Head<'_, H>) -> 
     else {
         return 0;
     };
+    // Several values are none, for which to take would be chance.
     let from_header = random_header.as_ref().and_then(|name| {
-        std::str::from_utf8(head.headers.first_value(name)?)
-            .ok()?
-            .parse()
-            .ok()
+        let value = head.headers.joined(name)?;
+        std::str::from_utf8(&value).ok()?.trim_ascii().parse().ok()
     });
     let random: u64 = from_header.unwrap_or(head.random);
     let runtime = head.runtime.filter(|_| !runtime_prefix.is_empty());

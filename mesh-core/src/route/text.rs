@@ -326,7 +326,8 @@ impl ValueNode {
 
     fn matches(&self, value: Option<&Value>) -> bool {
         match (self, value) {
-            (Self::Present(wanted), value) => value.is_some() == *wanted,
+            // As in Envoy, asking for absence never holds; what is inverted asks for it.
+            (Self::Present(wanted), value) => *wanted && value.is_some(),
             (Self::Or(all), value) => all.iter().any(|one| one.matches(value)),
             (_, None) => false,
             (Self::Null, Some(value)) => *value == Value::Null,
@@ -399,6 +400,28 @@ mod tests {
         ] {
             assert_eq!(test.matches_value(Some(b"v")), present, "{test:?}");
             assert_eq!(test.matches_value(None), absent, "{test:?}");
+        }
+    }
+
+    #[test]
+    fn metadata_that_is_asked_to_be_absent_never_matches() {
+        let metadata = Metadata {
+            namespaces: vec![("n".into(), Value::Bool(false))],
+        };
+        for (wanted, invert, there, absent) in [
+            (true, false, true, false),
+            (true, true, false, true),
+            (false, false, false, false),
+            (false, true, true, true),
+        ] {
+            let test = MetadataTest::new(&MetadataMatcher {
+                namespace: "n".into(),
+                path: Vec::new(),
+                value: ValueMatcher::Present(wanted),
+                invert,
+            });
+            assert_eq!(test.matches(Some(&metadata)), there, "{wanted} {invert}");
+            assert_eq!(test.matches(None), absent, "{wanted} {invert}");
         }
     }
 

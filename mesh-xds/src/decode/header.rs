@@ -20,7 +20,7 @@ pub(crate) fn name(cx: &mut Context, field: &str, name: &str) -> Option<HeaderNa
 }
 
 /// A name that may be changed: neither a pseudo header nor `host`.
-fn changeable(cx: &mut Context, field: &str, text: &str) -> Option<HeaderName> {
+pub(crate) fn changeable(cx: &mut Context, field: &str, text: &str) -> Option<HeaderName> {
     if text.starts_with(':') || text.eq_ignore_ascii_case("host") {
         cx.reject(
             field,

@@ -85,7 +85,7 @@ impl Round<'_> {
                 let RouteSource::Inline(table) = &manager.routes else {
                     continue;
                 };
-                let missing = references::clusters(table).find(|(_, name)| !exists(name));
+                let missing = references::validated(table).find(|(_, name)| !exists(name));
                 if let Some((path, name)) = missing.filter(|_| table.validate_clusters) {
                     refused.push((listener.name.clone(), chain, path, name.clone()));
                 }

@@ -46,6 +46,17 @@ pub(super) fn clusters(table: &RouteConfiguration) -> impl Iterator<Item = (Stri
     out.into_iter()
 }
 
+/// The same without those that only matcher trees name, which Envoy does not look for.
+pub(super) fn validated(table: &RouteConfiguration) -> impl Iterator<Item = (String, &Name)> {
+    let hosts = table.virtual_hosts.iter().enumerate();
+    let trees: Vec<_> = hosts
+        .filter(|(_, host)| matches!(host.routes, RouteRules::Tree(_)))
+        .map(|(index, _)| format!("virtual_hosts[{index}].matcher"))
+        .collect();
+    let of_tree = move |path: &str| trees.iter().any(|tree| path.starts_with(tree));
+    clusters(table).filter(move |(path, _)| !of_tree(path))
+}
+
 fn virtual_host<'m>(host: &'m VirtualHost, path: &str, out: &mut Vec<(String, &'m Name)>) {
     mirrors(&host.mirrors, &format!("{path}."), out);
     match &host.routes {

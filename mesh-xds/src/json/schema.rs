@@ -317,10 +317,14 @@ impl Enum {
         })
     }
 
-    /// The number of the value `name`.
+    /// The number of the value `name`, in whose place another case may stand, as Envoy reads it.
     pub fn number(self, name: &str) -> Option<i32> {
-        self.values()
-            .find(|(value, _)| *value == name)
+        let find = |same: fn(&str, &str) -> bool| {
+            let mut values = self.values();
+            values.find(|(value, _)| same(value, name))
+        };
+        find(|value, name| value == name)
+            .or_else(|| find(str::eq_ignore_ascii_case))
             .map(|(_, number)| number)
     }
 
@@ -462,7 +466,9 @@ mod tests {
             kind.oneof.is_some()
                 && kind.oneof == cluster.field("cluster_type").and_then(|f| f.oneof)
         );
-        assert!(matches!(kind.kind, Kind::Enum(Some(e)) if e.number("EDS") == Some(3)));
+        assert!(
+            matches!(kind.kind, Kind::Enum(Some(e)) if e.number("EDS") == Some(3) && e.number("strict_Dns") == Some(1) && e.number("ED").is_none())
+        );
         let options = cluster
             .field("typed_extension_protocol_options")
             .expect("known");

@@ -143,6 +143,13 @@ fn cluster(cx: &mut Context, value: Option<&ClusterSpecifier>) -> Option<Cluster
             cx.reject("cluster_specifier_plugin", "not supported");
             None
         }
+        Some(ClusterSpecifier::InlineClusterSpecifierPlugin(plugin)) if plugin.is_optional => {
+            cx.note(
+                "inline_cluster_specifier_plugin",
+                "optional, and not supported: the route never matches",
+            );
+            None
+        }
         Some(ClusterSpecifier::InlineClusterSpecifierPlugin(_)) => {
             cx.reject("inline_cluster_specifier_plugin", "not supported");
             None
@@ -224,6 +231,9 @@ fn arm(cx: &mut Context, value: &ClusterWeight) -> Option<WeightedCluster> {
     } = value;
     if name.is_empty() == header.is_empty() {
         cx.reject("", "one of name, cluster_header must be set, and only one");
+    }
+    if weight.is_none() {
+        cx.reject("weight", "must be set");
     }
     cx.ignored("metadata_match", metadata_match.is_some());
     let header = match header.as_str() {
@@ -326,6 +336,7 @@ fn host_rewrite(cx: &mut Context, value: Option<&HostRewriteSpecifier>) -> Optio
             (!host.is_empty()).then(|| HostRewrite::Literal(host.as_str().into()))
         }
         HostRewriteSpecifier::AutoHostRewrite(auto) => auto.value.then_some(HostRewrite::Auto),
+        HostRewriteSpecifier::HostRewriteHeader(name) if name.is_empty() => None,
         HostRewriteSpecifier::HostRewriteHeader(name) => {
             header_name(cx, "host_rewrite_header", name).map(HostRewrite::Header)
         }

@@ -1,5 +1,7 @@
 //! Policies that routes and virtual hosts share: retries, mirrors, CORS, hashes.
 
+use std::time::Duration;
+
 use envoy_types::pb::envoy::{
     config::{
         common::mutation_rules::v3::{HeaderMutation, header_mutation},
@@ -112,7 +114,7 @@ fn status(cx: &mut Context, code: &u32) -> Option<StatusCode> {
         .ok()
         .and_then(|code| StatusCode::from_u16(code).ok());
     if status.is_none() {
-        cx.reject("", format_args!("{code} is no HTTP status"));
+        cx.note("", format_args!("ignored: {code} is no HTTP status"));
     }
     status
 }
@@ -120,9 +122,11 @@ fn status(cx: &mut Context, code: &u32) -> Option<StatusCode> {
 fn back_off(cx: &mut Context, value: &RetryBackOff, policy: &mut RetryPolicy) {
     policy.base_interval = some_duration(cx, "base_interval", value.base_interval.as_ref());
     policy.max_interval = some_duration(cx, "max_interval", value.max_interval.as_ref());
+    // Both count in whole milliseconds, of which there is at least one.
+    let whole = |interval: Duration| interval.as_millis().max(1);
     match (policy.base_interval, policy.max_interval) {
         (None, _) => cx.reject("base_interval", "must be set"),
-        (Some(base), Some(max)) if max < base => {
+        (Some(base), Some(max)) if whole(max) < whole(base) => {
             cx.reject("max_interval", "must not be less than base_interval");
         }
         _ => {}
@@ -144,7 +148,7 @@ fn rate_limited(cx: &mut Context, value: &RateLimitedRetryBackOff) -> Option<Rat
     Some(RateLimitedBackOff {
         reset_headers,
         max_interval: some_duration(cx, "max_interval", max_interval.as_ref())
-            .unwrap_or(std::time::Duration::from_secs(300)),
+            .unwrap_or(Duration::from_secs(300)),
     })
 }
 
@@ -233,12 +237,6 @@ fn mirror(cx: &mut Context, value: &RequestMirrorPolicy) -> Option<Mirror> {
         default: Fraction::ALWAYS,
         key: "".into(),
     };
-    let mut headers = HeaderMutations::default();
-    for (index, value) in request_headers_mutations.iter().enumerate() {
-        cx.item("request_headers_mutations", index, |cx| {
-            mutation(cx, value, &mut headers)
-        });
-    }
     Some(Mirror {
         cluster,
         fraction: runtime_fraction
@@ -247,31 +245,27 @@ fn mirror(cx: &mut Context, value: &RequestMirrorPolicy) -> Option<Mirror> {
         keep_host: *disable_shadow_host_suffix_append,
         host_rewrite: (!host_rewrite_literal.is_empty())
             .then(|| host_rewrite_literal.as_str().into()),
-        headers,
+        headers: cx.each(
+            "request_headers_mutations",
+            request_headers_mutations,
+            mutation,
+        ),
     })
 }
 
-fn mutation(cx: &mut Context, value: &HeaderMutation, headers: &mut HeaderMutations) {
+fn mutation(cx: &mut Context, value: &HeaderMutation) -> Option<HeaderMutations> {
+    let mut headers = HeaderMutations::default();
     match &value.action {
         Some(header_mutation::Action::Remove(name)) => {
-            // The model removes before it adds; a removal after an addition would come too early.
-            if !headers.request_add.is_empty() {
-                cx.reject(
-                    "remove",
-                    "not supported after an append: write removals first",
-                );
-            }
-            headers
-                .request_remove
-                .extend(header::name(cx, "remove", name));
+            headers.request_remove = vec![header::name(cx, "remove", name)?];
         }
         Some(header_mutation::Action::Append(option)) => {
-            let added = header::additions(cx, "append", std::slice::from_ref(option));
-            headers.request_add.extend(added);
+            headers.request_add = header::additions(cx, "append", std::slice::from_ref(option));
         }
         Some(header_mutation::Action::RemoveOnMatch(_)) => cx.unsupported("remove_on_match", true),
         None => cx.reject("", "one of remove, append must be set"),
     }
+    Some(headers)
 }
 
 /// The older place of a CORS policy, in the route or the virtual host itself.

@@ -74,7 +74,7 @@ fn copied(cx: &mut Context, names: &[String]) -> Vec<HeaderName> {
             if names[..index].contains(name) {
                 cx.reject("", format_args!("{name:?} is given twice"));
             }
-            out.extend(header::name(cx, "", name));
+            out.extend(header::changeable(cx, "", name));
         });
     }
     out

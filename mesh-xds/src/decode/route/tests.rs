@@ -65,6 +65,18 @@ fn wrong_fields_are_refused_with_their_paths() {
             "virtual_hosts[0].routes[0].route.weighted_clusters.clusters",
         ),
         (
+            r#"{"match":{"prefix":"/"},"route":{"weighted_clusters":{"clusters":[{"name":"a","weight":1},{"name":"b"}]}}}"#,
+            "virtual_hosts[0].routes[0].route.weighted_clusters.clusters[1].weight",
+        ),
+        (
+            r#"{"match":{"prefix":"/"},"route":{"cluster":"a","internal_redirect_policy":{"response_headers_to_copy":["x","Host"]}}}"#,
+            "virtual_hosts[0].routes[0].route.internal_redirect_policy.response_headers_to_copy[1]",
+        ),
+        (
+            r#"{"match":{"prefix":"/"},"route":{"cluster":"a","retry_policy":{"retry_back_off":{"base_interval":"0.003s","max_interval":"0.0029s"}}}}"#,
+            "virtual_hosts[0].routes[0].route.retry_policy.retry_back_off.max_interval",
+        ),
+        (
             r#"{"match":{"prefix":"/"},"route":{"cluster":"a","prefix_rewrite":"/b","path_rewrite":"/c"}}"#,
             "virtual_hosts[0].routes[0].route",
         ),
@@ -80,6 +92,44 @@ fn wrong_fields_are_refused_with_their_paths() {
             "{wanted}: {list:?}"
         );
     }
+}
+
+/// What Envoy accepts, though it looks odd.
+#[test]
+fn odd_values_are_accepted() {
+    for route in [
+        r#"{"match":{"prefix":"/"},"route":{"cluster":"a","priority":"high"}}"#,
+        r#"{"match":{"prefix":"/"},"redirect":{"response_code":"See_Other"}}"#,
+        r#"{"match":{"prefix":"/"},"route":{"cluster":"a","retry_policy":{"retry_back_off":{"base_interval":"0.0009s","max_interval":"0.0001s"}}}}"#,
+    ] {
+        let text =
+            format!(r#"{{"virtual_hosts":[{{"name":"v","domains":["*"],"routes":[{route}]}}]}}"#);
+        let (table, _) = decode(&text);
+        assert!(table.is_ok(), "{route}: {table:?}");
+    }
+}
+
+#[test]
+fn changes_of_a_mirrored_head_keep_their_order() {
+    let (table, _) = decode(
+        r#"{"virtual_hosts":[{"name":"v","domains":["*"],"routes":[{"match":{"prefix":"/"},"route":{"cluster":"a",
+            "request_mirror_policies":[{"cluster":"b","request_headers_mutations":[
+                {"append":{"header":{"key":"x-a","value":"1"}}},
+                {"remove":"x-a"},
+                {"append":{"header":{"key":"x-a","value":"2"}}}]}]}}]}]}"#,
+    );
+    let table = table.expect("accepted");
+    let RouteRules::List(routes) = &table.virtual_hosts[0].routes else {
+        panic!("a list");
+    };
+    let Action::Forward(forward) = &routes[0].action else {
+        panic!("forwards");
+    };
+    let changes = forward.mirrors[0].headers.iter();
+    let counts: Vec<_> = changes
+        .map(|change| (change.request_add.len(), change.request_remove.len()))
+        .collect();
+    assert_eq!(counts, [(1, 0), (0, 1), (1, 0)]);
 }
 
 #[test]

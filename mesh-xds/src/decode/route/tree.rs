@@ -126,10 +126,8 @@ impl Decoder {
                 };
                 Some(node)
             }),
-            None => {
-                cx.reject("", "one of matcher_list, matcher_tree must be set");
-                None
-            }
+            // As in Envoy nothing matches then.
+            None => Some(MatchNode::List(Vec::new())),
         }
     }
 
