@@ -10,6 +10,7 @@ use http::{
 use super::{
     format::{FormatContext, FormatError, Formatter, Item, MetadataSource, TimePoint},
     head::{Field, Head, Headers},
+    path,
 };
 use crate::{
     model::{AppendAction, HeaderAddition, Name, Value},
@@ -57,7 +58,7 @@ impl HeadersMut for HeaderMap {
 pub trait HeadMut: HeadersMut {
     /// The value of a header or pseudo header; several values are joined by `,`.
     fn field(&self, field: &Field) -> Option<Cow<'_, [u8]>>;
-    /// Sets path and query. What is no valid path is left as it was.
+    /// Sets path and query. What a path cannot hold is escaped, and one without a slash gets it.
     fn set_path(&mut self, path: &[u8]);
     /// Sets the authority. What is no valid authority is left as it was.
     fn set_authority(&mut self, authority: &[u8]);
@@ -92,7 +93,16 @@ impl<B> HeadMut for Request<B> {
     }
 
     fn set_path(&mut self, path: &[u8]) {
-        let Ok(path) = PathAndQuery::from_maybe_shared(scratch::bytes(path)) else {
+        let parsed = match path.first() {
+            Some(b'/') => PathAndQuery::from_maybe_shared(scratch::bytes(path)).ok(),
+            _ => None,
+        };
+        // The upstream must not see the old path because no URI can hold the new one as it is.
+        let path = parsed.or_else(|| {
+            let path = path::sendable(path);
+            PathAndQuery::from_maybe_shared(scratch::bytes(&path)).ok()
+        });
+        let Some(path) = path else {
             return;
         };
         let mut parts = std::mem::take(self.uri_mut()).into_parts();

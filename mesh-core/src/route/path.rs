@@ -146,6 +146,31 @@ fn is_normal(path: &[u8]) -> bool {
     plain && !path.windows(2).any(|pair| pair == b"/.")
 }
 
+/// The path as a URI can hold it: with a slash in front, and the bytes escaped that it cannot hold.
+pub(crate) fn sendable(path: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(path.len() + 16);
+    if path.first() != Some(&b'/') {
+        out.push(b'/');
+    }
+    for &byte in path {
+        if must_escape(byte) || byte == b'#' {
+            push_escaped(byte, &mut out);
+        } else {
+            out.push(byte);
+        }
+    }
+    out
+}
+
+fn push_escaped(byte: u8, out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    out.extend([
+        b'%',
+        DIGITS[usize::from(byte >> 4)],
+        DIGITS[usize::from(byte & 15)],
+    ]);
+}
+
 fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
@@ -166,7 +191,6 @@ fn escaped(text: &[u8]) -> Option<u8> {
 
 /// `None` if there is a NUL, escaped or not.
 fn unreserved_decoded(path: &[u8]) -> Option<Vec<u8>> {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let mut out = Vec::with_capacity(path.len());
     // The last `%` that begins no escape, in `out`.
     let mut lone = None;
@@ -185,11 +209,7 @@ fn unreserved_decoded(path: &[u8]) -> Option<Vec<u8>> {
                 out.push(b'%');
             }
             (_, b'\\') => out.push(b'/'),
-            (_, byte) if must_escape(byte) => out.extend([
-                b'%',
-                DIGITS[usize::from(byte >> 4)],
-                DIGITS[usize::from(byte & 15)],
-            ]),
+            (_, byte) if must_escape(byte) => push_escaped(byte, &mut out),
             (_, byte) => out.push(byte),
         }
         rest = &rest[1..];

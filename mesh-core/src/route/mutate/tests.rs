@@ -133,9 +133,16 @@ fn path_and_authority_of_a_request_change_in_place() {
         .body(())
         .expect("a request");
     request.set_authority(b"y");
-    request.set_path(b"/b?c");
-    request.set_path(b"no path");
-    assert_eq!(request.uri(), "http://y/b?c");
+    for (path, wanted) in [
+        (&b"/b?c"[..], "http://y/b?c"),
+        (b"no path", "http://y/no%20path"),
+        (b"/<a>?b#c", "http://y/%3Ca%3E?b%23c"),
+        (b"?q", "http://y/?q"),
+        (b"", "http://y/"),
+    ] {
+        request.set_path(path);
+        assert_eq!(request.uri(), wanted);
+    }
     assert!(!request.headers().contains_key("host"));
 }
 
