@@ -1,6 +1,6 @@
 //! Endpoints of clusters that are found by DNS: looked up apart from the request path, last good answer kept.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     task::JoinSet,
@@ -25,8 +25,18 @@ const MIN_REFRESH: Duration = Duration::from_millis(100);
 
 /// Keeps the endpoints of DNS clusters up to date until dropped.
 pub(super) async fn run(mesh: Mesh) {
+    keep(mesh, |cluster| async move { lookup(&cluster).await }).await;
+}
+
+/// [`run`], with the look-up of one cluster.
+async fn keep<F>(mesh: Mesh, look_up: impl Fn(Arc<Cluster>) -> F)
+where
+    F: Future<Output = Answer> + Send + 'static,
+{
     let mut watch: Watch = mesh.watch();
     let mut due: HashMap<Name, (Arc<Cluster>, Instant)> = HashMap::new();
+    // The clusters whose look-up is under way, but for those that were replaced meanwhile.
+    let mut asked: HashMap<Name, Arc<Cluster>> = HashMap::new();
     let mut running: JoinSet<(Arc<Cluster>, Answer)> = JoinSet::new();
     let mut failures = Failures::default();
     loop {
@@ -41,38 +51,47 @@ pub(super) async fn run(mesh: Mesh) {
             .take(MAX_LOOKUPS.saturating_sub(running.len()))
         {
             if let Some((cluster, _)) = due.remove(&name) {
-                running.spawn(async move {
-                    let found = lookup(&cluster).await;
-                    (cluster, found)
-                });
+                asked.insert(name, cluster.clone());
+                let answer = look_up(cluster.clone());
+                running.spawn(async move { (cluster, answer.await) });
             }
         }
         let next = due.values().map(|(_, at)| *at).min();
         tokio::select! {
             snapshot = watch.changed() => {
                 let all = snapshot.clusters().all();
-                due.retain(|name, (cluster, _)| all.get(name).is_some_and(|known| Arc::ptr_eq(known, cluster)));
+                let stays = |name: &Name, cluster: &Arc<Cluster>| all.get(name).is_some_and(|known| Arc::ptr_eq(known, cluster));
+                due.retain(|name, (cluster, _)| stays(name, cluster));
+                asked.retain(|name, cluster| stays(name, cluster));
                 failures.0.retain(|name, _| all.contains_key(name));
                 for (name, cluster) in all.iter() {
-                    if dns(cluster).is_some() && !due.contains_key(name) {
+                    if dns(cluster).is_some() && !due.contains_key(name) && !asked.contains_key(name) {
                         due.insert(name.clone(), (cluster.clone(), Instant::now()));
                     }
                 }
             }
             Some(Ok((cluster, found))) = running.join_next() => {
-                failures.tell(cluster.name(), found.as_ref().err());
-                if let Some(assignment) = found.ok().filter(|found| changed(&cluster, found)) {
-                    cluster.set_endpoints(&assignment);
-                }
-                let refresh = dns(&cluster).map_or(LOOKUP_TIMEOUT, |dns| dns.refresh).max(MIN_REFRESH);
-                let current = mesh.clusters().get(cluster.name());
-                if current.is_some_and(|current| Arc::ptr_eq(&current, &cluster)) {
-                    due.insert(cluster.name().clone(), (cluster, Instant::now() + refresh));
+                let name = cluster.name();
+                // What was asked for a cluster that was replaced or removed meanwhile tells nothing of the new one.
+                if asked.get(name).is_some_and(|asked| Arc::ptr_eq(asked, &cluster)) {
+                    asked.remove(name);
+                    failures.tell(name, found.as_ref().err());
+                    let at = Instant::now() + answered(&cluster, found);
+                    due.insert(name.clone(), (cluster, at));
                 }
             }
             () = sleep_until(next.unwrap_or(now + LOOKUP_TIMEOUT)), if next.is_some() && running.len() < MAX_LOOKUPS => {}
         }
     }
+}
+
+/// Takes the answer for a cluster; how long it holds.
+fn answered(cluster: &Cluster, found: Answer) -> Duration {
+    if let Some(assignment) = found.ok().filter(|found| changed(cluster, found)) {
+        cluster.set_endpoints(&assignment);
+    }
+    let refresh = dns(cluster).map_or(LOOKUP_TIMEOUT, |dns| dns.refresh);
+    refresh.max(MIN_REFRESH)
 }
 
 /// The endpoints that a look-up found.
@@ -272,18 +291,16 @@ mod tests {
         assert!(failures.tell(&other, None));
     }
 
-    #[tokio::test]
-    async fn a_strict_dns_cluster_gets_the_addresses_of_its_name() {
-        let mut config = model::Cluster::new(
-            "dns",
-            Discovery::StrictDns(Dns {
-                family: DnsFamily::V4Only,
-                ..Dns::default()
-            }),
-        );
+    fn dns_cluster(host: &str) -> model::Cluster {
+        let family = DnsFamily::V4Only;
+        let dns = Dns {
+            family,
+            ..Dns::default()
+        };
+        let mut config = model::Cluster::new("dns", Discovery::StrictDns(dns));
         config.load_assignment.localities.push(LocalityEndpoints {
             endpoints: vec![LbEndpoint {
-                address: Address::Host("localhost".into(), 81),
+                address: Address::Host(host.into(), 81),
                 hostname: "".into(),
                 weight: 1,
                 health: Default::default(),
@@ -291,12 +308,69 @@ mod tests {
             }],
             ..Default::default()
         });
+        config
+    }
+
+    fn update(change: Change) -> Update {
+        Update {
+            changes: vec![change],
+            ..Update::default()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reload_leaves_the_look_ups_of_unchanged_clusters_running() {
         let (source, _handle) = MemorySource::new();
         let (mesh, mut driver) = Mesh::builder().source(source).build();
-        driver.apply(Update {
-            changes: vec![Change::Cluster(Arc::new(config))],
-            ..Update::default()
-        });
+        driver.apply(update(Change::Cluster(Arc::new(dns_cluster("first")))));
+        let (told, mut asked) = tokio::sync::mpsc::unbounded_channel();
+        let slow = move |cluster: Arc<Cluster>| {
+            let told = told.clone();
+            async move {
+                let assignment = cluster.config().load_assignment.clone();
+                let Address::Host(host, _) = &assignment.localities[0].endpoints[0].address else {
+                    unreachable!("the test gives names");
+                };
+                told.send(host.clone()).expect("the test listens");
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                let address = match &**host {
+                    "first" => ([127, 0, 0, 1], 81),
+                    _ => ([127, 0, 0, 2], 81),
+                };
+                let mut found = assignment.clone();
+                found.localities[0].endpoints[0].address = Address::Socket(address.into());
+                Ok(found)
+            }
+        };
+        let task = tokio::spawn(keep(mesh.clone(), slow));
+        assert_eq!(asked.recv().await.as_deref(), Some("first"));
+        let cluster = mesh.clusters().get("dns").expect("applied");
+        for _ in 0..5 {
+            driver.apply(Update::default());
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        assert_eq!(asked.try_recv().ok(), None, "asked once");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let addresses = || -> Vec<Address> {
+            let set = cluster.endpoints();
+            set.all().iter().map(|e| e.address().clone()).collect()
+        };
+        assert_eq!(addresses(), [Address::Socket(([127, 0, 0, 1], 81).into())]);
+
+        // The name is another while the old one is looked up again: its answer comes too late.
+        assert_eq!(asked.recv().await.as_deref(), Some("first"));
+        driver.apply(update(Change::Cluster(Arc::new(dns_cluster("second")))));
+        assert_eq!(asked.recv().await.as_deref(), Some("second"));
+        tokio::time::sleep(Duration::from_millis(4500)).await;
+        assert_eq!(addresses(), [Address::Socket(([127, 0, 0, 2], 81).into())]);
+        task.abort();
+    }
+
+    #[tokio::test]
+    async fn a_strict_dns_cluster_gets_the_addresses_of_its_name() {
+        let (source, _handle) = MemorySource::new();
+        let (mesh, mut driver) = Mesh::builder().source(source).build();
+        driver.apply(update(Change::Cluster(Arc::new(dns_cluster("localhost")))));
         let task = tokio::spawn(run(mesh.clone()));
         let cluster = mesh.clusters().get("dns").expect("applied");
         let found = timeout(Duration::from_secs(20), async {
