@@ -75,7 +75,7 @@ pub enum Change {
 }
 
 /// A resource that was refused, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rejection {
     /// Type and name, for example `VirtualService default/reviews` or `cluster outbound|9080||reviews`.
     pub resource: Name,

@@ -1,10 +1,16 @@
 //! Runs a source: update, compile, publish, report.
 
-use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    fmt,
+    hash::Hash,
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{Clusters, Compiler, Health, Reader, Snapshot, SnapshotCell, Status, Watch};
 use crate::{
-    config::{ConfigSource, SourceError, Update},
+    config::{ConfigSource, Rejection, SourceError, Update},
     model::Note,
     telemetry::metrics::{Metrics, Workload},
 };
@@ -31,8 +37,8 @@ pub struct Driver<S> {
     source: S,
     compiler: Compiler,
     mesh: Mesh,
-    /// The notes of the last update: each is logged once, and again when it comes back.
-    noted: BTreeSet<Note>,
+    /// What was said of the last update: each is logged once, and again when it comes back.
+    said: Said,
 }
 
 /// No configuration arrived in time.
@@ -124,7 +130,7 @@ impl<S: ConfigSource> MeshBuilder<S> {
                 source: self.source,
                 compiler,
                 mesh,
-                noted: BTreeSet::new(),
+                said: Said::default(),
             },
         )
     }
@@ -161,17 +167,36 @@ impl<S: ConfigSource> Driver<S> {
         self.mesh.metrics.belong_to(|| self.source.workload());
         let (snapshot, mut outcome) = self.compiler.apply(update);
         self.source.locate(&mut outcome.rejections);
-        for rejection in &outcome.rejections {
-            tracing::warn!(%rejection, "Configuration refused, the last good version stays in force");
-        }
-        self.log(&notes);
+        self.said.log(&outcome.rejections, &notes);
         self.mesh.cell.store(snapshot);
         self.compiler.report(&self.mesh.status, &outcome, notes);
         self.source.report(&outcome);
     }
 
-    fn log(&mut self, notes: &[Note]) {
-        for note in notes.iter().filter(|note| !self.noted.contains(note)) {
+    /// The source.
+    pub fn source(&self) -> &S {
+        &self.source
+    }
+}
+
+/// What is refused or has no effect: the status has all of it, the log what is new or gone.
+#[derive(Debug, Default)]
+struct Said {
+    refused: HashSet<Rejection>,
+    notes: HashSet<Note>,
+}
+
+impl Said {
+    fn log(&mut self, refused: &[Rejection], notes: &[Note]) {
+        let (new, gone) = news(&mut self.refused, refused);
+        for rejection in new {
+            tracing::warn!(%rejection, "Configuration refused, the last good version stays in force");
+        }
+        for rejection in gone {
+            tracing::info!(%rejection, "Configuration no longer refused");
+        }
+        let (new, gone) = news(&mut self.notes, notes);
+        for note in new {
             let Note {
                 resource,
                 path,
@@ -183,17 +208,47 @@ impl<S: ConfigSource> Driver<S> {
                 tracing::info!(%resource, %path, "{reason}");
             }
         }
-        self.noted = notes.iter().cloned().collect();
+        for Note {
+            resource,
+            path,
+            reason,
+        } in gone.iter().filter(|note| note.is_warning())
+        {
+            tracing::info!(%resource, %path, "No longer so: {reason}");
+        }
     }
+}
 
-    /// The source.
-    pub fn source(&self) -> &S {
-        &self.source
+/// What `now` has that was not `said` before, each once, and what was said and is no longer there. Then `now` is said.
+fn news<'n, T: Clone + Eq + Hash>(said: &mut HashSet<T>, now: &'n [T]) -> (Vec<&'n T>, Vec<T>) {
+    let mut before = std::mem::take(said);
+    let mut new = Vec::new();
+    for one in now {
+        let known = before.remove(one);
+        if said.insert(one.clone()) && !known {
+            new.push(one);
+        }
     }
+    (new, before.into_iter().collect())
 }
 
 impl fmt::Display for Mesh {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "mesh at generation {}", self.snapshot().generation())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_new_or_gone_is_news() {
+        let mut said = HashSet::new();
+        assert_eq!(news(&mut said, &["a", "b", "a"]), (vec![&"a", &"b"], vec![]));
+        assert_eq!(news(&mut said, &["b", "a"]), (vec![], vec![]));
+        assert_eq!(news(&mut said, &["b", "c"]), (vec![&"c"], vec!["a"]));
+        assert_eq!(news(&mut said, &[]).1.len(), 2);
+        assert_eq!(news(&mut said, &["a"]), (vec![&"a"], vec![]), "it came back");
     }
 }
