@@ -7,7 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 
 use super::{
     encode::{Body, Element, Encoder, fields},
-    scalar::{Scalar, duration, put, put_bytes, timestamp},
+    scalar::{Scalar, duration, near_duration, put, put_bytes, timestamp},
     schema::{Field, Kind, Message},
 };
 use crate::yaml::nearest;
@@ -102,6 +102,12 @@ impl Slot<'_, '_> {
                 _ => None,
             };
             let unquoted = !matches!(scalar, Scalar::Text(_)) && !slot.list();
+            let near = near.map(str::to_owned).or_else(|| match slot.message() {
+                Some(message) if message.name() == "google.protobuf.Duration" => {
+                    near_duration(value.trim_matches('"'))
+                }
+                _ => None,
+            });
             let hint = match slot.field.kind {
                 Kind::String if unquoted => "; write it in quotes".to_owned(),
                 _ => String::new(),

@@ -221,10 +221,52 @@ where
 
 /// A duration as Go writes it.
 pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    match Option::<String>::deserialize(from)? {
-        None => Ok(None),
-        Some(text) => parse_duration(&text).map(Some).map_err(de::Error::custom),
+    struct DurationVisitor;
+    impl Visitor<'_> for DurationVisitor {
+        type Value = Option<Duration>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a duration, as in 1h, 1m, 1.5s, 100ms")
+        }
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            parse_duration(text).map(Some).map_err(E::custom)
+        }
+        fn visit_u64<E: de::Error>(self, value: u64) -> Result<Self::Value, E> {
+            Err(E::custom(no_duration(&value.to_string())))
+        }
+        fn visit_i64<E: de::Error>(self, value: i64) -> Result<Self::Value, E> {
+            Err(E::custom(no_duration(&value.to_string())))
+        }
+        fn visit_f64<E: de::Error>(self, value: f64) -> Result<Self::Value, E> {
+            Err(E::custom(no_duration(&value.to_string())))
+        }
+        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
     }
+    from.deserialize_any(DurationVisitor)
+}
+
+/// What is wrong with a text that is no duration, with one that may be meant: its number in seconds where the unit is
+/// missing, else with the unit in its right spelling.
+fn no_duration(text: &str) -> String {
+    let compact: String = text.split_whitespace().collect();
+    let compact = compact.to_ascii_lowercase();
+    let at = compact.find(|c: char| !c.is_ascii_digit() && c != '.');
+    let (number, unit) = compact.split_at(at.unwrap_or(compact.len()));
+    let unit = match unit {
+        "" | "s" | "sec" | "secs" | "second" | "seconds" => Some("s"),
+        "ms" | "msec" | "msecs" | "millisecond" | "milliseconds" => Some("ms"),
+        "m" | "min" | "mins" | "minute" | "minutes" => Some("m"),
+        "h" | "hr" | "hrs" | "hour" | "hours" => Some("h"),
+        _ => None,
+    };
+    let near = unit.filter(|_| number.parse::<f64>().is_ok());
+    let near = near.map(|unit| format!("; did you mean `{number}{unit}`?"));
+    format!(
+        "`{text}` is no duration: a number with a unit is needed, as in 1h, 1m, 1.5s, 100ms{}",
+        near.unwrap_or_default()
+    )
 }
 
 /// Units of durations with their nanoseconds.
@@ -244,11 +286,7 @@ const UNITS: [(&str, f64, u64); 8] = [
 /// # Errors
 /// A text saying what is wrong, when the text has another form, is negative or exceeds 584 years.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || {
-        format!(
-            "`{text}` is no duration: a number with a unit is needed, as in 1h, 1m, 1.5s, 100ms"
-        )
-    };
+    let wrong = || no_duration(text);
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     if rest.starts_with('-') {
         return Err(format!("`{text}` is negative"));
@@ -401,6 +439,36 @@ mod tests {
         ] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_is_no_duration_names_the_nearest() {
+        for (text, near) in [
+            ("5", Some("5s")),
+            ("0.5", Some("0.5s")),
+            ("5 s", Some("5s")),
+            ("10S", Some("10s")),
+            ("3 minutes", Some("3m")),
+            ("250 MS", Some("250ms")),
+            ("1d", None),
+            ("soon", None),
+            ("", None),
+            ("1.2.3s", None),
+        ] {
+            let why = parse_duration(text).unwrap_err();
+            let hint = near.map_or(String::new(), |near| format!("did you mean `{near}`?"));
+            assert!(why.ends_with(&hint), "{text}: {why}");
+            assert_eq!(
+                why.contains("did you mean"),
+                near.is_some(),
+                "{text}: {why}"
+            );
+        }
+        let number = serde_json::from_str::<HttpRetry>(r#"{"perTryTimeout": 5}"#);
+        let why = number.unwrap_err().to_string();
+        assert!(why.contains("did you mean `5s`?"), "{why}");
+        let absent = serde_json::from_str::<HttpRetry>(r#"{"perTryTimeout": null}"#);
+        assert_eq!(absent.expect("valid").per_try_timeout, None);
     }
 
     #[test]
