@@ -27,6 +27,9 @@ pub use self::{
     wire::Malformed,
 };
 
+#[cfg(feature = "istio")]
+pub(crate) use self::scalar::{base64, timestamp};
+
 use self::encode::{Body, Encoder, Tap};
 
 /// Why a document is no message of the wanted type. `E` is the deserializer's error, with the place in the text.

@@ -126,7 +126,7 @@ pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// Base64, standard or URL-safe, with or without padding.
-pub(super) fn base64(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn base64(text: &str) -> Option<Vec<u8>> {
     let text = text.trim_end_matches('=').as_bytes();
     if text.len() % 4 == 1 {
         return None;
@@ -202,6 +202,21 @@ pub(super) fn duration(text: &str) -> Option<(i64, i32)> {
     })
 }
 
+/// The duration that a number without a unit, or with one that protobuf does not know, may mean: `5` and `100ms`.
+pub(super) fn near_duration(text: &str) -> Option<String> {
+    let at = text.find(|c: char| !c.is_ascii_digit() && c != '.');
+    let (number, unit) = text.split_at(at.unwrap_or(text.len()));
+    let scale = match unit.trim_start() {
+        "" | "s" => 1.0,
+        "ms" => 1e-3,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => return None,
+    };
+    let seconds = format!("{}s", number.parse::<f64>().ok()? * scale);
+    duration(&seconds).is_some().then_some(seconds)
+}
+
 /// `1.500s` from seconds and nanoseconds: 0, 3, 6 or 9 decimals.
 pub(super) fn duration_text(seconds: i64, nanos: i32) -> String {
     let sign = if seconds < 0 || nanos < 0 { "-" } else { "" };
@@ -222,7 +237,7 @@ fn decimals(nanos: u32) -> String {
 }
 
 /// Seconds and nanoseconds since 1970 of an RFC 3339 time.
-pub(super) fn timestamp(text: &str) -> Option<(i64, i32)> {
+pub(crate) fn timestamp(text: &str) -> Option<(i64, i32)> {
     let (date, time) = text.split_once(['T', 't'])?;
     let mut parts = date.splitn(3, '-');
     let mut next = |len: usize| -> Option<i64> {
@@ -322,6 +337,23 @@ mod tests {
             Some((0, 500_000_000))
         );
         assert_eq!(timestamp("1970-13-01T00:00:00Z"), None);
+    }
+
+    #[test]
+    fn numbers_without_a_unit_have_a_duration_near_them() {
+        for (text, near) in [
+            ("5", Some("5s")),
+            ("0.25", Some("0.25s")),
+            ("100ms", Some("0.1s")),
+            ("2 m", Some("120s")),
+            ("1h", Some("3600s")),
+            ("1d", None),
+            ("-5", None),
+            ("1e400", None),
+            ("", None),
+        ] {
+            assert_eq!(near_duration(text).as_deref(), near, "{text}");
+        }
     }
 
     #[test]

@@ -4,12 +4,15 @@ use envoy_types::pb::{
     envoy::{
         config::route::v3::{Route as ProtoRoute, RouteList},
         extensions::matching::common_inputs::network::v3::FilterStateInput,
-        r#type::matcher::v3::{HttpRequestHeaderMatchInput, HttpRequestQueryParamMatchInput},
+        r#type::matcher::v3::{
+            HttpRequestHeaderMatchInput, HttpRequestQueryParamMatchInput,
+            StringMatcher as EnvoyString,
+        },
     },
     xds::{
         core::v3::TypedExtensionConfig,
         r#type::matcher::v3::{
-            Matcher, RegexMatcher, StringMatcher as ProtoString,
+            Matcher, StringMatcher as XdsString,
             matcher::{
                 MatcherType, OnMatch as ProtoOnMatch,
                 matcher_list::{
@@ -19,17 +22,16 @@ use envoy_types::pb::{
                 matcher_tree::{MatchMap, TreeType},
                 on_match,
             },
-            string_matcher::MatchPattern,
         },
     },
 };
 use mesh_core::model::{
-    MatchInput, MatchNode, MatchPredicate, MatchTree, Name, OnMatch, Regex, StringMatcher,
-    StringPattern,
+    MatchInput, MatchNode, MatchPredicate, MatchTree, Name, OnMatch, StringMatcher,
 };
+use prost::Message as _;
 
 use super::route;
-use crate::decode::{Context, context::Typed};
+use crate::decode::{Context, context::Typed, matcher};
 
 const ROUTE: &str = "envoy.config.route.v3.Route";
 const ROUTE_LIST: &str = "envoy.config.route.v3.RouteList";
@@ -306,48 +308,13 @@ fn single_predicate(cx: &mut Context, value: &SinglePredicate) -> Option<MatchPr
     }
 }
 
-/// The same as Envoy's own string matcher, in xDS' package.
-fn string(cx: &mut Context, value: &ProtoString) -> Option<StringMatcher> {
-    let ProtoString {
-        ignore_case,
-        match_pattern,
-    } = value;
-    let pattern = match match_pattern {
-        Some(MatchPattern::Exact(text)) => StringPattern::Exact(text.as_str().into()),
-        Some(MatchPattern::Prefix(text)) => StringPattern::Prefix(text.as_str().into()),
-        Some(MatchPattern::Suffix(text)) => StringPattern::Suffix(text.as_str().into()),
-        Some(MatchPattern::Contains(text)) => StringPattern::Contains(text.as_str().into()),
-        Some(MatchPattern::SafeRegex(_)) if *ignore_case => {
-            cx.reject(
-                "ignore_case",
-                "has no effect on safe_regex: write (?i) in it",
-            );
-            return None;
+/// The same message as Envoy's own string matcher, field by field, in xDS' package.
+fn string(cx: &mut Context, value: &XdsString) -> Option<StringMatcher> {
+    match EnvoyString::decode(value.encode_to_vec().as_slice()) {
+        Ok(same) => matcher::string(cx, &same),
+        Err(error) => {
+            cx.reject("", error);
+            None
         }
-        Some(MatchPattern::SafeRegex(RegexMatcher { regex, .. })) => match Regex::parse(regex) {
-            Ok(regex) => StringPattern::Regex(regex),
-            Err(error) => {
-                cx.reject("safe_regex.regex", error);
-                return None;
-            }
-        },
-        Some(MatchPattern::Custom(custom)) => {
-            cx.reject(
-                "custom",
-                format_args!("matcher {} is not supported", custom.name),
-            );
-            return None;
-        }
-        None => {
-            cx.reject(
-                "",
-                "one of exact, prefix, suffix, safe_regex, contains must be set",
-            );
-            return None;
-        }
-    };
-    Some(StringMatcher {
-        pattern,
-        ignore_case: *ignore_case,
-    })
+    }
 }

@@ -11,6 +11,7 @@ use super::kinds::{Kind, Role, split};
 use super::operator::IstioOperatorSpec;
 use crate::istio::api::k8s;
 use crate::istio::{Object, Origin, Spec};
+use crate::json;
 
 const FIELDS: &[&str] = &["apiVersion", "kind", "metadata", "spec", "status"];
 
@@ -304,44 +305,9 @@ fn timestamp(text: Option<&str>) -> Result<i64, String> {
     let Some(text) = text.filter(|t| !t.is_empty()) else {
         return Ok(0);
     };
-    let wrong = || format!("creationTimestamp `{text}` is no time like 2024-01-31T12:00:00Z");
-    let (date, time) = text.split_once('T').ok_or_else(wrong)?;
-    let (time, offset) = match time.strip_suffix('Z') {
-        Some(time) => (time, 0),
-        None => {
-            let at = time.rfind(['+', '-']).ok_or_else(wrong)?;
-            let (time, offset) = time.split_at(at);
-            let (hours, minutes) = offset[1..].split_once(':').ok_or_else(wrong)?;
-            let number = |text: &str| text.parse::<u8>().map_err(|_| wrong());
-            let seconds = i64::from(number(hours)?) * 3600 + i64::from(number(minutes)?) * 60;
-            let east = offset.starts_with('+');
-            (time, if east { seconds } else { -seconds })
-        }
-    };
-    let time = time.split_once('.').map_or(time, |(whole, _)| whole);
-    let numbers = |text: &str, by: char| -> Option<[i64; 3]> {
-        let parts: Vec<i64> = text
-            .split(by)
-            .map(|n| n.parse().ok())
-            .collect::<Option<_>>()?;
-        parts.try_into().ok()
-    };
-    let [year, month, day] = numbers(date, '-').ok_or_else(wrong)?;
-    let [hour, minute, second] = numbers(time, ':').ok_or_else(wrong)?;
-    let in_range = (1970..=9999).contains(&year)
-        && (1..=12).contains(&month)
-        && (1..=31).contains(&day)
-        && (0..24).contains(&hour)
-        && (0..60).contains(&minute)
-        && (0..=60).contains(&second);
-    if !in_range {
-        return Err(wrong());
-    }
-    // Days since 1970 with years that begin in March, so that the leap day comes last.
-    let year = if month <= 2 { year - 1 } else { year };
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + day_of_year - 719_468;
-    Ok(((days * 24 + hour) * 60 + minute) * 60 + second - offset)
+    json::timestamp(text)
+        .map(|(seconds, _)| seconds)
+        .ok_or_else(|| format!("creationTimestamp `{text}` is no time like 2024-01-31T12:00:00Z"))
 }
 
 #[cfg(test)]

@@ -12,27 +12,6 @@ use super::pb;
 use crate::istio::api::json::StringMatch;
 use crate::istio::api::virtual_service as api;
 
-/// The codes of gRPC, in order of their number.
-const GRPC_STATUS: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
-
 /// The fault of a route; nothing when neither a delay nor an abort is left.
 pub(super) fn fault(fault: &api::HttpFaultInjection) -> Option<HttpFault> {
     let out = HttpFault {
@@ -60,7 +39,7 @@ fn abort(abort: &api::Abort) -> Option<FaultAbort> {
     let error = match (abort.http_status, &abort.grpc_status) {
         (Some(status), _) => ErrorType::HttpStatus(u32::try_from(status).ok()?),
         (None, Some(name)) => {
-            let code = GRPC_STATUS.iter().position(|known| known == name)?;
+            let code = api::GRPC_STATUSES.iter().position(|known| known == name)?;
             ErrorType::GrpcStatus(u32::try_from(code).ok()?)
         }
         (None, None) => return None,

@@ -17,7 +17,6 @@ use super::index::{
 };
 
 mod access_log;
-mod base64;
 mod cluster;
 mod domain;
 mod endpoint;

@@ -19,6 +19,7 @@ use crate::istio::api::virtual_service::{
     HttpRoute, HttpRouteDestination, Percent, RedirectPortSelection,
 };
 use crate::istio::index::{Proxy, Semantics, Service, VirtualServiceRule, service_entry};
+use crate::json;
 
 /// Longest body of a direct response, in bytes: as much as istiod's validation allows.
 pub const MAX_DIRECT_RESPONSE_BODY: u32 = 1024 * 1024;
@@ -419,7 +420,7 @@ fn direct_response(response: &HttpDirectResponse) -> route::DirectResponseAction
         .as_ref()
         .and_then(|body| match (&body.string, &body.bytes) {
             (Some(text), _) => Some(Specifier::InlineString(text.clone())),
-            (None, Some(bytes)) => Some(Specifier::InlineBytes(super::base64::decode(bytes)?)),
+            (None, Some(bytes)) => Some(Specifier::InlineBytes(json::base64(bytes)?)),
             (None, None) => None,
         });
     route::DirectResponseAction {

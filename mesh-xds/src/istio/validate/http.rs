@@ -7,8 +7,8 @@ use super::rules;
 use super::virtual_service::{destination, gateways, required_destination, total_weight, weight};
 use crate::istio::api::json::StringMatch;
 use crate::istio::api::virtual_service::{
-    Abort, CorsPolicy, Delay, Headers, HttpDirectResponse, HttpFaultInjection, HttpMatchRequest,
-    HttpRedirect, HttpRetry, HttpRewrite, HttpRoute, Percent,
+    Abort, CorsPolicy, Delay, GRPC_STATUSES, Headers, HttpDirectResponse, HttpFaultInjection,
+    HttpMatchRequest, HttpRedirect, HttpRetry, HttpRewrite, HttpRoute, Percent,
 };
 
 pub(super) fn route(c: &mut Check, at: &At<'_>, route: &HttpRoute, delegate: bool) {
@@ -301,29 +301,10 @@ fn abort(c: &mut Check, at: &At<'_>, abort: &Abort) {
     if let Some(status) = abort.http_status {
         http_status(c, &at.key("httpStatus"), status.into());
     }
-    if let Some(status) = &abort.grpc_status {
-        const STATUSES: &[&str] = &[
-            "OK",
-            "CANCELLED",
-            "UNKNOWN",
-            "INVALID_ARGUMENT",
-            "DEADLINE_EXCEEDED",
-            "NOT_FOUND",
-            "ALREADY_EXISTS",
-            "PERMISSION_DENIED",
-            "RESOURCE_EXHAUSTED",
-            "FAILED_PRECONDITION",
-            "ABORTED",
-            "OUT_OF_RANGE",
-            "UNIMPLEMENTED",
-            "INTERNAL",
-            "UNAVAILABLE",
-            "DATA_LOSS",
-            "UNAUTHENTICATED",
-        ];
-        if !STATUSES.contains(&status.as_str()) {
-            c.not_one_of(&at.key("grpcStatus"), "gRPC status", status, STATUSES);
-        }
+    if let Some(status) = &abort.grpc_status
+        && !GRPC_STATUSES.contains(&status.as_str())
+    {
+        c.not_one_of(&at.key("grpcStatus"), "gRPC status", status, &GRPC_STATUSES);
     }
     if abort.http2_error.is_some() {
         c.error(
