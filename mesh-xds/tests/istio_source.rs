@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use mesh_core::config::{Change, ConfigSource as _, Update};
+use mesh_xds::graph::Kind;
 use mesh_xds::istio::index::ProxyKind;
 use mesh_xds::istio::{IstioOptions, IstioSource, ProxySpec};
 
@@ -57,6 +58,14 @@ spec:
 "
     )
 }
+
+/// A port of the workload, at its own address.
+const INBOUND: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: productpage}
+spec: {selector: {app: productpage}, ports: [{port: 9080, name: http}]}
+";
 
 fn options(folder: &Path) -> IstioOptions {
     let proxy = ProxySpec {
@@ -291,6 +300,77 @@ async fn strict_refuses_what_has_no_effect() {
         .await
         .expect_err("refused at start");
     assert!(error.to_string().contains("HTTPRoute"), "{error}");
+}
+
+/// What closes traffic acts though the edit that brings it is refused as a whole, and all else stays.
+#[tokio::test]
+async fn strict_closes_what_a_refused_edit_would_protect() {
+    let without_effect =
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\n";
+    let policy =
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p}\n";
+    let refused = format!(
+        "{policy}spec: {{selector: {{matchLabels: {{app: productpage}}}}, action: DENI}}\n"
+    );
+    let right = format!("{policy}spec: {{selector: {{matchLabels: {{app: productpage}}}}}}\n");
+    let closes = |update: &Update| {
+        let mut reasons = update.notes.iter().map(|note| &note.reason);
+        reasons.any(|reason| reason.contains("REFUSES TRAFFIC"))
+    };
+    for policy in [refused, right] {
+        let temp = Temp::new("strict-closes");
+        temp.write("services.yaml", SERVICES);
+        temp.write("inbound.yaml", INBOUND);
+        temp.write("rule.yaml", &rule("v1", "1s"));
+        let mut strict = options(&temp.0);
+        strict.strict = true;
+        strict.proxy.application_address = Some("127.0.0.1".to_owned());
+        let mut source = IstioSource::new(strict).expect("a folder");
+        assert!(!closes(&next(&mut source).await));
+        temp.write("route.yaml", without_effect);
+        temp.write("rule.yaml", &rule("v1", "2s"));
+        let update = next(&mut source).await;
+        assert!(update.changes.is_empty(), "{:?}", update.changes);
+        assert!(!closes(&update));
+        temp.write("policy.yaml", &policy);
+        let update = next(&mut source).await;
+        assert!(closes(&update), "{:?}", update.notes);
+        let closed = |change: &Change| matches!(change, Change::Listener(listener) if listener.name.contains("127.10.0.2"));
+        assert!(update.changes.iter().any(closed), "{:?}", update.changes);
+        assert_eq!(changed_routes(&update), 0, "the rule is not taken");
+        assert!(!update.rejections.is_empty());
+        // What was refused goes, and all of the folder counts.
+        std::fs::remove_file(temp.0.join("route.yaml")).expect("it is there");
+        let update = next(&mut source).await;
+        assert_eq!(changed_routes(&update), 1);
+        assert!(closes(&update));
+    }
+}
+
+#[tokio::test]
+async fn an_edit_leaves_all_other_resources_as_they_were_offered() {
+    let temp = Temp::new("kept");
+    temp.write("services.yaml", SERVICES);
+    temp.write("rule.yaml", &rule("v1", "1s"));
+    let mut source = IstioSource::new(options(&temp.0)).expect("a folder");
+    next(&mut source).await;
+    let dump = source.dump();
+    let versions = |kind| -> Vec<String> {
+        let resources = dump.resources(kind);
+        resources.iter().map(|r| r.version.to_string()).collect()
+    };
+    assert!(versions(Kind::Cluster).len() > 2);
+    temp.write("rule.yaml", &rule("v1", "2s"));
+    let update = next(&mut source).await;
+    assert_eq!(update.changes.len(), 1, "{:?}", update.changes);
+    for kind in [Kind::Cluster, Kind::Endpoints, Kind::Listener] {
+        let others = versions(kind);
+        assert!(
+            others.iter().all(|version| version == "1"),
+            "{kind:?}: {others:?}"
+        );
+    }
+    assert_eq!(versions(Kind::Routes), ["2"]);
 }
 
 /// A field without effect is listed with its place, and refused by `strict`.

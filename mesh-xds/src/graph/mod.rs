@@ -8,6 +8,8 @@ mod conflicts;
 mod dump;
 mod notes;
 mod references;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, btree_map},
@@ -104,6 +106,8 @@ struct Entry<T> {
     updated: SystemTime,
     dynamic: bool,
     seen: bool,
+    /// Whether it is what was offered last: a later one may have been refused.
+    newest: bool,
     /// What this one replaces, until the round ends: it may turn out that it cannot be used.
     previous: Option<Box<Entry<T>>>,
 }
@@ -209,9 +213,18 @@ pub struct Round<'g> {
 }
 
 impl Round<'_> {
-    /// Offers a resource as a message.
-    pub fn message(&mut self, kind: Kind, message: &impl Message) {
-        self.wire(kind, &message.encode_to_vec(), "");
+    /// Offers a resource once more that is the same as when it was offered last: it costs no look at its content. `false` if
+    /// that one was not taken, so that it has to be offered as a whole. `path` is where it stands in the source's text now.
+    ///
+    /// Messages that are equal may differ as bytes, since the entries of protobuf's maps have no order.
+    pub fn same(&mut self, kind: Kind, name: &str, path: &str) -> bool {
+        let dynamic = self.dynamic;
+        match kind {
+            Kind::Cluster => self.state.clusters.same(name, dynamic, path),
+            Kind::Endpoints => self.state.endpoints.same(name, dynamic, path),
+            Kind::Routes => self.state.routes.same(name, dynamic, path),
+            Kind::Listener => self.state.listeners.same(name, dynamic, path),
+        }
     }
 
     /// Says of what is offered from now on whether it belongs to the program's own start file or may come and go.
@@ -295,6 +308,7 @@ impl Round<'_> {
         let Some(value) = value else {
             if let Some(entry) = entry {
                 entry.seen = true;
+                entry.newest = false;
             }
             self.undecoded(kind, name, path, findings);
             return;
@@ -318,6 +332,7 @@ impl Round<'_> {
             updated: now,
             dynamic,
             seen: true,
+            newest: true,
             previous: None,
         };
         entries.put(name, entry, kind == Kind::Listener);
@@ -448,6 +463,17 @@ fn resource_name(wire: &[u8]) -> String {
     Head::decode(wire).map(|head| head.name).unwrap_or_default()
 }
 
+impl<T> Entry<T> {
+    fn offered_again(&mut self, dynamic: bool, path: &str) {
+        self.seen = true;
+        self.newest = true;
+        self.dynamic = dynamic;
+        if &*self.place != path {
+            self.place = path.into();
+        }
+    }
+}
+
 impl<T> Table<T> {
     /// Whether the resource is in force as these bytes and was not offered yet in this round; then it is now.
     fn again(&mut self, name: &str, wire: &[u8], dynamic: bool, path: &str) -> bool {
@@ -455,11 +481,17 @@ impl<T> Table<T> {
         let Some(entry) = self.entries.get_mut(name).filter(same) else {
             return false;
         };
-        entry.seen = true;
-        entry.dynamic = dynamic;
-        if &*entry.place != path {
-            entry.place = path.into();
-        }
+        entry.offered_again(dynamic, path);
+        true
+    }
+
+    /// As [`again`](Self::again), where the caller knows that it is the same as what was offered last.
+    fn same(&mut self, name: &str, dynamic: bool, path: &str) -> bool {
+        let newest = |entry: &&mut Entry<T>| entry.newest && !entry.seen;
+        let Some(entry) = self.entries.get_mut(name).filter(newest) else {
+            return false;
+        };
+        entry.offered_again(dynamic, path);
         true
     }
 
@@ -490,6 +522,7 @@ impl<T> Table<T> {
         let previous = self.entries.remove(name).and_then(|entry| entry.previous);
         if let Some(mut previous) = previous {
             previous.seen = true;
+            previous.newest = false;
             self.entries.insert(name.clone(), *previous);
         }
     }

@@ -179,7 +179,7 @@ impl Walk {
     /// Rules that an absent field can break.
     fn missing(&mut self, message: Message, seen: &[(u32, usize)]) -> Result<(), String> {
         let required = message.required_oneofs();
-        for field in message.fields() {
+        for field in message.ruled_fields() {
             let count = seen
                 .iter()
                 .find(|(number, _)| *number == field.number)
@@ -191,7 +191,7 @@ impl Walk {
                 return Err(reason);
             }
         }
-        for oneof in 0..16 {
+        for oneof in (0..16).take_while(|_| required != 0) {
             let is_member = |field: &Field| field.oneof == Some(oneof);
             if required & 1 << oneof != 0
                 && !message.fields().any(|field| {

@@ -107,6 +107,13 @@ impl Message {
         (self.first()..self.first() + self.len()).map(Field::read)
     }
 
+    /// The fields that have a validation rule, sorted by name.
+    pub fn ruled_fields(self) -> impl Iterator<Item = Field> {
+        (self.first()..self.first() + self.len())
+            .filter(|index| TABLE[FIELDS + 20 * index + 16] != 0)
+            .map(Field::read)
+    }
+
     /// The field that JSON names `key`: by its name in the `.proto` file or in lower camel case.
     pub fn field(self, key: &str) -> Option<Field> {
         let first = self.first();

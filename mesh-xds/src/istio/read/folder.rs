@@ -1,6 +1,6 @@
 //! A folder of files, read again and again; what was good stays until something good replaces it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -71,7 +71,7 @@ struct FileState {
 
 /// What tells a changed file from an unchanged one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
+pub(super) struct Stamp {
     modified: SystemTime,
     length: u64,
     inode: u64,
@@ -311,10 +311,8 @@ impl Parsed {
         let Some(old) = known else {
             return !self.lost.is_empty();
         };
-        let kept = |old: &Arc<Object>| {
-            let id = ObjectId::of(old);
-            self.objects.iter().any(|object| ObjectId::of(object) == id)
-        };
+        let new = ids(&self.objects);
+        let kept = |old: &Arc<Object>| new.contains(&ObjectId::of(old));
         let loses = self.broken || !old.objects.iter().all(kept);
         loses || self.lost.iter().any(|lost| !old.lost.contains(lost))
     }
@@ -322,24 +320,39 @@ impl Parsed {
     /// The objects that a file held and that stay in force.
     fn kept(&self, old: &FileState) -> Vec<Arc<Object>> {
         let all = self.broken || self.refuses_another_than(old);
+        if !all && self.refused.is_empty() {
+            return Vec::new();
+        }
+        let refused: HashSet<&ObjectId> = self.refused.iter().collect();
+        // An object that is right elsewhere in the file replaces the last good one.
+        let new = ids(&self.objects);
         let stays = |own: &&Arc<Object>| {
             let id = ObjectId::of(own);
-            // An object that is right elsewhere in the file replaces the last good one.
-            (all || self.refused.contains(&id))
-                && !self.objects.iter().any(|o| ObjectId::of(o) == id)
+            (all || refused.contains(&id)) && !new.contains(&id)
         };
         old.objects.iter().filter(stays).cloned().collect()
     }
 
     /// Whether something is refused that is none of the objects that the file held.
     fn refuses_another_than(&self, old: &FileState) -> bool {
-        let known = |finding: &Finding| {
+        let mut refused = self
+            .findings
+            .iter()
+            .filter(|f| f.level == Level::Refused)
+            .peekable();
+        if refused.peek().is_none() {
+            return false;
+        }
+        let known = ids(&old.objects);
+        refused.any(|finding| {
             let id = finding.resource.as_ref();
-            id.is_some_and(|id| old.objects.iter().any(|o| ObjectId::of(o) == *id))
-        };
-        let mut refused = self.findings.iter().filter(|f| f.level == Level::Refused);
-        refused.any(|finding| !known(finding))
+            id.is_none_or(|id| !known.contains(id))
+        })
     }
+}
+
+fn ids(objects: &[Arc<Object>]) -> HashSet<ObjectId> {
+    objects.iter().map(|object| ObjectId::of(object)).collect()
 }
 
 impl FileState {
@@ -380,10 +393,16 @@ fn settle(
         let findings = state.findings.iter_mut();
         findings.for_each(|finding| finding.level = Level::Refused);
     }
+    // Unchanged objects keep their identity, so that they are known again at a glance.
+    let before: HashMap<ObjectId, &Arc<Object>> = old
+        .objects
+        .iter()
+        .map(|object| (ObjectId::of(object), object))
+        .collect();
     for object in &mut state.objects {
-        // Unchanged objects keep their identity, so that what was made of them can be kept too.
-        if let Some(same) = old.objects.iter().find(|o| *o == object) {
-            *object = Arc::clone(same);
+        match before.get(&ObjectId::of(object)) {
+            Some(same) if *same == object => *object = Arc::clone(same),
+            _ => {}
         }
     }
     state
@@ -441,7 +460,7 @@ fn duplicate(id: &ObjectId, winner: &Object, loser: &Object) -> Finding {
         .about(Some(id.clone()))
 }
 
-fn stamp(path: &Path) -> io::Result<Stamp> {
+pub(super) fn stamp(path: &Path) -> io::Result<Stamp> {
     let metadata = fs::metadata(path)?;
     #[cfg(unix)]
     let (inode, changed) = {

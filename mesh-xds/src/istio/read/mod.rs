@@ -21,6 +21,7 @@ mod watch;
 
 pub use finding::{Finding, Level, ObjectId};
 pub use folder::{Folder, FolderOptions, Scan};
-pub use place::places;
+pub(super) use lost::of_object as protected_by;
+pub use place::Places;
 pub use text::{Parsed, TextOptions, parse};
 pub use watch::Watch;

@@ -2,7 +2,7 @@
 
 mod notes;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -12,11 +12,13 @@ use mesh_core::model::{Name, Note};
 use mesh_core::telemetry::metrics::Workload as Identity;
 use prost::Message;
 
-use super::api::Lost;
+use super::api::{Lost, Object};
 use super::index::{Context, Interception, ProcessSettings, Proxy, ProxyKind, Workload};
-use super::read::{Finding, Folder, FolderOptions, Level, Scan, Watch};
+use super::read::{
+    Finding, Folder, FolderOptions, Level, ObjectId, Places, Scan, Watch, protected_by,
+};
 use super::translate::{self, Resources};
-use crate::graph::{Dump, Graph, Kind};
+use crate::graph::{Dump, Graph, Kind, Round};
 use crate::yaml;
 use notes::{config, needs_a_start, notes, rejection, tls_servers, without_effect};
 
@@ -149,6 +151,9 @@ impl IstioSource {
             ready: None,
             identity: None,
             settings: Arc::clone(&settings),
+            accepted: Vec::new(),
+            places: Places::default(),
+            offered: Resources::default(),
         };
         Ok(Self {
             worker: Arc::new(Mutex::new(worker)),
@@ -222,6 +227,19 @@ struct Worker {
     identity: Option<Identity>,
     /// What was asked of the process when it started.
     settings: Arc<OnceLock<ProcessSettings>>,
+    /// The objects of the last scan that strictness took, which stay in force while it refuses one.
+    accepted: Vec<Arc<Object>>,
+    /// Where the fields stand that are told of.
+    places: Places,
+    /// What the graph was offered last: resources that stay the same are not encoded and decoded again.
+    offered: Resources,
+}
+
+/// The index of some objects, and what it makes of a proxy.
+struct Made {
+    context: Context,
+    proxy: Proxy,
+    resources: Resources,
 }
 
 impl fmt::Debug for Worker {
@@ -254,20 +272,9 @@ impl Worker {
 
     /// Puts what the folder says into `ready`.
     fn translate(&mut self, scan: &Scan) -> Result<(), SourceError> {
-        let context = Context::new(&scan.objects, &self.options.domain);
-        let context = context.with_lost(scan.lost.clone());
-        let proxy = self.proxy(&context).map_err(|error| because(error, scan))?;
-        let options = translate::Options {
-            insecure_skip: self.options.insecure_skip.clone(),
-        };
-        let resources = translate::translate(&context, &proxy, &options);
-        let mut notes = notes(scan, &context, &resources);
-        notes.extend(tls_servers(&context, &proxy));
-        if *self.settings.get_or_init(|| resources.settings.clone()) != resources.settings {
-            notes.push(needs_a_start(&proxy));
-        }
+        let made = self.make(scan, &scan.objects, scan.lost.clone())?;
         let refused_by_strict = if self.options.strict {
-            without_effect(scan, &resources)
+            without_effect(scan, &made.resources)
         } else {
             Vec::new()
         };
@@ -275,21 +282,31 @@ impl Worker {
             let all: Vec<String> = refused_by_strict.iter().map(ToString::to_string).collect();
             return Err(ended(format!("refused since strict: {}", all.join("; "))));
         }
+        let made = if refused_by_strict.is_empty() {
+            self.accepted.clone_from(&scan.objects);
+            made
+        } else {
+            // The edit as a whole is refused, but what it would have closed is.
+            let accepted = self.accepted.clone();
+            self.make(scan, &accepted, refused_with(scan, &accepted))?
+        };
+        let mut notes = notes(
+            &scan.findings,
+            &made.context,
+            &made.resources,
+            &mut self.places,
+        );
+        notes.extend(tls_servers(&made.context, &made.proxy));
+        let settings = &made.resources.settings;
+        if self.settings.get_or_init(|| settings.clone()) != settings {
+            notes.push(needs_a_start(&made.proxy));
+        }
         self.generation += 1;
         let version: Name = self.generation.to_string().into();
         let refused = scan.findings.iter().filter(|f| f.level == Level::Refused);
         let mut rejections: Vec<Rejection> = refused.map(rejection).collect();
-        if !refused_by_strict.is_empty() {
-            rejections.extend(refused_by_strict);
-            self.ready = Some(Update {
-                version,
-                changes: Vec::new(),
-                rejections,
-                notes,
-            });
-            return Ok(());
-        }
-        let mut update = self.assemble(version, &resources);
+        rejections.extend(refused_by_strict);
+        let mut update = self.assemble(version, made.resources);
         update.rejections.splice(0..0, rejections);
         update
             .notes
@@ -299,22 +316,53 @@ impl Worker {
         Ok(())
     }
 
-    fn assemble(&mut self, version: Name, resources: &Resources) -> Update {
+    /// What these objects make of the proxy.
+    fn make(
+        &mut self,
+        scan: &Scan,
+        objects: &[Arc<Object>],
+        lost: Vec<Lost>,
+    ) -> Result<Made, SourceError> {
+        let context = Context::new(objects, &self.options.domain).with_lost(lost);
+        let proxy = self.proxy(&context).map_err(|error| because(error, scan))?;
+        let options = translate::Options {
+            insecure_skip: self.options.insecure_skip.clone(),
+        };
+        let resources = translate::translate(&context, &proxy, &options);
+        Ok(Made {
+            context,
+            proxy,
+            resources,
+        })
+    }
+
+    fn assemble(&mut self, version: Name, resources: Resources) -> Update {
         let mut round = self.graph.round(version);
-        for cluster in &resources.clusters {
-            let config = config(cluster.metadata.as_ref());
-            round.wire(Kind::Cluster, &cluster.encode_to_vec(), &config);
-        }
-        for endpoints in &resources.endpoints {
-            round.message(Kind::Endpoints, endpoints);
-        }
-        for routes in &resources.routes {
-            round.message(Kind::Routes, routes);
-        }
-        for listener in &resources.listeners {
-            let config = config(listener.metadata.as_ref());
-            round.wire(Kind::Listener, &listener.encode_to_vec(), &config);
-        }
+        let before = &self.offered;
+        offer(
+            &mut round,
+            Kind::Cluster,
+            (&before.clusters, &resources.clusters),
+            |cluster| (&cluster.name, config(cluster.metadata.as_ref())),
+        );
+        offer(
+            &mut round,
+            Kind::Endpoints,
+            (&before.endpoints, &resources.endpoints),
+            |endpoints| (&endpoints.cluster_name, String::new()),
+        );
+        offer(
+            &mut round,
+            Kind::Routes,
+            (&before.routes, &resources.routes),
+            |routes| (&routes.name, String::new()),
+        );
+        offer(
+            &mut round,
+            Kind::Listener,
+            (&before.listeners, &resources.listeners),
+            |listener| (&listener.name, config(listener.metadata.as_ref())),
+        );
         // The path of a resource begins with the name of the object that made it.
         let locate = |path: &String| -> Name {
             let mut config = path.as_str();
@@ -328,7 +376,9 @@ impl Worker {
                 }
             }
         };
-        round.finish(&|paths| paths.iter().map(locate).collect())
+        let update = round.finish(&|paths| paths.iter().map(locate).collect());
+        self.offered = resources;
+        update
     }
 
     /// The proxy, by the workload that the folder shows and what the options say.
@@ -374,6 +424,26 @@ impl Worker {
     }
 }
 
+/// Offers the resources of one kind, of which `head` gives name and place. Of several with one name the first counts.
+fn offer<M: Message + PartialEq>(
+    round: &mut Round<'_>,
+    kind: Kind,
+    (before, now): (&[M], &[M]),
+    head: impl Fn(&M) -> (&String, String),
+) {
+    let mut known: HashMap<&str, &M> = HashMap::with_capacity(before.len());
+    for message in before {
+        known.entry(head(message).0).or_insert(message);
+    }
+    for message in now {
+        let (name, place) = head(message);
+        let same = known.get(name.as_str()) == Some(&message);
+        if !(same && round.same(kind, name, &place)) {
+            round.wire(kind, &message.encode_to_vec(), &place);
+        }
+    }
+}
+
 /// Whether a note is about a field that istiod writes into every listener, or every cluster found by DNS, so that nobody asked
 /// for it.
 fn is_istiods_own(note: &Note) -> bool {
@@ -404,6 +474,20 @@ fn readable(scan: &Scan) -> Result<(), SourceError> {
         }
         None => Ok(()),
     }
+}
+
+/// What is refused and has no version among `accepted`: objects of the folder as well, since strictness refuses all that is
+/// new there.
+fn refused_with(scan: &Scan, accepted: &[Arc<Object>]) -> Vec<Lost> {
+    let known: HashSet<ObjectId> = accepted.iter().map(|own| ObjectId::of(own)).collect();
+    let new = scan.objects.iter();
+    let new = new.filter(|object| !known.contains(&ObjectId::of(object)));
+    let in_force =
+        |lost: &&Lost| lost.is_named() && accepted.iter().any(|object| lost.may_be(object));
+    let refused = scan.lost.iter().filter(|lost| !in_force(lost)).cloned();
+    refused
+        .chain(new.filter_map(|object| protected_by(object)))
+        .collect()
 }
 
 /// The error with what of the folder was refused: the proxy's workload may have stood there.

@@ -11,7 +11,7 @@ use crate::istio::api::gateway::ServerTlsMode;
 use crate::istio::api::{Gateway, Origin};
 use crate::istio::index::service_entry::selects;
 use crate::istio::index::{Config, Context, Proxy, ProxyKind};
-use crate::istio::read::{self, Finding, Level, ObjectId, Scan};
+use crate::istio::read::{Finding, Level, ObjectId, Places, Scan};
 use crate::istio::translate::{self, NoteLevel, Resources};
 use crate::istio::validate;
 
@@ -29,16 +29,21 @@ pub(super) fn config(metadata: Option<&Metadata>) -> String {
 }
 
 /// What there is to know: what has no effect, what leads nowhere, what refuses traffic, what was passed over.
-pub(super) fn notes(scan: &Scan, context: &Context, resources: &Resources) -> Vec<Note> {
+pub(super) fn notes(
+    findings: &[Finding],
+    context: &Context,
+    resources: &Resources,
+    places: &mut Places,
+) -> Vec<Note> {
     let mut notes = Vec::new();
-    for finding in scan.findings.iter().filter(|f| f.level != Level::Refused) {
+    for finding in findings.iter().filter(|f| f.level != Level::Refused) {
         notes.push(note_of(finding));
     }
-    let dangling = validate::dangling(&scan.objects, context);
+    let dangling = validate::dangling(&context.objects, context);
     let fields = dangling
         .iter()
         .map(|(object, problem)| (&**object, &problem.path));
-    let places = read::places(fields);
+    let places = places.of(fields);
     for ((object, problem), location) in dangling.into_iter().zip(places) {
         let finding = Finding {
             level: Level::Warning,

@@ -98,7 +98,7 @@ fn specification(object: &Map<String, Value>) -> Option<&Value> {
 }
 
 /// What a typed object protects that is refused for what it says.
-pub(super) fn of_object(object: &Object) -> Option<Lost> {
+pub(in crate::istio) fn of_object(object: &Object) -> Option<Lost> {
     let spec = match &object.spec {
         Spec::AuthorizationPolicy(_) | Spec::RequestAuthentication(_) => object.spec.clone(),
         Spec::PeerAuthentication(policy) => demanded(policy, true)?,

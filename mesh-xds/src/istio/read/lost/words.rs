@@ -93,11 +93,11 @@ pub(in crate::istio::read) fn of_words(
     };
     let names = values(text, "name");
     let kinds = values(text, "kind");
-    let lost_at = |offset: usize| {
-        let before = text.get(..offset).unwrap_or_default().matches('\n').count();
+    let mut lines = Lines::new(text, line);
+    let lost_at = |line: u32| {
         let origin = Origin {
             file: Arc::clone(file),
-            line: line.saturating_add(u32::try_from(before).unwrap_or(u32::MAX)),
+            line,
         };
         Lost {
             namespace: namespace.clone(),
@@ -106,24 +106,34 @@ pub(in crate::istio::read) fn of_words(
         }
     };
     let mut lost = Vec::new();
-    for (offset, kind) in &kinds {
-        let name = names.iter().find(|(at, _)| at > offset);
+    let mut settings = false;
+    for (index, (offset, kind)) in kinds.iter().enumerate() {
+        let name = names.get(names.partition_point(|(at, _)| at <= offset));
         let name = name.map_or("", |(_, name)| name);
-        if *kind == "ConfigMap" && name == "istio" && text.contains("mesh:") {
-            lost.push(of_mesh(lost_at(*offset).origin, text, options));
+        let of_settings = *kind == "ConfigMap" && name == "istio" && !settings;
+        if of_settings && text.contains("mesh:") {
+            settings = true;
+            lost.push(of_mesh(lost_at(lines.of(*offset)).origin, text, options));
         }
-        let mut one = Lost {
-            kind: protecting(kind).map(Arc::from),
-            name: name.into(),
-            ..lost_at(*offset)
+        let Some(protecting) = protecting(kind) else {
+            continue;
         };
-        let own = text.get(*offset..).unwrap_or_default();
-        one.spec = match one.kind.as_deref() {
-            None => continue,
-            Some("DestinationRule") => rule(own),
-            Some("Gateway") => gateway(own),
-            Some("Sidecar") => sidecar(own),
-            Some(_) => {
+        let mut one = Lost {
+            kind: Some(protecting.into()),
+            name: name.into(),
+            ..lost_at(lines.of(*offset))
+        };
+        // What stands behind the next such kind is of that one.
+        let next = kinds[index + 1..]
+            .iter()
+            .find(|(_, kind)| self::protecting(kind).is_some());
+        let end = next.map_or(text.len(), |(end, _)| *end);
+        let own = text.get(*offset..end).unwrap_or_default();
+        one.spec = match protecting {
+            "DestinationRule" => rule(own),
+            "Gateway" => gateway(own),
+            "Sidecar" => sidecar(own),
+            _ => {
                 lost.push(one);
                 continue;
             }
@@ -133,15 +143,42 @@ pub(in crate::istio::read) fn of_words(
         lost.extend(one.spec.is_some().then_some(one));
     }
     if kinds.is_empty() && is_settings(file) {
-        let origin = lost_at(0).origin;
+        let origin = lost_at(line).origin;
         lost.push(of_mesh(origin, text, options));
     }
     if let Some(offset) = text.find(SECURITY)
         && lost.is_empty()
     {
-        lost.push(lost_at(offset));
+        lost.push(lost_at(Lines::new(text, line).of(offset)));
     }
     lost
+}
+
+/// Counts the lines of a text up to offsets that rise.
+struct Lines<'t> {
+    text: &'t str,
+    at: usize,
+    line: u32,
+}
+
+impl<'t> Lines<'t> {
+    fn new(text: &'t str, first: u32) -> Self {
+        Self {
+            text,
+            at: 0,
+            line: first,
+        }
+    }
+
+    fn of(&mut self, offset: usize) -> u32 {
+        let between = self.text.get(self.at..offset).unwrap_or_default();
+        let lines = between.matches('\n').count();
+        self.line = self
+            .line
+            .saturating_add(u32::try_from(lines).unwrap_or(u32::MAX));
+        self.at = self.at.max(offset);
+        self.line
+    }
 }
 
 /// A rule in a broken text: its host, if TLS is spoken of anywhere near.
