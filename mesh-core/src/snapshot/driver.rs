@@ -1,12 +1,6 @@
 //! Runs a source: update, compile, publish, report.
 
-use std::{
-    collections::HashSet,
-    fmt,
-    hash::Hash,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, fmt, hash::Hash, sync::Arc, time::Duration};
 
 use super::{Clusters, Compiler, Health, Reader, Snapshot, SnapshotCell, Status, Watch};
 use crate::{
@@ -245,10 +239,17 @@ mod tests {
     #[test]
     fn only_what_is_new_or_gone_is_news() {
         let mut said = HashSet::new();
-        assert_eq!(news(&mut said, &["a", "b", "a"]), (vec![&"a", &"b"], vec![]));
+        assert_eq!(
+            news(&mut said, &["a", "b", "a"]),
+            (vec![&"a", &"b"], vec![])
+        );
         assert_eq!(news(&mut said, &["b", "a"]), (vec![], vec![]));
         assert_eq!(news(&mut said, &["b", "c"]), (vec![&"c"], vec!["a"]));
         assert_eq!(news(&mut said, &[]).1.len(), 2);
-        assert_eq!(news(&mut said, &["a"]), (vec![&"a"], vec![]), "it came back");
+        assert_eq!(
+            news(&mut said, &["a"]),
+            (vec![&"a"], vec![]),
+            "it came back"
+        );
     }
 }
