@@ -251,6 +251,7 @@ fn play_rule(text: &str, uses: &mut Uses) -> Result<(), String> {
         gateways: &gateways,
         tls: case.is_tls,
         http3: case.http3,
+        keeps_host: false,
         default_retry: context.mesh.default_http_retry_policy.as_ref(),
         service: &|host| scope.service(host).map(Arc::as_ref),
         hash: &|to| translate::destination_hash(&scope, &proxy, to),

@@ -47,6 +47,8 @@ pub struct MeshConfig {
     pub default_destination_rule_export_to: Vec<String>,
     #[serde(alias = "default_http_retry_policy")]
     pub default_http_retry_policy: Option<HttpRetry>,
+    #[serde(alias = "default_inbound_http_retry_policy")]
+    pub default_inbound_http_retry_policy: Option<HttpRetry>,
     #[serde(alias = "access_log_file", deserialize_with = "json::null")]
     pub access_log_file: String,
     #[serde(alias = "access_log_format", deserialize_with = "json::null")]

@@ -7,6 +7,7 @@ use super::api::{Lost, MeshConfig, Object, Origin, Spec};
 
 pub mod destination_rule;
 pub mod host;
+mod imported;
 pub mod kube;
 mod labels;
 pub mod proxy;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::imported::Imported;
 use super::{
     Config, Context, MESH_GATEWAY, MergedRule, Meta, Problem, Protocol, Proxy, ProxyKind, Registry,
     Semantics, Service, VirtualServiceRule, host, service_entry,
@@ -85,7 +86,10 @@ impl SidecarScope {
             .into_iter()
             .map(|spec| listener(context, &proxy.namespace, spec))
             .collect();
-        let Imported { services, by_host } = imported_services(context, &proxy.namespace, &egress);
+        let Imported { services, by_host } = match proxy.kind {
+            ProxyKind::Sidecar => imported_services(context, &proxy.namespace, &egress),
+            ProxyKind::Router => visible_services(context, &proxy.namespace),
+        };
         let destination_rules = services
             .iter()
             .map(|service| {
@@ -384,6 +388,33 @@ fn select_rules(
     rules
 }
 
+/// The services to choose from. Where all imports are full names of namespaces, istiod looks them up: of several services with
+/// one host in one namespace that finds the first one, while otherwise the ports of all of them count.
+fn candidates(
+    context: &Context,
+    own: &str,
+    imports: &BTreeMap<String, Imports>,
+) -> Vec<Arc<Service>> {
+    let named = |(namespace, import): (&String, &Imports)| {
+        let exact = !import.hosts.iter().any(|name| host::is_wildcard(name));
+        exact && (namespace != "*" || import.hosts.is_empty())
+    };
+    if !imports.iter().all(named) {
+        return context.services_for(own);
+    }
+    let mut found: Vec<Arc<Service>> = Vec::new();
+    for (namespace, import) in imports {
+        let names: BTreeSet<&String> = import.hosts.iter().collect();
+        let services = names.into_iter().filter_map(|name| {
+            let by_namespace = context.services_by_host(name);
+            by_namespace.get(namespace.as_str()).copied().cloned()
+        });
+        found.extend(services.filter(|service| context.is_visible(service, own)));
+    }
+    found.sort_by(|a, b| a.age().cmp(&b.age()));
+    found
+}
+
 fn select_services(
     context: &Context,
     own: &str,
@@ -391,7 +422,7 @@ fn select_services(
     listener: &EgressListener,
 ) -> Vec<Arc<Service>> {
     let mut found: Vec<Arc<Service>> = Vec::new();
-    for service in context.services_for(own) {
+    for service in candidates(context, own, imports) {
         if excluded(imports, &service.namespace, &service.hostname) {
             continue;
         }
@@ -477,6 +508,15 @@ fn closest_rules(
         .collect()
 }
 
+/// All services that a gateway may see; of one host that Kubernetes has, else the first one, be it of another namespace.
+fn visible_services(context: &Context, own: &str) -> Imported {
+    let mut found = Imported::default();
+    for service in context.services_for(own) {
+        found.add(&service);
+    }
+    found
+}
+
 /// The services of all listeners, and those that imported rules lead to.
 fn imported_services(context: &Context, own: &str, egress: &[EgressListener]) -> Imported {
     let mut found = Imported::default();
@@ -534,45 +574,5 @@ fn on_ports(service: &Arc<Service>, ports: &BTreeSet<u32>) -> Option<Arc<Service
         0 => None,
         count if count == service.ports.len() => Some(service.clone()),
         _ => Some(Arc::new(copy)),
-    }
-}
-
-/// Services by host, in the order in which they were added.
-#[derive(Default)]
-struct Imported {
-    services: Vec<Arc<Service>>,
-    by_host: HashMap<String, usize>,
-}
-
-impl Imported {
-    /// Adds a service, or its ports to the same service with other ports.
-    fn add(&mut self, service: &Arc<Service>) {
-        let Some(place) = self.by_host.get(&service.hostname) else {
-            self.by_host
-                .insert(service.hostname.clone(), self.services.len());
-            self.services.push(service.clone());
-            return;
-        };
-        let known = &mut self.services[*place];
-        let kube = |service: &Service| service.registry == Registry::Kubernetes;
-        if !kube(known) && kube(service) {
-            *known = service.clone();
-            return;
-        }
-        let same = kube(known) == kube(service)
-            && known.namespace == service.namespace
-            && known.resolution == service.resolution
-            && known.labels == service.labels
-            && known.selector == service.selector
-            && known.export_to == service.export_to;
-        if !same || known.ports == service.ports {
-            return;
-        }
-        let merged = Arc::make_mut(known);
-        for port in &service.ports {
-            if merged.port(port.port).is_none() {
-                merged.ports.push(port.clone());
-            }
-        }
     }
 }

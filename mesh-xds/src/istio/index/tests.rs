@@ -448,3 +448,31 @@ fn services_of_one_age_are_in_order_of_the_names_that_istiod_gives_them() {
     let order: Vec<&str> = services.iter().map(|s| s.hostname.as_str()).collect();
     assert_eq!(order, ["y.com", "yy.a.svc.cluster.local", "z.com"]);
 }
+
+#[test]
+fn of_two_services_with_one_host_a_full_name_imports_the_first() {
+    let entry = |name: &str, year: u32, port: u32| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\n\
+             metadata: {{name: {name}, namespace: a, creationTimestamp: '{year}-01-01T00:00:00Z'}}\n\
+             spec: {{hosts: [e.com], ports: [{{number: {port}, name: http, protocol: HTTP}}], resolution: DNS}}\n"
+        )
+    };
+    let ports = |hosts: &str| {
+        let sidecar = format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {{name: s, namespace: b}}\n\
+             spec: {{egress: [{{hosts: [{hosts}]}}]}}\n"
+        );
+        let context = context(&(entry("young", 2020, 81) + &entry("old", 2010, 82) + &sidecar));
+        let scope = SidecarScope::new(&context, &self::sidecar("b"));
+        let service = scope.service("e.com").expect("it is imported");
+        service
+            .ports
+            .iter()
+            .map(|port| port.port)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ports("a/*"), [82, 81]);
+    assert_eq!(ports("'*/e.com'"), [82, 81]);
+    assert_eq!(ports("a/e.com"), [82]);
+}

@@ -163,7 +163,7 @@ pub fn translate(context: &Context, proxy: &Proxy, options: &Options) -> Resourc
                 .collect();
         }
     }
-    proxy_headers::on_routes(&mut out.routes, config.proxy_headers.as_ref());
+    proxy_headers::on_hosts(&mut out.routes, config.proxy_headers.as_ref());
     env.note_what_does_not_act(&mut out.notes);
     note_missing_clusters(&mut out);
     out.notes.extend(context.problems.iter().map(|problem| {

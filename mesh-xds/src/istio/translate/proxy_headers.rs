@@ -3,7 +3,6 @@
 use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 use hcm::http_connection_manager::ServerHeaderTransformation;
-use route::route::Action;
 
 use super::pb;
 use crate::istio::api::mesh_config::{Disabled, Enabled, ProxyHeaders};
@@ -37,21 +36,20 @@ pub(super) fn suppresses_debug_headers(headers: Option<&ProxyHeaders>) -> bool {
     headers.is_some_and(|headers| is_off(headers.envoy_debug_headers.as_ref()))
 }
 
-/// Applies what concerns routes.
-pub(super) fn on_routes(configs: &mut [route::RouteConfiguration], headers: Option<&ProxyHeaders>) {
+/// Whether a rewritten host is kept in `x-forwarded-host`.
+pub(super) fn keeps_host(headers: Option<&ProxyHeaders>) -> bool {
+    headers.is_some_and(|headers| is_on(headers.x_forwarded_host.as_ref()))
+}
+
+/// Applies what concerns virtual hosts.
+pub(super) fn on_hosts(configs: &mut [route::RouteConfiguration], headers: Option<&ProxyHeaders>) {
     let Some(headers) = headers else { return };
     let count = !is_off(headers.attempt_count.as_ref());
-    let forwarded_host = is_on(headers.x_forwarded_host.as_ref());
     for host in configs
         .iter_mut()
         .flat_map(|config| &mut config.virtual_hosts)
     {
         host.include_request_attempt_count &= count;
-        for route in &mut host.routes {
-            if let Some(Action::Route(action)) = &mut route.action {
-                action.append_x_forwarded_host = forwarded_host;
-            }
-        }
     }
 }
 

@@ -44,13 +44,18 @@ pub(super) fn outbound(policy: Option<&HttpRetry>, hashed: bool) -> Option<Retry
     Some(out)
 }
 
-/// The policy of an inbound route: a request that never reached the application may be sent again.
-pub(super) fn inbound() -> RetryPolicy {
-    RetryPolicy {
+/// The policy of an inbound route; nothing if retries are switched off. Without a policy of the mesh a request that never
+/// reached the application is sent again.
+pub(super) fn inbound(policy: Option<&HttpRetry>) -> Option<RetryPolicy> {
+    let mut out = RetryPolicy {
         num_retries: Some(pb::uint(2)),
         retry_on: "reset-before-request".to_owned(),
         ..RetryPolicy::default()
+    };
+    if let Some(policy) = policy {
+        apply(&mut out, policy)?;
     }
+    Some(out)
 }
 
 fn apply(out: &mut RetryPolicy, policy: &HttpRetry) -> Option<()> {

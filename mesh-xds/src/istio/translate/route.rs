@@ -7,6 +7,7 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
+use route::RetryPolicy;
 use route::route::Action;
 use route::route_action::{ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier};
 use route::route_match::PathSpecifier;
@@ -39,6 +40,8 @@ pub struct RouteOptions<'a> {
     pub tls: bool,
     /// Whether HTTP/3 is offered in answers.
     pub http3: bool,
+    /// Whether `x-forwarded-host` keeps a host that a rule's `rewrite` replaces.
+    pub keeps_host: bool,
     /// The mesh's retry policy for rules without one.
     pub default_retry: Option<&'a HttpRetry>,
     /// Finds a service by host.
@@ -200,6 +203,7 @@ fn forward(
     }
     let mut authority = authority;
     if let Some(rewrite) = &http.rewrite {
+        action.append_x_forwarded_host = options.keeps_host;
         set_rewrite(&mut action, rewrite, rule.semantics, out.r#match.as_ref());
         if !rewrite.authority.is_empty() {
             authority = Some(rewrite.authority.clone());
@@ -208,10 +212,7 @@ fn forward(
     action.host_rewrite_specifier = authority.map(HostRewriteSpecifier::HostRewriteLiteral);
     set_mirrors(&mut action, http, options);
     let hashed = match http.route.as_slice() {
-        [arm] => {
-            single(&mut action, out, arm, options);
-            !action.hash_policy.is_empty()
-        }
+        [arm] => single(&mut action, out, arm, options),
         arms => {
             weighted(&mut action, arms, options);
             false
@@ -299,20 +300,17 @@ fn arm_cluster(arm: &HttpRouteDestination, options: &RouteOptions<'_>) -> String
     destination_cluster(&to, (options.service)(&to.host), options.port)
 }
 
-fn arm_hash(
-    arm: &HttpRouteDestination,
-    options: &RouteOptions<'_>,
-) -> Option<route::route_action::HashPolicy> {
-    let to = arm.destination.as_ref()?;
-    (options.hash)(to).as_ref().and_then(hash::policy)
+fn arm_hash(arm: &HttpRouteDestination, options: &RouteOptions<'_>) -> Option<ConsistentHashLb> {
+    (options.hash)(arm.destination.as_ref()?)
 }
 
+/// Leads all requests to one destination; whether they are hashed, be it by nothing that is named.
 fn single(
     action: &mut route::RouteAction,
     out: &mut route::Route,
     arm: &HttpRouteDestination,
     options: &RouteOptions<'_>,
-) {
+) -> bool {
     action.cluster_specifier = Some(ClusterSpecifier::Cluster(arm_cluster(arm, options)));
     let changes = Changes::new(arm.headers.as_ref());
     out.request_headers_to_add.extend(changes.request_add);
@@ -325,7 +323,11 @@ fn single(
             .authority
             .map(HostRewriteSpecifier::HostRewriteLiteral);
     }
-    action.hash_policy.extend(arm_hash(arm, options));
+    let hash = arm_hash(arm, options);
+    action
+        .hash_policy
+        .extend(hash.as_ref().and_then(hash::policy));
+    hash.is_some()
 }
 
 fn weighted(
@@ -349,7 +351,10 @@ fn weighted(
             host_rewrite_specifier: changes.authority.map(ArmRewrite::HostRewriteLiteral),
             ..ClusterWeight::default()
         });
-        action.hash_policy.extend(arm_hash(arm, options));
+        let hash = arm_hash(arm, options);
+        action
+            .hash_policy
+            .extend(hash.as_ref().and_then(hash::policy));
     }
     action.cluster_specifier = Some(ClusterSpecifier::WeightedClusters(route::WeightedCluster {
         clusters,
@@ -476,7 +481,11 @@ pub fn default_outbound(
 
 /// The route to the application beside a sidecar.
 #[must_use]
-pub fn default_inbound(cluster: String, operation: String, grpc: bool) -> route::Route {
+pub fn default_inbound(
+    cluster: String,
+    operation: String,
+    retries: Option<RetryPolicy>,
+) -> route::Route {
     let zero = Some(pb::duration(Duration::ZERO));
     let action = route::RouteAction {
         cluster_specifier: Some(ClusterSpecifier::Cluster(cluster)),
@@ -486,7 +495,7 @@ pub fn default_inbound(cluster: String, operation: String, grpc: bool) -> route:
             grpc_timeout_header_max: zero,
             grpc_timeout_header_offset: None,
         }),
-        retry_policy: (!grpc).then(retry::inbound),
+        retry_policy: retries,
         ..route::RouteAction::default()
     };
     default_route(action, operation)

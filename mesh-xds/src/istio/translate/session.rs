@@ -17,7 +17,8 @@ use crate::istio::index::Service;
 /// Name of the filter that the settings are for.
 pub(super) const FILTER: &str = "envoy.filters.http.stateful_session";
 
-/// The settings of a route, by the first of its services that asks for sessions.
+/// The settings of a route with one service that asks for sessions. As in istiod a service without sessions behind it takes
+/// them away from the route, and the first of two counts.
 pub(super) fn for_destinations(
     http: &HttpRoute,
     options: &RouteOptions<'_>,
@@ -26,9 +27,16 @@ pub(super) fn for_destinations(
         .route
         .iter()
         .filter(|arm| http.route.len() == 1 || arm.weight != 0);
-    let mut services = arms.filter_map(|arm| (options.service)(&arm.destination.as_ref()?.host));
-    let config = services.find_map(for_service)?;
-    Some((FILTER.to_owned(), config))
+    let mut config = None;
+    for arm in arms {
+        let host = arm.destination.as_ref().map(|to| to.host.as_str());
+        let own = host.and_then(options.service).and_then(for_service);
+        if own.is_some() && config.is_some() {
+            break;
+        }
+        config = own;
+    }
+    Some((FILTER.to_owned(), config?))
 }
 
 /// The settings of a service.

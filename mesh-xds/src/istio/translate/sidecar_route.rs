@@ -11,7 +11,7 @@ use route::route::Action;
 use route::route_action::ClusterSpecifier;
 
 use super::route::{MAX_DIRECT_RESPONSE_BODY, RouteOptions};
-use super::{Env, domain, hash, pb, route as rules, session};
+use super::{Env, domain, hash, pb, proxy_headers, route as rules, session};
 use crate::istio::api::sidecar::OutboundMode;
 use crate::istio::api::virtual_service::Destination;
 use crate::istio::index::{
@@ -196,6 +196,7 @@ impl Env<'_> {
             gateways: &[MESH_GATEWAY],
             tls: false,
             http3: false,
+            keeps_host: proxy_headers::keeps_host(self.config.proxy_headers.as_ref()),
             default_retry: self.context.mesh.default_http_retry_policy.as_ref(),
             service: &service,
             hash: &hash,
@@ -244,6 +245,9 @@ impl Env<'_> {
                 cluster_specifier: Some(ClusterSpecifier::Cluster(cluster)),
                 timeout: zero,
                 max_grpc_timeout: zero,
+                append_x_forwarded_host: proxy_headers::keeps_host(
+                    self.config.proxy_headers.as_ref(),
+                ),
                 ..route::RouteAction::default()
             })
         };

@@ -31,6 +31,28 @@ pub(super) fn check(c: &mut Check, config: &MeshConfig) {
     if let Some(retry) = &config.default_http_retry_policy {
         http::retry(c, &At::root("defaultHttpRetryPolicy"), retry);
     }
+    if let Some(retry) = &config.default_inbound_http_retry_policy {
+        let at = At::root("defaultInboundHttpRetryPolicy");
+        http::retry(c, &at, retry);
+        for (field, set) in [
+            ("perTryTimeout", retry.per_try_timeout.is_some()),
+            (
+                "retryRemoteLocalities",
+                retry.retry_remote_localities.is_some(),
+            ),
+            (
+                "retryIgnorePreviousHosts",
+                retry.retry_ignore_previous_hosts.is_some(),
+            ),
+        ] {
+            if set {
+                c.inactive(
+                    &at.key(field),
+                    "it has no effect on the way in, where there is one application",
+                );
+            }
+        }
+    }
     for field in config.ignored.keys() {
         unread(c, &At::root(field), field, MESH_FIELDS);
     }

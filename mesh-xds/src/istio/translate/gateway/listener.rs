@@ -26,6 +26,16 @@ impl Env<'_> {
                 for chain in self.chains_of(bind, server, guard, notes) {
                     if !chains.iter().any(|known| known.conflicts_with(&chain)) {
                         chains.push(chain);
+                    } else if server.is_tls() {
+                        let text = format!(
+                            "server on port {}: older servers or rules have some of the names {:?}",
+                            server.number, chain.sni
+                        );
+                        notes.push(Note::ignored(
+                            &server.meta.origin,
+                            format!("Gateway {}", server.gateway),
+                            text,
+                        ));
                     }
                 }
             }

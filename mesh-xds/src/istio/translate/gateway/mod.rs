@@ -197,24 +197,21 @@ fn route_name(server: &Server, meta: &Meta, resolved: u32) -> Option<String> {
 /// Why a server cannot stand beside the ones that opened its port before.
 fn conflict(known: &[OpenServer<'_>], new: &OpenServer<'_>) -> Option<String> {
     let first = known.first()?;
-    if first.is_tls() != new.is_tls() {
+    let shares = match new.is_tls() {
+        true => first.is_tls(),
+        false => first.protocol.is_http() && new.protocol.is_http(),
+    };
+    if !shares {
         return Some(format!(
             "the port is opened by Gateway {} for {:?}",
             first.gateway, first.protocol
         ));
     }
-    if !new.is_tls() {
-        let both_http = first.protocol.is_http() && new.protocol.is_http();
-        return (!both_http).then(|| {
-            format!(
-                "the port is opened by Gateway {} for {:?}",
-                first.gateway, first.protocol
-            )
-        });
-    }
-    let names = new.server_names();
-    let taken = known
-        .iter()
-        .find(|other| other.server_names().iter().any(|name| names.contains(name)));
+    // One of two servers with settings of TLS counts for a host, also where these only ask for a redirect. Hosts of several
+    // namespaces may have the same name: what clashes then is seen where chains are made.
+    new.server.tls.as_ref()?;
+    let taken = known.iter().find(|other| {
+        other.server.tls.is_some() && other.hosts.iter().any(|name| new.hosts.contains(name))
+    });
     taken.map(|other| format!("its hosts are taken by Gateway {}", other.gateway))
 }

@@ -1,15 +1,23 @@
 //! Route configurations of a gateway.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use envoy_types::pb::envoy::config::route::v3 as route;
+use envoy_types::pb::google::protobuf::Any;
 use route::virtual_host::TlsRequirementType;
 
 use super::{OpenServer, Servers};
 use crate::istio::api::virtual_service::Destination;
 use crate::istio::index::{Service, VirtualServiceRule, host};
 use crate::istio::translate::route::{self as rules, MAX_DIRECT_RESPONSE_BODY, RouteOptions};
-use crate::istio::translate::{Env, destination_hash, pb};
+use crate::istio::translate::{Env, destination_hash, pb, proxy_headers, session};
+
+/// The routes of rules at gateways. A rule has the same ones on all servers of a gateway that share a route configuration:
+/// those of the first server.
+type Built = BTreeMap<Source, Vec<route::Route>>;
+
+/// Gateway, and namespace and name of a rule.
+type Source = (String, String, String);
 
 /// A virtual host while rules are added to it.
 #[derive(Default)]
@@ -18,8 +26,10 @@ struct Host {
     port: u32,
     routes: Vec<route::Route>,
     /// Gateway and rule of each group of routes: hosts with the same ones are merged.
-    sources: Vec<(String, String, String)>,
+    sources: Vec<Source>,
     https_only: bool,
+    /// Settings of sessions, if the host is a service that asks for them.
+    session: Option<Any>,
 }
 
 impl Env<'_> {
@@ -36,15 +46,18 @@ impl Env<'_> {
             .filter(|server| server.routes.as_deref() == Some(name))
             .collect();
         let mut hosts: BTreeMap<String, Host> = BTreeMap::new();
+        let mut built = Built::new();
         for server in &own {
-            self.add_rules(&mut hosts, server);
+            self.add_rules(&mut hosts, &mut built, server);
             if server.redirects_to_https() {
                 for name in &server.hosts {
-                    let host = hosts.entry(name.to_ascii_lowercase()).or_default();
+                    let host = hosts
+                        .entry(name.to_ascii_lowercase())
+                        .or_insert_with(|| Host {
+                            port: server.number,
+                            ..Host::default()
+                        });
                     host.https_only = true;
-                    if host.port == 0 {
-                        host.port = server.number;
-                    }
                 }
             }
         }
@@ -68,7 +81,12 @@ impl Env<'_> {
         }
     }
 
-    fn add_rules(&self, hosts: &mut BTreeMap<String, Host>, server: &OpenServer<'_>) {
+    fn add_rules(
+        &self,
+        hosts: &mut BTreeMap<String, Host>,
+        built: &mut Built,
+        server: &OpenServer<'_>,
+    ) {
         for rule in self
             .context
             .virtual_services_for(&self.proxy.namespace, &server.gateway)
@@ -77,21 +95,27 @@ impl Env<'_> {
             if names.is_empty() {
                 continue;
             }
-            let routes = self.rule_routes_for(&rule, server);
+            let source = (
+                server.gateway.clone(),
+                rule.meta.namespace.clone(),
+                rule.meta.name.clone(),
+            );
+            let routes = built.entry(source.clone()).or_default();
+            if routes.is_empty() {
+                *routes = self.rule_routes_for(&rule, server);
+            }
             if routes.is_empty() {
                 continue;
             }
             for name in names {
-                let host = hosts.entry(name.to_ascii_lowercase()).or_default();
-                if host.port == 0 {
-                    host.port = server.number;
-                }
+                let name = name.to_ascii_lowercase();
+                let host = hosts.entry(name.clone()).or_insert_with(|| Host {
+                    port: server.number,
+                    session: self.session(&rule, &name),
+                    ..Host::default()
+                });
                 host.routes.extend(routes.iter().cloned());
-                host.sources.push((
-                    server.gateway.clone(),
-                    rule.meta.namespace.clone(),
-                    rule.meta.name.clone(),
-                ));
+                host.sources.push(source.clone());
                 host.https_only |= server.redirects_to_https();
             }
         }
@@ -112,11 +136,23 @@ impl Env<'_> {
                 gateways: &[&server.gateway],
                 tls: server.server.tls.is_some(),
                 http3: false,
+                keeps_host: proxy_headers::keeps_host(self.config.proxy_headers.as_ref()),
                 default_retry: self.context.mesh.default_http_retry_policy.as_ref(),
                 service: &service,
                 hash: &hash,
             },
         )
+    }
+
+    /// What a host asks for that is itself a destination of its rule.
+    fn session(&self, rule: &VirtualServiceRule, name: &str) -> Option<Any> {
+        let destinations = rule.spec.http.iter().flat_map(|http| {
+            let arms = http.route.iter().map(|arm| &arm.destination);
+            let mirrors = http.mirrors.iter().map(|mirror| &mirror.destination);
+            arms.chain(mirrors).chain([&http.mirror]).flatten()
+        });
+        let mut named = destinations.filter(|to| to.host == name);
+        session::for_service(self.service_for_rule(rule, &named.next()?.host)?)
     }
 
     /// The service that a rule means: the one of its own namespace if the gateway may see it, else any that it may see.
@@ -179,6 +215,11 @@ fn merge_equal(hosts: BTreeMap<String, Host>) -> Vec<route::VirtualHost> {
             } else {
                 0
             },
+            typed_per_filter_config: host
+                .session
+                .take()
+                .map(|config| HashMap::from([(session::FILTER.to_owned(), config)]))
+                .unwrap_or_default(),
             ..route::VirtualHost::default()
         };
         out.push((host, built));

@@ -9,7 +9,7 @@ use super::{Bind, Chain, Routes, Side};
 use crate::istio::api::sidecar::IstioIngressListener;
 use crate::istio::index::{Meta, Port, Protocol, Service};
 use crate::istio::translate::protection::{Guard, Protection};
-use crate::istio::translate::{Env, Note, cluster, pb, route as rules};
+use crate::istio::translate::{Env, Note, cluster, pb, retry, route as rules};
 
 /// Inbound listeners with the clusters behind them.
 #[derive(Default)]
@@ -246,11 +246,15 @@ impl Env<'_> {
     ) -> route::RouteConfiguration {
         let operation = format!("{}/*", pb::host_port(&entrance.host, entrance.port.port));
         let route = match guard {
-            Guard::Open => rules::default_inbound(
-                cluster.to_owned(),
-                operation,
-                entrance.port.protocol.is_grpc(),
-            ),
+            Guard::Open => {
+                // A stream may be reset long after it began, which the default condition does not tell apart.
+                let policy = self.context.mesh.default_inbound_http_retry_policy.as_ref();
+                let retries = match entrance.port.protocol.is_grpc() {
+                    true => None,
+                    false => retry::inbound(policy),
+                };
+                rules::default_inbound(cluster.to_owned(), operation, retries)
+            }
             Guard::Refuse => rules::refuse(),
         };
         route::RouteConfiguration {

@@ -1,5 +1,6 @@
 //! Listeners, and the parts that outbound, inbound and gateway listeners share.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use core::TrafficDirection;
@@ -40,6 +41,8 @@ pub(super) struct Chain {
     pub(super) networks: Vec<String>,
     /// Only connections that turn out to be plain HTTP.
     pub(super) plain_http: bool,
+    /// The route configuration that its requests follow, where it is one by name.
+    pub(super) routes: Option<String>,
     pub(super) filters: Vec<listener::Filter>,
     pub(super) tls: Option<core::TransportSocket>,
     /// The object that it was made from.
@@ -47,23 +50,35 @@ pub(super) struct Chain {
 }
 
 impl Chain {
+    /// The server names that it is for, none where one of them stands for all.
+    fn names(&self) -> &[String] {
+        if self.sni.iter().any(|name| name == "*") {
+            return &[];
+        }
+        &self.sni
+    }
+
     pub(super) fn matches_all(&self) -> bool {
-        self.sni.is_empty() && self.networks.is_empty() && !self.plain_http
+        self.names().is_empty() && self.networks.is_empty() && !self.plain_http
     }
 
     /// Whether a connection could belong to both chains with equal right.
     pub(super) fn conflicts_with(&self, other: &Self) -> bool {
-        let overlap = |a: &[String], b: &[String]| {
+        fn overlap<T: PartialEq>(a: &[T], b: &[T]) -> bool {
             (a.is_empty() && b.is_empty()) || a.iter().any(|x| b.contains(x))
+        }
+        let networks = |chain: &Self| -> Vec<_> {
+            let given = chain.networks.iter();
+            given.filter_map(|network| masked(network)).collect()
         };
         self.plain_http == other.plain_http
-            && overlap(&self.sni, &other.sni)
-            && overlap(&self.networks, &other.networks)
+            && overlap(self.names(), other.names())
+            && overlap(&networks(self), &networks(other))
     }
 
     fn build(self) -> listener::FilterChain {
         let mut condition = listener::FilterChainMatch {
-            server_names: self.sni.into_iter().filter(|name| name != "*").collect(),
+            server_names: self.names().to_vec(),
             prefix_ranges: self
                 .networks
                 .iter()
@@ -85,6 +100,23 @@ impl Chain {
             ..listener::FilterChain::default()
         }
     }
+}
+
+/// Address and length of a network, without the bits that do not count: 1.2.3.4/8 is 1.0.0.0/8.
+fn masked(network: &str) -> Option<(IpAddr, u32)> {
+    let range = range(network)?;
+    let length = range.prefix_len?.value;
+    let address = match range.address_prefix.parse().ok()? {
+        IpAddr::V4(ip) => {
+            let mask = u32::MAX.checked_shl(32_u32.checked_sub(length)?);
+            Ipv4Addr::from_bits(ip.to_bits() & mask.unwrap_or(0)).into()
+        }
+        IpAddr::V6(ip) => {
+            let mask = u128::MAX.checked_shl(128_u32.checked_sub(length)?);
+            Ipv6Addr::from_bits(ip.to_bits() & mask.unwrap_or(0)).into()
+        }
+    };
+    Some((address, length))
 }
 
 fn range(network: &str) -> Option<core::CidrRange> {
@@ -158,8 +190,11 @@ impl Env<'_> {
                 pb::any(&HttpInspector::default()),
             ));
         }
-        let (general, mut special): (Vec<_>, Vec<_>) =
-            chains.into_iter().partition(Chain::matches_all);
+        // A gateway keeps Envoy's own rules: no chain stands apart, and a client that stays silent is cut off.
+        let sidecar = self.proxy.kind == ProxyKind::Sidecar;
+        let (general, mut special): (Vec<_>, Vec<_>) = chains
+            .into_iter()
+            .partition(|chain| sidecar && chain.matches_all());
         let mut general = general.into_iter();
         let mut default = None;
         if special.is_empty() {
@@ -167,13 +202,10 @@ impl Env<'_> {
         } else {
             default = general.next().map(Chain::build);
         }
-        // A gateway keeps Envoy's own rule: a client that stays silent is cut off.
-        let sidecar = self.proxy.kind == ProxyKind::Sidecar;
-        let timeout = self
-            .context
-            .mesh
-            .protocol_detection_timeout
-            .unwrap_or(Duration::ZERO);
+        // On the way out only HTTP is waited for.
+        let detects = http || direction == TrafficDirection::Inbound;
+        let timeout = self.context.mesh.protocol_detection_timeout;
+        let timeout = timeout.filter(|_| detects).unwrap_or(Duration::ZERO);
         listener::Listener {
             name: bind.name(),
             address: Some(bind.address()),

@@ -19,10 +19,43 @@ const LOOPBACK: &str = "127.0.0.1";
 /// A listener while services are added to it.
 struct Entry {
     protocol: Protocol,
+    /// Whether HTTP services share it: the Host header tells them apart.
+    shared: bool,
     chains: Vec<Chain>,
     /// Whether it was asked for by port: other services on the port then do not count.
     locked: bool,
     service: String,
+}
+
+impl Entry {
+    /// Whether a service of that protocol may add its chains.
+    fn may_be_joined(&self, protocol: Protocol) -> bool {
+        // What turns out to be HTTP is for the services that declared it.
+        if self.shared && protocol == Protocol::Unsupported {
+            return false;
+        }
+        // Where a server speaks first, no inspector may wait for the client.
+        let speaks_first = |protocol| matches!(protocol, Protocol::Mongo | Protocol::MySql);
+        self.protocol == protocol || !(speaks_first(self.protocol) || speaks_first(protocol))
+    }
+
+    /// Adds the chains that no other one stands against; false if that were not all of them.
+    fn join(&mut self, chains: Vec<Chain>, service: &Service, protocol: Protocol) -> bool {
+        let mut all = true;
+        for mut chain in chains {
+            let clashes = |chain: &Chain| self.chains.iter().any(|own| own.conflicts_with(chain));
+            if protocol.is_tls() && chain.sni.is_empty() && clashes(&chain) {
+                chain.sni = vec![service.hostname.clone()];
+            }
+            if clashes(&chain) {
+                all = false;
+                continue;
+            }
+            self.shared |= protocol.is_http();
+            self.chains.push(chain);
+        }
+        all
+    }
 }
 
 impl Env<'_> {
@@ -32,7 +65,6 @@ impl Env<'_> {
         notes: &mut Vec<Note>,
     ) -> (Vec<Listener>, Vec<String>) {
         let mut entries: BTreeMap<Bind, Entry> = BTreeMap::new();
-        let mut names = Vec::new();
         for egress in &self.scope.egress {
             match &egress.spec.port {
                 Some(port) => {
@@ -42,26 +74,22 @@ impl Env<'_> {
                         protocol: Protocol::parse(&port.protocol),
                     };
                     for service in &egress.services {
-                        self.add_service(&mut entries, &mut names, egress, (service, &port), notes);
+                        self.add_service(&mut entries, egress, (service, &port), notes);
                     }
                 }
                 None => {
                     entries.values_mut().for_each(|entry| entry.locked = true);
                     for service in &egress.services {
                         for port in &service.ports {
-                            self.add_service(
-                                &mut entries,
-                                &mut names,
-                                egress,
-                                (service, port),
-                                notes,
-                            );
+                            self.add_service(&mut entries, egress, (service, port), notes);
                         }
                     }
                 }
             }
         }
-        self.add_http_proxy(&mut entries, &mut names);
+        self.add_http_proxy(&mut entries);
+        let chains = entries.values().flat_map(|entry| &entry.chains);
+        let mut names: Vec<String> = chains.filter_map(|chain| chain.routes.clone()).collect();
         names.sort();
         names.dedup();
         let listeners = entries
@@ -82,7 +110,6 @@ impl Env<'_> {
     fn add_service(
         &self,
         entries: &mut BTreeMap<Bind, Entry>,
-        names: &mut Vec<String>,
         egress: &EgressListener,
         (service, port): (&Service, &Port),
         notes: &mut Vec<Note>,
@@ -91,42 +118,34 @@ impl Env<'_> {
             return;
         }
         let bind = self.bind(egress, port.port);
-        let known = entries.get_mut(&bind);
-        if let Some(known) = &known
-            && (known.locked || (known.protocol.is_http() && port.protocol.is_http()))
-        {
-            // HTTP services share the port: the Host header tells them apart.
-            return;
-        }
-        let chains = self.service_chains(&bind, egress, service, port, names);
-        let Some(known) = known else {
+        let Some(known) = entries.get_mut(&bind) else {
             let entry = Entry {
                 protocol: port.protocol,
-                chains,
+                shared: port.protocol.is_http(),
+                chains: self.service_chains(&bind, egress, service, port),
                 locked: false,
                 service: service.hostname.clone(),
             };
             entries.insert(bind, entry);
             return;
         };
-        for mut chain in chains {
-            let clashes = |chain: &Chain| known.chains.iter().any(|own| own.conflicts_with(chain));
-            if port.protocol.is_tls() && chain.sni.is_empty() && clashes(&chain) {
-                chain.sni = vec![service.hostname.clone()];
-            }
-            if known.protocol.is_http() || clashes(&chain) {
-                notes.push(Note::ignored(
-                    &service.origin,
-                    format!("service {}", service.hostname),
-                    format!(
-                        "port {} is already taken by {}: without interception only HTTP services, or TLS services with other \
-                         names, share a port",
-                        port.port, known.service
-                    ),
-                ));
-                return;
-            }
-            known.chains.push(chain);
+        if known.locked || (known.shared && port.protocol.is_http()) {
+            return;
+        }
+        let all = known.may_be_joined(port.protocol) && {
+            let chains = self.service_chains(&bind, egress, service, port);
+            known.join(chains, service, port.protocol)
+        };
+        if !all {
+            notes.push(Note::ignored(
+                &service.origin,
+                format!("service {}", service.hostname),
+                format!(
+                    "port {} is already taken by {}: without interception only HTTP services, or TLS services with other \
+                     names, share a port",
+                    port.port, known.service
+                ),
+            ));
         }
     }
 
@@ -136,13 +155,12 @@ impl Env<'_> {
         egress: &EgressListener,
         service: &Service,
         port: &Port,
-        names: &mut Vec<String>,
     ) -> Vec<Chain> {
-        let mut http = |name: String, plain_http: bool| {
-            names.push(name.clone());
+        let http = |name: String, plain_http: bool| {
             let prefix = format!("outbound_{};", bind.name());
             Chain {
                 plain_http,
+                routes: Some(name.clone()),
                 filters: vec![self.http_filter(prefix, Routes::Named(name), Side::Outbound)],
                 ..Chain::default()
             }
@@ -218,9 +236,14 @@ impl Env<'_> {
                 let Some(filter) = self.tcp_route_filter(&tls.route, port.port, &rule.meta) else {
                     continue;
                 };
+                // A Unix socket, which has port 0, is no network.
+                let networks = match port.port {
+                    0 => Vec::new(),
+                    _ => condition.destination_subnets.clone(),
+                };
                 let chain = Chain {
                     sni: condition.sni_hosts.clone(),
-                    networks: condition.destination_subnets.clone(),
+                    networks,
                     filters: vec![filter],
                     metadata: Some(pb::config_metadata("virtual-service", &rule.meta)),
                     ..Chain::default()
@@ -260,7 +283,7 @@ impl Env<'_> {
             let all = tcp.matches.is_empty()
                 || conditions
                     .iter()
-                    .any(|condition| condition.destination_subnets.is_empty());
+                    .any(|condition| condition.destination_subnets.is_empty() || port.port == 0);
             if all {
                 chains.push(chain);
                 return true;
@@ -295,7 +318,7 @@ impl Env<'_> {
     }
 
     /// MeshConfig's `proxyHttpPort`: a port on which every HTTP host of the mesh can be asked for.
-    fn add_http_proxy(&self, entries: &mut BTreeMap<Bind, Entry>, names: &mut Vec<String>) {
+    fn add_http_proxy(&self, entries: &mut BTreeMap<Bind, Entry>) {
         let Some(port) = u32::try_from(self.context.mesh.proxy_http_port)
             .ok()
             .filter(|port| *port > 0)
@@ -316,17 +339,16 @@ impl Env<'_> {
             Routes::Named(name.clone()),
             Side::Outbound,
         );
-        entries.entry(bind).or_insert_with(|| {
-            names.push(name);
-            Entry {
-                protocol: Protocol::HttpProxy,
-                chains: vec![Chain {
-                    filters: vec![filter],
-                    ..Chain::default()
-                }],
-                locked: true,
-                service: "proxyHttpPort".to_owned(),
-            }
+        entries.entry(bind).or_insert_with(|| Entry {
+            protocol: Protocol::HttpProxy,
+            shared: true,
+            chains: vec![Chain {
+                routes: Some(name),
+                filters: vec![filter],
+                ..Chain::default()
+            }],
+            locked: true,
+            service: "proxyHttpPort".to_owned(),
         });
     }
 }

@@ -409,6 +409,16 @@ apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: root, namespace: root}
 spec: {host: '*.local', exportTo: ['*'], trafficPolicy: {loadBalancer: {simple: RANDOM}}}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: s, namespace: a}
+spec: {ingress: [{port: {number: 8080, name: http, protocol: HTTP}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: x, namespace: a}
+spec: {hosts: [x], http: [{rewrite: {authority: x.com}, route: [{destination: {host: x}}]}]}
 ";
 
 #[test]

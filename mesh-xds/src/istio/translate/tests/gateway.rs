@@ -149,3 +149,119 @@ fn claims_of_tokens_are_matched_as_metadata() {
         json!([{"key": "payload"}, {"key": "group"}, {"key": "id"}])
     );
 }
+
+#[test]
+fn one_host_of_a_tls_server_may_stand_for_all() {
+    let servers = "{port: {number: 443, name: all, protocol: HTTPS}, hosts: ['*', one.com], tls: {mode: SIMPLE, credentialName: c}}";
+    let listener = edge(servers, &rule("r", "a", "one.com", TO_X)).listener("0.0.0.0_443");
+    let chains = listener["filter_chains"].as_array().expect("chains");
+    assert_eq!(chains.len(), 1);
+    assert!(chains[0].get("filter_chain_match").is_none());
+}
+
+#[test]
+fn of_one_host_a_gateway_knows_the_oldest_service() {
+    let entry = |namespace: &str, year: u32, port: u32| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\n\
+             metadata: {{name: e, namespace: {namespace}, creationTimestamp: '{year}-01-01T00:00:00Z'}}\n\
+             spec: {{hosts: [e.com], ports: [{{number: {port}, name: http, protocol: HTTP}}], resolution: DNS}}\n"
+        )
+    };
+    // That it is of the gateway's own namespace says nothing.
+    let entries = entry("istio-system", 2020, 81) + &entry("b", 2010, 82);
+    let servers = "{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}";
+    let to = "{route: [{destination: {host: e.com}}]}";
+    let routes =
+        edge(servers, &(rule("r", "a", "z.com", to) + &entries)).routes_of("http.80", "z.com:80");
+    assert_eq!(routes[0]["route"]["cluster"], "outbound|82||e.com");
+}
+
+#[test]
+fn servers_that_share_routes_have_those_of_the_first() {
+    let servers = "{port: {number: 8080, name: one, protocol: HTTP}, hosts: [one.com], bind: 127.0.0.1}, \
+                   {port: {number: 8080, name: two, protocol: HTTP2}, hosts: [two.com], bind: 127.0.0.1}";
+    let config = edge(servers, &rule("r", "a", "'*'", TO_X)).route_config("http.8080.127.0.0.1");
+    let hosts = config["virtual_hosts"].as_array().expect("virtual hosts");
+    assert_eq!(hosts.len(), 1);
+    assert_eq!(hosts[0]["domains"], json!(["one.com", "two.com"]));
+}
+
+/// A service that asks for sessions.
+const STICKY: &str = "---
+apiVersion: v1
+kind: Service
+metadata: {name: s, namespace: a, labels: {istio.io/persistent-session: 'cookie:/path'}}
+spec: {clusterIP: 10.0.0.8, ports: [{port: 80, name: http}]}
+";
+
+#[test]
+fn sessions_of_a_service_hold_for_its_host_and_its_routes() {
+    const FILTER: &str = "envoy.filters.http.stateful_session";
+    let host = "s.a.svc.cluster.local";
+    let servers = "{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}";
+    let sessions = |arms: &str| {
+        let rules = rule("r", "a", host, &format!("{{route: [{arms}]}}"));
+        let config = edge(servers, &(rules + STICKY)).route_config("http.80");
+        let host = config["virtual_hosts"][0].clone();
+        let of = |value: &Value| value["typed_per_filter_config"].get(FILTER).is_some();
+        (of(&host), of(&host["routes"][0]))
+    };
+    let (sticky, plain) = (
+        "{destination: {host: s.a.svc.cluster.local}, weight: 1}",
+        "{destination: {host: x.a.svc.cluster.local}, weight: 1}",
+    );
+    assert_eq!(sessions(sticky), (true, true));
+    assert_eq!(sessions(plain), (false, false));
+    assert_eq!(sessions(&format!("{plain}, {sticky}")), (true, true));
+    // The last word is that of a service without sessions.
+    assert_eq!(sessions(&format!("{sticky}, {plain}")), (true, false));
+}
+
+#[test]
+fn servers_for_one_name_clash_only_where_both_lead_somewhere() {
+    let servers = "{port: {number: 443, name: pass, protocol: TLS}, hosts: [z.com], tls: {mode: PASSTHROUGH}}, \
+                   {port: {number: 443, name: own, protocol: HTTPS}, hosts: ['a/z.com'], tls: {mode: SIMPLE, credentialName: c}}";
+    let resources = edge(servers, &rule("r", "a", "z.com", TO_X));
+    let chains = &resources.listener("0.0.0.0_443")["filter_chains"];
+    assert_eq!(chains.as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        chains[0]["filters"][0]["typed_config"]["rds"]["route_config_name"],
+        "https.443.own.edge.a"
+    );
+    let pass = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: p, namespace: a}\n\
+                spec: {hosts: [z.com], gateways: [edge], tls: [{match: [{sniHosts: [z.com]}], route: [{destination: {host: y, port: {number: 9000}}}]}]}\n";
+    let resources = edge(servers, &(rule("r", "a", "z.com", TO_X) + pass));
+    let chains = &resources.listener("0.0.0.0_443")["filter_chains"];
+    assert_eq!(chains.as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        chains[0]["filters"][0]["typed_config"]["cluster"],
+        "outbound|9000||y.a.svc.cluster.local"
+    );
+    let clash = |note: &super::super::Note| note.text.contains("[\"z.com\"]");
+    assert!(resources.notes.iter().any(clash), "{:?}", resources.notes);
+}
+
+#[test]
+fn a_host_is_redirected_by_one_server() {
+    let server = |name: &str, redirect: bool| {
+        format!(
+            "{{port: {{number: 80, name: {name}, protocol: HTTP}}, hosts: [z.com], tls: {{httpsRedirect: {redirect}}}}}"
+        )
+    };
+    let taken = |servers: &str| {
+        let resources = edge(servers, &rule("r", "a", "z.com", TO_X));
+        assert_eq!(host_names(&resources, "http.80"), ["z.com:80"]);
+        resources
+            .notes
+            .iter()
+            .any(|note| note.text.contains("its hosts are taken"))
+    };
+    assert!(taken(&format!(
+        "{}, {}",
+        server("one", true),
+        server("two", false)
+    )));
+    let plain = "{port: {number: 80, name: two, protocol: HTTP}, hosts: [z.com]}";
+    assert!(!taken(&format!("{}, {plain}", server("one", true))));
+}

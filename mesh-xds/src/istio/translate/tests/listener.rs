@@ -1,3 +1,4 @@
+use super::super::listener::Chain;
 use super::*;
 
 const NOTHING: &str =
@@ -294,7 +295,180 @@ fn headers_of_the_proxy_are_as_its_configuration_asks() {
     let router = &router.expect("a router")["typed_config"];
     assert_eq!(router["suppress_envoy_headers"], true);
     assert_eq!(host.get("include_request_attempt_count"), None);
-    assert_eq!(host["routes"][0]["route"]["append_x_forwarded_host"], true);
     let (manager, _) = made("{server: {value: me}}");
     assert_eq!(manager["server_name"], "me");
+}
+
+#[test]
+fn tls_and_http_share_a_port_by_the_server_name() {
+    let resources = sidecar(
+        "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: t, namespace: a, creationTimestamp: '2029-01-01T00:00:00Z'}
+spec: {hosts: [t.com], ports: [{number: 80, name: tls, protocol: TLS}], resolution: DNS}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: late, namespace: a, creationTimestamp: '2030-01-01T00:00:00Z'}
+spec: {clusterIP: 10.0.0.9, ports: [{port: 80, name: http}]}
+",
+    );
+    let listener = resources.listener("127.0.0.1_80");
+    assert_eq!(
+        listener["filter_chains"][0]["filter_chain_match"]["server_names"],
+        json!(["t.com"])
+    );
+    let http = &listener["default_filter_chain"]["filters"][0]["typed_config"];
+    assert_eq!(http["rds"]["route_config_name"], "80");
+    assert_eq!(
+        resources
+            .routes_of("80", "late.a.svc.cluster.local:80")
+            .len(),
+        1
+    );
+    let taken = |note: &&super::super::Note| note.text.contains("already taken");
+    assert_eq!(resources.notes.iter().find(taken), None);
+}
+
+#[test]
+fn a_sniffed_service_on_a_tcp_port_keeps_its_http() {
+    let resources = sidecar(
+        "
+apiVersion: v1
+kind: Service
+metadata: {name: any, namespace: a, creationTimestamp: '2030-01-01T00:00:00Z'}
+spec: {clusterIP: 10.0.0.9, ports: [{port: 9000, name: any}]}
+",
+    );
+    let listener = resources.listener("127.0.0.1_9000");
+    let chains = listener["filter_chains"].as_array().expect("chains");
+    assert_eq!(chains.len(), 1);
+    assert_eq!(
+        chains[0]["filters"][0]["typed_config"]["rds"]["route_config_name"],
+        "any.a.svc.cluster.local:9000"
+    );
+    assert_eq!(
+        listener["default_filter_chain"]["filters"][0]["typed_config"]["cluster"],
+        "outbound|9000||y.a.svc.cluster.local"
+    );
+    let note = resources
+        .notes
+        .iter()
+        .find(|note| note.object == "service any.a.svc.cluster.local");
+    assert!(note.is_some_and(|note| note.text.contains("already taken")));
+}
+
+#[test]
+fn a_sniffed_service_takes_no_http_from_others() {
+    let resources = sidecar(
+        "
+apiVersion: v1
+kind: Service
+metadata: {name: any, namespace: a, creationTimestamp: '2030-01-01T00:00:00Z'}
+spec: {clusterIP: 10.0.0.9, ports: [{port: 80, name: any}]}
+",
+    );
+    let listener = resources.listener("127.0.0.1_80");
+    assert_eq!(listener["filter_chains"].as_array().map(Vec::len), Some(1));
+    assert!(listener.get("default_filter_chain").is_none());
+}
+
+#[test]
+fn networks_are_equal_without_the_bits_that_do_not_count() {
+    let chain = |network: &str| Chain {
+        networks: vec![network.to_owned()],
+        ..Chain::default()
+    };
+    assert!(chain("1.2.3.4/8").conflicts_with(&chain("1.9.9.9/8")));
+    assert!(!chain("1.2.3.4/8").conflicts_with(&chain("1.2.3.4/9")));
+    assert!(chain("2001:db8::1/32").conflicts_with(&chain("2001:db8:1::/32")));
+    assert!(chain("1.2.3.4").conflicts_with(&chain("1.2.3.4/32")));
+    assert!(chain("0.0.0.0/0").conflicts_with(&chain("1.2.3.4/0")));
+}
+
+#[test]
+fn retries_on_the_way_in_are_as_the_mesh_says() {
+    let policy = |mesh: &str| {
+        let resources = guarded(&format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\ndata: {{mesh: '{mesh}'}}\n"
+        ));
+        let config = &resources.listener("127.1.0.1_8080")["filter_chains"][0]["filters"][0]["typed_config"]
+            ["route_config"];
+        config["virtual_hosts"][0]["routes"][0]["route"]["retry_policy"].clone()
+    };
+    assert_eq!(
+        policy(
+            "defaultInboundHttpRetryPolicy: {attempts: 5, retryOn: \"reset,503\", perTryTimeout: 1s, backoff: 30ms}"
+        ),
+        json!({
+            "retry_on": "reset,retriable-status-codes", "num_retries": 5, "retriable_status_codes": [503],
+            "retry_back_off": {"base_interval": "0.030s"},
+        })
+    );
+    assert_eq!(
+        policy("defaultInboundHttpRetryPolicy: {attempts: 0}"),
+        Value::Null
+    );
+}
+
+#[test]
+fn route_configurations_are_those_that_a_listener_names() {
+    // The port is taken by a service that carries bytes.
+    let resources = sidecar(
+        "
+apiVersion: v1
+kind: Service
+metadata: {name: late, namespace: a, creationTimestamp: '2030-01-01T00:00:00Z'}
+spec: {clusterIP: 10.0.0.9, ports: [{port: 9000, name: http}]}
+",
+    );
+    assert!(resources.routes.iter().all(|config| config.name != "9000"));
+}
+
+#[test]
+fn a_rewritten_host_is_kept_where_the_proxy_is_to_keep_it() {
+    let resources = sidecar(
+        "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data: {mesh: 'defaultConfig: {proxyHeaders: {xForwardedHost: {enabled: true}}}'}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: x, namespace: a}
+spec:
+  hosts: [x]
+  http:
+  - match: [{uri: {prefix: /rewritten}}]
+    rewrite: {authority: z.com}
+    route: [{destination: {host: x}}]
+  - headers: {request: {set: {':authority': z.com}}}
+    route: [{destination: {host: x}}]
+",
+    );
+    let keeps = |host: &str| -> Vec<bool> {
+        let routes = resources.routes_of("80", host);
+        let kept = |route: &Value| route["route"]["append_x_forwarded_host"] == true;
+        routes.iter().map(kept).collect()
+    };
+    assert_eq!(keeps(X), [true, false]);
+    assert_eq!(keeps("y.a.svc.cluster.local:80"), [false]);
+    assert_eq!(keeps("allow_any"), [true]);
+}
+
+#[test]
+fn only_where_http_is_looked_for_the_detection_has_a_time_limit() {
+    let mesh = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\n\
+                data: {mesh: 'protocolDetectionTimeout: 2s'}\n";
+    let sniffed = "---\napiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: a}\n\
+                   spec: {clusterIP: 10.0.0.3, ports: [{port: 7000, name: any}]}\n";
+    let limit = |resources: &Resources, name: &str| {
+        resources.listener(name)["listener_filters_timeout"].clone()
+    };
+    let resources = sidecar(&format!("\n{mesh}{sniffed}"));
+    assert_eq!(limit(&resources, "127.0.0.1_80"), "0s");
+    assert_eq!(limit(&resources, "127.0.0.1_7000"), "2s");
+    assert_eq!(limit(&guarded(mesh), "127.1.0.1_8080"), "2s");
 }

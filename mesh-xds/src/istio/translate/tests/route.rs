@@ -248,3 +248,27 @@ fn a_missing_subset_is_named() {
     );
     assert_eq!(&*note.origin.file, "test.yaml");
 }
+
+#[test]
+fn a_hashed_destination_is_asked_again_also_when_the_hash_names_nothing() {
+    let policy = |hash: &str| {
+        let yaml = format!(
+            "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: x, namespace: a}}
+spec: {{hosts: [x], http: [{{route: [{{destination: {{host: x}}}}]}}]}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: x, namespace: a}}
+spec: {{host: x, trafficPolicy: {{loadBalancer: {hash}}}}}
+"
+        );
+        sidecar(&yaml).routes_of("80", X)[0]["route"]["retry_policy"].clone()
+    };
+    let avoids = |hash: &str| policy(hash).get("retry_host_predicate").is_some();
+    assert!(avoids("{simple: RANDOM}"));
+    assert!(!avoids("{consistentHash: {useSourceIp: true}}"));
+    assert!(!avoids("{consistentHash: {minimumRingSize: 100}}"));
+}
