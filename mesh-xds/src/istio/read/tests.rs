@@ -142,6 +142,25 @@ fn foreign_and_not_served_kinds_are_listed() {
     assert!(parsed.objects.is_empty() && !parsed.broken);
     let helm = read("{{- if .Values.x }}\nkind: Service\n{{- end }}\n");
     assert_eq!(helm.findings[0].level, Level::Foreign);
+    // A webhook's list of groups is no object of one of them.
+    let rules = "rules: [{apiGroups: [\n  - security.istio.io\n";
+    let webhook = read(&format!("{{{{- if .x }}}}\nkind: Webhook\n{rules}"));
+    assert_eq!(webhook.findings[0].level, Level::Foreign);
+    let broken = read("{{- if .x }}\nknd: Policy\napiVersion: security.istio.io/v1\n");
+    assert_eq!(broken.findings[0].level, Level::Refused);
+}
+
+#[test]
+fn the_head_of_a_chart_is_no_object() {
+    let chart = read("apiVersion: v2\nname: tags\nversion: 1.1.0\n");
+    assert_eq!(chart.findings[0].level, Level::Foreign);
+    for object in [
+        "apiVersion: v1\nmetadata: {name: x}\n",
+        "apiVersion: v1\nknd: Service\nname: x\nversion: x\n",
+        "apiVersion: security.istio.io/v1\nname: x\nversion: x\n",
+    ] {
+        assert_eq!(read(object).findings[0].level, Level::Refused, "{object}");
+    }
 }
 
 #[test]

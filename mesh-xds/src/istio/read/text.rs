@@ -88,6 +88,16 @@ fn broken(file: &Arc<str>, text: &str, options: &TextOptions, error: &Error) -> 
     }
 }
 
+/// Whether that is the head of a chart (Helm): a version without group, and a name and version of its own.
+fn is_chart(head: &Head) -> bool {
+    let plain = |(version, _): &(String, Location)| !version.contains('/');
+    let has = |name: &str| head.keys.iter().any(|(key, _)| key == name);
+    head.api_version.as_ref().is_some_and(plain)
+        && head.kind.is_none()
+        && has("name")
+        && has("version")
+}
+
 /// The namespace of the mesh's settings.
 pub(super) const MESH_NAMESPACE: &str = "istio-system";
 
@@ -286,12 +296,15 @@ impl Parser<'_> {
         } else {
             None
         };
-        if neither && misspelt.is_none() {
-            let finding = Finding::new(
-                Level::Foreign,
-                self.file,
-                "no object: neither apiVersion nor kind",
-            );
+        let foreign = if neither && misspelt.is_none() {
+            Some("no object: neither apiVersion nor kind")
+        } else if is_chart(head) && near("kind").is_none() {
+            Some("no object: the head of a chart")
+        } else {
+            None
+        };
+        if let Some(message) = foreign {
+            let finding = Finding::new(Level::Foreign, self.file, message);
             self.push(finding.at(Some(head.location)));
             return Ok(None);
         }

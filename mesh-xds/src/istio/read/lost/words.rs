@@ -146,7 +146,7 @@ pub(in crate::istio::read) fn of_words(
         let origin = lost_at(line).origin;
         lost.push(of_mesh(origin, text, options));
     }
-    if let Some(offset) = text.find(SECURITY)
+    if let Some(offset) = spoken_of(text)
         && lost.is_empty()
     {
         lost.push(lost_at(Lines::new(text, line).of(offset)));
@@ -179,6 +179,18 @@ impl<'t> Lines<'t> {
         self.at = self.at.max(offset);
         self.line
     }
+}
+
+/// Where the group that protects is spoken of. An item of a list that is its bare name, as permissions and webhooks have it,
+/// is no object of it.
+fn spoken_of(text: &str) -> Option<usize> {
+    let mut found = text.match_indices(SECURITY).map(|(at, _)| at);
+    found.find(|at| {
+        let begin = text[..*at].rfind('\n').map_or(0, |end| end + 1);
+        let line = text[begin..].lines().next().unwrap_or_default().trim();
+        let item = line.strip_prefix('-').map(str::trim);
+        item.is_none_or(|item| item.trim_matches(['"', '\'']) != SECURITY)
+    })
 }
 
 /// A rule in a broken text: its host, if TLS is spoken of anywhere near.
