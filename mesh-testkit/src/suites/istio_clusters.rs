@@ -265,7 +265,8 @@ impl Case {
         };
         let without_cluster = self.services.iter().any(|service| {
             let cluster = |port: &CasePort| format!("outbound|{}||{}", port.port, service.hostname);
-            service.ports.iter().any(|port| !wanted(&cluster(port)))
+            let has = |port: &CasePort| wanted(&cluster(port));
+            service.ports.iter().any(has) && !service.ports.iter().all(has)
         });
         if has("EnvoyFilter") {
             Some("EnvoyFilter")
@@ -280,8 +281,6 @@ impl Case {
             Some("resolution DYNAMIC_DNS")
         } else if setting("localityLbSetting") {
             Some("failover between localities")
-        } else if setting("defaultTrafficPolicy") {
-            Some("defaultTrafficPolicy of the mesh")
         } else {
             self.proxy
                 .metadata
@@ -379,6 +378,8 @@ impl CaseService {
             headless: false,
             creation_time: 0,
             subject_alt_names: Vec::new(),
+            target_ports: BTreeMap::new(),
+            races: false,
             origin: Default::default(),
         }
     }

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mesh_xds::istio::api::{DestinationRule, MeshConfig, ServiceEntry, Sidecar, VirtualService};
+use mesh_xds::istio::api::{
+    DestinationRule, MeshConfig, PeerAuthentication, ServiceEntry, Sidecar, VirtualService,
+};
 use mesh_xds::istio::index::{
     Catalog, Context, Port, Protocol, Proxy, ProxyKind, Registry, Resolution, Service,
     SidecarScope, VirtualServiceRule,
@@ -169,6 +171,9 @@ pub(super) fn object(case: &CaseObject) -> Result<Arc<Object>, String> {
             "DestinationRule" => Spec::DestinationRule(spec::<DestinationRule>(&case.spec)?),
             "Sidecar" => Spec::Sidecar(spec::<Sidecar>(&case.spec)?),
             "ServiceEntry" => Spec::ServiceEntry(spec::<ServiceEntry>(&case.spec)?),
+            "PeerAuthentication" => {
+                Spec::PeerAuthentication(spec::<PeerAuthentication>(&case.spec)?)
+            }
             "EnvoyFilter" => Spec::Other,
             other => return Err(format!("kind {other} is not understood")),
         },
@@ -199,6 +204,8 @@ fn service(case: &CaseService) -> Service {
         headless: false,
         creation_time: 0,
         subject_alt_names: Vec::new(),
+        target_ports: BTreeMap::new(),
+        races: false,
         origin: Default::default(),
     }
 }

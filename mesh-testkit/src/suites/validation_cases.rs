@@ -86,6 +86,12 @@ fn whole_object(case: &Value) -> Result<Value, String> {
         .strip_prefix("istio.")
         .and_then(|g| g.split('.').next())
         .ok_or("no group")?;
+    if kind == "MeshConfig" {
+        return Ok(json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "istio", "namespace": "istio-system"},
+            "data": {"mesh": case["spec"].to_string()},
+        }));
+    }
     let version = match (group, kind) {
         ("networking", "ProxyConfig") => "v1beta1",
         ("networking", "EnvoyFilter") => "v1alpha3",

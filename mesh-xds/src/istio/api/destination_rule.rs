@@ -134,6 +134,36 @@ pub struct LoadBalancerSettings {
     #[serde(alias = "warmup_duration_secs", deserialize_with = "json::duration")]
     pub warmup_duration_secs: Option<Duration>,
     pub warmup: Option<WarmupConfiguration>,
+    #[serde(alias = "backend_utilization")]
+    pub backend_utilization: Option<BackendUtilization>,
+}
+
+/// Weights by what endpoints report of their load.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct BackendUtilization {
+    #[serde(
+        alias = "weight_stabilization_period",
+        deserialize_with = "json::duration"
+    )]
+    pub weight_stabilization_period: Option<Duration>,
+    #[serde(
+        alias = "weight_expiration_period",
+        deserialize_with = "json::duration"
+    )]
+    pub weight_expiration_period: Option<Duration>,
+    #[serde(alias = "weight_update_period", deserialize_with = "json::duration")]
+    pub weight_update_period: Option<Duration>,
+    #[serde(
+        alias = "error_utilization_penalty_percent",
+        deserialize_with = "json::opt_int"
+    )]
+    pub error_utilization_penalty_percent: Option<u32>,
+    #[serde(
+        alias = "metric_names_for_computing_utilization",
+        deserialize_with = "json::null"
+    )]
+    pub metric_names_for_computing_utilization: Vec<String>,
 }
 
 json::enumeration! {

@@ -84,6 +84,8 @@ pub struct ServerTlsSettings {
     pub max_protocol_version: TlsProtocol,
     #[serde(alias = "cipher_suites", deserialize_with = "json::null")]
     pub cipher_suites: Vec<String>,
+    #[serde(alias = "ecdh_curves", deserialize_with = "json::null")]
+    pub ecdh_curves: Vec<String>,
     #[serde(alias = "insecure_skip_verify")]
     pub insecure_skip_verify: Option<bool>,
 }

@@ -8,7 +8,10 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::destination_rule::{LocalityLoadBalancerSetting, TcpKeepalive};
+use super::destination_rule::{
+    ClientTlsSettings, ConnectionPoolSettings, LocalityLoadBalancerSetting, OutlierDetection,
+    TcpKeepalive,
+};
 use super::json;
 use super::virtual_service::HttpRetry;
 
@@ -59,6 +62,12 @@ pub struct MeshConfig {
     pub tcp_keepalive: Option<TcpKeepalive>,
     #[serde(alias = "h2_upgrade_policy", deserialize_with = "json::null")]
     pub h2_upgrade_policy: MeshH2Upgrade,
+    #[serde(alias = "inbound_cluster_stat_name", deserialize_with = "json::null")]
+    pub inbound_cluster_stat_name: String,
+    #[serde(alias = "outbound_cluster_stat_name", deserialize_with = "json::null")]
+    pub outbound_cluster_stat_name: String,
+    #[serde(alias = "default_traffic_policy")]
+    pub default_traffic_policy: Option<DefaultTrafficPolicy>,
     #[serde(alias = "locality_lb_setting")]
     pub locality_lb_setting: Option<LocalityLoadBalancerSetting>,
     #[serde(alias = "dns_refresh_rate", deserialize_with = "json::duration")]
@@ -72,12 +81,23 @@ pub struct MeshConfig {
     pub ignored: BTreeMap<String, Value>,
 }
 
+/// What holds for each cluster whose own rule says nothing of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct DefaultTrafficPolicy {
+    #[serde(alias = "connection_pool")]
+    pub connection_pool: Option<ConnectionPoolSettings>,
+    #[serde(alias = "outlier_detection")]
+    pub outlier_detection: Option<OutlierDetection>,
+}
+
 /// What happens to traffic for unknown hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct MeshOutboundTrafficPolicy {
     #[serde(deserialize_with = "json::null")]
     pub mode: MeshOutboundMode,
+    pub tls: Option<ClientTlsSettings>,
 }
 
 json::enumeration! {

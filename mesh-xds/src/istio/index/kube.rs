@@ -14,7 +14,7 @@ use super::proxy_config;
 use super::service::{
     Catalog, Health, Instance, Port, Protocol, Registry, Resolution, Service, Workload,
 };
-use super::service_entry::selects;
+use super::service_entry::{entry_workload, is_plain, labelled_locality, selects};
 use crate::istio::api::k8s::{self, IntOrString};
 use crate::istio::api::mesh_config::MeshProxyConfig;
 use crate::istio::api::{Object, Spec, WorkloadEntry};
@@ -25,8 +25,8 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// The services, endpoints and workloads that Kubernetes objects declare; `domain` is the cluster's DNS domain.
 #[must_use]
 pub fn collect(objects: &[Arc<Object>], domain: &str) -> Catalog {
-    let pods = pods(objects);
-    let found = Found::new(objects, &pods);
+    let (pods, entries) = (pods(objects), entries(objects));
+    let found = Found::new(&pods, &entries);
     let mut catalog = Catalog {
         workloads: pods.iter().map(|pod| Arc::clone(&pod.workload)).collect(),
         ..Catalog::default()
@@ -57,7 +57,12 @@ pub fn collect(objects: &[Arc<Object>], domain: &str) -> Catalog {
 struct Pod<'o> {
     workload: Arc<Workload>,
     spec: &'o k8s::Pod,
-    ready: bool,
+}
+
+/// A WorkloadEntry that a Service can use: one at an address.
+struct Entry<'o> {
+    workload: Arc<Workload>,
+    spec: &'o WorkloadEntry,
 }
 
 /// Namespace and a name.
@@ -66,13 +71,13 @@ type Named<'a> = (&'a str, &'a str);
 /// Pods and WorkloadEntry objects, by what refers to them.
 struct Found<'a> {
     pods: ByLabels<'a, &'a Pod<'a>>,
-    entries: ByLabels<'a, (&'a Object, &'a WorkloadEntry)>,
+    entries: ByLabels<'a, &'a Entry<'a>>,
     by_name: HashMap<Named<'a>, &'a Pod<'a>>,
     by_address: HashMap<Named<'a>, &'a Pod<'a>>,
 }
 
 impl<'a> Found<'a> {
-    fn new(objects: &'a [Arc<Object>], pods: &'a [Pod<'a>]) -> Self {
+    fn new(pods: &'a [Pod<'a>], entries: &'a [Entry<'a>]) -> Self {
         let (mut by_name, mut by_address) = (HashMap::new(), HashMap::new());
         for pod in pods {
             let workload = &*pod.workload;
@@ -86,11 +91,9 @@ impl<'a> Found<'a> {
                     .or_insert(pod);
             }
         }
-        let entries = objects.iter().filter_map(|object| match &object.spec {
-            Spec::WorkloadEntry(entry) => {
-                Some((&*object.namespace, &entry.labels, (&**object, &**entry)))
-            }
-            _ => None,
+        let entries = entries.iter().map(|entry| {
+            let workload = &*entry.workload;
+            (workload.namespace.as_str(), &workload.labels, entry)
         });
         let workloads = pods.iter().map(|pod| {
             let workload = &*pod.workload;
@@ -119,14 +122,23 @@ fn pods(objects: &[Arc<Object>]) -> Vec<Pod<'_>> {
         let owner = owners.iter().find(|(owner, template)| {
             owner.namespace == object.namespace && is_of(template, &object.labels)
         });
-        let not_ready = |c: &k8s::Condition| c.kind == "Ready" && c.status != "True";
         pods.push(Pod {
             workload: Arc::new(workload(object, pod, owner.map(|(owner, _)| *owner))),
             spec: pod,
-            ready: !pod.status.conditions.iter().any(not_ready),
         });
     }
     pods
+}
+
+fn entries(objects: &[Arc<Object>]) -> Vec<Entry<'_>> {
+    let found = objects.iter().filter_map(|object| match &object.spec {
+        Spec::WorkloadEntry(spec) if is_plain(spec) => Some(Entry {
+            workload: Arc::new(entry_workload(object, spec)),
+            spec,
+        }),
+        _ => None,
+    });
+    found.collect()
 }
 
 fn deployments(objects: &[Arc<Object>]) -> impl Iterator<Item = (&Object, &k8s::Deployment)> {
@@ -147,6 +159,7 @@ fn workload(object: &Object, pod: &k8s::Pod, owner: Option<&Object>) -> Workload
     if addresses.is_empty() && !pod.status.pod_ip.is_empty() {
         addresses.push(pod.status.pod_ip.clone());
     }
+    let not_ready = |c: &k8s::Condition| c.kind == "Ready" && c.status != "True";
     let locality = [
         "topology.kubernetes.io/region",
         "topology.kubernetes.io/zone",
@@ -160,9 +173,8 @@ fn workload(object: &Object, pod: &k8s::Pod, owner: Option<&Object>) -> Workload
         labels: object.labels.clone(),
         service_account: account(&pod.spec),
         node: pod.spec.node_name.clone(),
-        locality: match object.labels.get("istio-locality") {
-            // Labels cannot hold a slash, so Istio takes dots.
-            Some(locality) => locality.replace('.', "/"),
+        locality: match labelled_locality(&object.labels) {
+            Some(locality) => locality,
             None => locality
                 .iter()
                 .map_while(|label| object.labels.get(*label).map(String::as_str))
@@ -174,6 +186,7 @@ fn workload(object: &Object, pod: &k8s::Pod, owner: Option<&Object>) -> Workload
             .get("topology.istio.io/network")
             .cloned()
             .unwrap_or_default(),
+        not_ready: pod.status.conditions.iter().any(not_ready),
         proxy_config: proxy_config(&object.annotations),
         origin: object.origin.clone(),
     }
@@ -219,7 +232,7 @@ fn templates(objects: &[Arc<Object>], found: &Found<'_>) -> Vec<Arc<Workload>> {
 }
 
 fn service(object: &Object, spec: &k8s::Service, domain: &str) -> Service {
-    let external = spec.kind == "ExternalName";
+    let external = spec.kind == "ExternalName" && !spec.external_name.is_empty();
     let headless = spec.cluster_ip == "None" || spec.cluster_ips.iter().any(|ip| ip == "None");
     let mut addresses = spec.cluster_ips.clone();
     if addresses.is_empty() && !spec.cluster_ip.is_empty() {
@@ -237,8 +250,8 @@ fn service(object: &Object, spec: &k8s::Service, domain: &str) -> Service {
         addresses,
         ports: spec.ports.iter().map(port).collect(),
         resolution: match (external, headless) {
-            (true, _) => Resolution::Alias,
-            (false, true) => Resolution::Passthrough,
+            (_, true) => Resolution::Passthrough,
+            (true, false) => Resolution::Alias,
             (false, false) => Resolution::ClientSideLb,
         },
         registry: Registry::Kubernetes,
@@ -256,6 +269,8 @@ fn service(object: &Object, spec: &k8s::Service, domain: &str) -> Service {
         headless,
         creation_time: object.creation_timestamp,
         subject_alt_names: Vec::new(),
+        target_ports: BTreeMap::new(),
+        races: false,
         origin: object.origin.clone(),
     }
 }
@@ -373,7 +388,7 @@ fn selected(object: &Object, spec: &k8s::Service, known: &Found<'_>) -> Vec<Inst
     let mut found = Vec::new();
     for pod in known.pods.chosen(&object.namespace, &spec.selector) {
         let workload = &pod.workload;
-        let ready = pod.ready || spec.publish_not_ready_addresses;
+        let ready = !workload.not_ready || spec.publish_not_ready_addresses;
         let Some(address) = address_for(spec, workload) else {
             continue;
         };
@@ -394,8 +409,8 @@ fn selected(object: &Object, spec: &k8s::Service, known: &Found<'_>) -> Vec<Inst
             }
         }
     }
-    for (other, entry) in known.entries.chosen(&object.namespace, &spec.selector) {
-        found.extend(entry_instances(spec, other, entry));
+    for entry in known.entries.chosen(&object.namespace, &spec.selector) {
+        found.extend(entry_instances(spec, entry));
     }
     found
 }
@@ -428,19 +443,8 @@ fn target_port(port: &k8s::ServicePort, pod: &k8s::Pod) -> Option<u32> {
     }
 }
 
-fn entry_instances(spec: &k8s::Service, object: &Object, entry: &WorkloadEntry) -> Vec<Instance> {
-    let workload = Arc::new(Workload {
-        name: object.name.to_string(),
-        workload_name: object.name.to_string(),
-        namespace: object.namespace.to_string(),
-        addresses: vec![entry.address.clone()],
-        labels: entry.labels.clone(),
-        service_account: entry.service_account.clone(),
-        locality: entry.locality.clone(),
-        network: entry.network.clone(),
-        origin: object.origin.clone(),
-        ..Workload::default()
-    });
+fn entry_instances(spec: &k8s::Service, known: &Entry<'_>) -> Vec<Instance> {
+    let entry = known.spec;
     let ports = spec.ports.iter().filter_map(|port| {
         let target = match &port.target_port {
             Some(IntOrString::Int(number)) if *number != 0 => *number,
@@ -456,7 +460,7 @@ fn entry_instances(spec: &k8s::Service, object: &Object, entry: &WorkloadEntry) 
             port: number,
             weight: entry.weight,
             health: Health::Healthy,
-            workload: Arc::clone(&workload),
+            workload: Arc::clone(&known.workload),
         })
         .collect()
 }

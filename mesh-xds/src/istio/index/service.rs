@@ -180,6 +180,11 @@ pub struct Service {
     pub creation_time: i64,
     /// `subjectAltNames` of a ServiceEntry.
     pub subject_alt_names: Vec<String>,
+    /// Ports that differ from the service's own where connections go on to the address they were made to, by the
+    /// service's port.
+    pub target_ports: BTreeMap<u32, u32>,
+    /// Whether connections to all addresses of the name are tried and the first that stands is taken.
+    pub races: bool,
     /// Where the object was read.
     pub origin: Origin,
 }
@@ -254,6 +259,8 @@ pub struct Workload {
     pub locality: String,
     /// Network.
     pub network: String,
+    /// Whether Kubernetes says that it is not ready.
+    pub not_ready: bool,
     /// What its annotation `proxy.istio.io/config` says of its proxy.
     pub proxy_config: Option<Box<MeshProxyConfig>>,
     /// Where the object was read.

@@ -12,6 +12,9 @@ use crate::istio::api::service_entry::{
 };
 use crate::istio::api::{Object, Spec};
 
+/// The annotation that says how connections to a name with several addresses are made.
+const STRATEGY: &str = "istio.io/connect-strategy";
+
 /// The services of all ServiceEntry objects, and their endpoints: listed ones, selected WorkloadEntry objects, and
 /// workloads of Kubernetes that are selected.
 #[must_use]
@@ -29,12 +32,22 @@ pub fn collect(objects: &[Arc<Object>], pods: &[Arc<Workload>]) -> Catalog {
             continue;
         };
         let instances = instances(object, entry, &entries, pods);
-        for host in &entry.hosts {
+        for (place, host) in entry.hosts.iter().enumerate() {
+            if entry.hosts[..place].contains(host) {
+                continue;
+            }
             let service = service(object, entry, &host.to_ascii_lowercase());
             let known = catalog.instances.entry(service.key()).or_default();
-            known.extend(instances.clone());
+            let mut own = instances.clone();
             if entry.endpoints.is_empty() && entry.workload_selector.is_none() {
-                known.extend(host_itself(object, entry, host));
+                own.extend(host_itself(object, entry, host));
+            }
+            for instance in own {
+                // One name is asked at a time: the first one.
+                let taken = |known: &Instance| known.port_name == instance.port_name;
+                if entry.resolution != ApiResolution::DnsRoundRobin || !known.iter().any(taken) {
+                    known.push(instance);
+                }
             }
             catalog.services.push(service);
         }
@@ -46,16 +59,42 @@ fn workload_entry(object: &Arc<Object>) -> Option<(Arc<Workload>, WorkloadEntry)
     let Spec::WorkloadEntry(entry) = &object.spec else {
         return None;
     };
-    let mut workload = workload(object, entry);
-    workload.name = object.name.to_string();
-    workload.workload_name = object.name.to_string();
-    for (key, value) in &object.labels {
-        workload
-            .labels
-            .entry(key.clone())
-            .or_insert_with(|| value.clone());
+    Some((Arc::new(entry_workload(object, entry)), (**entry).clone()))
+}
+
+/// The workload of a WorkloadEntry: it has the labels of the object and, where they do not differ, of its content.
+pub(super) fn entry_workload(object: &Object, entry: &WorkloadEntry) -> Workload {
+    let mut labels = entry.labels.clone();
+    labels.extend(object.labels.clone());
+    let own_name = object.labels.get("service.istio.io/workload-name");
+    let name = object.annotations.get("istio.io/autoRegistrationGroup");
+    Workload {
+        name: object.name.to_string(),
+        workload_name: name.or(own_name).map_or(&*object.name, |n| n).to_owned(),
+        locality: locality_of(&entry.locality, &labels),
+        labels,
+        ..workload(object, entry)
     }
-    Some((Arc::new(workload), (**entry).clone()))
+}
+
+/// `locality` if it is given, else the one that labels name.
+fn locality_of(locality: &str, labels: &BTreeMap<String, String>) -> String {
+    if !locality.is_empty() {
+        return locality.to_owned();
+    }
+    labelled_locality(labels).unwrap_or_default()
+}
+
+/// The locality that a label names; labels cannot hold a slash, so Istio takes dots.
+pub(super) fn labelled_locality(labels: &BTreeMap<String, String>) -> Option<String> {
+    let label = ["topology.istio.io/locality", "istio-locality"]
+        .iter()
+        .find_map(|name| labels.get(*name))?;
+    Some(if label.contains('/') {
+        label.clone()
+    } else {
+        label.replace('.', "/")
+    })
 }
 
 fn workload(object: &Object, entry: &WorkloadEntry) -> Workload {
@@ -67,9 +106,10 @@ fn workload(object: &Object, entry: &WorkloadEntry) -> Workload {
         labels: entry.labels.clone(),
         service_account: entry.service_account.clone(),
         node: String::new(),
-        locality: entry.locality.clone(),
+        locality: locality_of(&entry.locality, &entry.labels),
         network: entry.network.clone(),
         proxy_config: None,
+        not_ready: false,
         origin: object.origin.clone(),
     }
 }
@@ -107,6 +147,16 @@ fn service(object: &Object, entry: &ServiceEntry, host: &str) -> Service {
         headless: false,
         creation_time: object.creation_timestamp,
         subject_alt_names: entry.subject_alt_names.clone(),
+        target_ports: if entry.resolution == ApiResolution::None {
+            let own = entry.ports.iter().filter(|port| port.target_port != 0);
+            own.map(|port| (port.number, port.target_port)).collect()
+        } else {
+            BTreeMap::new()
+        },
+        races: object
+            .annotations
+            .get(STRATEGY)
+            .is_some_and(|strategy| strategy.eq_ignore_ascii_case("RACE_FIRST_TCP_CONNECT")),
         origin: object.origin.clone(),
     }
 }
@@ -143,24 +193,50 @@ fn instances(
     let Some(selector) = &entry.workload_selector else {
         return found;
     };
-    for (workload, endpoint) in entries {
-        if *workload.namespace == *object.namespace && selects(&selector.labels, &workload.labels) {
-            found.extend(of_endpoint(entry, endpoint, workload));
-        }
-    }
+    let selected = |workload: &&Arc<Workload>| {
+        *workload.namespace == *object.namespace && selects(&selector.labels, &workload.labels)
+    };
+    let mut pods: Vec<_> = pods
+        .iter()
+        .filter(selected)
+        .filter(|pod| !pod.not_ready)
+        .collect();
+    pods.sort_by(|a, b| a.name.cmp(&b.name));
     for pod in pods {
         let Some(address) = pod.addresses.first() else {
             continue;
         };
-        if *pod.namespace == *object.namespace && selects(&selector.labels, &pod.labels) {
-            let endpoint = WorkloadEntry {
-                address: address.clone(),
-                ..WorkloadEntry::default()
-            };
-            found.extend(of_endpoint(entry, &endpoint, pod));
-        }
+        let endpoint = WorkloadEntry {
+            address: address.clone(),
+            ..WorkloadEntry::default()
+        };
+        found.extend(of_endpoint(entry, &endpoint, pod));
+    }
+    // What stands at a name or a socket needs a service whose endpoints are looked up.
+    let reached = |own: &&(Arc<Workload>, WorkloadEntry)| is_by_name(entry) || is_plain(&own.1);
+    let mut entries: Vec<_> = entries
+        .iter()
+        .filter(|(workload, _)| selected(&workload))
+        .filter(reached)
+        .collect();
+    entries.sort_by(|a, b| a.0.name.cmp(&b.0.name));
+    for (workload, endpoint) in entries {
+        found.extend(of_endpoint(entry, endpoint, workload));
     }
     found
+}
+
+/// Whether endpoints are found by asking DNS.
+fn is_by_name(entry: &ServiceEntry) -> bool {
+    matches!(
+        entry.resolution,
+        ApiResolution::Dns | ApiResolution::DnsRoundRobin
+    )
+}
+
+/// Whether the workload has an IP address, or none that is known.
+pub(super) fn is_plain(entry: &WorkloadEntry) -> bool {
+    entry.address.is_empty() || entry.address.parse::<IpAddr>().is_ok()
 }
 
 /// Whether `labels` hold all of `selector`.
@@ -201,11 +277,7 @@ fn of_endpoint(
 
 /// Without endpoints the host itself is asked of DNS.
 fn host_itself(object: &Object, entry: &ServiceEntry, host: &str) -> Vec<Instance> {
-    let by_name = matches!(
-        entry.resolution,
-        ApiResolution::Dns | ApiResolution::DnsRoundRobin
-    );
-    if !by_name || host.starts_with('*') {
+    if !is_by_name(entry) || host.starts_with('*') {
         return Vec::new();
     }
     let endpoint = WorkloadEntry {

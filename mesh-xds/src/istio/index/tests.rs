@@ -476,3 +476,92 @@ fn of_two_services_with_one_host_a_full_name_imports_the_first() {
     assert_eq!(ports("'*/e.com'"), [82, 81]);
     assert_eq!(ports("a/e.com"), [82]);
 }
+
+/// The endpoints of `host` in namespace `a`: address, locality and workload.
+fn endpoints_of(context: &Context, host: &str) -> Vec<String> {
+    let key = ServiceKey {
+        namespace: "a".to_owned(),
+        hostname: host.to_owned(),
+    };
+    let show = |i: &Instance| {
+        let workload = &i.workload;
+        let text = format!(
+            "{} {} {}",
+            i.address, workload.locality, workload.workload_name
+        );
+        text.trim_end().to_owned()
+    };
+    context.instances[&key].iter().map(show).collect()
+}
+
+const SELECTED: &str = "
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: vm-b, namespace: a, labels: {app: e, istio-locality: r.z.s}}
+spec: {address: 10.0.0.2, labels: {app: other}}
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: vm-a, namespace: a, annotations: {istio.io/autoRegistrationGroup: group}}
+spec: {address: 10.0.0.1, labels: {app: e, topology.istio.io/locality: r2.z2}, locality: r1}
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: named, namespace: a, labels: {app: e, service.istio.io/workload-name: job}}
+spec: {address: some.test}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: ready, namespace: a, labels: {app: e}}
+status: {podIP: 10.0.0.3}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: starts, namespace: a, labels: {app: e}}
+status: {podIP: 10.0.0.4, conditions: [{type: Ready, status: 'False'}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: s, namespace: a}
+spec: {ports: [{port: 80, name: http}], clusterIP: 10.0.0.9, selector: {app: e}}
+---
+";
+
+fn entry_of(resolution: &str) -> String {
+    format!(
+        "{SELECTED}apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: e, namespace: a}}\n\
+         spec: {{hosts: [e.test], resolution: {resolution}, workloadSelector: {{labels: {{app: e}}}}, \
+         ports: [{{number: 80, name: http, protocol: HTTP}}]}}\n"
+    )
+}
+
+#[test]
+fn workloads_are_selected_by_what_their_objects_are_labelled() {
+    let found = context(&entry_of("STATIC"));
+    let at_addresses = [
+        "10.0.0.3  ready",
+        "10.0.0.1 r1 group",
+        "10.0.0.2 r/z/s vm-b",
+    ];
+    assert_eq!(endpoints_of(&found, "e.test"), at_addresses);
+    // Names can be looked up only where the entry says so; Kubernetes knows none.
+    let by_name = context(&entry_of("DNS"));
+    assert_eq!(
+        endpoints_of(&by_name, "e.test"),
+        [
+            at_addresses[0],
+            "some.test  job",
+            at_addresses[1],
+            at_addresses[2]
+        ]
+    );
+    let of_service = endpoints_of(&found, "s.a.svc.cluster.local");
+    assert_eq!(of_service.len(), 4, "{of_service:?}");
+    assert!(of_service.contains(&at_addresses[2].to_owned()));
+}
+
+#[test]
+fn one_name_at_a_time_has_one_endpoint() {
+    let found = context(&entry_of("DNS_ROUND_ROBIN"));
+    assert_eq!(endpoints_of(&found, "e.test"), ["10.0.0.3  ready"]);
+}

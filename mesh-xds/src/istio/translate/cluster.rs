@@ -3,9 +3,10 @@
 #![allow(deprecated)] // DNS settings by field are what istiod sends.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use cluster::cluster::{DiscoveryType, DnsLookupFamily, EdsClusterConfig};
+use cluster::cluster::{DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy};
 use envoy_types::pb::envoy::config::cluster::v3 as cluster;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
@@ -14,9 +15,9 @@ use envoy_types::pb::google::protobuf as google;
 
 use super::endpoint::Selection;
 use super::traffic_policy::{self, Draft};
-use super::{Env, Note, pb, tls};
+use super::{Env, Note, pb, stat_name, tls};
 use crate::istio::api::MeshConfig;
-use crate::istio::api::destination_rule::{ConnectionPoolSettings, TrafficPolicy};
+use crate::istio::api::destination_rule::{ConnectionPoolSettings, SimpleLb, TrafficPolicy};
 use crate::istio::index::{
     Interception, MergedRule, Port, Protocol, ProxyKind, Registry, Resolution, Service,
 };
@@ -42,6 +43,8 @@ struct Target<'a> {
     subset: &'a str,
     labels: &'a BTreeMap<String, String>,
     policy: Option<TrafficPolicy>,
+    /// How its endpoints are found; a subset begins with what the whole service ended with.
+    kind: DiscoveryType,
 }
 
 impl Env<'_> {
@@ -80,10 +83,9 @@ impl Env<'_> {
         port: &Port,
         rule: Option<&MergedRule>,
     ) {
-        let general = traffic_policy::for_port(
-            rule.and_then(|rule| rule.spec.traffic_policy.as_ref()),
-            port.port,
-        );
+        let policy = rule.and_then(|rule| rule.spec.traffic_policy.as_ref());
+        let policy = traffic_policy::for_port(policy, port.port);
+        let general = traffic_policy::with_mesh_default(policy, &self.context.mesh);
         let none = BTreeMap::new();
         let mut target = Target {
             service,
@@ -92,11 +94,22 @@ impl Env<'_> {
             subset: "",
             labels: &none,
             policy: general.clone(),
+            kind: self.discovery_type(service),
         };
-        self.add(out, &target);
+        let Some(kind) = self.add(out, &target) else {
+            return;
+        };
         for subset in rule.iter().flat_map(|rule| &rule.spec.subsets) {
             target.subset = &subset.name;
             target.labels = &subset.labels;
+            let passed = |policy: &TrafficPolicy| {
+                let balancer = policy.load_balancer.as_ref();
+                balancer.and_then(|own| own.simple) == Some(SimpleLb::Passthrough)
+            };
+            target.kind = match &subset.traffic_policy {
+                Some(policy) if passed(policy) => DiscoveryType::OriginalDst,
+                _ => kind,
+            };
             target.policy = traffic_policy::for_subset(
                 general.as_ref(),
                 subset.traffic_policy.as_ref(),
@@ -106,8 +119,9 @@ impl Env<'_> {
         }
     }
 
-    fn add(&self, out: &mut Clusters, target: &Target<'_>) {
-        let (service, port) = (target.service, target.port);
+    /// Adds the cluster of `target`, and says how it finds its endpoints; nothing if there is no cluster without any.
+    fn add(&self, out: &mut Clusters, target: &Target<'_>) -> Option<DiscoveryType> {
+        let (service, port, kind) = (target.service, target.port, target.kind);
         let name = pb::subset_key("outbound", target.subset, &service.hostname, port.port);
         let assignment = self.load_assignment(
             &name,
@@ -117,13 +131,24 @@ impl Env<'_> {
                 labels: target.labels,
             },
         );
-        let kind = self.discovery_type(service);
         let by_name = matches!(kind, DiscoveryType::StrictDns | DiscoveryType::LogicalDns);
         if by_name && assignment.endpoints.is_empty() {
-            return;
+            return None;
         }
         self.note_localities(&mut out.notes, target, assignment.endpoints.len());
         let mut draft = new_draft(&name, kind);
+        let pattern = &self.context.mesh.outbound_cluster_stat_name;
+        if !pattern.is_empty() {
+            let parts = stat_name::Parts {
+                host: &service.hostname,
+                service: Some(service),
+                subset: target.subset,
+                port,
+                target_port: 0,
+            };
+            draft.cluster.alt_stat_name = stat_name::of(pattern, &parts);
+        }
+        set_port_override(&mut draft, service, port);
         // No share of unhealthy endpoints makes the others count again.
         draft
             .cluster
@@ -131,7 +156,7 @@ impl Env<'_> {
             .get_or_insert_default()
             .healthy_panic_threshold = Some(Percent { value: 0.0 });
         if by_name {
-            set_dns(&mut draft.cluster, self.context.mesh.dns_refresh_rate);
+            self.set_dns(&mut draft.cluster, service);
             draft.cluster.load_assignment = Some(assignment.clone());
         }
         if self.proxy.kind == ProxyKind::Sidecar || port.protocol.is_http() {
@@ -155,7 +180,13 @@ impl Env<'_> {
             });
             out.endpoints.push(assignment);
         }
+        let passed = draft.is_type(DiscoveryType::OriginalDst);
         out.clusters.push(draft.finish());
+        Some(if passed {
+            DiscoveryType::OriginalDst
+        } else {
+            kind
+        })
     }
 
     /// How a service's addresses are found. Where nothing intercepts traffic there is no original destination, so the
@@ -164,6 +195,7 @@ impl Env<'_> {
         let sidecar = self.proxy.kind == ProxyKind::Sidecar;
         let intercepted = sidecar && self.proxy.interception != Interception::None;
         match service.resolution {
+            Resolution::DnsLb if service.races => DiscoveryType::LogicalDns,
             Resolution::DnsLb => DiscoveryType::StrictDns,
             Resolution::DnsRoundRobinLb => DiscoveryType::LogicalDns,
             Resolution::Passthrough
@@ -176,6 +208,23 @@ impl Env<'_> {
                 DiscoveryType::Eds
             }
         }
+    }
+
+    /// Names are resolved to addresses of the proxy's own family, where it has but one; to all for a race.
+    fn set_dns(&self, cluster: &mut cluster::Cluster, service: &Service) {
+        let addresses = &self.proxy.addresses;
+        let six = |address: &String| address.parse().is_ok_and(|own: IpAddr| own.is_ipv6());
+        let family = if service.races {
+            DnsLookupFamily::All
+        } else if !addresses.is_empty() && addresses.iter().all(six) {
+            DnsLookupFamily::V6Only
+        } else {
+            DnsLookupFamily::V4Only
+        };
+        let refresh = self.context.mesh.dns_refresh_rate;
+        cluster.dns_lookup_family = family.into();
+        cluster.dns_refresh_rate = Some(pb::duration(refresh.unwrap_or(Duration::from_secs(60))));
+        cluster.respect_dns_ttl = true;
     }
 
     /// Istiod gives endpoints of other localities a lower priority once outlier detection is on.
@@ -220,14 +269,19 @@ impl Env<'_> {
     }
 
     fn passthrough(&self) -> cluster::Cluster {
+        let mesh = &self.context.mesh;
         let mut draft = new_draft(PASSTHROUGH, DiscoveryType::OriginalDst);
+        let policy = traffic_policy::with_mesh_default(None, mesh).unwrap_or_default();
+        traffic_policy::apply_pool(&mut draft, policy.connection_pool.as_ref(), None, mesh);
+        // Limits count here; how HTTP is spoken does not change.
+        draft.http = None;
         draft.use_downstream_protocol();
-        traffic_policy::apply(&mut draft, None, &self.context.mesh, None);
         let options = draft.http.get_or_insert_default();
         options
             .common_http_protocol_options
             .get_or_insert_default()
             .idle_timeout = Some(pb::duration(Duration::from_secs(300)));
+        draft.cluster.lb_policy = LbPolicy::ClusterProvided.into();
         draft.cluster.common_lb_config = None;
         draft.finish()
     }
@@ -241,6 +295,9 @@ impl Env<'_> {
     ) -> cluster::Cluster {
         let name = pb::subset_key("inbound", "", "", port.port);
         let mut draft = new_draft(&name, DiscoveryType::Static);
+        if let Some(name) = self.inbound_stat_name(port, services) {
+            draft.cluster.alt_stat_name = name;
+        }
         traffic_policy::set_upstream_protocol(&mut draft, port.protocol);
         draft.cluster.load_assignment = Some(endpoint::ClusterLoadAssignment {
             cluster_name: name,
@@ -258,6 +315,7 @@ impl Env<'_> {
         let of_rule = rule.zip(services.first()).and_then(|(rule, (_, port))| {
             traffic_policy::for_port(rule.spec.traffic_policy.as_ref(), port.port)
         });
+        let of_rule = traffic_policy::with_mesh_default(of_rule, &self.context.mesh);
         let of_rule = of_rule.unwrap_or_default();
         let pool = self.inbound_pool(port.port).or(of_rule.connection_pool);
         let budget = of_rule.retry_budget.as_ref();
@@ -270,6 +328,26 @@ impl Env<'_> {
             pb::add_config(&mut draft.cluster.metadata, "destination-rule", &rule.meta);
         }
         draft.finish()
+    }
+
+    /// What the mesh's settings call the cluster of that port; nothing if they say nothing.
+    fn inbound_stat_name(&self, port: &Port, services: &[(&Service, &Port)]) -> Option<String> {
+        let pattern = &self.context.mesh.inbound_cluster_stat_name;
+        if pattern.is_empty() {
+            return None;
+        }
+        let of_sidecar = self.scope.sidecar.as_ref().map_or_else(String::new, |own| {
+            format!("{}.{}", own.meta.name, own.meta.namespace)
+        });
+        let first = services.first();
+        let parts = stat_name::Parts {
+            host: first.map_or(&of_sidecar, |(service, _)| &service.hostname),
+            service: first.map(|(service, _)| *service),
+            subset: "",
+            port: first.map_or(port, |(_, port)| port),
+            target_port: port.port,
+        };
+        Some(stat_name::of(pattern, &parts))
     }
 
     /// The pool that a Sidecar object gives that port of the workload.
@@ -298,17 +376,25 @@ fn new_draft(name: &str, kind: DiscoveryType) -> Draft {
     draft
 }
 
+/// Another port at the address that the connection went to.
+fn set_port_override(draft: &mut Draft, service: &Service, port: &Port) {
+    let Some(target) = service.target_ports.get(&port.port) else {
+        return;
+    };
+    if draft.is_type(DiscoveryType::OriginalDst) {
+        let config = cluster::cluster::OriginalDstLbConfig {
+            upstream_port_override: Some(pb::uint(*target)),
+            ..Default::default()
+        };
+        draft.cluster.lb_config = Some(cluster::cluster::LbConfig::OriginalDstLbConfig(config));
+    }
+}
+
 fn black_hole(mesh: &MeshConfig) -> cluster::Cluster {
     let mut draft = new_draft(BLACK_HOLE, DiscoveryType::Static);
     draft.cluster.common_lb_config = None;
     draft.cluster.connect_timeout = Some(traffic_policy::connect_timeout(mesh));
     draft.finish()
-}
-
-fn set_dns(cluster: &mut cluster::Cluster, refresh: Option<Duration>) {
-    cluster.dns_lookup_family = DnsLookupFamily::V4Only.into();
-    cluster.dns_refresh_rate = Some(pb::duration(refresh.unwrap_or(Duration::from_secs(60))));
-    cluster.respect_dns_ttl = true;
 }
 
 /// The source of resources that come over the one stream of the control plane.
@@ -328,7 +414,7 @@ fn outbound_metadata(service: &Service, subset: &str) -> core::Metadata {
     if !subset.is_empty() {
         fields.push(("subset".to_owned(), pb::text_value(subset)));
     }
-    if service.mesh_external {
+    if service.mesh_external && subset.is_empty() {
         let value = google::Value {
             kind: Some(google::value::Kind::BoolValue(true)),
         };

@@ -33,6 +33,7 @@ pub mod route;
 mod route_match;
 mod session;
 mod sidecar_route;
+mod stat_name;
 #[cfg(test)]
 mod tests;
 pub(super) mod tls;

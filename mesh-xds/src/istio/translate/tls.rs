@@ -241,6 +241,7 @@ fn parameters(settings: &ServerTlsSettings) -> tls::TlsParameters {
         tls_maximum_protocol_version: version(settings.max_protocol_version, Version::TlSv13)
             .into(),
         cipher_suites: settings.cipher_suites.clone(),
+        ecdh_curves: settings.ecdh_curves.clone(),
         ..tls::TlsParameters::default()
     }
 }

@@ -7,7 +7,11 @@ use std::time::Duration;
 use cluster::circuit_breakers::{Thresholds, thresholds::RetryBudget};
 use cluster::cluster::{DiscoveryType, LbConfig, LbPolicy};
 use envoy_types::pb::envoy::config::cluster::v3 as cluster;
+use envoy_types::pb::envoy::config::common::matcher::v3::{
+    HttpHeadersMatch, MatchPredicate, match_predicate,
+};
 use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::{
     HttpProtocolOptions, http_protocol_options,
 };
@@ -17,9 +21,13 @@ use http_protocol_options::{
     ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig, explicit_http_config,
 };
 
+use match_predicate::{MatchSet, Rule};
+use route::header_matcher::HeaderMatchSpecifier;
+
 use super::pb;
 use crate::istio::api::MeshConfig;
 use crate::istio::api::destination_rule as api;
+use crate::istio::api::json::StringMatch;
 use crate::istio::api::mesh_config::MeshH2Upgrade;
 use crate::istio::index::{Port, Protocol};
 
@@ -60,7 +68,15 @@ impl Draft {
             == Some(cluster::cluster::ClusterDiscoveryType::Type(kind.into()))
     }
 
+    /// Asks for HTTP/2, unless something was asked for before: where the first bytes decide they go on deciding.
     pub(super) fn use_http2(&mut self) {
+        if self
+            .http
+            .as_ref()
+            .is_some_and(|options| options.upstream_protocol_options.is_some())
+        {
+            return;
+        }
         let config = explicit_http_config::ProtocolConfig::Http2ProtocolOptions(
             core::Http2ProtocolOptions::default(),
         );
@@ -86,7 +102,8 @@ impl Draft {
     }
 }
 
-/// The policy for one port: a port's settings stand alone, what they omit takes its default.
+/// The policy for one port: a port's settings stand alone, what they omit takes its default, also what only the whole
+/// policy can say.
 pub(super) fn for_port(
     policy: Option<&api::TrafficPolicy>,
     port: u32,
@@ -103,9 +120,24 @@ pub(super) fn for_port(
         connection_pool: setting.connection_pool.clone(),
         outlier_detection: setting.outlier_detection.clone(),
         tls: setting.tls.clone(),
-        port_level_settings: Vec::new(),
-        ..policy.clone()
+        ..api::TrafficPolicy::default()
     })
+}
+
+/// The mesh's own pool and outlier detection where `policy` says nothing of them.
+pub(super) fn with_mesh_default(
+    policy: Option<api::TrafficPolicy>,
+    mesh: &MeshConfig,
+) -> Option<api::TrafficPolicy> {
+    let Some(default) = &mesh.default_traffic_policy else {
+        return policy;
+    };
+    let mut policy = policy.unwrap_or_default();
+    let pool = || default.connection_pool.clone();
+    policy.connection_pool = policy.connection_pool.or_else(pool);
+    let outlier = || default.outlier_detection.clone();
+    policy.outlier_detection = policy.outlier_detection.or_else(outlier);
+    Some(policy)
 }
 
 /// The subset's policy over the service's, section by section.
@@ -172,8 +204,11 @@ pub(super) fn apply(
         draft.use_http2();
     }
     apply_pool(draft, pool, policy.retry_budget.as_ref(), mesh);
-    apply_outlier_detection(&mut draft.cluster, policy.outlier_detection.as_ref());
-    apply_balancer(draft, policy.load_balancer.as_ref());
+    apply_outlier_detection(draft, policy.outlier_detection.as_ref());
+    // Where the connection went decides by itself.
+    if !draft.is_type(DiscoveryType::OriginalDst) {
+        apply_balancer(draft, policy.load_balancer.as_ref());
+    }
     if draft.is_type(DiscoveryType::OriginalDst) {
         draft.cluster.lb_policy = LbPolicy::ClusterProvided.into();
     }
@@ -301,11 +336,15 @@ fn apply_http_pool(draft: &mut Draft, http: &api::HttpSettings, tcp: &api::TcpSe
     }
 }
 
-fn apply_outlier_detection(
-    cluster: &mut cluster::Cluster,
-    outlier: Option<&api::OutlierDetection>,
-) {
+fn apply_outlier_detection(draft: &mut Draft, outlier: Option<&api::OutlierDetection>) {
     let Some(outlier) = outlier else { return };
+    if let Some(errors) = error_matcher(&outlier.outlier_detection_http_error_codes) {
+        draft.http.get_or_insert_default().outlier_detection =
+            Some(http_protocol_options::OutlierDetection {
+                error_matcher: Some(errors),
+            });
+    }
+    let cluster = &mut draft.cluster;
     let enforcing =
         |errors: Option<u32>| errors.map(|errors| pb::uint(if errors > 0 { 100 } else { 0 }));
     let split = outlier.split_external_local_origin_errors;
@@ -334,6 +373,29 @@ fn apply_outlier_detection(
         .healthy_panic_threshold = Some(Percent {
         value: f64::from(outlier.min_health_percent.max(0)),
     });
+}
+
+/// What matches answers with one of `codes`; nothing without any code.
+fn error_matcher(codes: &[u32]) -> Option<MatchPredicate> {
+    let one = |code: &u32| MatchPredicate {
+        rule: Some(Rule::HttpResponseHeadersMatch(HttpHeadersMatch {
+            headers: vec![route::HeaderMatcher {
+                name: ":status".to_owned(),
+                header_match_specifier: pb::string_match(&StringMatch::Exact(code.to_string()))
+                    .map(HeaderMatchSpecifier::StringMatch),
+                ..route::HeaderMatcher::default()
+            }],
+        })),
+    };
+    match codes {
+        [] => None,
+        [code] => Some(one(code)),
+        codes => Some(MatchPredicate {
+            rule: Some(Rule::OrMatch(MatchSet {
+                rules: codes.iter().map(one).collect(),
+            })),
+        }),
+    }
 }
 
 fn apply_balancer(draft: &mut Draft, settings: Option<&api::LoadBalancerSettings>) {

@@ -142,11 +142,24 @@ impl Check {
         }
     }
 
+    /// Takes what was found elsewhere; nothing of it refuses the object.
+    pub(super) fn take_as_warnings(&mut self, found: Self) {
+        let found = found.problems.into_iter().map(|problem| Problem {
+            severity: match problem.severity {
+                Severity::Error => Severity::Warning,
+                other => other,
+            },
+            ..problem
+        });
+        self.problems.extend(found);
+    }
+
     pub(super) fn into_problems(self) -> Vec<Problem> {
         self.problems
     }
 
-    fn push(&mut self, severity: Severity, at: &At<'_>, message: impl Display) {
+    /// Reports what weighs that much.
+    pub(super) fn push(&mut self, severity: Severity, at: &At<'_>, message: impl Display) {
         self.problems.push(Problem {
             severity,
             path: at.path(),

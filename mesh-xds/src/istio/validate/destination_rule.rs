@@ -126,7 +126,8 @@ fn tunnel(c: &mut Check, at: &At<'_>, tunnel: &TunnelSettings) {
     c.rule(&at.key("targetPort"), rules::port(tunnel.target_port));
 }
 
-fn outlier_detection(c: &mut Check, at: &At<'_>, outlier: Option<&OutlierDetection>) {
+/// Outlier detection, also of MeshConfig.
+pub(super) fn outlier_detection(c: &mut Check, at: &At<'_>, outlier: Option<&OutlierDetection>) {
     let Some(outlier) = outlier else {
         return;
     };
@@ -259,11 +260,23 @@ fn load_balancer(
         return;
     };
     let at = at.key("loadBalancer");
-    if settings.simple.is_some() && settings.consistent_hash.is_some() {
-        c.error(&at, "only one of simple and consistentHash can be set");
+    let kinds = [
+        settings.simple.is_some(),
+        settings.consistent_hash.is_some(),
+        settings.backend_utilization.is_some(),
+    ];
+    if kinds.iter().filter(|set| **set).count() > 1 {
+        let message = "only one of simple, consistentHash and backendUtilization can be set";
+        c.error(&at, message);
     }
     if let Some(hash) = &settings.consistent_hash {
         consistent_hash(c, &at.key("consistentHash"), hash);
+    }
+    if settings.backend_utilization.is_some() {
+        c.inactive(
+            &at.key("backendUtilization"),
+            "has no effect, as in Istio: what endpoints report of their load is not read",
+        );
     }
     if settings.locality_lb_setting.is_some() && settings.zone_aware_lb_setting.is_some() {
         c.error(
@@ -425,7 +438,13 @@ pub(super) fn locality_lb(
 /// Why a setting about localities has no effect.
 const NO_LOCALITY: &str = "localities do not count yet: endpoints of all localities are used alike";
 
-fn zone_aware(c: &mut Check, at: &At<'_>, lb: &ZoneAwareLoadBalancerSetting, outlier: bool) {
+/// Zone-aware settings, also of MeshConfig.
+pub(super) fn zone_aware(
+    c: &mut Check,
+    at: &At<'_>,
+    lb: &ZoneAwareLoadBalancerSetting,
+    outlier: bool,
+) {
     if lb.enabled != Some(false) {
         c.inactive(at, NO_LOCALITY);
     }

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::check::{At, Check};
-use super::destination_rule::locality_lb;
+use super::destination_rule::{connection_pool, locality_lb, outlier_detection, zone_aware};
 use super::{http, rules};
 use crate::istio::api::MeshConfig;
 use crate::istio::api::mesh_config::{AccessLogEncoding, MeshProxyConfig};
+use crate::istio::api::virtual_service::HttpRetry;
 use crate::istio::index::proxy_config;
 use crate::yaml::nearest;
 
@@ -29,32 +32,30 @@ pub(super) fn check(c: &mut Check, config: &MeshConfig) {
         locality_lb(c, &At::root("localityLbSetting"), lb, true);
     }
     if let Some(retry) = &config.default_http_retry_policy {
-        http::retry(c, &At::root("defaultHttpRetryPolicy"), retry);
+        // Istio does not judge it: what is odd in it takes nothing else out of force.
+        let mut found = Check::default();
+        http::retry(&mut found, &At::root("defaultHttpRetryPolicy"), retry);
+        c.take_as_warnings(found);
     }
     if let Some(retry) = &config.default_inbound_http_retry_policy {
-        let at = At::root("defaultInboundHttpRetryPolicy");
-        http::retry(c, &at, retry);
-        for (field, set) in [
-            ("perTryTimeout", retry.per_try_timeout.is_some()),
-            (
-                "retryRemoteLocalities",
-                retry.retry_remote_localities.is_some(),
-            ),
-            (
-                "retryIgnorePreviousHosts",
-                retry.retry_ignore_previous_hosts.is_some(),
-            ),
-        ] {
-            if set {
-                c.inactive(
-                    &at.key(field),
-                    "it has no effect on the way in, where there is one application",
-                );
-            }
-        }
+        inbound_retry(c, &At::root("defaultInboundHttpRetryPolicy"), retry);
     }
-    for field in config.ignored.keys() {
+    let policy = config.outbound_traffic_policy.as_ref();
+    if policy.is_some_and(|policy| policy.tls.is_some()) {
+        c.inactive(
+            &At::root("outboundTrafficPolicy").key("tls"),
+            "it has no effect: TLS is not originated for hosts that nobody declared",
+        );
+    }
+    if let Some(policy) = &config.default_traffic_policy {
+        let at = At::root("defaultTrafficPolicy");
+        let pool = policy.connection_pool.as_ref();
+        connection_pool(c, &at.key("connectionPool"), pool);
+        outlier_detection(c, &at, policy.outlier_detection.as_ref());
+    }
+    for (field, value) in &config.ignored {
         unread(c, &At::root(field), field, MESH_FIELDS);
+        judged(c, &At::root(field), field, value);
     }
     if let Some(config) = &config.default_config {
         proxy(c, &At::root("defaultConfig"), config);
@@ -69,7 +70,9 @@ fn ports(c: &mut Check, config: &MeshConfig) {
     ] {
         // 0 is the default.
         if port != 0 {
-            c.rule(&At::root(field), rules::port(port));
+            if field != "proxyInboundListenPort" {
+                c.rule(&At::root(field), rules::port(port));
+            }
             if field != "proxyHttpPort" {
                 c.inactive(
                     &At::root(field),
@@ -151,6 +154,80 @@ fn proxy(c: &mut Check, at: &At<'_>, proxy: &MeshProxyConfig) {
     }
     for field in proxy.ignored.keys() {
         unread(c, &at.key(field), field, PROXY_FIELDS);
+    }
+}
+
+/// What Istio refuses in fields that have no effect here.
+fn judged(c: &mut Check, at: &At<'_>, field: &str, value: &Value) {
+    let texts = |value: &Value| -> Vec<String> {
+        let items = value.as_array().into_iter().flatten();
+        items.filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    match field {
+        "trustDomain" => c.rule(at, trust_domain(value.as_str().unwrap_or_default())),
+        "trustDomainAliases" => {
+            for (i, alias) in texts(value).iter().enumerate() {
+                c.rule(&at.index(i), trust_domain(alias));
+            }
+        }
+        "serviceSettings" => {
+            let settings = value.as_array().into_iter().flatten();
+            for (i, setting) in settings.enumerate() {
+                for (k, host) in texts(&setting["hosts"]).iter().enumerate() {
+                    let at = at.index(i);
+                    c.rule(&at.key("hosts").index(k), rules::wildcard_domain(host));
+                }
+            }
+        }
+        "meshMTLS" if !texts(&value["ecdhCurves"]).is_empty() => {
+            let message = "curves cannot be chosen for mutual TLS of the mesh";
+            c.error(&at.key("ecdhCurves"), message);
+        }
+        "zoneAwareLbSetting" => match serde_json::from_value(value.clone()) {
+            Ok(setting) => zone_aware(c, at, &setting, true),
+            Err(error) => c.error(at, error),
+        },
+        _ => {}
+    }
+}
+
+fn inbound_retry(c: &mut Check, at: &At<'_>, retry: &HttpRetry) {
+    http::retry(c, at, retry);
+    if retry.attempts == 0 && retry.backoff.is_some() {
+        let message = "a policy with attempts 0 (disabled) must have no other field";
+        c.error(&at.key("backoff"), message);
+    }
+    for (field, set) in [
+        ("perTryTimeout", retry.per_try_timeout.is_some()),
+        (
+            "retryRemoteLocalities",
+            retry.retry_remote_localities.is_some(),
+        ),
+        (
+            "retryIgnorePreviousHosts",
+            retry.retry_ignore_previous_hosts.is_some(),
+        ),
+    ] {
+        if set {
+            c.inactive(
+                &at.key(field),
+                "it has no effect on the way in, where there is one application",
+            );
+        }
+    }
+}
+
+/// A trust domain: labels as those of a domain name; the last one may be a number.
+fn trust_domain(name: &str) -> rules::Rule {
+    let labels: Vec<&str> = name.split('.').collect();
+    let last = labels.len() - 1;
+    let fits = |(i, label): (usize, &&str)| {
+        rules::is_dns_label(label) || (i == last && i > 0 && label.is_empty())
+    };
+    if labels.iter().enumerate().all(fits) {
+        Ok(())
+    } else {
+        Err(format!("invalid trust domain `{name}`"))
     }
 }
 

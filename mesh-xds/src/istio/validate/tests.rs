@@ -477,3 +477,88 @@ fn mesh_settings_name_unknown_and_unused_fields() {
         "{found:?}"
     );
 }
+
+#[test]
+fn no_gateway_is_judged_after_one_without_a_namespace() {
+    let gateways = |names: &str| format!("gateways: [{names}]\nhosts: [a.b]\nhttp: [{{{TO}}}]");
+    refused("VirtualService", &gateways("'*/gw'"), "spec.gateways[0]");
+    refused(
+        "VirtualService",
+        &gateways("ns/gw, a_b"),
+        "spec.gateways[1]",
+    );
+    let warnings = accepted("VirtualService", &gateways("gw, '*/gw', a_b"));
+    let places: Vec<_> = warnings
+        .iter()
+        .filter_map(|w| w.split(": ").next())
+        .collect();
+    assert!(places.contains(&"spec.gateways[1]"), "{warnings:?}");
+    assert!(places.contains(&"spec.gateways[2]"), "{warnings:?}");
+}
+
+#[test]
+fn one_kind_of_balancing_is_chosen() {
+    let balancer = |inner: &str| format!("host: a\ntrafficPolicy: {{loadBalancer: {{{inner}}}}}");
+    accepted(
+        "DestinationRule",
+        &balancer("backendUtilization: {weightUpdatePeriod: 1s}"),
+    );
+    refused(
+        "DestinationRule",
+        &balancer("simple: RANDOM, backendUtilization: {}"),
+        "spec.trafficPolicy.loadBalancer",
+    );
+}
+
+#[test]
+fn settings_of_the_mesh_are_judged_though_they_have_no_effect() {
+    let judge = |settings: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\ndata:\n  mesh: |-\n    {settings}\n"
+        );
+        let parsed = parse(&"a.yaml".into(), &text, &TextOptions::default());
+        let refused = parsed.findings.iter().filter(|f| f.level == Level::Refused);
+        refused.map(|f| f.path.to_string()).collect::<Vec<_>>()
+    };
+    for good in [
+        "trustDomain: a.b.",
+        "trustDomainAliases: [a, 10.1]",
+        "serviceSettings: [{hosts: ['*.a.b']}]",
+        "meshMTLS: {minProtocolVersion: TLSV1_3}",
+        "defaultInboundHttpRetryPolicy: {attempts: 2, retryOn: 5xx}",
+        "defaultHttpRetryPolicy: {attempts: 0, retryOn: 5xx}",
+        "outboundTrafficPolicy: {mode: ALLOW_ANY, tls: {mode: SIMPLE}}",
+        "proxyInboundListenPort: 66000",
+    ] {
+        assert_eq!(judge(good), [""; 0], "{good}");
+    }
+    for (bad, path) in [
+        ("trustDomain: ''", "data.mesh.trustDomain"),
+        (
+            "trustDomainAliases: [a, b_c]",
+            "data.mesh.trustDomainAliases[1]",
+        ),
+        (
+            "serviceSettings: [{hosts: [a_b]}]",
+            "data.mesh.serviceSettings[0].hosts[0]",
+        ),
+        (
+            "meshMTLS: {ecdhCurves: [P-256]}",
+            "data.mesh.meshMTLS.ecdhCurves",
+        ),
+        (
+            "defaultInboundHttpRetryPolicy: {backoff: 1s}",
+            "data.mesh.defaultInboundHttpRetryPolicy.backoff",
+        ),
+        (
+            "defaultTrafficPolicy: {connectionPool: {tcp: {maxConnections: -1}}}",
+            "data.mesh.defaultTrafficPolicy.connectionPool.tcp.maxConnections",
+        ),
+        (
+            "zoneAwareLbSetting: {failoverPriority: [topology.istio.io/subzone]}",
+            "data.mesh.zoneAwareLbSetting.failoverPriority[0]",
+        ),
+    ] {
+        assert_eq!(judge(bad), [path], "{bad}");
+    }
+}

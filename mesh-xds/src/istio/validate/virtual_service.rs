@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::check::{At, Check};
+use super::check::{At, Check, Severity};
 use super::{http, reach, rules};
 use crate::istio::api::VirtualService;
 use crate::istio::api::json::StringMatch;
@@ -131,6 +131,7 @@ fn claims(c: &mut Check, at: &At<'_>, route: &crate::istio::api::virtual_service
 
 /// Names of gateways: `name`, `namespace/name`, or the older `name.namespace.svc…`.
 pub(super) fn gateways(c: &mut Check, at: &At<'_>, names: &[String]) {
+    let mut severity = Severity::Error;
     for (i, name) in names.iter().enumerate() {
         let at = at.index(i);
         let Some((namespace, gateway)) = name.split_once('/') else {
@@ -141,17 +142,30 @@ pub(super) fn gateways(c: &mut Check, at: &At<'_>, names: &[String]) {
                     format_args!("the form `{name}` is old, write `{namespace}/{gateway}`"),
                 );
             }
-            c.rule(&at, rules::fqdn(name));
+            if let Err(error) = rules::fqdn(name) {
+                c.push(severity, &at, error);
+            }
+            // Istio looks at no name after one without a namespace.
+            severity = Severity::Warning;
             continue;
         };
         if namespace.is_empty() || gateway.is_empty() {
-            c.error(&at, "namespace and name of a gateway must not be empty");
+            let message = "namespace and name of a gateway must not be empty";
+            c.push(severity, &at, message);
         }
         if !rules::is_dns_label(namespace) {
-            c.error(&at, format_args!("invalid namespace `{namespace}`"));
+            c.push(
+                severity,
+                &at,
+                format_args!("invalid namespace `{namespace}`"),
+            );
         }
         if !rules::is_dns_label(gateway) {
-            c.error(&at, format_args!("invalid gateway name `{gateway}`"));
+            c.push(
+                severity,
+                &at,
+                format_args!("invalid gateway name `{gateway}`"),
+            );
         }
     }
 }

@@ -160,3 +160,21 @@ fn a_service_may_select_workload_entries() {
                 apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: vm1}\nspec: {address: 2.2.2.2, labels: {app: vm}, ports: {http: 8080}}\n";
     assert_eq!(endpoints(&catalog(text)), ["http=2.2.2.2:8080 vm1/Healthy"]);
 }
+
+#[test]
+fn a_name_elsewhere_is_none_without_that_name() {
+    let of = |spec: &str| {
+        let text =
+            format!("apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec: {{{spec}}}\n");
+        catalog(&text).services[0].resolution
+    };
+    assert_eq!(
+        of("type: ExternalName, externalName: a.test"),
+        Resolution::Alias
+    );
+    assert_eq!(of("type: ExternalName"), Resolution::ClientSideLb);
+    assert_eq!(
+        of("type: ExternalName, externalName: a.test, clusterIP: None"),
+        Resolution::Passthrough
+    );
+}

@@ -253,3 +253,238 @@ fn a_proxy_header_goes_ahead_of_what_else_is_spoken() {
         Some(&json!("envoy.transport_sockets.tls"))
     );
 }
+
+#[test]
+fn a_port_s_settings_leave_nothing_of_the_whole_policy() {
+    let resources = rule(
+        "trafficPolicy: {retryBudget: {percent: 50}, proxyProtocol: {version: V2}, \
+         portLevelSettings: [{port: {number: 80}, loadBalancer: {simple: RANDOM}}]}",
+    );
+    let cluster = resources.cluster(GENERAL);
+    assert_eq!(cluster["lb_policy"], "RANDOM");
+    assert_eq!(
+        cluster["circuit_breakers"]["thresholds"][0]["retry_budget"],
+        Value::Null
+    );
+    assert_eq!(cluster["transport_socket"], Value::Null);
+}
+
+#[test]
+fn a_subset_of_what_passes_by_goes_on_passing_by() {
+    let resources = rule(
+        "trafficPolicy: {loadBalancer: {simple: PASSTHROUGH}}, \
+         subsets: [{name: v1, labels: {version: v1}, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN, warmup: {duration: 1s}}}}]",
+    );
+    for name in [GENERAL, V1] {
+        let cluster = resources.cluster(name);
+        assert_eq!(cluster["type"], "ORIGINAL_DST", "{name}");
+        assert_eq!(cluster["lb_policy"], "CLUSTER_PROVIDED", "{name}");
+        assert_eq!(cluster["round_robin_lb_config"], Value::Null, "{name}");
+    }
+    assert!(
+        resources
+            .endpoints
+            .iter()
+            .all(|assignment| assignment.cluster_name != V1)
+    );
+}
+
+#[test]
+fn codes_that_count_as_errors_are_matched() {
+    let codes = |codes: &str| {
+        let resources = rule(&format!(
+            "trafficPolicy: {{outlierDetection: {{outlierDetectionHttpErrorCodes: [{codes}]}}}}"
+        ));
+        let options = &resources.cluster(GENERAL)["typed_extension_protocol_options"];
+        let options = &options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"];
+        options["outlier_detection"]["error_matcher"].clone()
+    };
+    let one = |code: &str| json!({"http_response_headers_match": {"headers": [{"name": ":status", "string_match": {"exact": code}}]}});
+    assert_eq!(codes(""), Value::Null);
+    assert_eq!(codes("429"), one("429"));
+    assert_eq!(
+        codes("429, 503"),
+        json!({"or_match": {"rules": [one("429"), one("503")]}})
+    );
+}
+
+#[test]
+fn what_bytes_decide_is_not_upgraded() {
+    let yaml = "
+apiVersion: v1
+kind: Service
+metadata: {name: s, namespace: a}
+spec: {clusterIP: 10.0.0.9, ports: [{port: 80, name: http}, {port: 81, name: any}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: s, namespace: a}
+spec: {host: s, trafficPolicy: {connectionPool: {http: {h2UpgradePolicy: UPGRADE}}}}
+";
+    let resources = sidecar(yaml);
+    let options = |port: u16| {
+        let cluster = resources.cluster(&format!("outbound|{port}||s.a.svc.cluster.local"));
+        cluster["typed_extension_protocol_options"]["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"].clone()
+    };
+    assert!(options(80)["explicit_http_config"]["http2_protocol_options"].is_object());
+    assert!(options(81)["use_downstream_protocol_config"].is_object());
+}
+
+#[test]
+fn the_mesh_s_policy_holds_where_a_rule_says_nothing() {
+    let yaml = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |-
+    defaultTrafficPolicy:
+      connectionPool: {tcp: {maxConnections: 33}, http: {http2MaxRequests: 44}}
+      outlierDetection: {consecutive5xxErrors: 7}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: x, namespace: a}
+spec:
+  host: x
+  trafficPolicy: {connectionPool: {http: {maxRetries: 5}}}
+  subsets:
+  - {name: v1, labels: {version: v1}, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 3}}}
+";
+    let resources = sidecar(yaml);
+    let limit = |name: &str, limit: &str| {
+        resources.cluster(name)["circuit_breakers"]["thresholds"][0][limit].clone()
+    };
+    let errors =
+        |name: &str| resources.cluster(name)["outlier_detection"]["consecutive_5xx"].clone();
+    // A section of the rule stands for the whole section.
+    assert_eq!(limit(GENERAL, "max_connections"), u32::MAX);
+    assert_eq!(limit(GENERAL, "max_retries"), 5);
+    assert_eq!((errors(GENERAL), errors(V1)), (json!(7), json!(3)));
+    let other = "outbound|80||y.a.svc.cluster.local";
+    assert_eq!(limit(other, "max_connections"), 33);
+    assert_eq!(errors(other), 7);
+    assert_eq!(limit("PassthroughCluster", "max_requests"), 44);
+    assert_eq!(errors("PassthroughCluster"), Value::Null);
+}
+
+#[test]
+fn connections_that_keep_their_address_may_change_their_port() {
+    let resources = sidecar(
+        "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: e, namespace: a}
+spec:
+  hosts: [e.test]
+  addresses: [127.9.0.1]
+  location: MESH_EXTERNAL
+  resolution: NONE
+  ports: [{number: 80, name: http, protocol: HTTP, targetPort: 8080}, {number: 81, name: b, protocol: HTTP}]
+",
+    );
+    let cluster = resources.cluster("outbound|80||e.test");
+    assert_eq!(cluster["type"], "ORIGINAL_DST");
+    assert_eq!(
+        cluster["original_dst_lb_config"],
+        json!({"upstream_port_override": 8080})
+    );
+    let plain = resources.cluster("outbound|81||e.test");
+    assert_eq!(plain["original_dst_lb_config"], Value::Null);
+}
+
+#[test]
+fn names_are_resolved_to_the_family_of_the_proxy() {
+    let text = |annotations: &str| {
+        format!(
+            "\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\n\
+             metadata: {{name: e, namespace: a, annotations: {{{annotations}}}}}\n\
+             spec: {{hosts: [e.test], location: MESH_EXTERNAL, resolution: DNS, ports: [{{number: 80, name: http, protocol: HTTP}}]}}\n"
+        )
+    };
+    let family = |addresses: &[&str], annotations: &str| {
+        let context = context(&text(annotations));
+        let workload = context.workload("a", "x-1").expect("the workload is there");
+        let proxy = Proxy {
+            addresses: addresses.iter().map(ToString::to_string).collect(),
+            ..Proxy::sidecar(workload, &context)
+        };
+        let made = translate(&context, &proxy, &Options::default());
+        let cluster = made.cluster("outbound|80||e.test");
+        let text = |field: &str| cluster[field].as_str().unwrap_or_default().to_owned();
+        (text("type"), text("dns_lookup_family"))
+    };
+    let pair = |kind: &str, family: &str| (kind.to_owned(), family.to_owned());
+    assert_eq!(family(&["127.0.0.1"], ""), pair("STRICT_DNS", "V4_ONLY"));
+    assert_eq!(family(&["::1"], ""), pair("STRICT_DNS", "V6_ONLY"));
+    assert_eq!(
+        family(&["127.0.0.1", "::1"], ""),
+        pair("STRICT_DNS", "V4_ONLY")
+    );
+    assert_eq!(
+        family(
+            &["127.0.0.1"],
+            "istio.io/connect-strategy: race_first_tcp_connect"
+        ),
+        pair("LOGICAL_DNS", "ALL")
+    );
+}
+
+#[test]
+fn that_a_service_is_external_stands_at_the_whole_service_only() {
+    let resources = sidecar(
+        "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: e, namespace: a}
+spec: {hosts: [e.test], location: MESH_EXTERNAL, resolution: DNS, ports: [{number: 80, name: http, protocol: HTTP}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: e, namespace: a}
+spec: {host: e.test, subsets: [{name: all}]}
+",
+    );
+    let external = |name: &str| {
+        resources.cluster(name)["metadata"]["filter_metadata"]["istio"]["external"].clone()
+    };
+    assert_eq!(external("outbound|80||e.test"), true);
+    assert_eq!(external("outbound|80|all|e.test"), Value::Null);
+}
+
+#[test]
+fn statistics_call_clusters_as_the_mesh_says() {
+    let yaml = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |-
+    outboundClusterStatName: '%SERVICE%_%SERVICE_NAME%_%SERVICE_FQDN%_%SUBSET_NAME%_%SERVICE_PORT%_%SERVICE_PORT_NAME%_%TARGET_PORT%'
+    inboundClusterStatName: 'in_%SERVICE%_%TARGET_PORT%'
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: x, namespace: a}
+spec: {host: x, subsets: [{name: v1, labels: {version: v1}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: e, namespace: a}
+spec: {hosts: [e.test], resolution: DNS, ports: [{number: 81, name: web, protocol: HTTP}]}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: own, namespace: a}
+spec: {ingress: [{port: {number: 90, name: http, protocol: HTTP}, defaultEndpoint: '127.0.0.1:8080'}]}
+";
+    let resources = sidecar(yaml);
+    let name = |cluster: &str| resources.cluster(cluster)["alt_stat_name"].clone();
+    assert_eq!(name(V1), "x.a_x_x.a.svc.cluster.local_v1_80_http_0;");
+    assert_eq!(
+        name("outbound|81||e.test"),
+        "e.test_e.test_e.test__81_web_0;"
+    );
+    assert_eq!(name("inbound|90||"), "in_own.a_90;");
+    assert_eq!(name("PassthroughCluster"), "PassthroughCluster;");
+}

@@ -245,10 +245,11 @@ fn every_field_acts_or_is_noted() {
 
 /// Objects whose fields have one remark, or one effect, together: TLS that cannot be originated or terminated yet refuses
 /// traffic whatever it says.
-const TOGETHER: [&str; 5] = [
+const TOGETHER: [&str; 6] = [
     "tunnel",
     "localityLbSetting",
     "zoneAwareLbSetting",
+    "backendUtilization",
     "tls",
     "image",
 ];
@@ -575,6 +576,7 @@ loadBalancer: {consistentHash: {httpHeaderName: x-user, ringHash: {minimumRingSi
 loadBalancer: {consistentHash: {httpCookie: {name: user, path: /p, ttl: 3s, attributes: [{name: SameSite, value: Lax}]}, maglev: {tableSize: 101}}}
 loadBalancer: {consistentHash: {useSourceIp: true, minimumRingSize: 7}}
 loadBalancer: {consistentHash: {httpQueryParameterName: q}}
+loadBalancer: {backendUtilization: {weightStabilizationPeriod: 1s, weightExpirationPeriod: 2s, weightUpdatePeriod: 3s, errorUtilizationPenaltyPercent: 4, metricNamesForComputingUtilization: [m]}}
 connectionPool: {tcp: {maxConnections: 10, connectTimeout: 1s, tcpKeepalive: {time: 60s, probes: 3, interval: 10s}, idleTimeout: 1h, maxConnectionDuration: 2h}, http: {http1MaxPendingRequests: 1, http2MaxRequests: 2, maxRequestsPerConnection: 3, maxRetries: 4, idleTimeout: 5s, h2UpgradePolicy: UPGRADE, maxConcurrentStreams: 7, http2KeepAlive: {interval: 1s, timeout: 1s}}}
 connectionPool: {tcp: {idleTimeout: 1h}, http: {useClientProtocol: true}}
 outlierDetection: {consecutive5xxErrors: 6, consecutiveGatewayErrors: 3, interval: 1s, baseEjectionTime: 10s, maxEjectionPercent: 50, minHealthPercent: 10, splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: 2, outlierDetectionHttpErrorCodes: [500, 501]}
@@ -588,14 +590,14 @@ tls: {mode: MUTUAL, credentialName: c}
 ";
 
 const SERVER_TLS: &str = "
-mode: MUTUAL, serverCertificate: /cert, privateKey: /key, caCertificates: /ca, subjectAltNames: [x], verifyCertificateSpki: [y], verifyCertificateHash: [z], minProtocolVersion: TLSV1_0, maxProtocolVersion: TLSV1_2, cipherSuites: [AES128-SHA]
+mode: MUTUAL, serverCertificate: /cert, privateKey: /key, caCertificates: /ca, subjectAltNames: [x], verifyCertificateSpki: [y], verifyCertificateHash: [z], minProtocolVersion: TLSV1_0, maxProtocolVersion: TLSV1_2, cipherSuites: [AES128-SHA], ecdhCurves: [P-256]
 mode: MUTUAL, serverCertificate: /cert, privateKey: /key, caCertificates: /ca, caCrl: /crl
 mode: MUTUAL, credentialName: c, caCertCredentialName: d
 mode: SIMPLE, credentialNames: [c, d]
 mode: SIMPLE, tlsCertificates: [{serverCertificate: /cert, privateKey: /key, caCertificates: /ca}, {serverCertificate: /cert2, privateKey: /key2, caCertificates: /ca2}]
 mode: SIMPLE, credentialName: c, httpsRedirect: true
 mode: SIMPLE, credentialName: c, insecureSkipVerify: true
-mode: MUTUAL, serverCertificate: /cert, privateKey: /key, caCertificates: /ca, verifyCertificateSpki: [y], verifyCertificateHash: [z], minProtocolVersion: TLSV1_0, maxProtocolVersion: TLSV1_2, cipherSuites: [AES128-SHA]
+mode: MUTUAL, serverCertificate: /cert, privateKey: /key, caCertificates: /ca, verifyCertificateSpki: [y], verifyCertificateHash: [z], minProtocolVersion: TLSV1_0, maxProtocolVersion: TLSV1_2, cipherSuites: [AES128-SHA], ecdhCurves: [P-256]
 mode: MUTUAL, serverCertificate: /cert, privateKey: /key, caCertificates: /ca, caCertCredentialName: d
 mode: SIMPLE, serverCertificate: /cert, privateKey: /key, insecureSkipVerify: true
 ";
