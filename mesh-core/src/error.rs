@@ -212,8 +212,6 @@ kinds! {
     HeadersTooLarge => 431, 8, Some(Flag::DownstreamProtocolError), "request_headers_too_large", "", true;
     /// The request has no host.
     MissingHost => 400, 3, None, "missing_host_header", "", false;
-    /// The path is absent or not absolute.
-    BadPath => 404, 12, None, "missing_path_rejected", "", false;
     /// The path cannot be normalised.
     PathNormalization => 400, 3, None, "path_normalization_failed", "", false;
     /// The upgrade is not allowed here.
@@ -224,8 +222,6 @@ kinds! {
     PayloadTooLarge => 413, 8, None, "request_payload_too_large", "Payload Too Large", false;
     /// An injected fault.
     FaultAbort => 503, 14, Some(Flag::FaultInjected), "fault_filter_abort", "fault filter abort", false;
-    /// More faults than allowed at one time.
-    FaultOverflow => 503, 14, Some(Flag::FaultInjected), "fault_filter_overflow", "fault filter overflow", false;
     /// A rate limit refused.
     RateLimited => 429, 14, Some(Flag::RateLimited), "request_rate_limited", "", false;
     /// A policy refused.

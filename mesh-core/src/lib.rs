@@ -112,7 +112,7 @@ pub mod snapshot;
 pub mod stack;
 mod sync;
 #[cfg(feature = "server")]
-pub mod tcp;
+mod tcp;
 pub mod telemetry;
 pub mod transport;
 

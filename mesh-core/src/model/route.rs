@@ -25,8 +25,6 @@ pub struct RouteConfiguration {
     pub most_specific_header_mutations_wins: bool,
     /// Path parameters after `;` are ignored (`ignore_path_parameters_in_path_matching`).
     pub ignore_path_parameters: bool,
-    /// Limit of a direct response body in bytes; default 4,096.
-    pub max_direct_response_body_bytes: u32,
     /// A missing cluster is an error of the configuration (`validate_clusters`); else its requests answer 503 (or 404).
     pub validate_clusters: bool,
     /// Mirrors of every route that has none of its own.

@@ -304,7 +304,9 @@ impl<B: Send + 'static, C, X> Life<B, C, X> {
             step,
             served: 0,
             idle_since: now,
-            expires: config.max_connection_duration.map(|life| now + life),
+            expires: config
+                .max_connection_duration
+                .and_then(|life| now.checked_add(life)),
         }
     }
 

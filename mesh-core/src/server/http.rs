@@ -128,7 +128,7 @@ where
             idle: Some((now, 0)),
             head: None,
             seen: 0,
-            expires: expires.map(|limit| now + limit),
+            expires: expires.map(|limit| clock::after(now, limit)),
             tell: None,
             close: None,
             ordered: false,
@@ -270,7 +270,7 @@ where
             true => patience.min(SILENCE),
             false => patience,
         };
-        self.give_up = Some(clock::now() + patience);
+        self.give_up = Some(clock::after(clock::now(), patience));
         match &mut self.codec {
             // It would end before its first request, which may be on its way; the response to that closes the connection.
             Codec::Http1(_) if self.conn.link.handed_over() == 0 => {}
@@ -395,9 +395,9 @@ where
     fn next_deadline(&self) -> Option<Instant> {
         let manager = self.conn.manager();
         let idle = match (self.head, self.idle) {
-            (Some(since), _) => head_limit(manager).map(|(limit, _)| since + limit),
+            (Some(since), _) => head_limit(manager).map(|(limit, _)| clock::after(since, limit)),
             (None, Some((since, _))) if !self.shut => {
-                manager.idle_timeout.map(|limit| since + limit)
+                manager.idle_timeout.map(|limit| clock::after(since, limit))
             }
             (None, _) => None,
         };
@@ -417,7 +417,7 @@ where
             self.expires = None;
             conn.stats.downstream_cx_max_duration_reached.add(1);
             self.tell();
-            self.close = earliest(self.close, Some(now + manager.drain_timeout));
+            self.close = earliest(self.close, Some(clock::after(now, manager.drain_timeout)));
         }
         if passed(self.tell) {
             self.tell();
@@ -430,18 +430,21 @@ where
             if conn.link.active() == 0 {
                 return Some(self.abort());
             }
-            self.give_up = Some(now + manager.drain_timeout.max(Duration::from_secs(1)));
+            self.give_up = Some(clock::after(
+                now,
+                manager.drain_timeout.max(Duration::from_secs(1)),
+            ));
         }
         if let Some(since) = self.head {
             if let Some((limit, kind)) = head_limit(manager)
-                && since + limit <= now
+                && clock::after(since, limit) <= now
             {
                 return Some(self.slow_head(kind));
             }
         } else if let Some((since, _)) = self.idle
             && manager
                 .idle_timeout
-                .is_some_and(|limit| since + limit <= now)
+                .is_some_and(|limit| clock::after(since, limit) <= now)
             && !self.shut
         {
             conn.stats.downstream_cx_idle_timeout.add(1);

@@ -21,7 +21,7 @@ use crate::{
     model::{FilterChain, Name, Network},
     snapshot::{self, ConnFacts},
     sync::lock,
-    telemetry::clock::now,
+    telemetry::clock::{self, now},
 };
 
 /// A listener while it runs, shared by its accept loops and connections on all workers. Cloning shares.
@@ -170,7 +170,7 @@ impl ListenerHandle {
             if !stays {
                 link.go(Plan {
                     tell: now,
-                    close: now + timeout,
+                    close: clock::after(now, timeout),
                 });
             }
         }
@@ -323,8 +323,8 @@ impl Drain {
                 close: now,
             },
             Self::Gradual(span) => Plan {
-                tell: now + span.mul_f64(rand::random::<f64>()),
-                close: now + span,
+                tell: clock::after(now, span.mul_f64(rand::random::<f64>())),
+                close: clock::after(now, span),
             },
         }
     }

@@ -39,6 +39,7 @@ pub use self::{
     stats::{HttpStats, ListenerStats, ServerStats, TcpStats},
     task::ConnTask,
 };
+pub use crate::tcp::TcpEnd;
 
 #[cfg(test)]
 pub(crate) mod tests;

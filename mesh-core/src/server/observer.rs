@@ -2,13 +2,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::{
-    Kind,
-    model::Name,
-    snapshot::{self},
-    telemetry::flags::Flags,
-    transport::ConnInfo,
-};
+use super::TcpEnd;
+use crate::{Kind, model::Name, snapshot, telemetry::flags::Flags, transport::ConnInfo};
 
 /// Is told of connections and requests that no service saw. Everything else is the business of the services' layers.
 ///
@@ -26,7 +21,7 @@ pub trait ConnObserver: fmt::Debug + Send + Sync {
     }
 
     /// A TCP proxy's connection ended.
-    fn tcp(&self, event: &ConnEvent<'_>, end: &crate::tcp::TcpEnd) {
+    fn tcp(&self, event: &ConnEvent<'_>, end: &TcpEnd) {
         let _ = (event, end);
     }
 }

@@ -551,7 +551,7 @@ struct Linger<I> {
 
 impl<I: Io> Linger<I> {
     fn new(io: Prefixed<I>, limit: Duration) -> Self {
-        let until: Instant = clock::now() + limit;
+        let until: Instant = clock::after(clock::now(), limit);
         Self {
             io,
             sleep: Box::pin(tokio::time::sleep_until(until.into())),

@@ -19,7 +19,7 @@ use crate::{
     server::{Accepted, Command, ConnEvent, Link, ListenerHandle, TcpStats},
     snapshot::{Clusters, Tcp},
     telemetry::{
-        clock::now,
+        clock::{self, now},
         flags::Flag,
         metrics::TcpConnection,
         record::{Ending, Record},
@@ -131,7 +131,7 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
             down: OneWay::default(),
             waker: None,
             moved: now,
-            expires: expires.map(|limit| now + limit),
+            expires: expires.map(|limit| clock::after(now, limit)),
             record: Some(conn.record()),
             listener_record: conn
                 .accepted
@@ -245,7 +245,7 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
         target.downstream = Some(conn.clone());
         Ok(Connecting {
             future: Box::pin(self.connector.connect(&target)),
-            limit: conn.timer().deadline(now() + target.timeout()),
+            limit: conn.timer().deadline(clock::after(now(), target.timeout())),
             held: Held {
                 attempt,
                 _connection: connection,
@@ -357,7 +357,7 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
             _ => None,
         };
         let idle = idle.filter(|limit| *limit > Duration::ZERO);
-        let idle = idle.map(|limit| self.moved + limit);
+        let idle = idle.map(|limit| clock::after(self.moved, limit));
         match (idle, self.expires) {
             (Some(idle), Some(expires)) => Some(idle.min(expires)),
             (idle, expires) => idle.or(expires),

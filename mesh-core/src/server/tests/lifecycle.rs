@@ -56,6 +56,28 @@ async fn an_unchanged_chain_keeps_its_connections_and_a_changed_one_lets_them_go
 }
 
 #[tokio::test]
+async fn a_limit_beyond_the_clock_is_none() {
+    let mut endless = manager();
+    let longest = Some(Duration::MAX);
+    endless.idle_timeout = longest;
+    endless.max_connection_duration = longest;
+    endless.stream_idle_timeout = longest;
+    endless.request_timeout = longest;
+    endless.request_headers_timeout = longest;
+    endless.drain_timeout = Duration::MAX;
+    endless.delayed_close_timeout = Duration::MAX;
+    let mut server = Running::start(listener(vec![http_chain(endless.clone())]));
+    let mut client = server.connect().await;
+    client.get("/a").await;
+    client.until("GET /a").await;
+    endless.max_headers_count = 50;
+    server.replace(listener(vec![http_chain(endless)]));
+    server.handle.drain(Drain::Gradual(Duration::MAX));
+    client.get("/b").await;
+    client.until("GET /b").await;
+}
+
+#[tokio::test]
 async fn idle_connections_of_a_changed_chain_close_after_the_drain_timeout() {
     let mut short = manager();
     short.drain_timeout = Duration::from_millis(100);

@@ -100,7 +100,6 @@ pub(crate) fn table(cx: &mut Context, value: &proto::RouteConfiguration) -> Rout
         ignore_port_in_host: *ignore_port_in_host_matching,
         most_specific_header_mutations_wins: *most_specific_header_mutations_wins,
         ignore_path_parameters: *ignore_path_parameters_in_path_matching,
-        max_direct_response_body_bytes: max_body,
         validate_clusters: bool_of(validate_clusters.as_ref(), false),
         mirrors: policy::mirrors(cx, request_mirror_policies),
         filters: filter::overrides(cx, "typed_per_filter_config", typed_per_filter_config),
