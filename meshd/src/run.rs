@@ -5,11 +5,12 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use mesh_core::{
     config::{ConfigSource, SourceError},
     server::ServerStats,
-    snapshot::{Mesh, Watch},
+    snapshot::{Mesh, Snapshot, Watch},
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
+    task::{JoinError, JoinHandle},
 };
 
 use crate::{
@@ -83,12 +84,8 @@ async fn serve<S: ConfigSource + 'static>(
     open_early(&admin, &options)?;
     let mut driving = tokio::spawn(driver.run());
     let mut watch = mesh.watch();
-    let first = tokio::select! {
-        snapshot = watch.changed() => snapshot,
-        ended = &mut driving => return Err(ended_early(ended)),
-        () = signals.end() => return Ok(()),
-        () = lifecycle.quitting() => return Ok(()),
-    };
+    let first = first(&mut watch, &mut driving, &lifecycle, &mut signals).await?;
+    let Some(first) = first else { return Ok(()) };
     if facts.strict_start {
         refuse_rejected(&mesh)?;
     }
@@ -104,19 +101,33 @@ async fn serve<S: ConfigSource + 'static>(
     }
     manager.apply(&workers, &first)?;
     lifecycle.set(State::Live);
-    let (listeners, concurrency) = (first.listeners().len(), options.concurrency);
-    tracing::info!(listeners, concurrency, "Serving");
-
-    let mut serving = Serving {
+    let listeners = first.listeners().len();
+    tracing::info!(listeners, concurrency = options.concurrency, "Serving");
+    let serving = Serving {
         mesh,
         lifecycle,
         workers,
         manager,
     };
-    let outcome = serving.follow(&mut watch, &mut asked, &mut signals).await;
-    serving.end(&mut signals).await;
+    let served = serving.until_told(&mut watch, &mut asked, &mut signals);
+    let outcome = served.await;
     driving.abort();
     outcome
+}
+
+/// Waits for the first configuration; `None`: the process is told to end before.
+async fn first(
+    watch: &mut Watch,
+    driving: &mut JoinHandle<Result<(), SourceError>>,
+    lifecycle: &Lifecycle,
+    signals: &mut Signals,
+) -> Result<Option<Arc<Snapshot>>, Failure> {
+    tokio::select! {
+        snapshot = watch.changed() => Ok(Some(snapshot)),
+        ended = driving => Err(ended_early(ended)),
+        () = signals.end() => Ok(None),
+        () = lifecycle.quitting() => Ok(None),
+    }
 }
 
 fn start_workers(mesh: &Mesh, concurrency: usize) -> Result<Workers, Failure> {
@@ -163,6 +174,18 @@ struct Serving {
 }
 
 impl Serving {
+    /// Serves until the process is told to end, and ends in order.
+    async fn until_told(
+        mut self,
+        watch: &mut Watch,
+        asked: &mut Asked,
+        signals: &mut Signals,
+    ) -> Result<(), Failure> {
+        let outcome = self.follow(watch, asked, signals).await;
+        self.end(signals).await;
+        outcome
+    }
+
     /// Follows the configuration and what is asked of the process, until it is to end.
     async fn follow(
         &mut self,
@@ -290,7 +313,7 @@ fn istio_metrics(mesh: &Mesh, options: &Options) -> Arc<dyn Fn(&mut String) + Se
     })
 }
 
-fn ended_early(ended: Result<Result<(), SourceError>, tokio::task::JoinError>) -> Failure {
+fn ended_early(ended: Result<Result<(), SourceError>, JoinError>) -> Failure {
     match ended {
         Ok(Err(error)) => Failure::Source(error.reason),
         Ok(Ok(())) => Failure::Ended("the configuration source".into()),

@@ -105,7 +105,11 @@ fn config_dump_has_typed_sections_elements_and_masks() {
         .json();
     assert_eq!(named["configs"][0]["listener"]["name"], "tcp");
     assert_eq!(named["configs"].as_array().map(Vec::len), Some(1));
+}
 
+#[test]
+fn what_a_config_dump_does_not_hold_is_refused_in_envoys_words() {
+    let (_temp, meshd) = start("dump-refused");
     for (query, status, text) in [
         ("resource=nope", 404, "nope not found in config dump"),
         (
@@ -177,13 +181,19 @@ fn counters_are_reset_and_gauges_are_not() {
     assert_eq!(gauge, "server.live: 1\n");
 }
 
-#[test]
-fn statistics_have_envoys_names_and_follow_the_traffic() {
-    let (_temp, meshd) = start("stats");
+/// A process that has answered four requests: two with 200, one with 404, one with 503.
+fn counting(name: &str) -> (Temp, Meshd) {
+    let (temp, meshd) = start(name);
     let at = meshd.listener("in");
     for (path, status) in [("/", 200), ("/", 200), ("/404", 404), ("/503", 503)] {
         assert_eq!(request(at, "GET", path).map(|a| a.status), Some(status));
     }
+    (temp, meshd)
+}
+
+#[test]
+fn statistics_have_envoys_names_and_follow_the_traffic() {
+    let (_temp, meshd) = counting("stats");
     let text = meshd.get("/stats").body;
     for line in [
         "cluster.app.upstream_rq_total: 4",
@@ -225,6 +235,11 @@ fn statistics_have_envoys_names_and_follow_the_traffic() {
     let expected =
         serde_json::json!({"stats": [{"name": "cluster.app.upstream_rq_total", "value": 4}]});
     assert_eq!(json, expected);
+}
+
+#[test]
+fn statistics_for_prometheus_have_envoys_labels() {
+    let (_temp, meshd) = counting("prometheus");
     let prometheus = meshd.get("/stats/prometheus").body;
     for line in [
         "envoy_cluster_upstream_rq_xx{envoy_response_code_class=\"2\",envoy_cluster_name=\"app\"} 2",
@@ -249,6 +264,25 @@ fn statistics_have_envoys_names_and_follow_the_traffic() {
         filtered,
         "# TYPE envoy_server_live gauge\nenvoy_server_live{} 1\n"
     );
+    let istio = meshd
+        .get("/stats/prometheus?filter=istio_requests_total")
+        .body;
+    assert!(
+        istio.starts_with("# TYPE istio_requests_total counter\n"),
+        "{istio}"
+    );
+    assert!(!istio.contains("istio_request_bytes"), "{istio}");
+    let summary = "/stats/prometheus?filter=^cluster.*upstream_rq_time$&histogram_buckets=summary";
+    let summary = meshd.get(summary).body;
+    assert!(
+        summary.starts_with("# TYPE envoy_cluster_upstream_rq_time summary\n"),
+        "{summary}"
+    );
+}
+
+#[test]
+fn distributions_are_shown_as_they_are_asked_for() {
+    let (_temp, meshd) = counting("distributions");
     let times = meshd.get("/stats?filter=^cluster.*upstream_rq_time$").body;
     assert!(
         times.starts_with("cluster.app.upstream_rq_time: P0(nan,"),
@@ -271,20 +305,6 @@ fn statistics_have_envoys_names_and_follow_the_traffic() {
     assert!(buckets("disjoint").ends_with(" B3600000(0,0)\n"));
     assert!(buckets("detailed").contains("\n  totals="));
     assert_eq!(buckets("summary"), times);
-    let summary = "/stats/prometheus?filter=^cluster.*upstream_rq_time$&histogram_buckets=summary";
-    let summary = meshd.get(summary).body;
-    assert!(
-        summary.starts_with("# TYPE envoy_cluster_upstream_rq_time summary\n"),
-        "{summary}"
-    );
-    let istio = meshd
-        .get("/stats/prometheus?filter=istio_requests_total")
-        .body;
-    assert!(
-        istio.starts_with("# TYPE istio_requests_total counter\n"),
-        "{istio}"
-    );
-    assert!(!istio.contains("istio_request_bytes"), "{istio}");
     for bad in [
         "format=yaml",
         "type=Some",

@@ -13,17 +13,20 @@ use std::{
 
 use support::{LONG, Meshd, Temp, bootstrap, command, request, sidecar, until, upstream};
 
-/// The names of the process's threads.
-fn threads(id: u32) -> Vec<String> {
-    let tasks = fs::read_dir(format!("/proc/{id}/task")).expect("a running process");
-    let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).ok();
-    let mut names: Vec<_> = tasks
-        .flatten()
-        .filter_map(name)
-        .map(|name| name.trim().to_owned())
-        .collect();
-    names.sort();
-    names
+/// Waits until the process has so many workers: a thread takes its name when it first runs.
+fn until_workers(meshd: &Meshd, count: usize) {
+    let wanted: Vec<_> = (0..count).map(|n| format!("worker-{n}")).collect();
+    until("the workers are there", || {
+        let tasks = fs::read_dir(format!("/proc/{}/task", meshd.id()));
+        let tasks = tasks.expect("a running process").flatten();
+        let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+        let mut workers: Vec<_> = names
+            .map(|name| name.trim().to_owned())
+            .filter(|name| name.starts_with("worker-"))
+            .collect();
+        workers.sort();
+        workers == wanted
+    });
 }
 
 #[test]
@@ -31,12 +34,7 @@ fn each_worker_is_a_thread_and_has_a_socket_of_its_own() {
     let temp = Temp::new("threads");
     let file = temp.put("envoy.yaml", &bootstrap(0, upstream()));
     let meshd = Meshd::start(&temp, &file, &["--concurrency", "3"]);
-    let names = threads(meshd.id());
-    for worker in ["worker-0", "worker-1", "worker-2"] {
-        let count = names.iter().filter(|name| *name == worker).count();
-        assert_eq!(count, 1, "{worker} among {names:?}");
-    }
-    assert!(!names.contains(&"worker-3".to_owned()));
+    until_workers(&meshd, 3);
     // SO_REUSEPORT: the kernel knows one listening socket of the port for each worker.
     let port = format!(":{:04X}", meshd.listener("in").port());
     let table = fs::read_to_string("/proc/net/tcp").expect("the kernel's table");
@@ -62,9 +60,7 @@ fn a_sidecar_has_as_many_workers_as_its_proxy_config_asks_for() {
     );
     for (flags, workers) in [(&[][..], 3), (&["--concurrency", "2"][..], 2)] {
         let meshd = Meshd::sidecar(&temp.path("."), "default/w", flags);
-        let names = threads(meshd.id());
-        let seen = names.iter().filter(|name| name.starts_with("worker-"));
-        assert_eq!(seen.count(), workers, "{names:?}");
+        until_workers(&meshd, workers);
         let info = meshd.get("/server_info").json();
         let options = &info["command_line_options"];
         assert_eq!(options["concurrency"], workers);

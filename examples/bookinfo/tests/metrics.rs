@@ -116,6 +116,31 @@ const LABELS: [&str; 25] = [
     "connection_security_policy",
 ];
 
+/// Four calls with these labels are counted, and no other label is there but Istio's.
+fn four_calls(text: &str, labels: &[(&'static str, &'static str)]) {
+    let requests = series(text, "istio_requests_total");
+    let (found, value) = with(&requests, labels);
+    assert_eq!(*value, 4.0, "{found:?}");
+    let names: Vec<_> = found.keys().map(String::as_str).collect();
+    let mut wanted = LABELS;
+    wanted.sort_unstable();
+    assert_eq!(names, wanted);
+    for family in [
+        "istio_request_duration_milliseconds",
+        "istio_request_bytes",
+        "istio_response_bytes",
+    ] {
+        let counts = series(text, &format!("{family}_count"));
+        let (_, count) = with(&counts, labels);
+        assert_eq!(*count, 4.0, "{family}");
+        let mut bucket = labels.to_vec();
+        bucket.push(("le", "+Inf"));
+        let buckets = series(text, &format!("{family}_bucket"));
+        let (_, count) = with(&buckets, &bucket);
+        assert_eq!(*count, 4.0, "{family}");
+    }
+}
+
 #[tokio::test]
 async fn both_ends_of_a_call_name_both_workloads() {
     let demo = Demo::start(Mode::Sidecars, &[]).await;
@@ -168,27 +193,7 @@ async fn both_ends_of_a_call_name_both_workloads() {
     let gateway = counted(gateway, 4.0, &[&from_gateway]).await;
 
     for (text, labels) in [(&page, out), (&details, into)] {
-        let requests = series(text, "istio_requests_total");
-        let (found, value) = with(&requests, &labels);
-        assert_eq!(*value, 4.0, "{found:?}");
-        let names: Vec<_> = found.keys().map(String::as_str).collect();
-        let mut wanted = LABELS;
-        wanted.sort_unstable();
-        assert_eq!(names, wanted);
-        for family in [
-            "istio_request_duration_milliseconds",
-            "istio_request_bytes",
-            "istio_response_bytes",
-        ] {
-            let counts = series(text, &format!("{family}_count"));
-            let (_, count) = with(&counts, &labels);
-            assert_eq!(*count, 4.0, "{family}");
-            let mut bucket = labels.clone();
-            bucket.push(("le", "+Inf"));
-            let buckets = series(text, &format!("{family}_bucket"));
-            let (_, count) = with(&buckets, &bucket);
-            assert_eq!(*count, 4.0, "{family}");
-        }
+        four_calls(text, &labels);
     }
     let service = [
         ("destination_service", "details.default.svc.cluster.local"),

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -30,23 +30,24 @@ impl Town {
         self
     }
 
+    fn asked(&self) -> MutexGuard<'_, Vec<(String, HeaderMap)>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn seen(&self) -> Vec<String> {
-        self.seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .map(|(uri, _)| uri.clone())
-            .collect()
+        self.asked().iter().map(|(uri, _)| uri.clone()).collect()
+    }
+
+    /// The headers of the last call.
+    fn last_headers(&self) -> HeaderMap {
+        self.asked().last().expect("a call").1.clone()
     }
 }
 
 impl Caller for Town {
     fn call(&self, request: Request<Empty<Bytes>>) -> CallFuture<'_> {
         let asked = (request.uri().to_string(), request.headers().clone());
-        self.seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(asked);
+        self.asked().push(asked);
         Box::pin(async move {
             let gone = || CallError::Failed("connection refused".into());
             let name = request
@@ -298,32 +299,17 @@ async fn signing_in_makes_an_end_user_of_the_session_alone() {
         .expect("a pair")
         .to_owned();
 
-    let mut signed_in = request("/productpage");
-    signed_in
-        .headers_mut()
-        .insert(header::COOKIE, cookie.parse().expect("a header value"));
-    signed_in
-        .headers_mut()
-        .insert("x-request-id", "1".parse().expect("a header value"));
-    signed_in
-        .headers_mut()
-        .insert("end-user", "mallory".parse().expect("a header value"));
+    let signed_in = Request::get("/productpage")
+        .header(header::COOKIE, cookie)
+        .header("x-request-id", "1")
+        .header("end-user", "mallory")
+        .body(Body::empty())
+        .expect("a request");
     let (_, _, html) = ask(page.clone(), signed_in).await;
     assert!(html.contains("jason") && html.contains("Sign out"));
-    let (_, headers) = town
-        .seen
-        .lock()
-        .expect("no test panicked")
-        .last()
-        .cloned()
-        .expect("a call");
-    assert_eq!(
-        (
-            headers["end-user"].to_str().expect("text"),
-            headers["x-request-id"].to_str().expect("text")
-        ),
-        ("jason", "1")
-    );
+    let headers = town.last_headers();
+    assert_eq!(headers["end-user"], "jason");
+    assert_eq!(headers["x-request-id"], "1");
 
     let (status, headers, _) = ask(page.clone(), request("/logout")).await;
     assert_eq!(status, StatusCode::FOUND);
@@ -338,13 +324,7 @@ async fn signing_in_makes_an_end_user_of_the_session_alone() {
         .headers_mut()
         .insert("end-user", "mallory".parse().expect("a header value"));
     ask(page, forged).await;
-    let (_, headers) = town
-        .seen
-        .lock()
-        .expect("no test panicked")
-        .last()
-        .cloned()
-        .expect("a call");
+    let headers = town.last_headers();
     assert!(!headers.contains_key("end-user"));
 }
 

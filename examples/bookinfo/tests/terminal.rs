@@ -233,6 +233,42 @@ fn rows(text: &str) -> Vec<Vec<&str>> {
         .collect()
 }
 
+/// Saves a broken edit, and mends it.
+fn edits(demo: &mut Session) {
+    let edit = demo.folder.join("edit.yaml");
+    let broken = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: reviews}\nspec:\n  hosts: [reviews]\n  http:\n  - rout: []\n";
+    fs::write(&edit, broken).expect("a writable folder");
+    demo.until("the refusal is on the screen, whole", |seen| {
+        let text: String = seen.text().split_whitespace().collect();
+        [
+            "configrefused",
+            "edit.yaml:7:5:",
+            "spec.http[0].rout:unknownfield`rout`;didyoumean`route`?",
+            ";allowed:",
+        ]
+        .iter()
+        .all(|part| text.contains(part))
+    });
+    fs::write(
+        &edit,
+        broken
+            .replace("rout:", "route:")
+            .replace("[]", "[{destination: {host: reviews, subset: v3}}]"),
+    )
+    .expect("a writable folder");
+    demo.until(
+        "the mended edit is in force and only v3 is called",
+        |seen| {
+            let text = seen.text();
+            let known = rows(&text);
+            let all = known
+                .iter()
+                .any(|row| row[1] == "reviews/v3" && row[3] == "100");
+            all && text.contains("config in force") && text.contains("; edit 2 seen ")
+        },
+    );
+}
+
 #[test]
 fn the_table_shows_figures_and_configuration_and_gives_the_terminal_back() {
     let mut demo = Session::start((100, 30));
@@ -267,39 +303,7 @@ fn the_table_shows_figures_and_configuration_and_gives_the_terminal_back() {
         assert!(text.contains("/productpage  (q ends)"), "{text}");
     }
 
-    let edit = demo.folder.join("edit.yaml");
-    let broken = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: reviews}\nspec:\n  hosts: [reviews]\n  http:\n  - rout: []\n";
-    fs::write(&edit, broken).expect("a writable folder");
-    demo.until("the refusal is on the screen, whole", |seen| {
-        let text: String = seen.text().split_whitespace().collect();
-        [
-            "configrefused",
-            "edit.yaml:7:5:",
-            "spec.http[0].rout:unknownfield`rout`;didyoumean`route`?",
-            ";allowed:",
-        ]
-        .iter()
-        .all(|part| text.contains(part))
-    });
-    fs::write(
-        &edit,
-        broken
-            .replace("rout:", "route:")
-            .replace("[]", "[{destination: {host: reviews, subset: v3}}]"),
-    )
-    .expect("a writable folder");
-    demo.until(
-        "the mended edit is in force and only v3 is called",
-        |seen| {
-            let text = seen.text();
-            let known = rows(&text);
-            let all = known
-                .iter()
-                .any(|row| row[1] == "reviews/v3" && row[3] == "100");
-            all && text.contains("config in force") && text.contains("; edit 2 seen ")
-        },
-    );
-
+    edits(&mut demo);
     demo.resize(60, 20);
     demo.until("it is drawn for the smaller size", |seen| {
         let text = seen.text();

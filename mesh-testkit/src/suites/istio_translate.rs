@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use envoy_types::pb::envoy::config::route::v3::Route;
 use mesh_xds::istio::api::{
     DestinationRule, MeshConfig, PeerAuthentication, ServiceEntry, Sidecar, VirtualService,
 };
@@ -264,10 +265,13 @@ fn play_rule(text: &str, uses: &mut Uses) -> Result<(), String> {
         hash: &|to| translate::destination_hash(&scope, &proxy, to),
     };
     let routes = route::build(&rule, &options);
-    let expected = case.routes.unwrap_or_default();
     if case.error.is_some() && !routes.is_empty() {
         return Err(format!("expected no route, seen {}", routes.len()));
     }
+    same_routes(&routes, &case.routes.unwrap_or_default(), uses)
+}
+
+fn same_routes(routes: &[Route], expected: &[Value], uses: &mut Uses) -> Result<(), String> {
     if routes.len() != expected.len() {
         return Err(format!(
             "expected {} routes, seen {}",
@@ -275,7 +279,7 @@ fn play_rule(text: &str, uses: &mut Uses) -> Result<(), String> {
             routes.len()
         ));
     }
-    for (route, expected) in routes.iter().zip(&expected) {
+    for (route, expected) in routes.iter().zip(expected) {
         let seen =
             json::to_value(ROUTE, route).map_err(|_| "the route cannot be written as JSON")?;
         uses.compare(&normalized(ROUTE, expected)?, &seen)?;

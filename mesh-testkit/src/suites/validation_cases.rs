@@ -155,12 +155,17 @@ fn plain(argument: &Value) -> Value {
 }
 
 fn part(validator: &str, args: &Value) -> Result<Value, String> {
-    let arg = |name: &str| plain(&args[name]);
-    let gateway = |name: &str| args[name].as_bool() == Some(true);
-    if gateway("gatewaySemantics") {
+    if args["gatewaySemantics"] == true {
         return Err("objects converted from the Gateway API are not read from files".to_owned());
     }
-    Ok(match validator {
+    let found = of_http(validator, args).or_else(|| of_others(validator, args));
+    found.ok_or_else(|| format!("{validator} judges no configuration of a file"))
+}
+
+/// Parts of a VirtualService's HTTP rules.
+fn of_http(validator: &str, args: &Value) -> Option<Value> {
+    let arg = |name: &str| plain(&args[name]);
+    Some(match validator {
         "part-ValidateHTTPHeaderNameOrJwtClaimRoute" => {
             let name = args["name"].as_str().unwrap_or_default();
             let spec = json!({"hosts": ["foo.bar"], "gateways": ["ns1/gw"], "http": [{
@@ -170,18 +175,8 @@ fn part(validator: &str, args: &Value) -> Result<Value, String> {
         "part-ValidateHTTPHeaderValue" => {
             in_route(|r| r["headers"] = json!({"request": {"set": {"x": args["value"]}}}))
         }
-        "part-ValidatePortName" => networking(
-            "ServiceEntry",
-            json!({"hosts": ["foo.bar"], "resolution": "DNS", "ports": [{"number": 80, "protocol": "HTTP", "name": args["name"]}]}),
-        ),
-        "part-ValidateStrictHTTPHeaderName" => json!({
-            "apiVersion": "security.istio.io/v1", "kind": "RequestAuthentication", "metadata": {"name": "case"},
-            "spec": {"jwtRules": [{"issuer": "i", "outputClaimToHeaders": [{"header": args["name"], "claim": "c"}]}]},
-        }),
         "part-validateCORSPolicy" => in_route(|r| r["corsPolicy"] = arg("policy")),
-        "part-validateConnectionPool" => in_policy(json!({"connectionPool": arg("settings")})),
         "part-validateDestination" => in_route(|r| r["mirror"] = arg("destination")),
-        "part-validateExportTo" => export_to(args),
         "part-validateHTTPDirectResponse" => {
             answer("directResponse", &arg("directResponse"), &json!([]))
         }
@@ -197,7 +192,7 @@ fn part(validator: &str, args: &Value) -> Result<Value, String> {
             r["rewrite"] = json!({"uriRegexRewrite": arg("regexRewrite"), "authority": "a"});
         }),
         "part-validateHTTPRoute" => {
-            let hosts = if gateway("delegate") {
+            let hosts = if args["delegate"] == true {
                 json!([])
             } else {
                 json!(["foo.bar"])
@@ -210,6 +205,23 @@ fn part(validator: &str, args: &Value) -> Result<Value, String> {
         "part-validateHTTPStatus" => {
             in_route(|r| r["fault"] = json!({"abort": {"httpStatus": args["status"]}}))
         }
+        _ => return None,
+    })
+}
+
+fn of_others(validator: &str, args: &Value) -> Option<Value> {
+    let arg = |name: &str| plain(&args[name]);
+    Some(match validator {
+        "part-ValidatePortName" => networking(
+            "ServiceEntry",
+            json!({"hosts": ["foo.bar"], "resolution": "DNS", "ports": [{"number": 80, "protocol": "HTTP", "name": args["name"]}]}),
+        ),
+        "part-ValidateStrictHTTPHeaderName" => json!({
+            "apiVersion": "security.istio.io/v1", "kind": "RequestAuthentication", "metadata": {"name": "case"},
+            "spec": {"jwtRules": [{"issuer": "i", "outputClaimToHeaders": [{"header": args["name"], "claim": "c"}]}]},
+        }),
+        "part-validateConnectionPool" => in_policy(json!({"connectionPool": arg("settings")})),
+        "part-validateExportTo" => export_to(args),
         "part-validateLoadBalancer" => {
             in_policy(json!({"loadBalancer": arg("settings"), "outlierDetection": arg("outlier")}))
         }
@@ -226,7 +238,7 @@ fn part(validator: &str, args: &Value) -> Result<Value, String> {
             "port": {"number": 443, "protocol": "HTTPS", "name": "https"}, "hosts": ["*"], "tls": arg("tls"),
         })),
         "part-validateTrafficPolicy" => in_policy(arg("policy")),
-        other => return Err(format!("{other} judges no configuration of a file")),
+        _ => return None,
     })
 }
 

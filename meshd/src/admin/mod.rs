@@ -137,11 +137,7 @@ impl Admin {
             "/config_status" => json_page(&self.config_status()),
             "/stats" => self.stats_page(query),
             "/stats/prometheus" => self.prometheus(query),
-            "/reset_counters" => {
-                let counters = self.stats().finish().counters();
-                *self.reset.lock().unwrap_or_else(PoisonError::into_inner) = counters;
-                text(StatusCode::OK, "OK\n".into())
-            }
+            "/reset_counters" => self.reset_counters(),
             "/reopen_logs" => {
                 self.log.reopen_all();
                 text(StatusCode::OK, "OK\n".into())
@@ -153,16 +149,7 @@ impl Admin {
             ),
             // Runtime values are those of the configuration; what overrides them is listed as not acting.
             "/runtime" => json_page(&json!({"layers": [], "entries": {}})),
-            "/runtime_modify" => match query.pairs().is_empty() {
-                true => text(
-                    StatusCode::BAD_REQUEST,
-                    "usage: /runtime_modify?key1=value1&key2=value2&keyN=valueN\n       or send the parameters as form values\nuse an empty value to remove a previously added override".into(),
-                ),
-                false => text(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "No admin layer specified".into(),
-                ),
-            },
+            "/runtime_modify" => runtime_modify(query),
             "/init_dump" => json_page(&self.init_dump()),
             "/certs" => json_page(&json!({ "certificates": [] })),
             "/hot_restart_version" => text(StatusCode::OK, "disabled".into()),
@@ -181,6 +168,12 @@ impl Admin {
                 None => not_found(),
             },
         }
+    }
+
+    fn reset_counters(&self) -> Response<Full<Bytes>> {
+        let counters = self.stats().finish().counters();
+        *self.reset.lock().unwrap_or_else(PoisonError::into_inner) = counters;
+        text(StatusCode::OK, "OK\n".into())
     }
 
     fn ready(&self) -> Response<Full<Bytes>> {
@@ -262,6 +255,19 @@ impl Admin {
             })
             .collect();
         text(StatusCode::OK, lines.concat())
+    }
+}
+
+fn runtime_modify(query: Query<'_>) -> Response<Full<Bytes>> {
+    match query.pairs().is_empty() {
+        true => text(
+            StatusCode::BAD_REQUEST,
+            "usage: /runtime_modify?key1=value1&key2=value2&keyN=valueN\n       or send the parameters as form values\nuse an empty value to remove a previously added override".into(),
+        ),
+        false => text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "No admin layer specified".into(),
+        ),
     }
 }
 
