@@ -95,6 +95,24 @@ impl Error {
         self.kind
     }
 
+    /// What the system said of a connection that could not be made, in Envoy's words.
+    pub(crate) fn connect_reason(&self) -> Option<String> {
+        if self.kind != Kind::ConnectFailure {
+            return None;
+        }
+        let mut next = StdError::source(self);
+        let io = loop {
+            let error = next?;
+            if let Some(io) = error.downcast_ref::<std::io::Error>() {
+                break io;
+            }
+            next = error.source();
+        };
+        let code = format!(" (os error {})", io.raw_os_error()?);
+        let said = io.to_string().replace(&code, "").replace(' ', "_");
+        Some(format!("delayed_connect_error:_{said}"))
+    }
+
     /// The sentence that names the resource at fault, if there is one.
     pub fn detail(&self) -> Option<&str> {
         self.source.as_ref()?.detail.as_deref()
@@ -209,7 +227,9 @@ kinds! {
     /// The request has a transfer coding other than chunked.
     TransferCoding => 501, 12, Some(Flag::DownstreamProtocolError), "http1.invalid_transfer_encoding", "Not Implemented", true;
     /// The request head is too large.
-    HeadersTooLarge => 431, 8, Some(Flag::DownstreamProtocolError), "request_headers_too_large", "", true;
+    HeadersTooLarge => 431, 8, Some(Flag::DownstreamProtocolError), "http1.headers_too_large", "Request Header Fields Too Large", true;
+    /// The request head has too many headers.
+    TooManyHeaders => 431, 8, Some(Flag::DownstreamProtocolError), "http1.too_many_headers", "Request Header Fields Too Large", true;
     /// The request has no host.
     MissingHost => 400, 3, None, "missing_host_header", "", false;
     /// The path cannot be normalised.
@@ -217,7 +237,7 @@ kinds! {
     /// The upgrade is not allowed here.
     UpgradeDenied => 403, 7, None, "upgrade_failed", "", false;
     /// HTTP/1.0 is not served here.
-    UpgradeRequired => 426, 12, None, "low_version", "Upgrade Required", true;
+    UpgradeRequired => 426, 12, Some(Flag::DownstreamProtocolError), "low_version", "Upgrade Required", true;
     /// The body is over the buffer limit of something that must hold it.
     PayloadTooLarge => 413, 8, None, "request_payload_too_large", "Payload Too Large", false;
     /// An injected fault.
@@ -255,6 +275,17 @@ mod tests {
                 "{kind:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_connection_that_was_refused_is_told_of_as_envoy_does() {
+        let refused = std::io::Error::from_raw_os_error(111);
+        let error = Error::caused_by(Kind::ConnectFailure, refused);
+        let wanted = "delayed_connect_error:_Connection_refused";
+        assert_eq!(error.connect_reason().as_deref(), Some(wanted));
+        let refused = std::io::Error::from_raw_os_error(111);
+        let other = Error::caused_by(Kind::ConnectionTermination, refused);
+        assert_eq!(other.connect_reason(), None);
     }
 
     #[test]

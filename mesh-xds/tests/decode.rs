@@ -474,3 +474,67 @@ fn metadata_is_noted_where_it_stands() {
     expected.sort();
     assert_eq!(found, expected);
 }
+
+/// What Envoy refuses although no rule in its API says so.
+#[test]
+fn values_that_envoy_refuses_are_refused_with_their_path() {
+    let long = "x".repeat(108);
+    let pipe = format!(
+        "load_assignment: {{cluster_name: a, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{pipe: {{path: /{long}}}}}}}}}]}}]}}"
+    );
+    for (field, path) in [
+        ("connect_timeout: 9223372037s", "connect_timeout"),
+        ("dns_refresh_rate: 9223372037s", "dns_refresh_rate"),
+        (
+            "common_lb_config: {update_merge_window: -1s}",
+            "common_lb_config.update_merge_window",
+        ),
+        (
+            "outlier_detection: {max_ejection_time: 29s}",
+            "outlier_detection.max_ejection_time",
+        ),
+        (
+            &pipe,
+            "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.pipe.path",
+        ),
+    ] {
+        let decoded = cluster(&format!("{{name: a, type: STATIC, {field}}}"));
+        let rejections = decoded.findings.rejections.iter();
+        let paths: Vec<&str> = rejections.map(|rejection| &*rejection.path).collect();
+        assert_eq!(paths, [path], "{field}");
+    }
+    let accepted = cluster("{name: a, outlier_detection: {max_ejection_time: 30s}}");
+    assert_eq!(refusals(&accepted), [""; 0]);
+}
+
+#[test]
+fn managers_that_envoy_refuses_are_refused_with_their_path() {
+    const KIND: &str =
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+    let rds = "rds: {route_config_name: r, config_source: {ads: {}}}";
+    for (fields, path) in [
+        ("rds: {route_config_name: r}", "rds.config_source"),
+        (
+            &*format!("{rds}, common_http_protocol_options: {{max_response_headers_kb: 9}}"),
+            "common_http_protocol_options.max_response_headers_kb",
+        ),
+        (
+            &*format!("{rds}, http2_protocol_options: {{max_header_field_size_kb: 61}}"),
+            "http2_protocol_options.max_header_field_size_kb",
+        ),
+        (
+            &*format!("{rds}, stream_flush_timeout: -1s"),
+            "stream_flush_timeout",
+        ),
+    ] {
+        let router = r#"[{name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]"#;
+        let text = format!(
+            r#"{{name: in, address: {{socket_address: {{address: 127.0.0.1, port_value: 80}}}}, filter_chains: [{{filters: [{{name: hcm, typed_config: {{"@type": type.googleapis.com/{KIND}, stat_prefix: in, http_filters: {router}, {fields}}}}}]}}]}}"#
+        );
+        let decoded = listener(&text);
+        let rejections = decoded.findings.rejections.iter();
+        let paths: Vec<&str> = rejections.map(|rejection| &*rejection.path).collect();
+        let wanted = format!("filter_chains[0].filters[0].typed_config.{path}");
+        assert_eq!(paths, [wanted], "{fields}");
+    }
+}

@@ -95,6 +95,11 @@ impl<B: MeshBody> ReplayEnd<B> {
         })
     }
 
+    /// Whether the body passed the limit, so that it was given up to send it again.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        lock(&self.shared).overflow
+    }
+
     /// Whether the body still can be sent again.
     pub(crate) fn can_repeat(&self) -> bool {
         lock(&self.shared).can_repeat()

@@ -169,6 +169,8 @@ stats! {
     upstream_rq_retry_success,
     /// Retries refused by a limit.
     upstream_rq_retry_overflow,
+    /// Request bodies that did not fit into what is kept of them for a further attempt.
+    retry_or_shadow_abandoned,
     /// Requests whose retries were used up.
     upstream_rq_retry_limit_exceeded,
     /// Redirects that were followed here.

@@ -216,6 +216,8 @@ pub struct Http1Options {
     /// `Content-Length` beside `Transfer-Encoding: chunked` is accepted, and dropped; the connection is closed afterwards (RFC
     /// 9112, 6.3). Otherwise such a request is refused.
     pub allow_chunked_length: bool,
+    /// Trailers pass. Otherwise those of an upstream's response are dropped.
+    pub enable_trailers: bool,
 }
 
 /// HTTP/2 settings (`config.core.v3.Http2ProtocolOptions`).

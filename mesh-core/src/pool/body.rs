@@ -53,6 +53,8 @@ pub struct PoolBody {
 
 enum Content {
     Http(Incoming),
+    /// Of HTTP/1, where trailers do not pass.
+    Bare(Incoming),
     /// A raw connection.
     Tcp(Box<dyn RawBody>),
     /// Nothing: what follows is a tunnel.
@@ -60,15 +62,17 @@ enum Content {
 }
 
 impl PoolBody {
-    pub(super) fn new(incoming: Incoming, mut lease: Lease) -> Self {
+    /// `bare`: without the trailers.
+    pub(super) fn new(incoming: Incoming, mut lease: Lease, bare: bool) -> Self {
         // hyper never polls a body that ended before it began.
         if incoming.is_end_stream() {
             lease.finish();
         }
-        Self {
-            content: Content::Http(incoming),
-            lease,
-        }
+        let content = match bare {
+            true => Content::Bare(incoming),
+            false => Content::Http(incoming),
+        };
+        Self { content, lease }
     }
 
     /// No body: the exchange goes on as a tunnel.
@@ -97,8 +101,9 @@ impl Body for PoolBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
-        let incoming = match &mut this.content {
-            Content::Http(incoming) => incoming,
+        let (incoming, bare) = match &mut this.content {
+            Content::Http(incoming) => (incoming, false),
+            Content::Bare(incoming) => (incoming, true),
             Content::Tcp(raw) => return raw.poll_frame(cx),
             Content::None => return Poll::Ready(None),
         };
@@ -113,6 +118,9 @@ impl Body for PoolBody {
         if ended && this.lease.finish() {
             held.forget();
         }
+        if bare && matches!(&frame, Some(Ok(frame)) if frame.is_trailers()) {
+            return Poll::Ready(None);
+        }
         let frame = frame.map(|frame| frame.map_err(error::of_body));
         // Over HTTP/1 a body that is not whole is always the protocol's.
         if let Some(Err(error)) = &frame
@@ -125,7 +133,7 @@ impl Body for PoolBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
-            Content::Http(incoming) => incoming.is_end_stream(),
+            Content::Http(incoming) | Content::Bare(incoming) => incoming.is_end_stream(),
             Content::Tcp(_) => false,
             Content::None => true,
         }
@@ -133,7 +141,7 @@ impl Body for PoolBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Http(incoming) => incoming.size_hint(),
+            Content::Http(incoming) | Content::Bare(incoming) => incoming.size_hint(),
             Content::Tcp(_) => SizeHint::default(),
             Content::None => SizeHint::with_exact(0),
         }

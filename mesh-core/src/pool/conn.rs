@@ -128,6 +128,11 @@ impl<B> Conn<B> {
         }
     }
 
+    /// Trailers of HTTP/1 pass.
+    pub(super) fn passes_trailers(&self) -> bool {
+        self.cluster.config().http1.enable_trailers
+    }
+
     /// The exchange that runs is the last.
     pub(super) fn last_exchange(&self) {
         self.draining.store(true, Ordering::Relaxed);

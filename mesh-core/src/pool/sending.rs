@@ -265,7 +265,9 @@ pub(super) fn finish<B: Send + 'static>(
     held: Held<B>,
     ask: &mut Ask,
 ) -> Result<Response<PoolBody>, Error> {
+    let mut bare = false;
     if !held.conn().is_http2() {
+        bare = !held.conn().passes_trailers();
         if !is_framed(&response) {
             return Err(Kind::UpstreamProtocol.into());
         }
@@ -281,7 +283,7 @@ pub(super) fn finish<B: Send + 'static>(
     if switched {
         return Ok(switch(response, lease, ask.upgrade.take()));
     }
-    Ok(response.map(|body| PoolBody::new(body, lease)))
+    Ok(response.map(|body| PoolBody::new(body, lease, bare)))
 }
 
 /// Whether everybody would read the length of the body in the same way (RFC 9112 section 6.3). The codec takes `chunked` off, and

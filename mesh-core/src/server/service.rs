@@ -71,6 +71,8 @@ impl HttpConn {
         let record = Record::begin(Some(accepted.conn.clone()), rejected.version, false);
         if let Some(request) = request {
             record.see_request(request, &observer.shared_wants());
+            let text = rejected.kind.reply().body;
+            record.spliced(0, text.len() as u64);
         }
         {
             let mut late = record.late();
@@ -106,6 +108,7 @@ impl HttpConn {
         InFlight {
             conn: self.clone(),
             http2: version == Version::HTTP_2,
+            http10: version == Version::HTTP_10,
             upgrade: None,
         }
     }
@@ -142,7 +145,7 @@ fn details(rejected: &Rejected) -> Cow<'static, str> {
             .replace(' ', "_")
             .into(),
         (Kind::HeadersTooLarge, true) => "http2.header_list_size_too_large".into(),
-        (Kind::HeadersTooLarge, false) => "http1.headers_too_large".into(),
+        (Kind::TooManyHeaders, true) => "http2.too_many_headers".into(),
         (kind, _) => kind.reply().details.into(),
     }
 }
@@ -151,6 +154,7 @@ fn details(rejected: &Rejected) -> Cow<'static, str> {
 struct InFlight {
     conn: Arc<HttpConn>,
     http2: bool,
+    http10: bool,
     /// What may become a tunnel is in flight until the last holder of its ticket is gone.
     upgrade: Option<Arc<Upgrade>>,
 }
@@ -248,7 +252,7 @@ impl<S> Adapter<S> {
             _ => 0,
         };
         if request.headers().len() + pseudo > manager.max_headers_count as usize {
-            return Some(Kind::HeadersTooLarge);
+            return Some(Kind::TooManyHeaders);
         }
         if request.version() == Version::HTTP_2 {
             return None;
@@ -296,7 +300,7 @@ impl<S> Adapter<S> {
         };
         self.conn.link.refuse();
         self.conn.reject(&rejected, Some(request));
-        if kind == Kind::HeadersTooLarge {
+        if kind == Kind::TooManyHeaders {
             self.conn.stats.downstream_cx_protocol_error.add(1);
         }
         let mut response = Response::new(ServedBody {
@@ -315,6 +319,7 @@ impl<S> Adapter<S> {
         if request.version() != Version::HTTP_2 {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
+        closes(&mut response, request.version() == Version::HTTP_10);
         response
     }
 }
@@ -450,10 +455,24 @@ fn served<B>(mut response: Response<B>, in_flight: Option<InFlight>) -> Response
             .headers_mut()
             .insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
+    let http10 = in_flight.as_ref().is_some_and(|one| one.http10);
+    closes(&mut response, http10);
     response.map(|body| ServedBody {
         body: Content::Service { body },
         _in_flight: in_flight,
     })
+}
+
+/// To a client of HTTP/1.0 that asks to be kept the codec promises it, beside what the response says, unless that is of HTTP/1.0.
+fn closes<B>(response: &mut Response<B>, http10: bool) {
+    if http10
+        && response
+            .headers()
+            .get(header::CONNECTION)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
+    {
+        *response.version_mut() = Version::HTTP_10;
+    }
 }
 
 pin_project! {

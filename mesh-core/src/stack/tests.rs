@@ -437,6 +437,33 @@ async fn a_dead_endpoint_is_answered_and_a_retry_finds_the_living_one() {
 }
 
 #[tokio::test]
+async fn a_body_that_cannot_be_sent_again_is_counted() {
+    let mut route = forward("echo");
+    let model::Action::Forward(action) = &mut route.action else {
+        unreachable!("the route forwards");
+    };
+    action.retry = Some(model::RetryPolicy {
+        on: model::RetryOn::SERVER_ERROR,
+        retries: 1,
+        ..Default::default()
+    });
+    route.per_request_buffer_limit = Some(4);
+    let echo = cluster("echo", upstream().await);
+    let http = parts(route, vec![echo.clone()], &Metrics::default());
+    let pool: Pool<_, RequestBody<Full<Bytes>>> = Pool::new(TcpConnector);
+    let mut stack = OutboundParts::new(http, pool.service(), TokioExec).connection(None);
+    for (body, abandoned) in [("four", 0), ("more than four", 1)] {
+        let request = Request::post("/").header("host", "test");
+        let request = request.body(Full::from(body)).expect("a request");
+        let Ok(response) = stack.call(request).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert!(text(response).await.ends_with(body));
+        let count = echo.stats().retry_or_shadow_abandoned.get();
+        assert_eq!(count, abandoned, "{body}");
+    }
+}
+
+#[tokio::test]
 async fn a_direct_response_is_answered_here() {
     let mut direct = forward("none");
     direct.action = model::Action::DirectResponse(model::DirectResponse {

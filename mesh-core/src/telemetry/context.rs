@@ -240,7 +240,9 @@ impl FormatContext for RecordContext<'_> {
                 text(self.record.response_bytes(), out)
             }
             Item::VirtualClusterName => {
-                let counted = late.counted.as_ref();
+                // An injected abort ends a request ahead of the router, which is who counts.
+                let aborted = late.flags.contains(Flag::FaultInjected);
+                let counted = late.counted.as_ref().filter(|_| !aborted);
                 name(counted.and_then(|counted| counted.virtual_cluster()), out)
             }
             Item::RouteName => name(late.route.as_ref().map(|route| route.name()), out),

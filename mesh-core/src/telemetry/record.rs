@@ -366,8 +366,11 @@ impl Record {
     /// An attempt gave no response.
     #[cfg(feature = "client")]
     pub(crate) fn attempt_failed(&self, error: &crate::Error) {
-        if let Some(source) = std::error::Error::source(error) {
-            self.late().failure = Some(source.to_string().into());
+        let reason = error
+            .connect_reason()
+            .or_else(|| Some(std::error::Error::source(error)?.to_string()));
+        if let Some(reason) = reason {
+            self.late().failure = Some(reason.into());
         }
     }
 

@@ -325,6 +325,9 @@ fn threshold(cx: &mut Context, value: &Thresholds) -> Limits {
     }
 }
 
+/// Envoy's default of `base_ejection_time`.
+const BASE_EJECTION: Duration = Duration::from_secs(30);
+
 fn outlier(cx: &mut Context, value: &ProtoOutlier) -> OutlierDetection {
     let ProtoOutlier {
         consecutive_5xx,
@@ -366,14 +369,22 @@ fn outlier(cx: &mut Context, value: &ProtoOutlier) -> OutlierDetection {
     let time = |cx: &mut Context, field: &str, value: &Option<_>| -> Option<Duration> {
         common::some_duration(cx, field, value.as_ref())
     };
+    let base = time(cx, "base_ejection_time", base_ejection_time);
+    let longest = time(cx, "max_ejection_time", max_ejection_time);
+    if longest.is_some_and(|longest| longest < base.unwrap_or(BASE_EJECTION)) {
+        cx.reject(
+            "max_ejection_time",
+            "must not be less than base_ejection_time",
+        );
+    }
     OutlierDetection {
         consecutive_5xx: common::u32_of(consecutive_5xx.as_ref()),
         consecutive_gateway_failure: common::u32_of(consecutive_gateway_failure.as_ref()),
         consecutive_local_origin_failure: common::u32_of(consecutive_local_origin_failure.as_ref()),
         split_external_local_origin_errors: *split_external_local_origin_errors,
         interval: time(cx, "interval", interval),
-        base_ejection_time: time(cx, "base_ejection_time", base_ejection_time),
-        max_ejection_time: time(cx, "max_ejection_time", max_ejection_time),
+        base_ejection_time: base,
+        max_ejection_time: longest,
         max_ejection_percent: common::u32_of(max_ejection_percent.as_ref()),
         enforcing_consecutive_5xx: common::u32_of(enforcing_consecutive_5xx.as_ref()),
         enforcing_consecutive_gateway_failure: common::u32_of(

@@ -62,6 +62,9 @@ pub(crate) fn port(cx: &mut Context, field: &str, value: u32) -> Option<u16> {
     }
 }
 
+/// What `sockaddr_un` holds beside the NUL at its end.
+const LONGEST_PIPE: usize = 107;
+
 /// The address of a socket or pipe. Host names are kept; whether they may stand there is the caller's business.
 pub(crate) fn address(cx: &mut Context, value: &core::Address) -> Option<Address> {
     match &value.address {
@@ -70,6 +73,12 @@ pub(crate) fn address(cx: &mut Context, value: &core::Address) -> Option<Address
         }
         Some(address::Address::Pipe(core::Pipe { path, mode })) => {
             cx.ignored("pipe.mode", *mode != 0);
+            if path.len() > LONGEST_PIPE {
+                cx.reject(
+                    "pipe.path",
+                    format_args!("is longer than {LONGEST_PIPE} bytes"),
+                );
+            }
             Some(Address::Pipe(path.into()))
         }
         Some(address::Address::EnvoyInternalAddress(_)) => {

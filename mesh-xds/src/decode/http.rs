@@ -105,6 +105,9 @@ fn routes(cx: &mut Context, value: &Proto) -> Option<RouteSource> {
         }
         // Where it comes from is the source's business: each has one stream of route tables.
         Some(RouteSpecifier::Rds(rds)) => {
+            if rds.config_source.is_none() && !rds.route_config_name.starts_with("xdstp:") {
+                cx.reject("rds.config_source", "must be set");
+            }
             Some(RouteSource::Named(rds.route_config_name.as_str().into()))
         }
         Some(RouteSpecifier::ScopedRoutes(_)) => {
@@ -130,9 +133,20 @@ fn codec(cx: &mut Context, value: &Proto, out: &mut HttpConnectionManager) {
     };
     if let Some(options) = &value.http_protocol_options {
         out.http1 = cx.field("http_protocol_options", |cx| protocol::http1(cx, options));
+        if out.http1.enable_trailers {
+            let reason = "ignored: trailers that the header `trailer` declares pass in any case";
+            cx.note("http_protocol_options.enable_trailers", reason);
+        }
     }
     if let Some(options) = &value.http2_protocol_options {
         out.http2 = cx.field("http2_protocol_options", |cx| protocol::http2(cx, options));
+        let largest = common::u32_of(options.max_header_field_size_kb.as_ref());
+        if largest.is_some_and(|size| size.saturating_mul(1024) > out.max_request_headers_bytes) {
+            cx.reject(
+                "http2_protocol_options.max_header_field_size_kb",
+                "must not exceed max_request_headers_kb",
+            );
+        }
     }
     out.server_header = match value.server_header_transformation() {
         ServerHeaderTransformation::Overwrite => ServerHeader::Overwrite,
@@ -187,7 +201,10 @@ fn timeouts(cx: &mut Context, value: &Proto, out: &mut HttpConnectionManager) {
         max_requests_per_connection,
     } = options;
     cx.field("common_http_protocol_options", |cx| {
-        ignored!(cx; max_connection_duration_jitter, max_response_headers_kb);
+        ignored!(cx; max_connection_duration_jitter);
+        if max_response_headers_kb.is_some() {
+            cx.reject("max_response_headers_kb", "is for clusters");
+        }
         out.idle_timeout = limit(cx, "idle_timeout", idle_timeout, out.idle_timeout);
         let field = "max_connection_duration";
         out.max_connection_duration = limit(cx, field, max_connection_duration, None);

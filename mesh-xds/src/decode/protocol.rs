@@ -31,7 +31,7 @@ pub(crate) fn http1(cx: &mut Context, value: &Http1ProtocolOptions) -> Http1Opti
         allow_custom_methods,
         ignore_http_11_upgrade,
     } = value;
-    ignored!(cx; use_balsa_parser, allow_custom_methods, ignore_http_11_upgrade, enable_trailers,
+    ignored!(cx; use_balsa_parser, allow_custom_methods, ignore_http_11_upgrade,
         override_stream_error_on_invalid_http_message);
     cx.ignored(
         "allow_absolute_url",
@@ -68,6 +68,7 @@ pub(crate) fn http1(cx: &mut Context, value: &Http1ProtocolOptions) -> Http1Opti
         preserve_case,
         proper_case,
         allow_chunked_length: *allow_chunked_length,
+        enable_trailers: *enable_trailers,
     }
 }
 

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use envoy_types::pb::envoy::{
-    extensions::filters::network::tcp_proxy::v3::{
-        TcpProxy as Proto,
-        tcp_proxy::{ClusterSpecifier, WeightedCluster as ProtoWeighted},
+use envoy_types::pb::{
+    envoy::{
+        extensions::filters::network::tcp_proxy::v3::{
+            TcpProxy as Proto,
+            tcp_proxy::{ClusterSpecifier, WeightedCluster as ProtoWeighted},
+        },
+        r#type::v3::{HashPolicy as ProtoHash, hash_policy::PolicySpecifier},
     },
-    r#type::v3::{HashPolicy as ProtoHash, hash_policy::PolicySpecifier},
+    google::protobuf::Duration as ProtoDuration,
 };
 use mesh_core::model::{
     ClusterChoice, HashPolicy, HashSource, HeaderMutations, TcpProxy, WeightedCluster,
@@ -50,6 +53,16 @@ pub(super) fn proxy(cx: &mut Context, value: &Proto) -> Option<TcpProxy> {
         flush_access_log_on_connected, access_log_options, proxy_protocol_tlvs, proxy_protocol_tlv_merge_policy,
         upstream_connect_mode, max_early_data_bytes, check_drain_close);
     unsupported!(cx; tunneling_config);
+    let time = |value: &Option<ProtoDuration>| value.as_ref().map(|it| (it.seconds, it.nanos));
+    if let Some(times) = backoff_options
+        && let Some(longest) = time(&times.max_interval)
+        && time(&times.base_interval).is_some_and(|base| base > longest)
+    {
+        cx.reject(
+            "backoff_options.max_interval",
+            "must not be less than base_interval",
+        );
+    }
     let cluster = match cluster_specifier {
         Some(ClusterSpecifier::Cluster(name)) => ClusterChoice::Name(name.as_str().into()),
         Some(ClusterSpecifier::WeightedClusters(value)) => {

@@ -147,6 +147,9 @@ impl Walk {
             constraints(field, item)?;
         }
         match field.kind {
+            Kind::Message(Some(message)) if message.name() == "google.protobuf.Duration" => {
+                duration(item.bytes()?)
+            }
             Kind::Message(Some(message)) => self.message(message, item.bytes()?),
             Kind::String => item.text().map(|_| ()).map_err(String::from),
             _ => Ok(()),
@@ -278,19 +281,37 @@ fn constraints(field: &Field, item: Item<'_>) -> Result<(), String> {
     }
 }
 
+/// What Envoy asks of every duration: neither negative nor over 64 bits of nanoseconds.
+fn duration(bytes: &[u8]) -> Result<(), String> {
+    const MOST_SECONDS: i64 = i64::MAX / 1_000_000_000;
+    let (seconds, nanos) = seconds_and_nanos(bytes)?;
+    if seconds < 0 || nanos < 0 {
+        return Err("must not be negative".to_owned());
+    }
+    if seconds > MOST_SECONDS || nanos >= 1_000_000_000 {
+        return Err(format!("must be at most {MOST_SECONDS} s"));
+    }
+    Ok(())
+}
+
+fn seconds_and_nanos(bytes: &[u8]) -> Result<(i64, i64), Malformed> {
+    let (mut seconds, mut nanos) = (0, 0);
+    let mut reader = Reader::new(bytes);
+    while let Some((number, item)) = reader.next()? {
+        match number {
+            1 => seconds = item.varint()?.cast_signed(),
+            _ => nanos = i64::from(item.int32()?),
+        }
+    }
+    Ok((seconds, nanos))
+}
+
 /// Wrappers and durations carry the rules of what they hold.
 fn message_value(message: Message, field: &Field, item: Item<'_>) -> Result<(), String> {
     let bytes = item.bytes()?;
     match message.name() {
         "google.protobuf.Duration" => {
-            let (mut seconds, mut nanos) = (0i64, 0i64);
-            let mut reader = Reader::new(bytes);
-            while let Some((number, item)) = reader.next()? {
-                match number {
-                    1 => seconds = item.varint()?.cast_signed(),
-                    _ => nanos = i64::from(item.int32()?),
-                }
-            }
+            let (seconds, nanos) = seconds_and_nanos(bytes)?;
             let total = seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
             item_rules(field).try_for_each(|check| number(check, Scalar::Int(total), " ns"))
         }

@@ -6,7 +6,7 @@ use http::{Method, Request};
 
 use crate::{
     cluster::Cluster,
-    layer::{CONSUMED, Carrier, Routed, route::copied, timeout::StreamLimits},
+    layer::{CONSUMED, Carrier, Routed, route::copied},
     model::Fraction,
     names::ATTEMPT_COUNT,
     route::{Field, Head, HeadMut},
@@ -109,7 +109,7 @@ impl RouteMirrors {
         let mut head = copy(&routed.request);
         let headers = head.headers_mut();
         let timeouts = forwarding.policies().timeouts();
-        timeouts.resolve(headers, routed.scan, StreamLimits::default(), self.quiet);
+        timeouts.tell_copy(headers, routed.scan, self.quiet);
         let host = forwarding.route().host().config();
         if host.include_request_attempt_count {
             headers.insert(ATTEMPT_COUNT, small_number(routed.attempt.into()));

@@ -305,31 +305,10 @@ fn is_routers(kind: Kind) -> bool {
 /// `%RESPONSE_CODE_DETAILS%` of an error. That of a connection that was refused names what the system said, as Envoy's does.
 fn details(error: &Error) -> Cow<'static, str> {
     let row = error.kind().reply();
-    let reason = match error.kind() {
-        Kind::ConnectFailure => system_reason(error),
-        _ => None,
-    };
-    match (reason, row.details.strip_suffix('}')) {
-        (Some(reason), Some(details)) => format!(
-            "{details}|delayed_connect_error:_{}}}",
-            reason.replace(' ', "_")
-        )
-        .into(),
+    match (error.connect_reason(), row.details.strip_suffix('}')) {
+        (Some(reason), Some(details)) => format!("{details}|{reason}}}").into(),
         _ => row.details.into(),
     }
-}
-
-/// What the system said of a connection that could not be made.
-fn system_reason(error: &Error) -> Option<String> {
-    let mut next = std::error::Error::source(error);
-    while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            let code = format!(" (os error {})", io.raw_os_error()?);
-            return Some(io.to_string().replace(&code, ""));
-        }
-        next = error.source();
-    }
-    None
 }
 
 /// Removes the headers that speak of the connection to the upstream.

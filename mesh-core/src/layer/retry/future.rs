@@ -142,6 +142,9 @@ where
                         }
                         None => {
                             turn.last(result);
+                            if this.again.as_ref().is_some_and(Again::is_abandoned) {
+                                turn.stats(|stats| stats.retry_or_shadow_abandoned.add(1));
+                            }
                             return poll;
                         }
                     }
@@ -186,6 +189,11 @@ impl<S, X, B: MeshBody> Again<S, X, B> {
             Some(request) => Ok(self.inner.call(request)),
             None => Err(Kind::LocalReset.into()),
         })
+    }
+
+    /// Whether the body was too large to be kept.
+    fn is_abandoned(&self) -> bool {
+        self.body.as_ref().is_some_and(ReplayEnd::is_abandoned)
     }
 
     fn next<R>(&self, turn: &mut Turn) -> Option<R>

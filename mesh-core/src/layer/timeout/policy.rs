@@ -124,6 +124,14 @@ impl Timeouts {
         }
     }
 
+    /// What a copy of the request is told: it is not tried again, so that all of the time is its own.
+    pub(crate) fn tell_copy(&self, headers: &mut HeaderMap, scan: Scan, quiet: bool) {
+        let resolved = self.resolve(headers, scan, StreamLimits::default(), quiet);
+        if let Some(route) = resolved.route.filter(|_| !quiet) {
+            headers.insert(EXPECTED, millis(route).into());
+        }
+    }
+
     fn grpc_route(&self, asked: Option<Duration>, max: Duration) -> Option<Duration> {
         let mut timeout = asked.unwrap_or_default();
         if let Some(offset) = self.grpc_offset.filter(|offset| *offset < timeout) {

@@ -244,9 +244,13 @@ fn timeouts_follow_envoys_final_timeout() {
         ..forward()
     };
     assert_eq!(
-        resolved(tried, &[]),
+        resolved(tried.clone(), &[]),
         (Some(15_000), None, text("4000"), None)
     );
+    // A copy has no further attempt.
+    let mut copy = HeaderMap::new();
+    Timeouts::of(&tried, seconds(4)).tell_copy(&mut copy, Scan::UNKNOWN, false);
+    assert_eq!(copy["x-envoy-expected-rq-timeout-ms"], "15000");
     // max_grpc_timeout caps, and the offset comes off.
     let capped = model::Forward {
         max_grpc_timeout: seconds(10),

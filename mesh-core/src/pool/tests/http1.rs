@@ -333,3 +333,30 @@ async fn an_upgrade_hands_over_both_ends() {
     upstream.closed().await;
     assert_eq!(fixture.cluster.stats().upstream_cx_active.get(), 0);
 }
+
+/// As in Envoy, where a cluster does not say that they pass.
+#[tokio::test(start_paused = true)]
+async fn trailers_pass_where_the_cluster_says_so() {
+    for passes in [false, true] {
+        let mut fixture = fixture(|config| config.http1.enable_trailers = passes);
+        // The connection serves another request all the same.
+        let mut upstream = None;
+        for _ in 0..2 {
+            let answer = fixture.get("/");
+            if upstream.is_none() {
+                upstream = Some(fixture.accept().await);
+            }
+            let upstream = upstream.as_mut().expect("a connection");
+            upstream.head().await;
+            upstream
+                .write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-end: yes\r\n\r\n")
+                .await;
+            let response = answer.await.expect("no panic").expect("a response");
+            let body = response.into_body().collect().await.expect("a body");
+            let end = body.trailers().and_then(|all| all.get("x-end").cloned());
+            assert_eq!(end.is_some(), passes);
+            assert_eq!(body.to_bytes(), "ok");
+        }
+        assert_eq!(fixture.cluster.stats().upstream_cx_total.get(), 1);
+    }
+}

@@ -20,6 +20,8 @@ pub enum Operator {
     RequestPath(Field, Option<Field>),
     /// `%RESP(A?B)%`.
     ResponseHeader(HeaderName, Option<HeaderName>),
+    /// `%RESP(:STATUS)%`: the status, as text.
+    ResponseStatus,
     /// `%TRAILER(A?B)%`.
     ResponseTrailer(HeaderName, Option<HeaderName>),
     /// `%QUERY_PARAM(NAME)%`.
@@ -53,6 +55,7 @@ pub(super) const ABSENT: &[&str] = &[
     "ACCESS_LOG_TYPE",
     "CONNECTION_TERMINATION_DETAILS",
     "CUSTOM_FLAGS",
+    "DOWNSTREAM_CX_RTT",
     "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED",
     "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT",
     "DOWNSTREAM_DETECTED_CLOSE_TYPE",
@@ -94,6 +97,7 @@ pub(super) const ABSENT: &[&str] = &[
     "DOWNSTREAM_TLS_VERSION",
     "DOWNSTREAM_TRANSPORT_FAILURE_REASON",
     "EMIT_TIME_LOCAL",
+    "LISTENER_NAME",
     "REQUEST_HEADERS_BYTES",
     "RESPONSE_HEADERS_BYTES",
     "RESPONSE_TRAILERS_BYTES",
@@ -435,6 +439,14 @@ impl Operator {
             Self::ResponseHeader(name, other) => context
                 .response_header(name)
                 .or_else(|| context.response_header(other.as_ref()?)),
+            Self::ResponseStatus => {
+                let start = out.len();
+                let known = context.item(Item::ResponseCode, out) && out[start..] != *b"0";
+                if !known {
+                    out.truncate(start);
+                }
+                return known;
+            }
             Self::ResponseTrailer(name, other) => context
                 .response_trailer(name)
                 .or_else(|| context.response_trailer(other.as_ref()?)),

@@ -95,6 +95,7 @@ pub(super) fn operator(
     match arguments {
         // Empty ones are as none.
         None | Some("") => plain(name),
+        Some(text) if text.contains('\n') => Err(format!("operator {name} holds a line break")),
         Some(arguments) => with_arguments(name, arguments),
     }
 }
@@ -167,10 +168,7 @@ fn with_arguments(name: &str, arguments: &str) -> Result<Operator, String> {
             let (one, other) = alternatives(name, arguments, field)?;
             Operator::RequestPath(one, other)
         }
-        "RESP" | "RESPONSE_HEADER" => {
-            let (one, other) = alternatives(name, arguments, header)?;
-            Operator::ResponseHeader(one, other)
-        }
+        "RESP" | "RESPONSE_HEADER" => response_header(name, arguments)?,
         "TRAILER" | "RESPONSE_TRAILER" => {
             let (one, other) = alternatives(name, arguments, header)?;
             Operator::ResponseTrailer(one, other)
@@ -276,9 +274,29 @@ fn alternatives<T>(
         Some((_, other)) if other.contains('?') => {
             Err(format!("{name}: more than one alternative"))
         }
-        Some((one, "")) => Ok((parse(one)?, None)),
+        Some((one, "")) | Some(("", one)) => Ok((parse(one)?, None)),
         Some((one, other)) => Ok((parse(one)?, Some(parse(other)?))),
         None => Ok((parse(arguments)?, None)),
+    }
+}
+
+/// `%RESP(A?B)%`. Of the pseudo headers of a response there is `:status`.
+fn response_header(name: &str, arguments: &str) -> Result<Operator, String> {
+    let status = |text: &str| text.eq_ignore_ascii_case(":status");
+    match arguments.split_once('?').unwrap_or((arguments, "")) {
+        (one, _) if status(one) => Ok(Operator::ResponseStatus),
+        (one, other) if status(other) => {
+            let (one, _) = alternatives(name, one, header)?;
+            let order = [
+                Operator::ResponseHeader(one, None),
+                Operator::ResponseStatus,
+            ];
+            Ok(Operator::Coalesce(order.map(|one| (one, None)).into()))
+        }
+        _ => {
+            let (one, other) = alternatives(name, arguments, header)?;
+            Ok(Operator::ResponseHeader(one, other))
+        }
     }
 }
 
@@ -353,17 +371,22 @@ fn any_metadata(name: &str, arguments: &str) -> Result<Operator, String> {
 
 fn common_duration(arguments: &str) -> Result<Operator, String> {
     let words: Vec<&str> = arguments.split(':').collect();
-    let [from, to, precision] = words[..] else {
-        return Err("COMMON_DURATION takes from, to and precision".to_owned());
+    let (from, to, precision) = match words[..] {
+        [from, to] => (from, to, "ms"),
+        [from, to, precision] => (from, to, precision),
+        _ => return Err("COMMON_DURATION takes from, to and precision".to_owned()),
     };
-    let point = |name| TimePoint::parse(name).ok_or_else(|| format!("unknown time point {name:?}"));
     let precision = match precision {
         "ms" => Precision::Milliseconds,
         "us" => Precision::Microseconds,
         "ns" => Precision::Nanoseconds,
         _ => return Err(format!("unknown precision {precision:?}")),
     };
-    Ok(Operator::Duration(point(from)?, point(to)?, precision))
+    // Others are names that extensions of Envoy give to what they note.
+    Ok(match TimePoint::parse(from).zip(TimePoint::parse(to)) {
+        Some((from, to)) => Operator::Duration(from, to, precision),
+        None => Operator::Absent("COMMON_DURATION"),
+    })
 }
 
 /// The machine's name, as the kernel or the environment tells it.

@@ -90,6 +90,18 @@ fn operators_yield_what_the_context_knows() {
             "%START_TIME(%E3S %3s %b %a)%",
             "56.789 1709210096789 Feb Thu",
         ),
+        (
+            "%START_TIME(%c|%C %G-W%V-%u %g|%U %W %w|%k %l %I %P|%r|%x %X|%h%Q)%",
+            "Thu Feb 29 12:34:56 2024|20 2024-W09-4 24|08 09 4|12 12 12 pm|12:34:56 PM|02/29/24 12:34:56|Feb%Q",
+        ),
+        (
+            "%START_TIME(%-m %_m %e %-j %^a %#p %5Y %Od %Ez %E*z %E4Y %E12f %10f %)%",
+            "2  2 29 60 THU pm 02024 29 +00:00 +00:00:00 2024 789000000000 %10f %",
+        ),
+        ("%RESP(:Status)% %RESP(x-none?:status):2%", "503 50"),
+        ("%COMMON_DURATION(DS_RX_BEG:own)%", "-"),
+        ("%COMMON_DURATION(DS_RX_BEG:DS_TX_END)%", "12"),
+        ("%REQ(?x-a)%", "value"),
         ("%DURATION% %REQUEST_DURATION%", "12 -"),
         ("%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%", "12345"),
         ("%DYNAMIC_METADATA(ns:k)%", "[\"k\"]"),
@@ -132,7 +144,10 @@ fn bad_formats_are_refused() {
         "%RESPONSE_CODE(x)%",
         "%REQ(a?b?c)%",
         "%REQ(a b)%",
-        "%START_TIME(%Q)%",
+        "%START_TIME(%Y%n)%",
+        "%START_TIME(%-En)%",
+        "%REQ(x\ny)%",
+        "%RESP(:path)%",
         "%DYNAMIC_METADATA([x])%",
         "%REQ(x):a%",
         "%COMMON_DURATION(a:b:c)%",
@@ -203,6 +218,26 @@ fn dates_are_right_around_leap_days() {
         (4_107_542_400, "2100-03-01 060"),
     ] {
         let format = super::time::TimeFormat::parse("%F %j").expect("a format");
+        let mut out = Vec::new();
+        assert!(format.write(UNIX_EPOCH + Duration::from_secs(seconds), &mut out));
+        assert_eq!(String::from_utf8_lossy(&out), wanted);
+    }
+}
+
+/// The first days of a year may be in the last week of the one before, and the last ones in the first of the next.
+#[test]
+fn weeks_are_those_of_their_thursday() {
+    for (seconds, wanted) in [
+        // Friday, 1 January 2021.
+        (1_609_459_200, "2020-53 00 00"),
+        // Monday, 4 January 2021.
+        (1_609_718_400, "2021-01 01 01"),
+        // Monday, 30 December 2024.
+        (1_735_516_800, "2025-01 52 53"),
+        // Sunday, 1 January 2023.
+        (1_672_531_200, "2022-52 01 00"),
+    ] {
+        let format = super::time::TimeFormat::parse("%G-%V %U %W").expect("a format");
         let mut out = Vec::new();
         assert!(format.write(UNIX_EPOCH + Duration::from_secs(seconds), &mut out));
         assert_eq!(String::from_utf8_lossy(&out), wanted);

@@ -152,28 +152,27 @@ async fn too_large_heads_are_answered_and_reported() {
     small.max_request_headers_bytes = 1024;
     small.max_headers_count = 10;
     let many: String = (0..50).map(|n| format!("h{n}: v\r\n")).collect();
+    let (large, many_headers) = (Kind::HeadersTooLarge, Kind::TooManyHeaders);
     let cases = [
-        format!(
-            "GET / HTTP/1.1\r\nhost: x\r\na: {}\r\n\r\n",
-            "a".repeat(70_000)
-        ),
-        format!(
-            "GET / HTTP/1.1\r\nhost: x\r\na: {}\r\n\r\n",
-            "a".repeat(1100)
-        ),
-        format!("GET / HTTP/1.1\r\nhost: x\r\n{many}\r\n"),
+        (large, format!("a: {}\r\n\r\n", "a".repeat(70_000))),
+        (large, format!("a: {}\r\n\r\n", "a".repeat(1100))),
+        (many_headers, format!("{many}\r\n")),
         // Without an end.
-        format!("GET / HTTP/1.1\r\nhost: x\r\n{}", "a: b\r\n".repeat(20_000)),
+        (large, "a: b\r\n".repeat(20_000)),
     ];
-    for head in cases {
+    for (kind, headers) in cases {
+        let head = format!("GET / HTTP/1.1\r\nhost: x\r\n{headers}");
         let server = Running::http(small.clone());
         let answer = server.exchange(head.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
         server.idle().await;
         let rejected = server.rejected();
+        assert_eq!((rejected[0].kind, rejected[0].status), (kind, 431));
+        let said = answer.ends_with("Request Header Fields Too Large");
         assert_eq!(
-            (rejected[0].kind, rejected[0].status),
-            (Kind::HeadersTooLarge, 431)
+            said,
+            kind == many_headers,
+            "the codec says nothing: {answer}"
         );
         assert_eq!(server.stat("http.test.downstream_cx_protocol_error"), 1);
     }
@@ -304,6 +303,22 @@ async fn http_1_0_is_served_where_it_is_accepted() {
     let server = Running::http(old);
     let answer = server.exchange(b"GET /old HTTP/1.0\r\n\r\n").await;
     assert!(answer.contains("GET /old"), "{answer}");
+}
+
+/// The codec would promise to keep the connection, in a second line.
+#[tokio::test]
+async fn a_client_of_http_1_0_is_told_that_the_connection_closes() {
+    let asks = b"GET /old HTTP/1.0\r\nhost: a\r\nconnection: keep-alive\r\n\r\n";
+    let mut once = manager();
+    once.http1.accept_http_10 = true;
+    once.max_requests_per_connection = Some(1);
+    for (config, status) in [(manager(), 426), (once, 200)] {
+        let answer = Running::http(config).exchange(asks).await;
+        let head = format!("HTTP/1.0 {status} ");
+        assert!(answer.starts_with(&head), "{answer}");
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+        assert!(!answer.contains("keep-alive"), "{answer}");
+    }
 }
 
 #[tokio::test]

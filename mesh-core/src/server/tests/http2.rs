@@ -219,7 +219,7 @@ async fn a_head_that_is_too_large_is_answered_with_431() {
         .await;
     let (_, stream, _) = client.frame_of(HEADERS).await.expect("an answer");
     assert_eq!(stream, 1);
-    assert_eq!(server.rejected()[0].kind, Kind::HeadersTooLarge);
+    assert_eq!(server.rejected()[0].kind, Kind::TooManyHeaders);
 }
 
 /// Nothing more has to come for it to be said.

@@ -337,7 +337,7 @@ async fn what_no_service_sees_is_in_the_access_logs() {
     }
     server.idle().await;
     // The listener writes a line for each connection besides.
-    let wanted = "HTTP/1.0 /old 426 -\nHTTP/1.1 - -\nHTTP/1.1 - 400 DPE\nHTTP/1.1 - -\n- NR filter_chain_not_found\n";
+    let wanted = "HTTP/1.0 /old 426 DPE\nHTTP/1.1 - -\nHTTP/1.1 - 400 DPE\nHTTP/1.1 - -\n- NR filter_chain_not_found\n";
     let written = async {
         loop {
             let text = std::fs::read_to_string(&path).unwrap_or_default();

@@ -186,6 +186,10 @@ pub(crate) fn overrides<'a>(
 fn override_config(cx: &mut Context, name: &str, any: &Any) -> Option<FilterConfig> {
     let typed = cx.typed(any)?;
     match typed.name.as_str() {
+        "" => {
+            cx.reject("", "an override needs a type URL");
+            None
+        }
         FILTER_CONFIG => {
             let RouteFilterConfig {
                 config,
