@@ -68,6 +68,17 @@ pub struct QueryMatcher {
     pub present: Option<bool>,
 }
 
+/// A predicate over the first cookie of a name (`config.route.v3.CookieMatcher`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CookieMatcher {
+    /// Name of the cookie, case-sensitive.
+    pub name: Name,
+    /// Its value, without the quotes around it.
+    pub value: StringMatcher,
+    /// Matches where the value does not, or where there is no such cookie (`invert_match`).
+    pub invert: bool,
+}
+
 /// A predicate over dynamic metadata or filter state (`type.matcher.v3.MetadataMatcher`, `FilterStateMatcher`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetadataMatcher {

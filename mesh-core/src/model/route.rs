@@ -3,8 +3,8 @@
 use http::{HeaderName, HeaderValue};
 
 use super::{
-    Action, Cors, Fault, HeaderMatcher, Metadata, MetadataMatcher, Mirror, Name, Origin,
-    PathTemplate, QueryMatcher, Regex, RetryPolicy, RuntimeFraction, StringMatcher,
+    Action, CookieMatcher, Cors, Fault, HeaderMatcher, Metadata, MetadataMatcher, Mirror, Name,
+    Origin, PathTemplate, QueryMatcher, Regex, RetryPolicy, RuntimeFraction, StringMatcher,
 };
 
 /// A table of virtual hosts (`config.route.v3.RouteConfiguration`).
@@ -252,6 +252,8 @@ pub struct RouteMatch {
     pub headers: Vec<HeaderMatcher>,
     /// Query parameters.
     pub query: Vec<QueryMatcher>,
+    /// Cookies.
+    pub cookies: Vec<CookieMatcher>,
     /// Only requests with `content-type: application/grpc…` (`grpc`).
     pub grpc: bool,
     /// Only this share of requests.
@@ -272,6 +274,7 @@ impl RouteMatch {
             case_sensitive: true,
             headers: Vec::new(),
             query: Vec::new(),
+            cookies: Vec::new(),
             grpc: false,
             runtime_fraction: None,
             metadata: Vec::new(),

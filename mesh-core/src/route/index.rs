@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use super::{
+    cookie::CookieTest,
     hash::ByteMap,
     head::{Field, Head, Headers},
     path,
@@ -21,6 +22,7 @@ pub(super) struct Conditions {
     path: ScannedPath,
     headers: Box<[HeaderTest]>,
     query: Box<[QueryTest]>,
+    cookies: Box<[CookieTest]>,
     metadata: Box<[MetadataTest]>,
     filter_state: Box<[MetadataTest]>,
     runtime: Option<RuntimeFraction>,
@@ -65,6 +67,7 @@ impl Conditions {
             path,
             headers: headers.into(),
             query: config.query.iter().map(QueryTest::new).collect(),
+            cookies: config.cookies.iter().map(CookieTest::new).collect(),
             metadata: config.metadata.iter().map(MetadataTest::new).collect(),
             filter_state: config.filter_state.iter().map(MetadataTest::new).collect(),
             runtime: config.runtime_fraction.clone(),
@@ -75,6 +78,7 @@ impl Conditions {
         this.none = matches!(this.path, ScannedPath::Literal)
             && this.headers.is_empty()
             && this.query.is_empty()
+            && this.cookies.is_empty()
             && this.metadata.is_empty()
             && this.filter_state.is_empty()
             && this.runtime.is_none()
@@ -92,6 +96,7 @@ impl Conditions {
             && (!self.grpc || is_grpc(head))
             && self.headers.iter().all(|test| test.matches(head))
             && self.query.iter().all(|test| test.matches(head.path))
+            && self.cookies.iter().all(|test| test.matches(head))
             && self.tls_holds(head)
             && self.metadata.iter().all(|test| test.matches(head.metadata))
             && self

@@ -4,6 +4,7 @@
 //! [`Decision`]. What must change in the head and in the response is compiled into the decision's route.
 
 mod compile;
+mod cookie;
 mod counted;
 mod decision;
 mod entry;

@@ -312,6 +312,7 @@ fn route_match() -> impl Strategy<Value = RouteMatch> {
                 case_sensitive,
                 headers,
                 query,
+                cookies: Vec::new(),
                 grpc,
                 runtime_fraction: share,
                 metadata,

@@ -54,7 +54,7 @@ fn host_of<'t>(table: &'t RouteConfiguration, request: &Request) -> Option<&'t V
 
 fn wants_tls(host: &VirtualHost, request: &Request) -> bool {
     let header = |name| request.headers.iter().find(|(known, _)| *known == name);
-    let proto = header("x-forwarded-proto").map_or_else(|| scheme(request), |(_, proto)| *proto);
+    let proto = sent_proto(request).unwrap_or_else(|| scheme(request));
     let internal = header("x-envoy-internal").is_some_and(|(_, value)| *value == "true");
     match host.require_tls {
         RequireTls::None => false,
@@ -64,12 +64,19 @@ fn wants_tls(host: &VirtualHost, request: &Request) -> bool {
 }
 
 fn scheme(request: &Request) -> &'static str {
-    let mut headers = request.headers.iter();
-    match headers.find(|(name, _)| *name == "x-forwarded-proto") {
+    match sent_proto(request) {
         _ if !request.scheme.is_empty() => request.scheme,
-        Some((_, proto)) => proto,
-        None => "http",
+        Some(proto) if !proto.is_empty() => proto,
+        _ => "http",
     }
+}
+
+/// Several are none that counts.
+fn sent_proto(request: &Request) -> Option<&'static str> {
+    let headers = request.headers.iter();
+    let mut sent = headers.filter(|(name, _)| *name == "x-forwarded-proto");
+    let (_, first) = sent.next()?;
+    Some(if sent.next().is_some() { "" } else { first })
 }
 
 /// Every domain that fits, ranked: exact, then the longest suffix, then the longest prefix, then `*`.
@@ -323,10 +330,12 @@ fn path_matches(table: &RouteConfiguration, rule: &RouteMatch, request: &Request
         return false;
     }
     let whole = request.path.split(['?', '#']).next().unwrap_or("");
-    let mut path = whole;
-    if table.ignore_path_parameters {
-        path = path.split(';').next().unwrap_or("");
-    }
+    let plain = |segment: &str| segment.split(';').next().unwrap_or("").to_owned();
+    let stripped = whole.split('/').map(plain).collect::<Vec<_>>().join("/");
+    let path = match table.ignore_path_parameters {
+        true => &*stripped,
+        false => whole,
+    };
     let fold = |text: &str| {
         if rule.case_sensitive {
             text.to_owned()
@@ -433,7 +442,7 @@ fn metadata_matches(matcher: &MetadataMatcher, value: Option<&Value>) -> bool {
 fn value_matches(matcher: &ValueMatcher, value: Option<&Value>) -> bool {
     let number = |text: &str| text.parse::<f64>().expect("a number");
     match (matcher, value) {
-        (ValueMatcher::Present(wanted), value) => value.is_some() == *wanted,
+        (ValueMatcher::Present(wanted), value) => *wanted && value.is_some(),
         (ValueMatcher::Or(all), value) => all.iter().any(|one| value_matches(one, value)),
         (ValueMatcher::Null, value) => value == Some(&Value::Null),
         (ValueMatcher::Bool(wanted), value) => value == Some(&Value::Bool(*wanted)),

@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::{
     },
     extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig,
 };
-use mesh_core::model::{Name, PathMatch, PathTemplate, RouteMatch};
+use mesh_core::model::{CookieMatcher, Name, PathMatch, PathTemplate, RouteMatch};
 
 use crate::decode::{
     Context,
@@ -28,7 +28,6 @@ pub(super) fn route_match(cx: &mut Context, value: &proto::RouteMatch) -> Option
         filter_state,
         path_specifier,
     } = value;
-    cx.unsupported("cookies", !cookies.is_empty());
     let path = path(cx, path_specifier.as_ref());
     let case_sensitive = bool_of(case_sensitive.as_ref(), true);
     let by_regex = matches!(
@@ -47,12 +46,30 @@ pub(super) fn route_match(cx: &mut Context, value: &proto::RouteMatch) -> Option
         case_sensitive,
         headers: cx.each("headers", headers, matcher::header),
         query: cx.each("query_parameters", query_parameters, matcher::query),
+        cookies: cx.each("cookies", cookies, cookie),
         grpc: grpc.is_some(),
         runtime_fraction: runtime_fraction.as_ref().map(common::runtime_fraction),
         metadata: cx.each("dynamic_metadata", dynamic_metadata, matcher::metadata),
         filter_state: cx.each("filter_state", filter_state, matcher::filter_state),
         tls,
         path: path?,
+    })
+}
+
+fn cookie(cx: &mut Context, value: &proto::CookieMatcher) -> Option<CookieMatcher> {
+    let proto::CookieMatcher {
+        name,
+        string_match,
+        invert_match,
+    } = value;
+    let Some(text) = string_match else {
+        cx.reject("string_match", "must be set");
+        return None;
+    };
+    Some(CookieMatcher {
+        name: name.as_str().into(),
+        value: cx.field("string_match", |cx| matcher::string(cx, text))?,
+        invert: *invert_match,
     })
 }
 

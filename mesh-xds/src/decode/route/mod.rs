@@ -182,18 +182,19 @@ fn tls(cx: &mut Context, value: i32) -> RequireTls {
     }
 }
 
-/// A `*` stands for text at one end only. Envoy takes any other for itself, which no host has.
+/// A `*` may stand at one end only. Envoy takes any other for itself, which no host has.
 fn domain(cx: &mut Context, domain: &String) -> Option<Name> {
     let inner = domain
         .strip_prefix('*')
         .or_else(|| domain.strip_suffix('*'));
     if domain.is_empty() || inner.unwrap_or(domain).contains('*') {
-        cx.note(
+        cx.reject(
             "",
             format_args!(
-                "no host fits {domain:?}: *, *.suffix, prefix.* or an exact name is a domain"
+                "{domain:?} is no domain: *, *.suffix, prefix.* or an exact name is allowed"
             ),
         );
+        return None;
     }
     Some(domain.as_str().into())
 }

@@ -99,6 +99,7 @@ fn wrong_fields_are_refused_with_their_paths() {
 fn odd_values_are_accepted() {
     for route in [
         r#"{"match":{"prefix":"/"},"route":{"cluster":"a","priority":"high"}}"#,
+        r#"{"match":{"prefix":"/","cookies":[{"name":"a","string_match":{"exact":"1"}}]},"route":{"cluster":"a"}}"#,
         r#"{"match":{"prefix":"/"},"redirect":{"response_code":"See_Other"}}"#,
         r#"{"match":{"prefix":"/"},"route":{"cluster":"a","retry_policy":{"retry_back_off":{"base_interval":"0.0009s","max_interval":"0.0001s"}}}}"#,
     ] {
