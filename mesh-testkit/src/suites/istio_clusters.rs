@@ -398,6 +398,7 @@ impl CaseInstance {
         }
         Instance {
             port_name: port.map(|port| port.name.clone()).unwrap_or_default(),
+            service_port: Some(self.service_port),
             address: self.addresses.first().cloned().unwrap_or_default(),
             port: self.endpoint_port,
             weight: self.lb_weight,

@@ -349,6 +349,7 @@ fn slice_instances(
             found.extend(ports.iter().filter_map(|port| {
                 Some(Instance {
                     port_name: port.name.clone(),
+                    service_port: None,
                     address: address.clone(),
                     port: port.port?,
                     weight: 0,
@@ -396,6 +397,7 @@ fn selected(object: &Object, spec: &k8s::Service, known: &Found<'_>) -> Vec<Inst
             if let Some(target) = target_port(port, pod.spec) {
                 found.push(Instance {
                     port_name: port.name.clone(),
+                    service_port: Some(port.port),
                     address: address.clone(),
                     port: target,
                     weight: 0,
@@ -456,6 +458,7 @@ fn entry_instances(spec: &k8s::Service, known: &Entry<'_>) -> Vec<Instance> {
     ports
         .map(|(port, number)| Instance {
             port_name: port.name.clone(),
+            service_port: Some(port.port),
             address: entry.address.clone(),
             port: number,
             weight: entry.weight,

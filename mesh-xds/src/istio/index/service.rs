@@ -287,6 +287,8 @@ impl Workload {
 pub struct Instance {
     /// Name of the service's port.
     pub port_name: String,
+    /// Number of the service's port, where it is known.
+    pub service_port: Option<u32>,
     /// IP address, host name, or path of a Unix socket (`unix:///...`).
     pub address: String,
     /// Port on that address; 0 for a Unix socket.

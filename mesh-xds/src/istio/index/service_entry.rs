@@ -44,7 +44,7 @@ pub fn collect(objects: &[Arc<Object>], pods: &[Arc<Workload>]) -> Catalog {
             }
             for instance in own {
                 // One name is asked at a time: the first one.
-                let taken = |known: &Instance| known.port_name == instance.port_name;
+                let taken = |known: &Instance| known.service_port == instance.service_port;
                 if entry.resolution != ApiResolution::DnsRoundRobin || !known.iter().any(taken) {
                     known.push(instance);
                 }
@@ -261,6 +261,7 @@ fn of_endpoint(
         };
         Instance {
             port_name: port.name.clone(),
+            service_port: Some(port.number),
             address: endpoint.address.clone(),
             port: if unix {
                 0

@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
 
 use super::{Env, pb};
-use crate::istio::index::{Health, Instance, Port, Service, service_entry};
+use crate::istio::index::{Health, Instance, Port, Resolution, Service, service_entry};
 
 /// Which endpoints of a service belong to a cluster.
 pub(super) struct Selection<'a> {
@@ -43,8 +43,17 @@ impl Env<'_> {
     }
 }
 
+/// Names that are looked up are of the port with that number, other endpoints of the port with that name.
 fn belongs(instance: &Instance, selection: &Selection<'_>) -> bool {
-    instance.port_name == selection.port.name
+    let by_number = matches!(
+        selection.service.resolution,
+        Resolution::DnsLb | Resolution::DnsRoundRobinLb
+    );
+    let of_port = match instance.service_port.filter(|_| by_number) {
+        Some(number) => number == selection.port.port,
+        None => instance.port_name == selection.port.name,
+    };
+    of_port
         && instance.health == Health::Healthy
         && service_entry::selects(selection.labels, &instance.workload.labels)
 }

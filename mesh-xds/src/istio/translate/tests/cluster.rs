@@ -488,3 +488,21 @@ spec: {ingress: [{port: {number: 90, name: http, protocol: HTTP}, defaultEndpoin
     assert_eq!(name("inbound|90||"), "in_own.a_90;");
     assert_eq!(name("PassthroughCluster"), "PassthroughCluster;");
 }
+
+#[test]
+fn names_of_two_entries_with_one_host_stay_at_their_port_numbers() {
+    let entry = |name: &str, number: u16, port: &str| {
+        format!(
+            "\n---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}, namespace: a}}\n\
+             spec: {{hosts: [e.test], resolution: DNS, ports: [{{number: {number}, name: {port}, protocol: HTTP}}]}}\n"
+        )
+    };
+    let resources = sidecar(&(entry("one", 80, "http") + &entry("two", 81, "http")));
+    for number in [80, 81] {
+        let cluster = resources.cluster(&format!("outbound|{number}||e.test"));
+        let endpoints = &cluster["load_assignment"]["endpoints"][0]["lb_endpoints"];
+        assert_eq!(endpoints.as_array().map(Vec::len), Some(1), "{endpoints}");
+        let address = &endpoints[0]["endpoint"]["address"]["socket_address"];
+        assert_eq!(address["port_value"], number);
+    }
+}
