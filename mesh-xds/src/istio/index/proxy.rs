@@ -99,6 +99,30 @@ impl Proxy {
         self.addresses.is_empty() || self.addresses.iter().any(same)
     }
 
+    /// Its first address of one family.
+    #[must_use]
+    pub fn address_of(&self, ipv4: bool) -> Option<&str> {
+        let of_family = |own: &&str| own.parse().is_ok_and(|ip: IpAddr| ip.is_ipv4() == ipv4);
+        self.addresses.iter().map(String::as_str).find(of_family)
+    }
+
+    /// Whether all that it has are IPv6 addresses.
+    fn is_ipv6(&self) -> bool {
+        self.address_of(false).is_some() && self.address_of(true).is_none()
+    }
+
+    /// The loopback address by which it and its application reach each other.
+    #[must_use]
+    pub fn loopback(&self) -> &'static str {
+        if self.is_ipv6() { "::1" } else { "127.0.0.1" }
+    }
+
+    /// The address that stands for all of its addresses.
+    #[must_use]
+    pub fn wildcard(&self) -> &'static str {
+        if self.is_ipv6() { "::" } else { "0.0.0.0" }
+    }
+
     /// The main address.
     #[must_use]
     pub fn address(&self) -> &str {

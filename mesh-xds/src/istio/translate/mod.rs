@@ -158,10 +158,16 @@ pub fn translate(context: &Context, proxy: &Proxy, options: &Options) -> Resourc
             out.listeners = listeners;
             out.listeners.extend(inbound.listeners);
             out.clusters.extend(inbound.clusters);
-            out.routes = names
+            // A name that no egress listener is for leads nowhere.
+            let nothing = |name: &String| RouteConfiguration {
+                name: name.clone(),
+                validate_clusters: Some(pb::boolean(false)),
+                ..RouteConfiguration::default()
+            };
+            let routes = names
                 .iter()
-                .filter_map(|name| env.outbound_routes(name))
-                .collect();
+                .map(|name| env.outbound_routes(name).unwrap_or_else(|| nothing(name)));
+            out.routes = routes.collect();
         }
     }
     proxy_headers::on_hosts(&mut out.routes, config.proxy_headers.as_ref());

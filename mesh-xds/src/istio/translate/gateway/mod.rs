@@ -13,9 +13,6 @@ mod route;
 /// The label of a Service whose ports say nothing about the ports of a gateway.
 const NO_TRANSLATION: &str = "experimental.istio.io/disable-gateway-port-translation";
 
-/// Where a server listens that names no address.
-const WILDCARD: &str = "0.0.0.0";
-
 /// One server of a Gateway object on the port that it really opens.
 struct OpenServer<'a> {
     /// `namespace/name` of the object.
@@ -133,7 +130,7 @@ impl<'a> Env<'a> {
         };
         let bind = Bind {
             address: match (server.bind.as_str(), &self.proxy.bind) {
-                ("", None) => WILDCARD.to_owned(),
+                ("", None) => self.proxy.wildcard().to_owned(),
                 ("", Some(own)) => own.clone(),
                 (address, _) => address.to_owned(),
             },

@@ -108,24 +108,28 @@ impl Env<'_> {
         })
     }
 
-    /// Where the application listens: `127.0.0.1` is its loopback address, `0.0.0.0` the workload's own address.
+    /// Where the application listens: `127.0.0.1` and `::1` are its loopback address, `0.0.0.0` and `::` the workload's own
+    /// address of that family.
     fn default_endpoint(&self, ingress: &IstioIngressListener) -> Option<Address> {
         let endpoint = ingress.default_endpoint.as_str();
         if let Some(path) = endpoint.strip_prefix("unix://") {
             return Some(pb::pipe(path));
         }
-        let loopback = self
-            .proxy
-            .application_address
-            .as_deref()
-            .unwrap_or("127.0.0.1");
+        let proxy = self.proxy;
+        let application = proxy.application_address.as_deref();
+        let loopback = application.unwrap_or(proxy.loopback());
         if endpoint.is_empty() {
             return Some(pb::socket_address(loopback, ingress.port.as_ref()?.number));
         }
         let (address, port) = endpoint.rsplit_once(':')?;
         let address = match address.trim_matches(['[', ']']) {
-            "0.0.0.0" | "::" => self.proxy.address(),
+            "0.0.0.0" => proxy.address_of(true).unwrap_or("127.0.0.1"),
+            "::" => proxy.address_of(false).unwrap_or("::1"),
             "127.0.0.1" => loopback,
+            "::1" => match proxy.address_of(false) {
+                Some(_) => application.unwrap_or("::1"),
+                None => loopback,
+            },
             other => other,
         };
         Some(pb::socket_address(address, port.parse().ok()?))

@@ -13,9 +13,6 @@ use crate::istio::index::{
 };
 use crate::istio::translate::{Env, Note, pb};
 
-/// Where applications reach their sidecar when nothing else is said.
-const LOOPBACK: &str = "127.0.0.1";
-
 /// A listener while services are added to it.
 struct Entry {
     protocol: Protocol,
@@ -101,7 +98,7 @@ impl Env<'_> {
     fn bind(&self, egress: &EgressListener, port: u32) -> Bind {
         let address = match (egress.spec.bind.as_str(), &self.proxy.bind) {
             ("", Some(own)) => own.clone(),
-            ("", None) => LOOPBACK.to_owned(),
+            ("", None) => self.proxy.loopback().to_owned(),
             (address, _) => address.to_owned(),
         };
         Bind { address, port }
@@ -330,7 +327,7 @@ impl Env<'_> {
                 .proxy
                 .bind
                 .clone()
-                .unwrap_or_else(|| LOOPBACK.to_owned()),
+                .unwrap_or_else(|| self.proxy.loopback().to_owned()),
             port,
         };
         let name = "http_proxy".to_owned();

@@ -472,3 +472,93 @@ fn only_where_http_is_looked_for_the_detection_has_a_time_limit() {
     assert_eq!(limit(&resources, "127.0.0.1_7000"), "2s");
     assert_eq!(limit(&guarded(mesh), "127.1.0.1_8080"), "2s");
 }
+
+#[test]
+fn a_proxy_with_ipv6_alone_listens_there() {
+    let ingress = |endpoint: &str| {
+        format!(
+            "\napiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {{name: own, namespace: a}}\n\
+             spec: {{ingress: [{{port: {{number: 8080, protocol: HTTP, name: http}}, defaultEndpoint: '{endpoint}'}}]}}\n"
+        )
+    };
+    let made = |yaml: &str, addresses: &[&str]| {
+        let context = context(yaml);
+        let workload = context.workload("a", "x-1").expect("the workload is there");
+        let proxy = Proxy {
+            addresses: addresses
+                .iter()
+                .map(|&address| address.to_owned())
+                .collect(),
+            ..Proxy::sidecar(workload, &context)
+        };
+        translate(&context, &proxy, &Options::default())
+    };
+    let resources = made(NOTHING, &["2001:db8::1"]);
+    let names = resources
+        .listeners
+        .iter()
+        .map(|listener| listener.name.as_str());
+    assert_eq!(names.collect::<Vec<_>>(), ["::1_80", "::1_9000"]);
+    let application = |endpoint: &str, addresses: &[&str]| {
+        let resources = made(&ingress(endpoint), addresses);
+        let cluster = resources.cluster("inbound|8080||");
+        cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]
+            ["socket_address"]["address"]
+            .as_str()
+            .expect("an address")
+            .to_owned()
+    };
+    let (four, six) = (&["10.0.0.7"][..], &["2001:db8::1"][..]);
+    let both = &["2001:db8::1", "10.0.0.7"][..];
+    for (endpoint, addresses, wanted) in [
+        ("127.0.0.1:1", four, "127.0.0.1"),
+        ("127.0.0.1:1", six, "::1"),
+        ("127.0.0.1:1", both, "127.0.0.1"),
+        ("[::1]:1", four, "127.0.0.1"),
+        ("[::1]:1", both, "::1"),
+        ("0.0.0.0:1", both, "10.0.0.7"),
+        ("0.0.0.0:1", six, "127.0.0.1"),
+        ("[::]:1", both, "2001:db8::1"),
+        ("[::]:1", four, "::1"),
+    ] {
+        assert_eq!(
+            application(endpoint, addresses),
+            wanted,
+            "{endpoint} {addresses:?}"
+        );
+    }
+    let proxy = Proxy {
+        addresses: vec!["2001:db8::2".to_owned()],
+        ..edge_proxy()
+    };
+    let edge = "\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: edge, namespace: a}\n\
+                spec: {selector: {istio: ingressgateway}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}]}\n";
+    let resources = translate(&context(edge), &proxy, &Options::default());
+    assert_eq!(resources.listeners[0].name, "::_80");
+}
+
+#[test]
+fn a_listener_beside_all_egress_listeners_leads_nowhere() {
+    let resources = sidecar(
+        "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data: {mesh: 'proxyHttpPort: 15002'}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: own, namespace: a}
+spec: {egress: [{port: {number: 80, protocol: HTTP, name: http}, hosts: ['*/*']}]}
+",
+    );
+    let http =
+        &resources.listener("127.0.0.1_15002")["filter_chains"][0]["filters"][0]["typed_config"];
+    assert_eq!(http["rds"]["route_config_name"], "http_proxy");
+    assert!(
+        resources
+            .route_config("http_proxy")
+            .get("virtual_hosts")
+            .is_none()
+    );
+}
