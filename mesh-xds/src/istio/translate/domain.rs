@@ -32,7 +32,8 @@ pub(super) fn of_service(service: &Service, port: Option<u32>, proxy: &Proxy) ->
     Domains { all, alternative }
 }
 
-/// The service's own addresses that `proxy` can reach by their family.
+/// The service's own addresses: those of Kubernetes that `proxy` can reach by their family, and all that a ServiceEntry names,
+/// since they are only names for it.
 pub(super) fn addresses<'a>(
     service: &'a Service,
     proxy: &'a Proxy,
@@ -41,7 +42,10 @@ pub(super) fn addresses<'a>(
         .addresses
         .iter()
         .filter(|address| match address.parse::<IpAddr>() {
-            Ok(ip) => !ip.is_unspecified() && proxy.supports(ip),
+            Ok(ip) => {
+                let reached = service.registry == Registry::External || proxy.supports(ip);
+                reached && !ip.is_unspecified()
+            }
             Err(_) => true,
         })
 }

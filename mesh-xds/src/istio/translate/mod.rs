@@ -158,16 +158,7 @@ pub fn translate(context: &Context, proxy: &Proxy, options: &Options) -> Resourc
             out.listeners = listeners;
             out.listeners.extend(inbound.listeners);
             out.clusters.extend(inbound.clusters);
-            // A name that no egress listener is for leads nowhere.
-            let nothing = |name: &String| RouteConfiguration {
-                name: name.clone(),
-                validate_clusters: Some(pb::boolean(false)),
-                ..RouteConfiguration::default()
-            };
-            let routes = names
-                .iter()
-                .map(|name| env.outbound_routes(name).unwrap_or_else(|| nothing(name)));
-            out.routes = routes.collect();
+            out.routes = names.iter().map(|name| env.outbound_routes(name)).collect();
         }
     }
     proxy_headers::on_hosts(&mut out.routes, config.proxy_headers.as_ref());
@@ -191,7 +182,7 @@ pub fn outbound_route_config(
     scope: &SidecarScope,
     proxy: &Proxy,
     name: &str,
-) -> Option<RouteConfiguration> {
+) -> RouteConfiguration {
     Env {
         context,
         scope,

@@ -32,16 +32,19 @@ struct Wrapper {
 
 impl Env<'_> {
     /// The route configuration of that name: a port, `host:port` where the protocol is sniffed, or a socket path.
-    pub(super) fn outbound_routes(&self, name: &str) -> Option<route::RouteConfiguration> {
+    /// A port that no egress listener is for has no hosts but the unknown ones.
+    pub(super) fn outbound_routes(&self, name: &str) -> route::RouteConfiguration {
         let unix = name.starts_with("unix:");
         let sniffed = !unix && name.contains(':');
         let port = if unix {
             0
         } else {
-            name.rsplit(':').next()?.parse().unwrap_or(0)
+            let number = name.rsplit_once(':').map_or(name, |(_, number)| number);
+            number.parse().unwrap_or(0)
         };
-        let listener = self.scope.egress_for(port, name)?;
-        let mut hosts = self.virtual_hosts(listener, port);
+        let listener = self.scope.egress_for(port, name);
+        let hosts = listener.map(|listener| self.virtual_hosts(listener, port));
+        let mut hosts = hosts.unwrap_or_default();
         if sniffed {
             hosts = of_sniffed_port(hosts, name);
         }
@@ -49,14 +52,14 @@ impl Env<'_> {
         if !sniffed {
             hosts.push(self.catch_all());
         }
-        Some(route::RouteConfiguration {
+        route::RouteConfiguration {
             name: name.to_owned(),
             virtual_hosts: hosts,
             validate_clusters: Some(pb::boolean(false)),
             max_direct_response_body_size_bytes: Some(pb::uint(MAX_DIRECT_RESPONSE_BODY)),
             ignore_port_in_host_matching: true,
             ..route::RouteConfiguration::default()
-        })
+        }
     }
 
     fn virtual_hosts(&self, listener: &EgressListener, port: u32) -> Vec<route::VirtualHost> {

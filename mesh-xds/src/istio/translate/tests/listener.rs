@@ -538,7 +538,7 @@ fn a_proxy_with_ipv6_alone_listens_there() {
 }
 
 #[test]
-fn a_listener_beside_all_egress_listeners_leads_nowhere() {
+fn a_listener_beside_all_egress_listeners_knows_no_host() {
     let resources = sidecar(
         "
 apiVersion: v1
@@ -555,10 +555,7 @@ spec: {egress: [{port: {number: 80, protocol: HTTP, name: http}, hosts: ['*/*']}
     let http =
         &resources.listener("127.0.0.1_15002")["filter_chains"][0]["filters"][0]["typed_config"];
     assert_eq!(http["rds"]["route_config_name"], "http_proxy");
-    assert!(
-        resources
-            .route_config("http_proxy")
-            .get("virtual_hosts")
-            .is_none()
-    );
+    let config = resources.route_config("http_proxy");
+    assert_eq!(config["virtual_hosts"].as_array().map(Vec::len), Some(1));
+    assert_eq!(config["virtual_hosts"][0]["name"], "allow_any");
 }

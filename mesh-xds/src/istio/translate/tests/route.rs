@@ -272,3 +272,28 @@ spec: {{host: x, trafficPolicy: {{loadBalancer: {hash}}}}}
     assert!(!avoids("{consistentHash: {useSourceIp: true}}"));
     assert!(!avoids("{consistentHash: {minimumRingSize: 100}}"));
 }
+
+#[test]
+fn addresses_of_a_service_entry_are_names_for_callers_of_any_family() {
+    let context = context(
+        "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: e, namespace: a}
+spec: {hosts: [e.com], addresses: ['2001:db8::5'], ports: [{number: 80, name: http, protocol: HTTP}], resolution: DNS}
+",
+    );
+    let workload = context.workload("a", "x-1").expect("the workload is there");
+    let mut proxy = Proxy::sidecar(workload, &context);
+    let domains = |proxy: &Proxy, host: &str| {
+        let resources = translate(&context, proxy, &Options::default());
+        let config = resources.route_config("80");
+        let hosts = config["virtual_hosts"].as_array().expect("hosts").clone();
+        let found = hosts.iter().find(|candidate| candidate["name"] == host);
+        found.expect("the host")["domains"].to_string()
+    };
+    assert!(domains(&proxy, "e.com:80").contains("[2001:db8::5]"));
+    assert!(domains(&proxy, X).contains("10.0.0.1"));
+    proxy.addresses = vec!["2001:db8::1".to_owned()];
+    assert!(!domains(&proxy, X).contains("10.0.0.1"));
+}
