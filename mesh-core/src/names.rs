@@ -11,6 +11,8 @@ pub(crate) const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-c
 pub(crate) const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 
 // What a request asks of timeouts and retries.
+pub(crate) const ALT_STAT_NAME: HeaderName =
+    HeaderName::from_static("x-envoy-upstream-alt-stat-name");
 pub(crate) const HEDGE: HeaderName = HeaderName::from_static("x-envoy-hedge-on-per-try-timeout");
 pub(crate) const MAX_RETRIES: HeaderName = HeaderName::from_static("x-envoy-max-retries");
 pub(crate) const PER_TRY_TIMEOUT: HeaderName =

@@ -13,7 +13,7 @@ use crate::{body::BUFFER_LIMIT, names, route::RouteEntry};
 
 /// Headers of a request that the layers behind the routing use up.
 #[cfg(feature = "net")]
-pub(crate) const CONSUMED: [HeaderName; 8] = [
+pub(crate) const CONSUMED: [HeaderName; 9] = [
     names::RQ_TIMEOUT,
     names::PER_TRY_TIMEOUT,
     names::RETRY_ON,
@@ -22,6 +22,7 @@ pub(crate) const CONSUMED: [HeaderName; 8] = [
     names::RETRIABLE_STATUSES,
     names::RETRIABLE_HEADERS,
     names::HEDGE,
+    names::ALT_STAT_NAME,
 ];
 
 /// Bytes of a request body that may be kept for another attempt.

@@ -9,8 +9,8 @@ use crate::{
     Error, Kind,
     model::RetryOn,
     names::{
-        HEDGE, MAX_RETRIES, PER_TRY_TIMEOUT, RATE_LIMITED, RETRIABLE_HEADERS, RETRIABLE_STATUSES,
-        RETRY_GRPC_ON, RETRY_ON,
+        ALT_STAT_NAME, HEDGE, MAX_RETRIES, PER_TRY_TIMEOUT, RATE_LIMITED, RETRIABLE_HEADERS,
+        RETRIABLE_STATUSES, RETRY_GRPC_ON, RETRY_ON,
     },
     route::{Field, Head},
     telemetry::record::grpc_status,
@@ -108,6 +108,8 @@ impl Conditions {
             self.more.get_or_insert_default().headers.extend(names);
         }
         headers.remove(HEDGE);
+        // Nothing is counted under names that requests choose.
+        headers.remove(ALT_STAT_NAME);
     }
 
     /// Whether a response is tried again.

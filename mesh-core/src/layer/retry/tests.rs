@@ -81,11 +81,9 @@ async fn play(
         let next = tokio::time::timeout(Duration::from_secs(60), handle.next_request()).await;
         let Ok(Some((seen, send))) = next else { break };
         attempts += 1;
-        assert_eq!(
-            seen.headers().get("x-envoy-retry-on"),
-            None,
-            "is not sent on"
-        );
+        for name in ["x-envoy-retry-on", "x-envoy-upstream-alt-stat-name"] {
+            assert_eq!(seen.headers().get(name), None, "{name} is not sent on");
+        }
         let body = seen.into_body().collect().await.expect("a body").to_bytes();
         assert_eq!(body, "body", "attempt {attempts}");
         let mut response = Response::new(ResponseBody::empty());
@@ -194,7 +192,11 @@ async fn the_time_between_attempts_grows() {
 #[tokio::test(start_paused = true)]
 async fn headers_of_the_request_add_to_the_policy() {
     let bad = Answer::Status(503);
-    let asks = [("x-envoy-retry-on", "5xx"), ("x-envoy-max-retries", "3")];
+    let asks = [
+        ("x-envoy-retry-on", "5xx"),
+        ("x-envoy-max-retries", "3"),
+        ("x-envoy-upstream-alt-stat-name", "other"),
+    ];
     assert_eq!(play(policy("", 0), &asks, &[bad; 9]).await, (Ok(503), 4));
     let codes = [
         ("x-envoy-retry-on", "retriable-status-codes"),

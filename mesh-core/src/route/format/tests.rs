@@ -98,6 +98,10 @@ fn operators_yield_what_the_context_knows() {
             "%START_TIME(%-m %_m %e %-j %^a %#p %5Y %Od %Ez %E*z %E4Y %E12f %10f %)%",
             "2  2 29 60 THU pm 02024 29 +00:00 +00:00:00 2024 789000000000 %10f %",
         ),
+        (
+            "%START_TIME(%-5d|%_5d|%05e|%^5a|%^P|%Ea|%OY|%Ey)%",
+            "   29|   29|00029|  THU|pm|%Ea|%OY|24",
+        ),
         ("%RESP(:Status)% %RESP(x-none?:status):2%", "503 50"),
         ("%COMMON_DURATION(DS_RX_BEG:own)%", "-"),
         ("%COMMON_DURATION(DS_RX_BEG:DS_TX_END)%", "12"),

@@ -28,7 +28,7 @@ enum Part {
 const KNOWN: &[u8] = b"aAbBcCdDeFgGhHIjklmMpPrRStTuUVwWxXyYzZ";
 
 /// Fields that are text, or padded with spaces: a width adds spaces.
-const SPACED: &[u8] = b"aAbBcehklpPrxXZ";
+const SPACED: &[u8] = b"aAbBcehklpPrtxXZ";
 
 /// Digits of a fraction that there may be, and those that are known.
 const MOST_DIGITS: usize = 15;
@@ -176,8 +176,15 @@ fn styled(text: &str) -> Option<(Vec<Part>, usize)> {
         style.width = (style.width * 10 + usize::from(digit - b'0')).min(MOST_WIDTH);
         rest = after;
     }
-    if let [b'E' | b'O', after @ ..] = rest {
-        rest = after;
+    if let [modifier @ (b'E' | b'O'), field, ..] = rest {
+        let taken = match modifier {
+            b'E' => b"cCPtuxXyYzZ".contains(field),
+            _ => !b"aAcDFxXY".contains(field),
+        };
+        if !taken {
+            return None;
+        }
+        rest = &rest[1..];
     }
     let used = text.len() - rest.len() + 1;
     match rest {
@@ -308,7 +315,7 @@ impl Civil {
                     .iter()
                     .all(|byte| byte.is_ascii_digit() || *byte == b' ');
                 let leading = if number { leading } else { 0 };
-                let pad = if pad == b'_' { b' ' } else { b'0' };
+                let pad = if pad == b'0' { b'0' } else { b' ' };
                 if style.pad != Some(b'-') {
                     out.resize(out.len() + leading, pad);
                 }
@@ -321,6 +328,8 @@ impl Civil {
         let lower = style.case == Some(b'#') && matches!(field, b'p' | b'Z');
         match style.case {
             Some(_) if lower => out[start..].make_ascii_lowercase(),
+            // `%P` is lower case whatever stands before it.
+            Some(_) if field == b'P' => {}
             Some(_) => out[start..].make_ascii_uppercase(),
             None => {}
         }

@@ -43,7 +43,7 @@ const INTERNAL_ONLY: [HeaderName; 14] = [
     names::RETRY_ON,
     names::RETRY_GRPC_ON,
     names::MAX_RETRIES,
-    HeaderName::from_static("x-envoy-upstream-alt-stat-name"),
+    names::ALT_STAT_NAME,
     names::RQ_TIMEOUT,
     names::PER_TRY_TIMEOUT,
     HeaderName::from_static("x-envoy-upstream-rq-timeout-alt-response"),
