@@ -80,6 +80,11 @@ pub(super) struct Expect {
 }
 
 impl Expect {
+    /// The listener that the call is expected to come to; empty if none is named.
+    pub(super) fn listener(&self) -> &str {
+        self.listener.as_deref().unwrap_or_default()
+    }
+
     pub(super) fn judge(&self, seen: &Found) -> Result<(), String> {
         let fields = [
             ("listener", &self.listener, &seen.listener),

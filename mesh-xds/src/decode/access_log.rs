@@ -40,6 +40,16 @@ fn log(cx: &mut Context, value: &proto::AccessLog) -> Option<AccessLog> {
         let typed = cx.typed(any)?;
         logger(cx, name, &typed)
     })?;
+    if let Some(part) = filter.as_ref().and_then(not_served) {
+        // As of a log that is not supported; written without its filter, it would say more than was asked.
+        cx.note(
+            "filter",
+            format_args!(
+                "ignored: access log {name} is not written, since {part} is not supported"
+            ),
+        );
+        return None;
+    }
     let filter = match filter {
         None => None,
         Some(filter) => Some(cx.field("filter", |cx| log_filter(cx, filter))?),
@@ -50,6 +60,18 @@ fn log(cx: &mut Context, value: &proto::AccessLog) -> Option<AccessLog> {
         filter,
         omit_empty,
     })
+}
+
+/// The part of a log's filter that cannot be asked.
+fn not_served(filter: &AccessLogFilter) -> Option<String> {
+    match filter.filter_specifier.as_ref()? {
+        FilterSpecifier::AndFilter(all) => all.filters.iter().find_map(not_served),
+        FilterSpecifier::OrFilter(any) => any.filters.iter().find_map(not_served),
+        FilterSpecifier::ExtensionFilter(filter) => Some(format!("filter {}", filter.name)),
+        FilterSpecifier::MetadataFilter(_) => Some("metadata_filter".to_owned()),
+        FilterSpecifier::LogTypeFilter(_) => Some("log_type_filter".to_owned()),
+        _ => None,
+    }
 }
 
 type Logger = (LogSink, Option<FormatKind>, bool);

@@ -46,7 +46,11 @@ pub(crate) fn listener(cx: &mut Context, value: &Proto) -> Option<Listener> {
         ..
     } = value;
     unused(cx, value);
-    cx.unsupported("internal_listener", listener_specifier.is_some());
+    if listener_specifier.is_some() {
+        // It has no address.
+        cx.reject("internal_listener", "not supported");
+        return None;
+    }
     let Some(address) = address else {
         cx.reject("address", "must be set");
         return None;

@@ -146,7 +146,7 @@ fn a_wrong_resource_is_refused_with_its_place() {
         (
             "connect_timeout: 5s",
             "connect_timeout: -5s",
-            "envoy.yaml:27:5: cluster app: connect_timeout: must be greater than 0 ns",
+            "envoy.yaml:27:5: cluster app: connect_timeout: must be greater than 0s",
         ),
         (
             "address: 127.0.0.1, port_value: 9000",

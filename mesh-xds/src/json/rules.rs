@@ -4,6 +4,7 @@
 use std::cmp::Ordering;
 
 use super::{
+    scalar::duration_text,
     schema::{Check, Field, Kind, Message, Scope},
     wire::{Item, Malformed, Reader},
 };
@@ -239,7 +240,7 @@ fn counted(field: &Field, count: usize) -> Result<(), String> {
             check if absent && !ignore && !field.presence && !field.repeated => match field.kind {
                 Kind::String | Kind::Bytes | Kind::Message(_) => text(check, b"")?,
                 Kind::Enum(_) if check == Check::Not(0) => return Err("must be set".to_owned()),
-                _ => number(check, Scalar::Int(0), "")?,
+                _ => number(check, Scalar::Int(0), plain)?,
             },
             _ => {}
         }
@@ -275,7 +276,7 @@ fn constraints(field: &Field, item: Item<'_>) -> Result<(), String> {
         Kind::Message(Some(message)) => message_value(message, field, item),
         _ => match scalar(field.kind, item)? {
             Some(Scalar::Int(0)) if ignore => Ok(()),
-            Some(value) => item_rules(field).try_for_each(|check| number(check, value, "")),
+            Some(value) => item_rules(field).try_for_each(|check| number(check, value, plain)),
             None => Ok(()),
         },
     }
@@ -313,7 +314,7 @@ fn message_value(message: Message, field: &Field, item: Item<'_>) -> Result<(), 
         "google.protobuf.Duration" => {
             let (seconds, nanos) = seconds_and_nanos(bytes)?;
             let total = seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
-            item_rules(field).try_for_each(|check| number(check, Scalar::Int(total), " ns"))
+            item_rules(field).try_for_each(|check| number(check, Scalar::Int(total), span))
         }
         name if name.starts_with("google.protobuf.") && name.ends_with("Value") => {
             let Some(inner) = message.field("value") else {
@@ -330,11 +331,11 @@ fn message_value(message: Message, field: &Field, item: Item<'_>) -> Result<(), 
                     item_rules(field).try_for_each(|check| text(check, bytes))
                 }
                 (kind, Some(item)) => match scalar(kind, item)? {
-                    Some(value) => item_rules(field).try_for_each(|c| number(c, value, "")),
+                    Some(value) => item_rules(field).try_for_each(|c| number(c, value, plain)),
                     None => Ok(()),
                 },
                 (_, None) => {
-                    item_rules(field).try_for_each(|check| number(check, Scalar::Int(0), ""))
+                    item_rules(field).try_for_each(|check| number(check, Scalar::Int(0), plain))
                 }
             }
         }
@@ -373,26 +374,37 @@ fn scalar(kind: Kind, item: Item<'_>) -> Result<Option<Scalar>, Malformed> {
     }))
 }
 
-fn number(check: Check, value: Scalar, unit: &str) -> Result<(), String> {
+fn number(check: Check, value: Scalar, shown: fn(i64) -> String) -> Result<(), String> {
     let order = |limit| value.compare(limit);
     match check {
         Check::Above(limit) if order(limit).is_some_and(Ordering::is_le) => {
-            Err(format!("must be greater than {limit}{unit}"))
+            Err(format!("must be greater than {}", shown(limit)))
         }
         Check::AtLeast(limit) if order(limit).is_some_and(Ordering::is_lt) => {
-            Err(format!("must be at least {limit}{unit}"))
+            Err(format!("must be at least {}", shown(limit)))
         }
         Check::Below(limit) if order(limit).is_some_and(Ordering::is_ge) => {
-            Err(format!("must be less than {limit}{unit}"))
+            Err(format!("must be less than {}", shown(limit)))
         }
         Check::AtMost(limit) if order(limit).is_some_and(Ordering::is_gt) => {
-            Err(format!("must be at most {limit}{unit}"))
+            Err(format!("must be at most {}", shown(limit)))
         }
         Check::Is(limit) if order(limit) != Some(Ordering::Equal) => {
             Err("must be true if it is set".to_owned())
         }
         _ => Ok(()),
     }
+}
+
+fn plain(limit: i64) -> String {
+    limit.to_string()
+}
+
+/// A limit of durations, in nanoseconds, as they are written.
+fn span(limit: i64) -> String {
+    const SECOND: i64 = 1_000_000_000;
+    let nanos = i32::try_from(limit % SECOND).unwrap_or_default();
+    duration_text(limit / SECOND, nanos)
 }
 
 /// Rules about text.

@@ -469,8 +469,11 @@ fn readable(scan: &Scan) -> Result<(), SourceError> {
     let settings = |lost: &&Lost| lost.kind.as_deref() == Some("MeshConfig");
     match scan.lost.iter().find(settings) {
         Some(lost) => {
-            let reason = format!("the settings of the mesh in {} are refused", lost.origin);
-            Err(because(ended(reason), scan))
+            let of_file = |f: &&Finding| f.level == Level::Refused && f.file == lost.origin.file;
+            let refused: Vec<Finding> = scan.findings.iter().filter(of_file).cloned().collect();
+            let (origin, why) = (&lost.origin, some_of(&refused));
+            let reason = format!("the settings of the mesh in {origin} are refused: {why}");
+            Err(ended(reason))
         }
         None => Ok(()),
     }
