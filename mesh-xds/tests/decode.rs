@@ -538,3 +538,34 @@ fn managers_that_envoy_refuses_are_refused_with_their_path() {
         assert_eq!(paths, [wanted], "{fields}");
     }
 }
+
+#[test]
+fn a_direct_response_is_as_long_as_its_table_allows() {
+    let routes = |most: u32| {
+        let text = format!(
+            r#"
+name: r
+max_direct_response_body_size_bytes: {most}
+virtual_hosts:
+- name: v
+  domains: ["*"]
+  routes:
+  - match: {{prefix: /}}
+    direct_response: {{status: 200, body: {{inline_string: hello}}}}
+"#
+        );
+        refusals(&decode::routes(&wire(
+            "envoy.config.route.v3.RouteConfiguration",
+            &text,
+        )))
+    };
+    assert_eq!(routes(5), [""; 0]);
+    let [refused] = &routes(4)[..] else {
+        panic!("one refusal")
+    };
+    assert!(
+        refused.contains("routes[0].direct_response.body")
+            && refused.contains("5 bytes are over max_direct_response_body_size_bytes, 4"),
+        "{refused}"
+    );
+}

@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::{Answer, Meshd, Temp, bootstrap, request, upstream};
+use support::{Answer, Meshd, Temp, bootstrap, request, until, upstream};
 
 fn start(name: &str) -> (Temp, Meshd) {
     let temp = Temp::new(name);
@@ -240,6 +240,12 @@ fn statistics_have_envoys_names_and_follow_the_traffic() {
 #[test]
 fn statistics_for_prometheus_have_envoys_labels() {
     let (_temp, meshd) = counting("prometheus");
+    // A connection is counted when its end has been seen, after its answer.
+    let ended =
+        r#"envoy_http_downstream_cx_length_ms_count{envoy_http_conn_manager_prefix="ingress"} 4"#;
+    until("the connections have ended", || {
+        meshd.get("/stats/prometheus").body.contains(ended)
+    });
     let prometheus = meshd.get("/stats/prometheus").body;
     for line in [
         "envoy_cluster_upstream_rq_xx{envoy_response_code_class=\"2\",envoy_cluster_name=\"app\"} 2",
@@ -249,7 +255,6 @@ fn statistics_for_prometheus_have_envoys_labels() {
         "# TYPE envoy_cluster_upstream_rq_time histogram",
         "envoy_cluster_upstream_rq_time_count{envoy_cluster_name=\"app\"} 4",
         "envoy_http_downstream_rq_time_bucket{envoy_http_conn_manager_prefix=\"ingress\",le=\"+Inf\"} 4",
-        "envoy_http_downstream_cx_length_ms_count{envoy_http_conn_manager_prefix=\"ingress\"} 4",
         "envoy_server_live{} 1",
     ] {
         assert!(

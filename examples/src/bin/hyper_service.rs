@@ -33,7 +33,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (source, configuration) = MemorySource::new();
     let (mesh, driver) = Mesh::builder().source(source).build();
     tokio::spawn(driver.run());
+    let mut configured = mesh.watch();
     configuration.push(Update::default()); // Without any, nothing is served.
+    configured.changed().await;
     let service = TowerToHyperService::new(mesh.inbound().layer(tower::service_fn(hello)));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("hello listens on {}", listener.local_addr()?);

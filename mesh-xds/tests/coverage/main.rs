@@ -23,7 +23,11 @@ const BOOTSTRAP: &str = include_str!("bootstrap.yaml");
 const ROUTES: &str = include_str!("routes.yaml");
 
 /// Fields that may be set without any trace, and why.
-const SILENT: [(&str, &str); 35] = [
+const SILENT: [(&str, &str); 36] = [
+    (
+        "envoy.config.route.v3.RouteConfiguration.max_direct_response_body_size_bytes",
+        "acts on tables with a direct response; the tests of decoders have it",
+    ),
     ("xds.core.v3.TypedExtensionConfig.name", "the type decides"),
     (
         "envoy.config.route.v3.RouteAction.HashPolicy.terminal",

@@ -205,6 +205,7 @@ impl Walk<'_> {
     ) {
         let mut why = "its rules cannot be kept".to_owned();
         let mut by_name = false;
+        let around = path_of(&place.pointer);
         for (document, step) in put(place, field, inner, any) {
             let Ok(seen) = self.decode(&document) else {
                 continue;
@@ -218,7 +219,11 @@ impl Walk<'_> {
             self.held.insert(key.to_owned());
             let whole = |note: &Note| {
                 let named = any && note.reason.contains(inner.name());
-                let about = named || last_field(&note.path) == field.name;
+                // With it, a message around it may be ignored as a whole.
+                let rest = around.strip_prefix(&*note.path);
+                let around = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+                    && note.reason.starts_with("ignored");
+                let about = named || around || last_field(&note.path) == field.name;
                 about && !place.base.findings.notes.contains(note)
             };
             if !seen.findings.notes.iter().any(whole) {
