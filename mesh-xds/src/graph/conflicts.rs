@@ -51,11 +51,13 @@ impl Round<'_> {
         }
     }
 
-    /// Refuses a listener after it was decoded; what it replaced is in force again.
+    /// Refuses a listener after it was decoded; what it replaced is in force again. Each of its mistakes may ask for that.
     fn take_back(&mut self, name: &Name, path: &str, reason: &str) {
-        self.changes
-            .retain(|change| !matches!(change, Change::Listener(one) if one.name == *name));
-        self.state.listeners.restore(name);
+        let own = |change: &Change| matches!(change, Change::Listener(one) if one.name == *name);
+        if let Some(index) = self.changes.iter().position(own) {
+            self.changes.remove(index);
+            self.state.listeners.restore(name);
+        }
         let place = self.places.iter().find(|(one, _)| one == name);
         let place = place.map_or_else(String::new, |(_, place)| place.clone());
         let rejection = Rejection {
@@ -82,18 +84,19 @@ impl Round<'_> {
                 continue;
             };
             for (chain, manager) in references::managers(listener) {
-                let RouteSource::Inline(table) = &manager.routes else {
-                    continue;
+                let table = match &manager.routes {
+                    RouteSource::Inline(table) if table.validate_clusters => table,
+                    _ => continue,
                 };
-                let missing = references::validated(table).find(|(_, name)| !exists(name));
-                if let Some((path, name)) = missing.filter(|_| table.validate_clusters) {
-                    refused.push((listener.name.clone(), chain, path, name.clone()));
+                let missing = references::validated(table, |name| !exists(name));
+                if let Some((path, name)) = missing.into_iter().next() {
+                    let manager = self.state.listeners.terminal(&listener.name, &chain);
+                    let path = format!("{manager}.route_config.{path}");
+                    refused.push((listener.name.clone(), path, name.clone()));
                 }
             }
         }
-        for (listener, chain, path, cluster) in refused {
-            let manager = self.state.listeners.terminal(&listener, &chain);
-            let path = format!("{manager}.route_config.{path}");
+        for (listener, path, cluster) in refused {
             self.take_back(&listener, &path, &format!("unknown cluster {cluster:?}"));
         }
     }

@@ -77,20 +77,19 @@ impl State {
                 RouteSource::Named(_) => {}
             }
         }
-        for (chain, path, name) in references::tcp_clusters(&entry.model) {
-            if !self.clusters.entries.contains_key(name) {
-                let path = format!("{}.{path}", terminal(&chain));
-                add(entry, unknown(&resource, path, name), notes);
-            }
+        for (chain, path, name) in references::tcp_clusters(&entry.model, |name| self.lacks(name)) {
+            let path = format!("{}.{path}", terminal(&chain));
+            add(entry, unknown(&resource, path, name), notes);
         }
     }
 
+    fn lacks(&self, cluster: &Name) -> bool {
+        !self.clusters.entries.contains_key(cluster)
+    }
+
     /// Paths and names of clusters that a table names and that are not there.
-    fn missing<'m>(
-        &'m self,
-        table: &'m RouteConfiguration,
-    ) -> impl Iterator<Item = (String, &'m Name)> {
-        references::clusters(table).filter(|(_, name)| !self.clusters.entries.contains_key(*name))
+    fn missing<'m>(&self, table: &'m RouteConfiguration) -> Vec<(String, &'m Name)> {
+        references::clusters(table, |name| self.lacks(name))
     }
 }
 

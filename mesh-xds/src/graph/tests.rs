@@ -1,7 +1,8 @@
-//! What is offered again.
+//! What is offered again, and what is taken back.
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster as Proto;
 use prost::Message as _;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -48,4 +49,70 @@ fn the_same_as_before_is_taken_only_if_that_was() {
         assert!(round.same(Kind::Cluster, "c", ""))
     });
     assert!(again.changes.is_empty());
+}
+
+/// A listener whose filter chains have tables of their own, each with a route to one of `clusters` and then a tree.
+fn listener(clusters: &[&str]) -> Vec<u8> {
+    let typed = |name: &str, mut fields: Value| {
+        fields["@type"] = format!("type.googleapis.com/envoy.extensions.filters.{name}").into();
+        fields
+    };
+    let table = |cluster: &str| {
+        let route = json!({"match": {"prefix": "/"}, "route": {"cluster": cluster}});
+        let leaf = json!({"name": "route", "typed_config": {
+            "@type": "type.googleapis.com/envoy.config.route.v3.Route",
+            "match": {"prefix": "/"}, "route": {"cluster": "unknown to the tree"},
+        }});
+        json!({"validate_clusters": true, "virtual_hosts": [
+            {"name": "tree", "domains": ["tree"], "matcher": {"on_no_match": {"action": leaf}}},
+            {"name": "list", "domains": ["*"], "routes": [route]},
+        ]})
+    };
+    let chains = clusters.iter().enumerate().map(|(port, cluster)| {
+        let router = typed("http.router.v3.Router", json!({}));
+        let manager = json!({
+            "stat_prefix": "in", "route_config": table(cluster),
+            "http_filters": [{"name": "envoy.filters.http.router", "typed_config": router}],
+        });
+        let manager = typed(
+            "network.http_connection_manager.v3.HttpConnectionManager",
+            manager,
+        );
+        json!({
+            "filter_chain_match": {"destination_port": port + 1},
+            "filters": [{"name": "hcm", "typed_config": manager}],
+        })
+    });
+    let chains: Vec<Value> = chains.collect();
+    let address = json!({"socket_address": {"address": "127.0.0.1", "port_value": 8080}});
+    let listener = json!({"name": "l", "address": address, "filter_chains": chains});
+    crate::json::to_wire(Kind::Listener.message(), listener).expect("a listener")
+}
+
+#[test]
+fn a_listener_with_two_mistakes_is_taken_back_once() {
+    let mut graph = Graph::new(true);
+    let offered = |clusters: &'static [&str]| {
+        move |round: &mut Round<'_>| {
+            round.wire(Kind::Cluster, &cluster(1), "");
+            round.wire(Kind::Listener, &listener(clusters), "");
+        }
+    };
+    let first = round(&mut graph, offered(&["c", "c"]));
+    assert_eq!((first.changes.len(), first.rejections.len()), (2, 0));
+    let refused = round(&mut graph, offered(&["no", "neither"]));
+    assert!(refused.changes.is_empty(), "{:?}", refused.changes);
+    let paths: Vec<&str> = refused.rejections.iter().map(|one| &*one.path).collect();
+    let path = |chain: usize| {
+        format!(
+            "filter_chains[{chain}].filters[0].typed_config.route_config.virtual_hosts[1].routes[0].route.cluster"
+        )
+    };
+    assert_eq!(paths, [path(0), path(1)]);
+    let kept = graph.dump().resource(Kind::Listener, "l");
+    assert!(kept.is_some(), "the last good version stays");
+    let gone = round(&mut graph, |_| {});
+    let removed =
+        |change: &Change| matches!(change, Change::RemoveListener(name) if **name == *"l");
+    assert!(gone.changes.iter().any(removed), "{:?}", gone.changes);
 }

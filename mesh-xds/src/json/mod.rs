@@ -28,7 +28,7 @@ pub use self::{
 };
 
 #[cfg(feature = "istio")]
-pub(crate) use self::scalar::{base64, timestamp};
+pub(crate) use self::scalar::{base64, timestamp, written_duration};
 
 use self::encode::{Body, Encoder, Tap};
 

@@ -202,18 +202,39 @@ pub(super) fn duration(text: &str) -> Option<(i64, i32)> {
     })
 }
 
-/// The duration that a number without a unit, or with one that protobuf does not know, may mean: `5` and `100ms`.
-pub(super) fn near_duration(text: &str) -> Option<String> {
-    let at = text.find(|c: char| !c.is_ascii_digit() && c != '.');
-    let (number, unit) = text.split_at(at.unwrap_or(text.len()));
-    let scale = match unit.trim_start() {
-        "" | "s" => 1.0,
-        "ms" => 1e-3,
-        "m" | "min" => 60.0,
-        "h" => 3600.0,
+/// A duration as people write it.
+pub(crate) struct Written {
+    /// Its number; what it counts is `unit`.
+    pub(crate) number: String,
+    /// The unit in its short spelling: `ms`, `s`, `m` or `h`.
+    pub(crate) unit: &'static str,
+    /// The whole in seconds.
+    seconds: f64,
+}
+
+/// The number and unit of a text like `5`, `100ms`, `2 min` or `1 Hour`; without a unit seconds are meant.
+pub(crate) fn written_duration(text: &str) -> Option<Written> {
+    let compact: String = text.split_whitespace().collect();
+    let compact = compact.to_ascii_lowercase();
+    let at = compact.find(|c: char| !c.is_ascii_digit() && c != '.');
+    let (number, unit) = compact.split_at(at.unwrap_or(compact.len()));
+    let (unit, scale) = match unit {
+        "" | "s" | "sec" | "secs" | "second" | "seconds" => ("s", 1.0),
+        "ms" | "msec" | "msecs" | "millisecond" | "milliseconds" => ("ms", 1e-3),
+        "m" | "min" | "mins" | "minute" | "minutes" => ("m", 60.0),
+        "h" | "hr" | "hrs" | "hour" | "hours" => ("h", 3600.0),
         _ => return None,
     };
-    let seconds = format!("{}s", number.parse::<f64>().ok()? * scale);
+    Some(Written {
+        seconds: number.parse::<f64>().ok()? * scale,
+        number: number.to_owned(),
+        unit,
+    })
+}
+
+/// The duration in protobuf's form that a text of another form may mean: `5` and `100ms`.
+pub(super) fn near_duration(text: &str) -> Option<String> {
+    let seconds = format!("{}s", written_duration(text)?.seconds);
     duration(&seconds).is_some().then_some(seconds)
 }
 
@@ -346,7 +367,7 @@ mod tests {
             ("0.25", Some("0.25s")),
             ("100ms", Some("0.1s")),
             ("2 m", Some("120s")),
-            ("1h", Some("3600s")),
+            ("1 Hour", Some("3600s")),
             ("1d", None),
             ("-5", None),
             ("1e400", None),

@@ -9,6 +9,8 @@ use std::time::Duration;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use crate::json::written_duration;
+
 /// A text condition: the oneof `exact`, `prefix`, `regex`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub enum StringMatch {
@@ -250,19 +252,8 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Dura
 /// What is wrong with a text that is no duration, with one that may be meant: its number in seconds where the unit is
 /// missing, else with the unit in its right spelling.
 fn no_duration(text: &str) -> String {
-    let compact: String = text.split_whitespace().collect();
-    let compact = compact.to_ascii_lowercase();
-    let at = compact.find(|c: char| !c.is_ascii_digit() && c != '.');
-    let (number, unit) = compact.split_at(at.unwrap_or(compact.len()));
-    let unit = match unit {
-        "" | "s" | "sec" | "secs" | "second" | "seconds" => Some("s"),
-        "ms" | "msec" | "msecs" | "millisecond" | "milliseconds" => Some("ms"),
-        "m" | "min" | "mins" | "minute" | "minutes" => Some("m"),
-        "h" | "hr" | "hrs" | "hour" | "hours" => Some("h"),
-        _ => None,
-    };
-    let near = unit.filter(|_| number.parse::<f64>().is_ok());
-    let near = near.map(|unit| format!("; did you mean `{number}{unit}`?"));
+    let near = written_duration(text)
+        .map(|near| format!("; did you mean `{}{}`?", near.number, near.unit));
     format!(
         "`{text}` is no duration: a number with a unit is needed, as in 1h, 1m, 1.5s, 100ms{}",
         near.unwrap_or_default()

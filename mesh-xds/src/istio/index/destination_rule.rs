@@ -37,12 +37,12 @@ impl Rules {
     /// Collects all rules of `objects`.
     #[must_use]
     pub(super) fn collect(objects: &[Arc<Object>], mesh: &MeshConfig, domain: &str) -> Self {
-        let mut all: Vec<MergedRule> = objects
+        let mut all: Vec<Arc<MergedRule>> = objects
             .iter()
-            .filter_map(|object| read(object, domain))
+            .filter_map(|object| read(object, domain).map(Arc::new))
             .collect();
         all.sort_by(|a, b| {
-            let key = |rule: &MergedRule| rule.spec.workload_selector.is_none();
+            let key = |rule: &Arc<MergedRule>| rule.spec.workload_selector.is_none();
             (key(a), a.meta.age()).cmp(&(key(b), b.meta.age()))
         });
         let default_private =
@@ -132,7 +132,7 @@ fn read(object: &Object, domain: &str) -> Option<MergedRule> {
 }
 
 /// Adds `rule`, merging it into rules of the same host, selector and visibility.
-fn add(hosts: &mut BTreeMap<String, Vec<Arc<MergedRule>>>, rule: &MergedRule) {
+fn add(hosts: &mut BTreeMap<String, Vec<Arc<MergedRule>>>, rule: &Arc<MergedRule>) {
     let list = hosts.entry(rule.spec.host.clone()).or_default();
     let mut separate = true;
     for known in list.iter_mut() {
@@ -156,7 +156,7 @@ fn add(hosts: &mut BTreeMap<String, Vec<Arc<MergedRule>>>, rule: &MergedRule) {
         merge(Arc::make_mut(known), rule);
     }
     if separate {
-        list.push(Arc::new(rule.clone()));
+        list.push(Arc::clone(rule));
     }
 }
 

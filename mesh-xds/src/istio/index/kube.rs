@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::labels::ByLabels;
+use super::labels::{ByLabels, Selectors};
 use super::proxy_config;
 use super::service::{
     Catalog, Health, Instance, Port, Protocol, Registry, Resolution, Service, Workload,
 };
-use super::service_entry::{entry_workload, is_plain, labelled_locality, selects};
+use super::service_entry::{entry_workload, is_plain, labelled_locality};
 use crate::istio::api::k8s::{self, IntOrString};
 use crate::istio::api::mesh_config::MeshProxyConfig;
 use crate::istio::api::{Object, Spec, WorkloadEntry};
@@ -109,7 +109,11 @@ impl<'a> Found<'a> {
 }
 
 fn pods(objects: &[Arc<Object>]) -> Vec<Pod<'_>> {
-    let owners: Vec<(&Object, &k8s::Deployment)> = deployments(objects).collect();
+    let owners = deployments(objects).map(|(owner, template)| {
+        let made = &template.template.metadata.labels;
+        (&*owner.namespace, made, owner)
+    });
+    let owners = Selectors::new(owners);
     let mut pods = Vec::new();
     for object in objects {
         let Spec::Pod(pod) = &object.spec else {
@@ -119,11 +123,9 @@ fn pods(objects: &[Arc<Object>]) -> Vec<Pod<'_>> {
         if matches!(pod.status.phase.as_str(), "Succeeded" | "Failed") {
             continue;
         }
-        let owner = owners.iter().find(|(owner, template)| {
-            owner.namespace == object.namespace && is_of(template, &object.labels)
-        });
+        let owner = owners.first_of(&object.namespace, &object.labels);
         pods.push(Pod {
-            workload: Arc::new(workload(object, pod, owner.map(|(owner, _)| *owner))),
+            workload: Arc::new(workload(object, pod, owner)),
             spec: pod,
         });
     }
@@ -146,12 +148,6 @@ fn deployments(objects: &[Arc<Object>]) -> impl Iterator<Item = (&Object, &k8s::
         Spec::Deployment(spec) => Some((&**object, &**spec)),
         _ => None,
     })
-}
-
-/// Whether Pods of these labels are made from the template.
-fn is_of(template: &k8s::Deployment, labels: &BTreeMap<String, String>) -> bool {
-    let wanted = &template.template.metadata.labels;
-    !wanted.is_empty() && selects(wanted, labels)
 }
 
 fn workload(object: &Object, pod: &k8s::Pod, owner: Option<&Object>) -> Workload {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::labels::{ByLabels, Labels};
 use super::service::{
     Catalog, Health, Instance, Port, Protocol, Registry, Resolution, Service, Workload,
 };
@@ -19,7 +20,8 @@ const STRATEGY: &str = "istio.io/connect-strategy";
 /// workloads of Kubernetes that are selected.
 #[must_use]
 pub fn collect(objects: &[Arc<Object>], pods: &[Arc<Workload>]) -> Catalog {
-    let entries: Vec<_> = objects.iter().filter_map(workload_entry).collect();
+    let entries: Vec<Entry<'_>> = objects.iter().filter_map(workload_entry).collect();
+    let selectable = Selectable::new(pods, &entries);
     let mut catalog = Catalog {
         workloads: entries
             .iter()
@@ -31,7 +33,7 @@ pub fn collect(objects: &[Arc<Object>], pods: &[Arc<Workload>]) -> Catalog {
         let Spec::ServiceEntry(entry) = &object.spec else {
             continue;
         };
-        let instances = instances(object, entry, &entries, pods);
+        let instances = instances(object, entry, &selectable);
         for (place, host) in entry.hosts.iter().enumerate() {
             if entry.hosts[..place].contains(host) {
                 continue;
@@ -55,11 +57,32 @@ pub fn collect(objects: &[Arc<Object>], pods: &[Arc<Workload>]) -> Catalog {
     catalog
 }
 
-fn workload_entry(object: &Arc<Object>) -> Option<(Arc<Workload>, WorkloadEntry)> {
+/// A WorkloadEntry with its workload.
+type Entry<'o> = (Arc<Workload>, &'o WorkloadEntry);
+
+/// What a ServiceEntry may select.
+struct Selectable<'a> {
+    pods: ByLabels<'a, &'a Arc<Workload>>,
+    entries: ByLabels<'a, &'a Entry<'a>>,
+}
+
+impl<'a> Selectable<'a> {
+    fn new(pods: &'a [Arc<Workload>], entries: &'a [Entry<'a>]) -> Self {
+        fn labelled<T>(workload: &Workload, thing: T) -> (&str, &Labels, T) {
+            (&workload.namespace, &workload.labels, thing)
+        }
+        Self {
+            pods: ByLabels::new(pods.iter().map(|pod| labelled(pod, pod))),
+            entries: ByLabels::new(entries.iter().map(|entry| labelled(&entry.0, entry))),
+        }
+    }
+}
+
+fn workload_entry(object: &Arc<Object>) -> Option<Entry<'_>> {
     let Spec::WorkloadEntry(entry) = &object.spec else {
         return None;
     };
-    Some((Arc::new(entry_workload(object, entry)), (**entry).clone()))
+    Some((Arc::new(entry_workload(object, entry)), entry))
 }
 
 /// The workload of a WorkloadEntry: it has the labels of the object and, where they do not differ, of its content.
@@ -177,12 +200,7 @@ fn plain_address(address: &str) -> Option<String> {
     }
 }
 
-fn instances(
-    object: &Object,
-    entry: &ServiceEntry,
-    entries: &[(Arc<Workload>, WorkloadEntry)],
-    pods: &[Arc<Workload>],
-) -> Vec<Instance> {
+fn instances(object: &Object, entry: &ServiceEntry, known: &Selectable<'_>) -> Vec<Instance> {
     let mut found = Vec::new();
     for (index, endpoint) in entry.endpoints.iter().enumerate() {
         let mut workload = workload(object, endpoint);
@@ -193,14 +211,8 @@ fn instances(
     let Some(selector) = &entry.workload_selector else {
         return found;
     };
-    let selected = |workload: &&Arc<Workload>| {
-        *workload.namespace == *object.namespace && selects(&selector.labels, &workload.labels)
-    };
-    let mut pods: Vec<_> = pods
-        .iter()
-        .filter(selected)
-        .filter(|pod| !pod.not_ready)
-        .collect();
+    let mut pods = known.pods.selected(&object.namespace, &selector.labels);
+    pods.retain(|pod| !pod.not_ready);
     pods.sort_by(|a, b| a.name.cmp(&b.name));
     for pod in pods {
         let Some(address) = pod.addresses.first() else {
@@ -212,13 +224,9 @@ fn instances(
         };
         found.extend(of_endpoint(entry, &endpoint, pod));
     }
+    let mut entries = known.entries.selected(&object.namespace, &selector.labels);
     // What stands at a name or a socket needs a service whose endpoints are looked up.
-    let reached = |own: &&(Arc<Workload>, WorkloadEntry)| is_by_name(entry) || is_plain(&own.1);
-    let mut entries: Vec<_> = entries
-        .iter()
-        .filter(|(workload, _)| selected(&workload))
-        .filter(reached)
-        .collect();
+    entries.retain(|(_, own)| is_by_name(entry) || is_plain(own));
     entries.sort_by(|a, b| a.0.name.cmp(&b.0.name));
     for (workload, endpoint) in entries {
         found.extend(of_endpoint(entry, endpoint, workload));

@@ -105,6 +105,9 @@ fn applies_to(rule: &HttpRoute, namespace: &str) -> bool {
     named.is_empty() || named.contains(&namespace)
 }
 
+/// Rules without hosts, which others delegate to, by namespace and name.
+type Delegates = BTreeMap<(String, String), VirtualServiceRule>;
+
 /// All rules with hosts, the oldest first.
 pub(super) fn collect(
     objects: &[Arc<Object>],
@@ -112,26 +115,15 @@ pub(super) fn collect(
     domain: &str,
     problems: &mut Vec<Problem>,
 ) -> Vec<Arc<VirtualServiceRule>> {
-    let all: Vec<VirtualServiceRule> = objects
-        .iter()
-        .filter_map(|object| match &object.spec {
-            Spec::VirtualService(spec) => Some(resolve(object, spec, mesh, domain)),
-            _ => None,
-        })
-        .collect();
-    let delegates: BTreeMap<(&str, &str), &VirtualServiceRule> = all
-        .iter()
-        .filter(|rule| rule.spec.hosts.is_empty())
-        .map(|rule| {
-            (
-                (rule.meta.namespace.as_str(), rule.meta.name.as_str()),
-                rule,
-            )
-        })
-        .collect();
-    let mut rules: Vec<_> = all
-        .iter()
-        .filter(|rule| !rule.spec.hosts.is_empty())
+    let all = objects.iter().filter_map(|object| match &object.spec {
+        Spec::VirtualService(spec) => Some(resolve(object, spec, mesh, domain)),
+        _ => None,
+    });
+    let (parts, roots): (Vec<_>, Vec<_>) = all.partition(|rule| rule.spec.hosts.is_empty());
+    let named = |rule: &VirtualServiceRule| (rule.meta.namespace.clone(), rule.meta.name.clone());
+    let delegates: Delegates = parts.into_iter().map(|rule| (named(&rule), rule)).collect();
+    let mut rules: Vec<_> = roots
+        .into_iter()
         .map(|rule| Arc::new(merge_delegates(rule, &delegates, problems)))
         .collect();
     rules.sort_by(|a, b| a.meta.age().cmp(&b.meta.age()));
@@ -221,19 +213,19 @@ pub(crate) fn resolve_gateway(name: &str, namespace: &str) -> String {
 }
 
 fn merge_delegates(
-    root: &VirtualServiceRule,
-    delegates: &BTreeMap<(&str, &str), &VirtualServiceRule>,
+    mut root: VirtualServiceRule,
+    delegates: &Delegates,
     problems: &mut Vec<Problem>,
 ) -> VirtualServiceRule {
     if root.semantics != Semantics::VirtualService
         || root.spec.http.iter().all(|rule| rule.delegate.is_none())
     {
-        return root.clone();
+        return root;
     }
     let mut http = Vec::new();
-    for rule in &root.spec.http {
+    for rule in std::mem::take(&mut root.spec.http) {
         let Some(delegate) = &rule.delegate else {
-            http.push(rule.clone());
+            http.push(rule);
             continue;
         };
         let namespace = if delegate.namespace.is_empty() {
@@ -248,7 +240,7 @@ fn merge_delegates(
                 text,
             });
         };
-        let Some(found) = delegates.get(&(namespace.as_str(), delegate.name.as_str())) else {
+        let Some(found) = delegates.get(&(namespace.clone(), delegate.name.clone())) else {
             problem(format!(
                 "delegate {namespace}/{} does not exist: the rule is left out",
                 delegate.name
@@ -263,7 +255,7 @@ fn merge_delegates(
             continue;
         }
         for sub in &found.spec.http {
-            match merge_route(rule, sub) {
+            match merge_route(&rule, sub) {
                 Some(merged) => http.push(merged),
                 None => problem(format!(
                     "a rule of delegate {namespace}/{} is no subset of the rule that refers to it: it is left out",
@@ -272,9 +264,8 @@ fn merge_delegates(
             }
         }
     }
-    let mut merged = root.clone();
-    merged.spec.http = http;
-    merged
+    root.spec.http = http;
+    root
 }
 
 /// The delegate's rule, completed by the root's; nothing when their conditions conflict.
