@@ -325,6 +325,12 @@ impl<B> Hosts<B> {
         }
     }
 
+    /// How many are kept.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+
     /// Closes all idle connections and keeps none any more.
     pub(super) fn close(&self) {
         for shard in &self.shards {

@@ -40,6 +40,9 @@ pub(super) struct State<B> {
     pub(super) closed: bool,
 }
 
+/// Places that a queue has at least, once somebody waits.
+const FEW: usize = 16;
+
 /// What a waiting request is told.
 pub(super) enum Wake<B> {
     /// This connection is yours.
@@ -106,9 +109,7 @@ impl<B> Host<B> {
                 return Step::Connect(permit);
             }
         }
-        let (sender, receiver) = oneshot::channel();
-        state.waiting.push_back(sender);
-        Step::Wait(receiver)
+        Step::Wait(state.queue())
     }
 
     /// A connection was made: it is the caller's, and HTTP/2 waiters may use it too.
@@ -141,6 +142,12 @@ impl<B> Host<B> {
         state.total -= 1;
         state.wake_one();
         state.total == 0 && state.waiting.is_empty()
+    }
+
+    /// Places in the queue, those of requests that left among them.
+    #[cfg(test)]
+    pub(super) fn queued(&self) -> usize {
+        self.lock().waiting.len()
     }
 
     /// Whether a connection waits for requests.
@@ -224,6 +231,19 @@ impl<B> State<B> {
             }
         }
         Some(conn)
+    }
+
+    /// A place at the end of the queue. Those who left keep theirs until the queue is full, or it would grow for as long as
+    /// no connection gets free.
+    fn queue(&mut self) -> oneshot::Receiver<Wake<B>> {
+        if self.waiting.len() == self.waiting.capacity() {
+            self.waiting.retain(|waiter| !waiter.is_closed());
+            // Not again before there are as many new ones.
+            self.waiting.reserve(self.waiting.len().max(FEW));
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.waiting.push_back(sender);
+        receiver
     }
 
     fn is_idle(&self, id: u64) -> bool {

@@ -16,7 +16,7 @@ use tower_service::Service;
 use super::{
     ConnTask, Outgoing, Pool, PoolBody, Protocol,
     body::Release,
-    conn::{Conn, thread},
+    conn::{Conn, Hosts, thread},
     host::{Host, Key, Step, Wake},
     meter::Metered,
     prepare::{frame, prepare},
@@ -240,15 +240,17 @@ where
                     return task::connect(&self.shared, host, target, permit).await;
                 }
                 Step::Gone => {}
-                Step::Wait(wake) => match (Waiting { wake, host: &host }).wait().await {
-                    Wake::Conn(conn) => return Ok(conn),
-                    Wake::Retry => {}
-                    Wake::Failed(kind) => {
-                        let stats = target.cluster.stats();
-                        stats.upstream_rq_pending_failure_eject.add(1);
-                        return Err(kind.into());
+                Step::Wait(wake) => {
+                    match Waiting::new(wake, &host, &self.shared.hosts).wait().await {
+                        Wake::Conn(conn) => return Ok(conn),
+                        Wake::Retry => {}
+                        Wake::Failed(kind) => {
+                            let stats = target.cluster.stats();
+                            stats.upstream_rq_pending_failure_eject.add(1);
+                            return Err(kind.into());
+                        }
                     }
-                },
+                }
             }
         }
     }
@@ -328,11 +330,20 @@ fn protocol(configured: UpstreamProtocol, version: Version) -> Protocol {
 
 /// A request's place in the queue of `host`. What reaches it too late goes to the next one.
 pub(super) struct Waiting<'a, B: Send + 'static> {
-    pub(super) wake: oneshot::Receiver<Wake<B>>,
-    pub(super) host: &'a Host<B>,
+    wake: oneshot::Receiver<Wake<B>>,
+    host: &'a Host<B>,
+    hosts: &'a Hosts<B>,
 }
 
-impl<B: Send + 'static> Waiting<'_, B> {
+impl<'a, B: Send + 'static> Waiting<'a, B> {
+    pub(super) fn new(
+        wake: oneshot::Receiver<Wake<B>>,
+        host: &'a Host<B>,
+        hosts: &'a Hosts<B>,
+    ) -> Self {
+        Self { wake, host, hosts }
+    }
+
     pub(super) async fn wait(mut self) -> Wake<B> {
         // A host that is gone drops its queue.
         (&mut self.wake).await.unwrap_or(Wake::Retry)
@@ -346,7 +357,11 @@ impl<B: Send + 'static> Drop for Waiting<'_, B> {
             Ok(Wake::Conn(conn)) => {
                 conn.release(true);
             }
-            Ok(Wake::Retry) => self.host.wake_next(),
+            Ok(Wake::Retry) => {
+                self.host.wake_next();
+                // Nobody else may come who would see that there are no connections left.
+                self.hosts.forget(self.host);
+            }
             Ok(Wake::Failed(_)) | Err(_) => {}
         }
     }

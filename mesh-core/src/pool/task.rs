@@ -47,6 +47,7 @@ where
     X: PoolExec<C::Io, B>,
 {
     let mut progress = Progress {
+        hosts: &shared.hosts,
         host: Some(&host),
         failure: None,
     };
@@ -64,8 +65,6 @@ where
         Err(error) => {
             count_failure(target, Some(host.key.protocol), error.kind());
             progress.failure = Some(error.kind());
-            drop(progress);
-            shared.hosts.forget(&host);
             Err(error)
         }
     }
@@ -95,8 +94,9 @@ pub(super) async fn dial<C: Connector>(connector: &C, target: &Target) -> Result
     }
 }
 
-/// Tells the host when connecting failed or was given up.
+/// Tells the host when connecting failed or was given up, and forgets one that is left without connections.
 struct Progress<'a, B> {
+    hosts: &'a Hosts<B>,
     host: Option<&'a Host<B>>,
     failure: Option<Kind>,
 }
@@ -105,6 +105,7 @@ impl<B> Drop for Progress<'_, B> {
     fn drop(&mut self) {
         if let Some(host) = self.host {
             host.failed(self.failure);
+            self.hosts.forget(host);
         }
     }
 }

@@ -1,6 +1,7 @@
 use super::{
     super::{
         Protocol,
+        conn::Hosts,
         host::{Host, Key, Step, Wake},
         service::Waiting,
     },
@@ -50,8 +51,9 @@ async fn a_turn_that_comes_to_one_who_left_goes_to_the_next() {
         downstream: 0,
     });
     assert!(matches!(host.step(false, || None), Step::Connect(None)));
+    let hosts = Hosts::default();
     let [left, next] = [(); 2].map(|()| match host.step(false, || None) {
-        Step::Wait(wake) => Waiting { wake, host: &host },
+        Step::Wait(wake) => Waiting::new(wake, &host, &hosts),
         _ => panic!("the connection is on its way"),
     });
     host.wake_next();
@@ -59,6 +61,58 @@ async fn a_turn_that_comes_to_one_who_left_goes_to_the_next() {
     drop(left);
     let wake = tokio::time::timeout(Duration::from_secs(5), next.wait()).await;
     assert!(matches!(wake.expect("it is its turn"), Wake::Retry));
+}
+
+#[tokio::test]
+async fn the_queue_is_as_long_as_those_who_wait_in_it() {
+    let host: Host<Body> = Host::new(Key {
+        thread: 0,
+        endpoint: 1,
+        generation: 0,
+        protocol: Protocol::Http1,
+        priority: Priority::Default,
+        downstream: 0,
+    });
+    assert!(matches!(host.step(false, || None), Step::Connect(None)));
+    let hosts = Hosts::default();
+    let wait = || match host.step(false, || None) {
+        Step::Wait(wake) => Waiting::new(wake, &host, &hosts),
+        _ => panic!("all connections are in use"),
+    };
+    let staying: Vec<_> = (0..20).map(|_| wait()).collect();
+    for _ in 0..10_000 {
+        drop(wait());
+    }
+    assert!(host.queued() <= 4 * staying.len(), "{}", host.queued());
+    // Nobody lost a place.
+    for waiting in staying {
+        host.wake_next();
+        let wake = tokio::time::timeout(Duration::from_secs(5), waiting.wait()).await;
+        assert!(matches!(wake.expect("it is its turn"), Wake::Retry));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_without_connections_is_forgotten_when_all_leave() {
+    let hosts: Hosts<Body> = Hosts::default();
+    let key = Key {
+        thread: 0,
+        endpoint: 1,
+        generation: 0,
+        protocol: Protocol::Http1,
+        priority: Priority::Default,
+        downstream: 7,
+    };
+    let host = hosts.get(&key);
+    assert!(matches!(host.step(false, || None), Step::Connect(None)));
+    let waiting = [(); 2].map(|()| match host.step(false, || None) {
+        Step::Wait(wake) => Waiting::new(wake, &host, &hosts),
+        _ => panic!("the connection is on its way"),
+    });
+    // The first is told to look again, and both are gone before they do.
+    host.failed(None);
+    drop(waiting);
+    assert_eq!(hosts.len(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -269,9 +323,11 @@ async fn whoever_leaves_before_there_is_a_connection_gives_back_its_places() {
         waits.abort();
         assert!(waits.await.is_err_and(|gone| gone.is_cancelled()));
         assert_eq!(places(), (1, 1, 1, 1), "{protocol:?}");
+        assert_eq!(pool.shared.hosts.len(), 1, "{protocol:?}");
         connects.abort();
         assert!(connects.await.is_err_and(|gone| gone.is_cancelled()));
         assert_eq!(places(), (0, 0, 0, 2), "{protocol:?}");
+        assert_eq!(pool.shared.hosts.len(), 0, "{protocol:?}: it is forgotten");
     }
 }
 
