@@ -74,11 +74,11 @@ pub(super) async fn open(
         spoken: false,
         signals,
     };
-    stats.downstream_pre_cx_active.add(1);
+    let counted = Counted::new(stats);
     let result = run
         .within(config, config.listener_filters_timeout, stats)
         .await;
-    stats.downstream_pre_cx_active.sub(1);
+    drop(counted);
     match &result {
         Err(Stop::Remote) => stats.downstream_listener_filter_remote_close.add(1),
         Err(Stop::Unserved(Unserved::ListenerFilter(_))) => {
@@ -91,6 +91,22 @@ pub(super) async fn open(
         conn: run.conn,
         bytes: run.buffer.freeze(),
     })
+}
+
+/// A connection in the listener filters, as statistics see it; also one that is aborted there.
+struct Counted<'a>(&'a ListenerStats);
+
+impl<'a> Counted<'a> {
+    fn new(stats: &'a ListenerStats) -> Self {
+        stats.downstream_pre_cx_active.add(1);
+        Self(stats)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.downstream_pre_cx_active.sub(1);
+    }
 }
 
 struct Run<'a> {

@@ -417,3 +417,16 @@ async fn an_abstract_socket_needs_no_file() {
     assert!(answer.contains("GET /u"), "{answer}");
     drop(server);
 }
+
+#[tokio::test]
+async fn a_connection_that_is_aborted_in_the_listener_filters_is_no_longer_counted() {
+    let mut config = config();
+    config.listener_filters = vec![ListenerFilter::TlsInspector];
+    let server = Running::start(config);
+    let _silent = server.connect().await;
+    let gauge = "listener.127.0.0.1_0.downstream_pre_cx_active";
+    server.until(gauge, 1).await;
+    server.handle.abort();
+    server.idle().await;
+    assert_eq!(server.stat(gauge), 0);
+}
