@@ -21,7 +21,15 @@ pub(crate) struct SnapshotCell {
 struct Shared {
     current: ArcSwap<Snapshot>,
     /// Only those who wait for the next snapshot take this lock, never a request.
-    waiting: Mutex<Vec<Waker>>,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Each under the number of its watch, which takes it back when it goes.
+    wakers: Vec<(u64, Waker)>,
+    /// The number of the newest watch.
+    last: u64,
 }
 
 impl SnapshotCell {
@@ -39,16 +47,19 @@ impl SnapshotCell {
 
     /// Waits for snapshots newer than those seen.
     pub(super) fn watch(&self) -> Watch {
+        let mut waiting = lock(&self.shared.waiting);
+        waiting.last += 1;
         Watch {
             cell: self.clone(),
+            number: waiting.last,
             seen: None,
         }
     }
 
     pub(super) fn store(&self, snapshot: Snapshot) {
         self.shared.current.store(Arc::new(snapshot));
-        let waiting = std::mem::take(&mut *lock(&self.shared.waiting));
-        waiting.into_iter().for_each(Waker::wake);
+        let wakers = std::mem::take(&mut lock(&self.shared.waiting).wakers);
+        wakers.into_iter().for_each(|(_, waker)| waker.wake());
     }
 }
 
@@ -80,6 +91,8 @@ impl Reader {
 #[derive(Debug)]
 pub struct Watch {
     cell: SnapshotCell,
+    /// Differs from watch to watch of a cell.
+    number: u64,
     seen: Option<u64>,
 }
 
@@ -96,9 +109,10 @@ impl Watch {
     fn poll_changed(&mut self, context: &mut Context<'_>) -> Poll<Arc<Snapshot>> {
         // Register before looking: a store between the two then wakes instead of being missed.
         {
-            let mut waiting = lock(&self.cell.shared.waiting);
-            if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
-                waiting.push(context.waker().clone());
+            let wakers = &mut lock(&self.cell.shared.waiting).wakers;
+            match wakers.iter_mut().find(|(number, _)| *number == self.number) {
+                Some((_, waker)) => waker.clone_from(context.waker()),
+                None => wakers.push((self.number, context.waker().clone())),
             }
         }
         let snapshot = self.cell.load();
@@ -107,5 +121,29 @@ impl Watch {
             return Poll::Ready(snapshot);
         }
         Poll::Pending
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let wakers = &mut lock(&self.cell.shared.waiting).wakers;
+        wakers.retain(|(number, _)| *number != self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_no_longer_waits_leaves_nothing_behind() {
+        let cell = SnapshotCell::default();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut stays = cell.watch();
+        for _ in 0..10 {
+            assert!(stays.poll_changed(&mut context).is_pending());
+            assert!(cell.watch().poll_changed(&mut context).is_pending());
+        }
+        assert_eq!(lock(&cell.shared.waiting).wakers.len(), 1);
     }
 }
