@@ -9,8 +9,8 @@ use std::{
 use super::{Histogram, HttpStats, Labels, RouteScope, RouteStats, Workload};
 use crate::{cluster::Count, model::Name, snapshot::Health, sync::lock, telemetry::peer::Peers};
 
-/// Series of requests from which on hosts that nobody configured are no longer told apart.
-const CROWD: usize = 10_000;
+/// Series of requests from which on hosts that nobody configured, and what callers say of themselves, are no longer told apart.
+pub(super) const CROWD: usize = 10_000;
 
 /// The metrics of a mesh. Cloning shares.
 #[derive(Clone, Debug, Default)]

@@ -24,6 +24,11 @@ use crate::{
 /// Series that the cache of one listener holds; beyond it the cache is begun anew.
 const CACHED: usize = 512;
 
+/// The last status of gRPC that is defined. As in Istio all beyond it are one, so that a server cannot make series at will.
+const LAST_STATUS: u32 = 16;
+/// Stands for a status that is none.
+const INVALID_STATUS: u32 = u32::MAX;
+
 /// Series that a thread has at hand.
 const NEAR: usize = 16;
 
@@ -85,7 +90,7 @@ impl RequestMetrics {
             cluster: late.cluster.as_ref().map_or(0, |cluster| cluster.number()),
             endpoint: late.endpoint.as_ref().map_or(0, |endpoint| endpoint.id()),
             status: late.status,
-            grpc_status: late.grpc_result(),
+            grpc_status: late.grpc_result().map(known_status),
             grpc: late.grpc,
             flags: late.flags,
             mutual: self.is_mutual(record),
@@ -177,6 +182,18 @@ impl RequestMetrics {
         series
     }
 
+    /// Who called. What a caller says of itself is not told apart any more once there are too many series.
+    fn source(&self, record: &Record, late: &Late) -> Workload {
+        let identity = record
+            .connection()
+            .and_then(|connection| connection.security.peer_identity.clone());
+        let peer = late.peer.as_ref().filter(|_| !self.metrics.is_crowded());
+        Workload {
+            principal: identity.unwrap_or_default(),
+            ..peer.map_or_else(Workload::default, |peer| peer.workload.clone())
+        }
+    }
+
     fn labels(&self, key: &Key, record: &Record, late: &Late) -> Labels {
         let own = self.metrics.workload();
         let mut service = match late.cluster.as_deref() {
@@ -198,13 +215,16 @@ impl RequestMetrics {
                 Labels::ends(self.reporter, own, &destination, &service)
             }
             Reporter::Destination => {
-                let source = source(record, late);
+                let source = self.source(record, late);
                 Labels::ends(self.reporter, &source, own, &service.served_by(own))
             }
         };
         labels.push_raw("request_protocol", if key.grpc { "grpc" } else { "http" });
         labels.push_raw("response_code", key.status.to_string());
-        let grpc_status = key.grpc_status.map(|status| status.to_string());
+        let grpc_status = key.grpc_status.map(|status| match status {
+            INVALID_STATUS => "-1".to_owned(),
+            known => known.to_string(),
+        });
         labels.push_raw("grpc_response_status", grpc_status.unwrap_or_default());
         labels.push_raw("response_flags", key.flags.to_string());
         labels.push_raw(
@@ -225,22 +245,16 @@ fn is_block_all(late: &Late) -> bool {
     route.is_some_and(|route| route.is_block_all())
 }
 
+fn known_status(status: u32) -> u32 {
+    match status {
+        0..=LAST_STATUS => status,
+        _ => INVALID_STATUS,
+    }
+}
+
 fn hash(bytes: &[u8]) -> u64 {
     static STATE: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     STATE.hash_one(bytes)
-}
-
-fn source(record: &Record, late: &Late) -> Workload {
-    let identity = record
-        .connection()
-        .and_then(|connection| connection.security.peer_identity.clone());
-    Workload {
-        principal: identity.unwrap_or_default(),
-        ..late
-            .peer
-            .as_ref()
-            .map_or_else(Workload::default, |peer| peer.workload.clone())
-    }
 }
 
 fn add(series: &Series, record: &Record, late: &Late) {

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use http::Version;
 
-use super::{Histogram, Metrics, Reporter, RequestMetrics, TcpMetrics, Workload};
+use super::{Histogram, Metrics, Reporter, RequestMetrics, TcpMetrics, Workload, registry::CROWD};
 use crate::{
     cluster::Cluster,
     model::{self, Address, Discovery, LbEndpoint, LocalityEndpoints, Metadata, Value},
@@ -10,6 +10,7 @@ use crate::{
     snapshot::Clusters,
     telemetry::{
         flags::{Flag, Flags},
+        peer::Peer,
         record::{Ending, Late, Record, RecordedHead, Sink},
     },
 };
@@ -371,4 +372,53 @@ fn clusters_that_are_gone_lend_their_labels_to_nobody() {
         services.insert(labels.get("destination_service").map(str::to_owned));
     });
     assert_eq!(services.len(), 100);
+}
+
+#[test]
+fn statuses_that_grpc_does_not_define_are_one() {
+    let metrics = Metrics::new(Workload::default());
+    let counted = Counted(RequestMetrics::new(metrics.clone(), Reporter::Source));
+    for status in 0..100_u32 {
+        let record = Record::begin(None, Version::HTTP_2, true);
+        {
+            let mut late = record.late();
+            late.status = 200;
+            late.grpc_status = Some(status);
+        }
+        record.finish(Ending::Complete, &counted);
+    }
+    let mut statuses = Vec::new();
+    metrics.each(|labels, series| {
+        let status = labels.get("grpc_response_status").expect("a label");
+        statuses.push((status.to_owned(), series.requests.get()));
+    });
+    assert_eq!(statuses.len(), 18, "{statuses:?}");
+    assert!(statuses.contains(&("-1".to_owned(), 100 - 17)));
+}
+
+#[test]
+fn callers_cannot_make_series_without_end() {
+    let metrics = Metrics::new(Workload::default());
+    let counted = Counted(RequestMetrics::new(metrics.clone(), Reporter::Destination));
+    let statuses = 200..220;
+    for id in 1..=1000 {
+        let workload = Workload::parse(&format!("w{id};n;s;v;c"));
+        let peer = Arc::new(Peer { id, workload });
+        for status in statuses.clone() {
+            let record = Record::begin(None, Version::HTTP_11, false);
+            {
+                let mut late = record.late();
+                late.status = status;
+                late.peer = Some(peer.clone());
+            }
+            record.finish(Ending::Complete, &counted);
+        }
+    }
+    let (mut series, mut requests) = (0, 0);
+    metrics.each(|_, one| {
+        series += 1;
+        requests += one.requests.get();
+    });
+    assert_eq!(requests, 20_000, "each is counted somewhere");
+    assert!(series <= CROWD + statuses.len(), "{series}");
 }
