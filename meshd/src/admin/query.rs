@@ -108,7 +108,9 @@ fn decode(text: &str) -> String {
     while at < bytes.len() {
         let escape = (bytes[at] == b'%')
             .then(|| text.get(at + 1..at + 3))
-            .flatten();
+            .flatten()
+            // A sign is taken for a number's, and is no digit.
+            .filter(|hex| hex.bytes().all(|digit| digit.is_ascii_hexdigit()));
         match escape.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
             Some(byte) => {
                 out.push(byte);
@@ -132,6 +134,7 @@ mod tests {
         let query = Query("a=x%20y+z&usedonly&bad=%zz&format=yaml");
         assert_eq!(query.get("a").as_deref(), Some("x y z"));
         assert_eq!(query.get("bad").as_deref(), Some("%zz"));
+        assert_eq!(Query("a=%+5").get("a").as_deref(), Some("% 5"));
         assert!(query.has("usedonly") && !query.has("used"));
         let refused = query.choice("/stats", "format", &["text", "json"]);
         let usage = "usage: /stats?format=(text|json)\n\n";

@@ -174,7 +174,9 @@ fn escape(text: &str) -> Option<(char, &str)> {
 
 /// `XXXX`, or a pair of surrogates.
 fn unicode(text: &str) -> Option<(char, &str)> {
-    let unit = |text: &str| u32::from_str_radix(text.get(..4)?, 16).ok();
+    // Digits alone: a sign is taken for a number's.
+    let hex = |text: &&str| text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let unit = |text: &str| u32::from_str_radix(text.get(..4).filter(hex)?, 16).ok();
     let high = unit(text)?;
     if let Some(found) = char::from_u32(high) {
         return Some((found, &text[4..]));

@@ -79,8 +79,10 @@ fn tail(text: &str) -> Option<(Option<usize>, &str)> {
     if let Some(rest) = text.strip_prefix('%') {
         return Some((None, rest));
     }
-    let (limit, rest) = text.strip_prefix(':')?.split_once('%')?;
-    limit.parse().ok().map(|limit| (Some(limit), rest))
+    let text = text.strip_prefix(':')?;
+    // Digits alone: to look for the `%` would read the rest of the format for each `):` in an argument.
+    let (limit, rest) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+    Some((Some(limit.parse().ok()?), rest.strip_prefix('%')?))
 }
 
 /// The operator of a name and its arguments; the error is a reason.

@@ -154,6 +154,7 @@ fn bad_formats_are_refused() {
         "%RESP(:path)%",
         "%DYNAMIC_METADATA([x])%",
         "%REQ(x):a%",
+        "%REQ(x):+1%",
         "%COMMON_DURATION(a:b:c)%",
         "%METADATA(X:y)%",
         "%a%",
@@ -172,6 +173,20 @@ fn bad_formats_are_refused() {
     ] {
         assert!(Formatter::parse(text).is_err(), "{text}");
     }
+}
+
+/// The end of the arguments is looked for without reading the rest of the format again and again.
+#[test]
+fn a_long_format_is_read_once() {
+    let inner = "):1".repeat(200_000);
+    let begun = std::time::Instant::now();
+    let format = Formatter::parse(&format!("%QUERY_PARAM({inner})%")).expect("a format");
+    assert_eq!(format.operators().count(), 1);
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 #[test]
