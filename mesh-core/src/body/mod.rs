@@ -33,3 +33,29 @@ pub(crate) const BUFFER_LIMIT: u64 = 1 << 20;
 pub trait MeshBody: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Unpin + 'static {}
 
 impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Unpin + 'static> MeshBody for B {}
+
+/// Pieces of a body that is kept from which on small ones are joined.
+const MANY: usize = 64;
+/// A smaller piece costs more than its bytes if it is kept by itself.
+const SMALL: usize = 256;
+/// Small pieces are joined to one of about this length.
+const JOINED: usize = 4096;
+
+/// What to keep of `data` behind `count` pieces, the newest of which is `last`; `None`: it was joined to that one. A body of
+/// single bytes would else cost many times its length.
+fn kept(count: usize, last: Option<&mut Bytes>, data: &Bytes) -> Option<Bytes> {
+    if count < MANY || data.len() >= SMALL {
+        return Some(data.clone());
+    }
+    if let Some(last) = last.filter(|last| last.len() < JOINED) {
+        match std::mem::take(last).try_into_mut() {
+            Ok(mut own) => {
+                own.extend_from_slice(data);
+                *last = own.freeze();
+                return None;
+            }
+            Err(shared) => *last = shared,
+        }
+    }
+    Some(Bytes::copy_from_slice(data))
+}

@@ -54,7 +54,7 @@ impl Tee {
             return;
         }
         if let Some(data) = frame.data_ref() {
-            self.copy.push(data.clone());
+            self.copy.push(data);
             if self.copy.remaining() > self.limit {
                 self.give_up();
             }
@@ -85,9 +85,10 @@ pub(crate) struct Copied {
 
 impl Copied {
     /// Adds a chunk.
-    pub(crate) fn push(&mut self, chunk: Bytes) {
+    pub(crate) fn push(&mut self, chunk: &Bytes) {
         self.size += chunk.len() as u64;
-        self.chunks.push_back(chunk);
+        let kept = super::kept(self.chunks.len(), self.chunks.back_mut(), chunk);
+        self.chunks.extend(kept);
     }
 
     /// Bytes not read yet.

@@ -86,7 +86,8 @@ impl<U: MeshBody> Throttled<U> {
                     Ok(data) => {
                         self.queued += data.len();
                         if !data.is_empty() {
-                            self.queue.push_back(data);
+                            let kept = super::kept(self.queue.len(), self.queue.back_mut(), &data);
+                            self.queue.extend(kept);
                         }
                         self.received = self.inner.is_end_stream();
                     }
