@@ -34,11 +34,8 @@ impl Accepted {
 }
 
 pub(super) fn filter_chain(listener: &snapshot::Listener, index: usize) -> &model::FilterChain {
-    let config = listener.config();
-    config
-        .filter_chains
-        .get(index)
-        .or(config.default_filter_chain.as_ref())
+    listener
+        .chain(index)
         .expect("a chain is chosen among those of its listener")
 }
 

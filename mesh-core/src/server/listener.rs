@@ -349,29 +349,25 @@ impl Version {
     }
 }
 
-/// Whether connections on the chain `index` of `old` may live on under `new`.
+/// Whether connections on the chain `index` of `old` may live on under `new`: it has that chain, at whatever place.
 fn same_chain(old: &snapshot::Listener, new: &snapshot::Listener, index: usize) -> bool {
-    match (old.chains().nth(index), new.chains().nth(index)) {
-        (Some((old, old_routes)), Some((new, new_routes))) => {
-            let same_routes = match (old_routes, new_routes) {
-                (Some(old), Some(new)) => Arc::ptr_eq(old, new),
-                (old, new) => old.is_none() && new.is_none(),
-            };
-            same_routes && *old == *new
-        }
-        _ => false,
-    }
+    let Some((chain, http)) = old.chain(index).map(|chain| (chain, old.http(index))) else {
+        return false;
+    };
+    let same = |(other, routes): (&FilterChain, Option<&Arc<snapshot::Http>>)| {
+        let same_routes = match (http, routes) {
+            (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+            (old, new) => old.is_none() && new.is_none(),
+        };
+        same_routes && *other == *chain
+    };
+    let place = new.chain(index).map(|chain| (chain, new.http(index)));
+    place.is_some_and(same) || new.chains().any(same)
 }
 
 fn drain_timeout(listener: &snapshot::Listener, index: usize) -> Duration {
-    match listener.chains().nth(index) {
-        Some((
-            FilterChain {
-                network: Network::Http(manager),
-                ..
-            },
-            _,
-        )) => manager.drain_timeout,
+    match listener.chain(index).map(|chain| &chain.network) {
+        Some(Network::Http(manager)) => manager.drain_timeout,
         _ => Duration::from_secs(5),
     }
 }

@@ -61,6 +61,14 @@ struct Table {
     cell: Arc<RouteCell>,
 }
 
+/// A table in a filter chain of a listener that is not in force yet.
+#[derive(Debug)]
+struct Inline {
+    chain: usize,
+    cell: Arc<RouteCell>,
+    config: Arc<RouteConfiguration>,
+}
+
 impl Table {
     /// A table that is to come into `cell`.
     fn awaited(cell: Arc<RouteCell>) -> Self {
@@ -151,17 +159,17 @@ impl Compiler {
                 config.clone(),
                 previous.map(|previous| &**previous),
             ));
-            if let Discovery::Eds(service) = &config.discovery {
-                let first = self
-                    .services
-                    .entry(service.clone())
-                    .or_default()
-                    .insert(config.name.clone());
-                if let Some(assignment) = self
-                    .assignments
-                    .get(service)
-                    .filter(|_| first || previous.is_none())
-                {
+            let before = previous.and_then(|previous| service(previous.config()));
+            let now = service(config);
+            if before != now {
+                if let Some(users) = before.and_then(|before| self.services.get_mut(before)) {
+                    users.remove(&config.name);
+                }
+                if let Some(now) = now {
+                    let users = self.services.entry(now.clone()).or_default();
+                    users.insert(config.name.clone());
+                }
+                if let Some(assignment) = now.and_then(|now| self.assignments.get(now)) {
                     cluster.set_endpoints(assignment);
                 }
             }
@@ -201,17 +209,11 @@ impl Compiler {
     }
 
     /// Compiles a table into its cell; on a refusal the cell keeps what it has.
-    fn set_table(
-        &mut self,
-        key: TableKey,
-        config: Arc<RouteConfiguration>,
-        round: &mut Round,
-    ) -> Arc<RouteCell> {
+    fn set_table(&mut self, key: TableKey, config: Arc<RouteConfiguration>, round: &mut Round) {
         let awaited = || Table::awaited(Arc::new(RouteCell::awaited(config.name.clone())));
         let table = self.tables.entry(key.clone()).or_insert_with(awaited);
-        let cell = table.cell.clone();
         if table.config.as_ref() == Some(&config) && !round.stale(&table.clusters) {
-            return cell;
+            return;
         }
         round.compiled.insert(key.clone());
         let resource = Resource::Table(key.clone());
@@ -219,7 +221,7 @@ impl Compiler {
             Ok(compiled) => {
                 table.clusters = cluster_names(&config);
                 table.config = Some(config);
-                cell.store(Arc::new(compiled));
+                table.cell.store(Arc::new(compiled));
                 self.refused.remove(&resource);
             }
             Err(found) => {
@@ -230,7 +232,6 @@ impl Compiler {
                 self.refused.insert(resource, found);
             }
         }
-        cell
     }
 
     fn listeners(&mut self, changes: &[Change], round: &mut Round) {
@@ -245,36 +246,47 @@ impl Compiler {
         }
     }
 
-    /// Takes a listener that is new or changed; a refused one leaves its last good version in force.
+    /// Takes a listener that is new or changed. Of a refused one nothing acts, and its last good version stays in force.
     fn listener(&mut self, config: &Arc<model::Listener>, round: &mut Round) {
         let name = &config.name;
-        let listener = match self.compile_listener(config, round) {
-            Ok(listener) => listener,
-            Err(rejections) => {
+        let mut inline = Vec::new();
+        match self.compile_listener(config, &mut inline) {
+            Ok(listener) => {
+                self.refused.remove(&Resource::Listener(name.clone()));
+                self.set_inline(name, inline, round);
+                self.listeners.insert(name.clone(), Arc::new(listener));
+            }
+            Err(mut rejections) => {
+                let tables = inline.iter().filter_map(|table| {
+                    let found = RouteTable::compile(&table.config, &self.clusters).err()?;
+                    Some(of_chain(name, table.chain, "route_config", found))
+                });
+                rejections.extend(tables.flatten());
                 let resource = Resource::Listener(name.clone());
                 self.refused.insert(resource, rejections);
-                return;
             }
-        };
-        let chains = listener.http.len();
-        self.refused.remove(&Resource::Listener(name.clone()));
-        self.forget_tables(name, chains);
-        self.listeners.insert(name.clone(), Arc::new(listener));
+        }
     }
 
     fn compile_listener(
         &mut self,
         config: &Arc<model::Listener>,
-        round: &mut Round,
+        inline: &mut Vec<Inline>,
     ) -> Result<Listener, Vec<Rejection>> {
         let filter_chains = filter_chains(config).map_err(|rejection| vec![rejection])?;
         let chains = config
             .filter_chains
             .iter()
             .chain(&config.default_filter_chain);
-        let http = chains
+        let routes: Vec<_> = chains
+            .clone()
             .enumerate()
-            .map(|(index, chain)| self.chain(config, index, chain, round))
+            .map(|(index, chain)| self.chain_routes(&config.name, index, chain, inline))
+            .collect();
+        let http = chains
+            .zip(routes)
+            .enumerate()
+            .map(|(index, (chain, routes))| self.chain(config, index, chain, routes))
             .collect::<Result<_, _>>()?;
         let resource: Name = format!("listener {}", config.name).into();
         Ok(Listener {
@@ -286,45 +298,106 @@ impl Compiler {
         })
     }
 
-    /// Lets go of the tables in the filter chains of a listener from `first` on, and of what was refused of them.
-    fn forget_tables(&mut self, listener: &Name, first: usize) {
-        let gone = |key: &TableKey| matches!(key, TableKey::Inline(name, index) if name == listener && *index >= first);
-        self.tables.retain(|key, _| !gone(key));
-        self.refused
-            .retain(|resource, _| !matches!(resource, Resource::Table(key) if gone(key)));
+    /// Puts the tables in the filter chains of a listener into force; all that it had before, and has no longer, goes.
+    fn set_inline(&mut self, listener: &Name, inline: Vec<Inline>, round: &mut Round) {
+        let is_own = |key: &TableKey| matches!(key, TableKey::Inline(name, _) if name == listener);
+        let mut old: Vec<Table> = self
+            .tables
+            .extract_if(|key, _| is_own(key))
+            .map(|(_, table)| table)
+            .collect();
+        self.forget_tables(listener);
+        for Inline {
+            chain,
+            cell,
+            config,
+        } in inline
+        {
+            let key = TableKey::Inline(listener.clone(), chain);
+            let kept = old.iter().position(|old| Arc::ptr_eq(&old.cell, &cell));
+            let table = kept.map_or_else(|| Table::awaited(cell), |at| old.swap_remove(at));
+            self.tables.insert(key.clone(), table);
+            self.set_table(key, config, round);
+        }
     }
 
-    fn chain(
+    /// The cell of a chain's routes. A chain that the version in force has too, at whatever place, keeps its own, into which
+    /// its new table comes with the listener.
+    fn chain_routes(
         &mut self,
+        listener: &Name,
+        index: usize,
+        chain: &model::FilterChain,
+        inline: &mut Vec<Inline>,
+    ) -> Option<Arc<RouteCell>> {
+        let Network::Http(manager) = &chain.network else {
+            return None;
+        };
+        let config = match &manager.routes {
+            RouteSource::Named(name) => return Some(self.awaited(name)),
+            RouteSource::Inline(config) => config.clone(),
+        };
+        let known = self.known_chain(listener, index, chain);
+        let key = known.map(|known| TableKey::Inline(listener.clone(), known));
+        let cell = match key.and_then(|key| self.tables.get(&key)) {
+            Some(table) => table.cell.clone(),
+            None => Arc::new(RouteCell::awaited(config.name.clone())),
+        };
+        inline.push(Inline {
+            chain: index,
+            cell: cell.clone(),
+            config,
+        });
+        Some(cell)
+    }
+
+    /// Where the version of a listener in force has `chain`: the one of the same name and match, mostly at the same place.
+    fn known_chain(
+        &self,
+        listener: &Name,
+        index: usize,
+        chain: &model::FilterChain,
+    ) -> Option<usize> {
+        let known = self.listeners.get(listener)?;
+        let same =
+            |other: &model::FilterChain| other.name == chain.name && other.matches == chain.matches;
+        match known.chain(index) {
+            Some(other) if same(other) => Some(index),
+            _ => known.chains().position(|(other, _)| same(other)),
+        }
+    }
+
+    /// Lets go of the tables in the filter chains of a listener, and of what was refused of them.
+    fn forget_tables(&mut self, listener: &Name) {
+        let own = |key: &TableKey| matches!(key, TableKey::Inline(name, _) if name == listener);
+        self.tables.retain(|key, _| !own(key));
+        self.refused
+            .retain(|resource, _| !matches!(resource, Resource::Table(key) if own(key)));
+    }
+
+    /// The manager of a chain whose table is in `routes`; `None`: it is no HTTP chain.
+    fn chain(
+        &self,
         listener: &model::Listener,
         index: usize,
         chain: &model::FilterChain,
-        round: &mut Round,
+        routes: Option<Arc<RouteCell>>,
     ) -> Result<Option<Arc<Http>>, Vec<Rejection>> {
-        let Network::Http(manager) = &chain.network else {
+        let (Network::Http(manager), Some(routes)) = (&chain.network, routes) else {
             return Ok(None);
         };
         let manager: &HttpConnectionManager = manager;
-        let routes = match &manager.routes {
-            RouteSource::Inline(config) => self.set_table(
-                TableKey::Inline(listener.name.clone(), index),
-                config.clone(),
-                round,
-            ),
-            RouteSource::Named(name) => self.awaited(name),
-        };
         let resource = format!("listener {}", listener.name).into();
         // An unchanged manager is kept, so that its connections need not be drained.
         let known = self
-            .listeners
-            .get(&listener.name)
-            .and_then(|known| known.http.get(index)?.clone());
+            .known_chain(&listener.name, index, chain)
+            .and_then(|known| self.listeners.get(&listener.name)?.http(known));
         if let Some(known) = known.filter(|known| {
             **known.config() == *manager
                 && known.direction() == listener.direction
                 && Arc::ptr_eq(known.routes(), &routes)
         }) {
-            return Ok(Some(known));
+            return Ok(Some(known.clone()));
         }
         let manager = Arc::new(manager.clone());
         Http::new(
@@ -382,7 +455,7 @@ impl Compiler {
             match change {
                 Change::RemoveListener(name) => {
                     self.listeners.remove(name);
-                    self.forget_tables(name, 0);
+                    self.forget_tables(name);
                     self.refused.remove(&Resource::Listener(name.clone()));
                 }
                 Change::RemoveRoutes(name) => {
@@ -433,6 +506,14 @@ impl Compiler {
                 cluster.set_endpoints(&ClusterLoadAssignment::default());
             }
         }
+    }
+}
+
+/// The EDS service whose endpoints a cluster has.
+fn service(cluster: &model::Cluster) -> Option<&Name> {
+    match &cluster.discovery {
+        Discovery::Eds(service) => Some(service),
+        _ => None,
     }
 }
 

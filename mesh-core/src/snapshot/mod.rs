@@ -106,6 +106,16 @@ impl Listener {
         self.http.get(chain)?.as_ref()
     }
 
+    /// A filter chain, by index; the default chain comes last.
+    pub(crate) fn chain(&self, index: usize) -> Option<&model::FilterChain> {
+        let config = &self.config;
+        let chains = &config.filter_chains;
+        let default = config.default_filter_chain.as_ref();
+        chains
+            .get(index)
+            .or(default.filter(|_| index == chains.len()))
+    }
+
     /// The filter chains in order, the default chain last, each with its connection manager if it is HTTP.
     pub fn chains(&self) -> impl Iterator<Item = (&model::FilterChain, Option<&Arc<Http>>)> {
         let chains = self

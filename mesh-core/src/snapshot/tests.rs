@@ -203,6 +203,115 @@ fn what_was_refused_of_a_listener_goes_with_it() {
     assert_eq!(refused(), Vec::<String>::new());
 }
 
+/// A listener with chains of these names, which lead to these clusters.
+fn chains(chains: &[(&str, &str)]) -> model::Listener {
+    let Change::Listener(listener) = http_listener("in", RouteSource::Named("".into())) else {
+        unreachable!("a listener");
+    };
+    let mut listener = (*listener).clone();
+    let chain = listener.filter_chains.remove(0);
+    listener.filter_chains = chains
+        .iter()
+        .map(|(name, cluster)| {
+            let mut chain = chain.clone();
+            chain.name = (*name).into();
+            chain.matches.server_names = vec![(*name).into()];
+            chain.network = Network::Http(Box::new(HttpConnectionManager {
+                routes: RouteSource::Inline(Arc::new(table("", cluster))),
+                ..Default::default()
+            }));
+            chain
+        })
+        .collect();
+    listener
+}
+
+/// The cluster that the routes of a manager lead to.
+fn leads_to(http: &super::Http) -> String {
+    let table = http.routes().load();
+    let route = table.routes().next().expect("a route");
+    match &route.config().action {
+        Action::Forward(forward) => match &forward.cluster {
+            ClusterChoice::Name(name) => name.to_string(),
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn nothing_of_a_refused_listener_acts() {
+    let (source, handle) = MemorySource::new();
+    let (mesh, mut driver) = Mesh::builder().source(source).build();
+    let listener = |listener| update(vec![Change::Listener(Arc::new(listener))]);
+    driver.apply(listener(chains(&[("x.test", "a")])));
+    let old = mesh.snapshot().listeners()["in"].clone();
+    let mut bad = chains(&[("x.test", "b")]);
+    bad.access_log.push(model::AccessLog {
+        sink: model::LogSink::Stdout,
+        format: Some(model::FormatKind::Text(model::Format {
+            text: "%NO".into(),
+        })),
+        filter: None,
+        omit_empty: false,
+    });
+    driver.apply(listener(bad.clone()));
+    assert_eq!(handle.outcome().map(|it| it.rejections.len()), Some(1));
+    let new = mesh.snapshot().listeners()["in"].clone();
+    assert!(Arc::ptr_eq(&old, &new));
+    assert_eq!(leads_to(old.http(0).expect("HTTP")), "a");
+    bad.access_log.clear();
+    driver.apply(listener(bad));
+    assert_eq!(leads_to(old.http(0).expect("HTTP")), "b");
+}
+
+#[test]
+fn a_chain_keeps_its_routes_wherever_it_stands() {
+    let (source, _handle) = MemorySource::new();
+    let (mesh, mut driver) = Mesh::builder().source(source).build();
+    let mut listener = |all: &[(&str, &str)]| {
+        driver.apply(update(vec![Change::Listener(Arc::new(chains(all)))]));
+        mesh.snapshot().listeners()["in"].clone()
+    };
+    let old = listener(&[("x.test", "a"), ("y.test", "b")]);
+    let new = listener(&[("y.test", "b"), ("z.test", "c")]);
+    let clusters = |listener: &super::Listener| {
+        let all = listener.chains().map(|(_, http)| http.expect("HTTP"));
+        all.map(|http| leads_to(http)).collect::<Vec<_>>()
+    };
+    // Connections on the old chains finish on them.
+    assert_eq!(clusters(&old), ["a", "b"]);
+    assert_eq!(clusters(&new), ["b", "c"]);
+    let (kept, moved) = (old.http(1).expect("HTTP"), new.http(0).expect("HTTP"));
+    assert!(Arc::ptr_eq(kept, moved));
+    let newest = listener(&[("z.test", "c"), ("y.test", "d")]);
+    assert_eq!(clusters(&newest), ["c", "d"]);
+    assert_eq!(clusters(&old), ["a", "d"], "the chain is still there");
+}
+
+#[test]
+fn a_cluster_hears_of_its_own_service_only() {
+    let (source, _handle) = MemorySource::new();
+    let (mesh, mut driver) = Mesh::builder().source(source).build();
+    let cluster = |service: &str| {
+        let discovery = Discovery::Eds(service.into());
+        Change::Cluster(Arc::new(model::Cluster::new("c", discovery)))
+    };
+    let port = || {
+        let set = mesh.clusters().get("c").expect("there").endpoints();
+        let address = set.all()[0].address().socket();
+        address.expect("an address").port()
+    };
+    driver.apply(update(vec![cluster("old"), endpoints("old", 1)]));
+    assert_eq!(port(), 1);
+    driver.apply(update(vec![cluster("new"), endpoints("new", 2)]));
+    assert_eq!(port(), 2);
+    driver.apply(update(vec![endpoints("old", 3)]));
+    assert_eq!(port(), 2);
+    driver.apply(update(vec![endpoints("new", 4)]));
+    assert_eq!(port(), 4);
+}
+
 #[test]
 fn endpoints_that_come_before_their_cluster_are_kept_for_it() {
     let (source, _handle) = MemorySource::new();
