@@ -46,8 +46,8 @@ pub(crate) fn refusal(snapshot: &Snapshot) -> Option<Name> {
         .values()
         .filter(|listener| listener.config().direction == Direction::Inbound);
     inbound
-        .flat_map(|listener| listener.config().filter_chains.iter())
-        .find_map(|chain| {
+        .flat_map(|listener| listener.chains())
+        .find_map(|(chain, _)| {
             chain.refuse.clone().or_else(|| match &chain.network {
                 Network::Http(manager) => manager.refuse.clone(),
                 _ => None,

@@ -23,6 +23,9 @@ pub struct PortTables {
     ports: Vec<(u16, Vec<CellTable>)>,
 }
 
+/// Most ports that are remembered; beyond it the memory is begun anew.
+const MAX_PORTS: usize = 64;
+
 impl PortTables {
     /// Tables of the newest snapshot.
     pub fn new(reader: Reader) -> Self {
@@ -48,6 +51,10 @@ impl TableOf for PortTables {
         let index = match self.ports.iter().position(|(known, _)| *known == port) {
             Some(index) => index,
             None => {
+                // Whoever names the hosts may name all ports there are.
+                if self.ports.len() >= MAX_PORTS {
+                    self.ports.clear();
+                }
                 let tables = candidates(snapshot, port).into_iter().map(CellTable::new);
                 self.ports.push((port, tables.collect()));
                 self.ports.len() - 1
@@ -119,4 +126,28 @@ fn of_listeners(snapshot: &Snapshot, port: Option<u16>) -> Vec<Arc<RouteCell>> {
         .flat_map(|listener| listener.chains())
         .filter_map(|(_, http)| Some(http?.routes().clone()))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{MemorySource, Update},
+        snapshot::Mesh,
+    };
+
+    #[test]
+    fn a_caller_of_all_ports_is_remembered_in_a_few() {
+        let (source, _handle) = MemorySource::new();
+        let (mesh, mut driver) = Mesh::builder().source(source).build();
+        driver.apply(Update::default());
+        let mut tables = PortTables::new(mesh.reader());
+        for port in 1..1000 {
+            let uri = format!("http://host:{port}/");
+            let request = Request::get(uri).body(()).expect("a request");
+            assert!(matches!(tables.table(&request), Err(Kind::NoRoute)));
+            assert_eq!(tables.ports.last().map(|(known, _)| *known), Some(port));
+            assert!(tables.ports.len() <= MAX_PORTS);
+        }
+    }
 }

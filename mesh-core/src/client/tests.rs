@@ -119,30 +119,32 @@ async fn inbound_traffic_is_refused_before_a_configuration_and_where_a_listener_
     let mut service = mesh.inbound().layer(app);
     let Ok(early) = service.call(request("http://me/")).await;
     assert_eq!(early.status(), StatusCode::SERVICE_UNAVAILABLE);
-    let mut listener =
-        model::Listener::new("in", model::Address::Socket(([127, 0, 0, 1], 0).into()));
-    listener.direction = model::Direction::Inbound;
-    listener.filter_chains.push(model::FilterChain {
+    let chain = model::FilterChain {
         name: "".into(),
         matches: Default::default(),
         transport: Default::default(),
         transport_connect_timeout: None,
         network: model::Network::Http(Box::default()),
         refuse: Some("PeerAuthentication default/strict cannot act yet".into()),
-    });
-    driver.apply(Update {
-        changes: vec![Change::Listener(Arc::new(listener))],
-        ..Update::default()
-    });
-    let Ok(refused) = service.call(request("http://me/")).await;
-    assert_eq!(refused.status(), StatusCode::FORBIDDEN);
-    let body = refused
-        .into_body()
-        .collect()
-        .await
-        .expect("a body")
-        .to_bytes();
-    assert!(body.starts_with(b"PeerAuthentication"), "{body:?}");
+    };
+    for default in [false, true] {
+        let address = model::Address::Socket(([127, 0, 0, 1], 0).into());
+        let mut listener = model::Listener::new("in", address);
+        listener.direction = model::Direction::Inbound;
+        match default {
+            true => listener.default_filter_chain = Some(chain.clone()),
+            false => listener.filter_chains.push(chain.clone()),
+        }
+        driver.apply(Update {
+            changes: vec![Change::Listener(Arc::new(listener))],
+            ..Update::default()
+        });
+        let Ok(refused) = service.call(request("http://me/")).await;
+        assert_eq!(refused.status(), StatusCode::FORBIDDEN, "{default}");
+        let body = refused.into_body().collect().await.expect("a body");
+        let body = body.to_bytes();
+        assert!(body.starts_with(b"PeerAuthentication"), "{body:?}");
+    }
 }
 
 /// Whoever calls and whoever is called are both programs with the mesh inside.
