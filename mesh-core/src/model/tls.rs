@@ -40,6 +40,6 @@ pub struct TlsContext {
     pub validation: Option<Name>,
     /// Names that the peer's certificate must hold.
     pub subject_alt_names: Vec<StringMatcher>,
-    /// A client certificate is demanded (downstream).
+    /// A client certificate is demanded (downstream); default false. The server closes connections whose acceptor verified none.
     pub require_client_certificate: bool,
 }

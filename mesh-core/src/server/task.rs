@@ -309,6 +309,14 @@ where
             ..
         } = shaking;
         match result {
+            Ok(Terminated { security, .. })
+                if wants_certificate(&version, chain) && !security.is_mutual() =>
+            {
+                self.open.stats.downstream_cx_handshake_failed.add(1);
+                let reason = Unserved::Handshake("no client certificate was verified".into());
+                self.unserved(&version.listener, Some(chain), &conn.into(), reason);
+                Phase::Over
+            }
             Ok(Terminated { io, security }) => {
                 conn.security = security;
                 let accepted = Accepted {
@@ -509,6 +517,14 @@ fn early_task<F: Factory>(
         handle: open.handle.clone(),
     };
     Some(TcpTask::early(conn, clusters, connector))
+}
+
+/// Whether a chain serves only clients that show a certificate.
+fn wants_certificate(version: &Version, chain: usize) -> bool {
+    match &filter_chain(&version.listener, chain).transport {
+        TransportSocket::Tls(context) => context.require_client_certificate,
+        _ => false,
+    }
 }
 
 /// Writes the listener's access logs.

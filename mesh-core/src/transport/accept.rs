@@ -13,7 +13,9 @@ use crate::model::{FilterChain, Name, TransportSocket};
 ///
 /// The order is Envoy's: the listener filters look at the first bytes (server name and offered protocols of a TLS hello), by
 /// which the filter chain is chosen; then the acceptor shakes hands with what that chain's transport socket asks for. What
-/// the handshake proves is the connection's [`Security`] from then on.
+/// the handshake proves is the connection's [`Security`] from then on. Where a chain demands a client certificate
+/// ([`TlsContext::require_client_certificate`](crate::model::TlsContext)) and that names none, the connection is closed: it is
+/// not left to the acceptor to demand it.
 pub trait Acceptor<I = Stream> {
     /// A connection whose transport is terminated, or that needs none.
     type Io: Io;

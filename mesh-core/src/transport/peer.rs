@@ -89,8 +89,18 @@ pub struct Security {
     /// Application protocols that the client offered in its TLS hello, or what the HTTP inspector found: `http/1.0`, `http/1.1`,
     /// `h2c`.
     pub application_protocols: Vec<Name>,
+    /// The peer showed a certificate that was verified, with an identity in it or without. Set by acceptors that terminate
+    /// mutual TLS; default false.
+    pub peer_certificate: bool,
     /// Identity in the peer's verified certificate. Set by acceptors that terminate mutual TLS.
     pub peer_identity: Option<Name>,
+}
+
+impl Security {
+    /// Whether the peer's certificate was verified.
+    pub fn is_mutual(&self) -> bool {
+        self.peer_certificate || self.peer_identity.is_some()
+    }
 }
 
 impl ConnInfo {

@@ -55,8 +55,8 @@ fn facts(connection: &ConnInfo) -> ConnectionFacts {
         destination: connection.local.socket(),
         tls: security.tls,
         server_name: security.server_name.clone(),
-        peer_certificate_presented: security.peer_identity.is_some(),
-        peer_certificate_validated: security.peer_identity.is_some(),
+        peer_certificate_presented: security.is_mutual(),
+        peer_certificate_validated: security.is_mutual(),
     }
 }
 

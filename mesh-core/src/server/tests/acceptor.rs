@@ -6,7 +6,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::support::*;
 use crate::{
-    model::{FilterChain, HttpConnectionManager, ListenerFilter, Name, TransportSocket},
+    model::{
+        FilterChain, HttpConnectionManager, ListenerFilter, Name, TlsContext, TransportSocket,
+    },
     server::*,
     snapshot::Clusters,
     transport::{
@@ -18,7 +20,7 @@ use crate::{
 /// What a client "encrypts" with, byte by byte.
 const KEY: u8 = 0x20;
 
-/// Takes a hello, answers with one byte, then hides each byte. The identity is the name of the chain.
+/// Takes a hello, answers with one byte, then hides each byte. The identity is the name of the chain; `anonymous` has none.
 #[derive(Clone)]
 struct FakeTls {
     hello: usize,
@@ -47,7 +49,8 @@ impl Acceptor for FakeTls {
 
     fn accept(&self, mut io: Prefixed<Stream>, on: &Handshake<'_>) -> Self::Future {
         let mut security = Security {
-            peer_identity: Some(format!("spiffe://td/{}", on.chain.name).into()),
+            peer_identity: (&*on.chain.name != "anonymous")
+                .then(|| format!("spiffe://td/{}", on.chain.name).into()),
             ..on.conn.security.clone()
         };
         let len = self.hello;
@@ -163,6 +166,7 @@ impl Factory for Telling {
                     server_name,
                     application_protocols,
                     peer_identity,
+                    ..
                 } = &conn.security;
                 let text = format!(
                     "{:?} {chain} {tls} {server_name:?} {application_protocols:?} {peer_identity:?};",
@@ -203,7 +207,14 @@ fn start(hello: &[u8], limit: Option<Duration>) -> Running {
         chain("a.test", true),
         chain("liar", true),
     ];
-    chains.push(chain("b.test", true));
+    let mut demanding = [chain("b.test", true), chain("anonymous", true)];
+    for chain in &mut demanding {
+        chain.transport = TransportSocket::Tls(Box::new(TlsContext {
+            require_client_certificate: true,
+            ..TlsContext::default()
+        }));
+    }
+    chains.extend(demanding);
     for chain in &mut chains {
         chain.transport_connect_timeout = limit;
     }
@@ -281,6 +292,22 @@ async fn a_handshake_that_fails_or_never_ends_is_reported_and_served_nothing() {
         server.unserved(),
         [Unserved::Handshake("no handshake within 50ms".into())]
     );
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_demanded_is_not_left_to_the_acceptor() {
+    let hello = hello("anonymous", &[]);
+    let server = start(&hello, None);
+    assert_eq!(server.exchange(&hello).await, "!");
+    server.idle().await;
+    assert_eq!(
+        server.unserved(),
+        [Unserved::Handshake(
+            "no client certificate was verified".into()
+        )]
+    );
+    let stat = "listener.127.0.0.1_0.downstream_cx_handshake_failed";
+    assert_eq!(server.stat(stat), 1);
 }
 
 #[tokio::test]
