@@ -22,6 +22,7 @@ use super::{
 use crate::{
     cluster::Cluster,
     model::{Action, Name},
+    names::ORIGINAL_PATH,
     scratch,
     telemetry::record::Wants,
 };
@@ -171,7 +172,7 @@ impl Forwarding {
                 && keep_original
                 && let Ok(value) = HeaderValue::from_maybe_shared(old)
             {
-                head.set(X_ENVOY_ORIGINAL_PATH, value);
+                head.set(ORIGINAL_PATH, value);
             }
         }
     }
@@ -362,6 +363,5 @@ impl RouteEntry {
     }
 }
 
-const X_ENVOY_ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 const X_ENVOY_ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");

@@ -4,7 +4,10 @@ use std::{borrow::Cow, net::SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 
-use crate::model::{Fraction, Metadata, Name};
+use crate::{
+    model::{Fraction, Metadata, Name},
+    names::{FORWARDED_PROTO, INTERNAL},
+};
 
 /// Request headers by name. Pseudo headers are not among them.
 pub trait Headers {
@@ -276,7 +279,7 @@ impl<'a, H: Headers + ?Sized> Head<'a, H> {
 
     /// `x-forwarded-proto`, of which several are nothing that anybody could trust.
     fn sent_proto(&self) -> Option<&'a [u8]> {
-        match self.headers.joined(&X_FORWARDED_PROTO)? {
+        match self.headers.joined(&FORWARDED_PROTO)? {
             Cow::Borrowed(proto) => Some(proto),
             Cow::Owned(_) => Some(b""),
         }
@@ -289,7 +292,7 @@ impl<'a, H: Headers + ?Sized> Head<'a, H> {
 
     /// Whether the request comes from inside (`x-envoy-internal: true`).
     pub fn is_internal(&self) -> bool {
-        self.headers.first_value(&X_ENVOY_INTERNAL) == Some(b"true")
+        self.headers.first_value(&INTERNAL) == Some(b"true")
     }
 
     /// Whether this is CONNECT, plain or extended.
@@ -347,9 +350,6 @@ impl<H: ?Sized> Clone for Head<'_, H> {
 
 impl<H: ?Sized> Copy for Head<'_, H> {}
 
-pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-pub(crate) const X_ENVOY_INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -369,7 +369,7 @@ mod tests {
     fn several_forwarded_schemes_are_none() {
         let mut headers = HeaderMap::new();
         let append = |headers: &mut HeaderMap| {
-            headers.append(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
+            headers.append(FORWARDED_PROTO, HeaderValue::from_static("https"));
         };
         append(&mut headers);
         let head = Head::new(b"GET", b"", b"a", b"/", &headers);

@@ -8,7 +8,7 @@ use super::Front;
 use crate::{
     layer::{Scan, respond::append},
     model::{ForwardClientCert, HttpConnectionManager, Tracing},
-    names::{self, FORWARDED_PROTO},
+    names::{self, FORWARDED_PROTO, INTERNAL},
     route::Headers as _,
     scratch,
     telemetry::{
@@ -22,7 +22,6 @@ use crate::{
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
-const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
 const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
 const FORCE_TRACE: HeaderName = HeaderName::from_static("x-envoy-force-trace");
 const CLIENT_TRACE: HeaderName = HeaderName::from_static("x-client-trace-id");
@@ -243,7 +242,7 @@ fn client_cert(
     config: &HttpConnectionManager,
     connection: Option<&ConnInfo>,
 ) {
-    let mutual = connection.is_some_and(|connection| connection.security.peer_identity.is_some());
+    let mutual = connection.is_some_and(|connection| connection.security.is_mutual());
     let keep = match config.forward_client_cert {
         ForwardClientCert::AlwaysForwardOnly => true,
         ForwardClientCert::ForwardOnly | ForwardClientCert::AppendForward => mutual,
