@@ -326,6 +326,7 @@ where
                 Ok(()) if !buf.filled().is_empty() => seen.extend_from_slice(buf.filled()),
                 _ if seen.is_empty() => {
                     self.conn.link.read(0);
+                    self.count_end(false);
                     return Poll::Ready(Some(End::Closed));
                 }
                 // Too few bytes for the preface of HTTP/2: HTTP/1 finds the words for it.
@@ -479,6 +480,7 @@ where
             self.conn.upgrade_ended();
         }
         self.active_requests(self.conn.link.active(), false);
+        self.count_end(true);
         self.take_io();
         End::Closed
     }
@@ -505,19 +507,24 @@ where
         }
         self.active_requests(active, remote || result.is_err());
         let local = !remote && (result.is_ok() || broken);
-        let by = if local {
-            &self.conn.stats.downstream_cx_destroy_local
-        } else {
-            &self.conn.stats.downstream_cx_destroy_remote
-        };
-        by.add(1);
-        if self.ordered && local {
-            self.conn.stats.downstream_cx_drain_close.add(1);
-        }
+        self.count_end(local);
         Some(match io {
             Some(io) if local => self.linger(io),
             _ => End::Closed,
         })
+    }
+
+    /// Counts the end of the connection; `local`: by this side.
+    fn count_end(&self, local: bool) {
+        let stats = &self.conn.stats;
+        if !local {
+            stats.downstream_cx_destroy_remote.add(1);
+            return;
+        }
+        stats.downstream_cx_destroy_local.add(1);
+        if self.ordered {
+            stats.downstream_cx_drain_close.add(1);
+        }
     }
 
     fn linger(&self, io: RawOf<F>) -> End<RawOf<F>> {

@@ -56,12 +56,15 @@ impl<I> Back<I> {
         lock(&self.io).take()
     }
 
+    // The task says that it waits and then looks for the socket, while whoever drops the socket gives it back and then looks
+    // whether the task waits. With any weaker order both could miss one another, and the task would sleep for ever.
+
     pub(super) fn is_returned(&self) -> bool {
-        self.returned.load(Ordering::Acquire)
+        self.returned.load(Ordering::SeqCst)
     }
 
     pub(super) fn upgrade(&self) {
-        self.upgraded.store(true, Ordering::Release);
+        self.upgraded.store(true, Ordering::SeqCst);
     }
 
     /// Lets whoever reads from an upgraded connection see that it was aborted.
@@ -149,8 +152,8 @@ impl<I> Lent<I> {
 impl<I> Drop for Lent<I> {
     fn drop(&mut self) {
         *lock(&self.back.io) = self.io.take();
-        self.back.returned.store(true, Ordering::Release);
-        if self.back.upgraded.load(Ordering::Acquire) {
+        self.back.returned.store(true, Ordering::SeqCst);
+        if self.back.upgraded.load(Ordering::SeqCst) {
             self.link.wake();
         }
     }

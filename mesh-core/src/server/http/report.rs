@@ -89,6 +89,7 @@ where
             self.conn.link.wrote(count);
         }
         let _ = Pin::new(&mut io).poll_shutdown(&mut cx);
+        self.count_end(true);
         self.linger(io)
     }
 

@@ -38,6 +38,13 @@ async fn an_unchanged_chain_keeps_its_connections_and_a_changed_one_lets_them_go
     let answer = client.until("GET /b").await;
     assert!(!answer.contains("connection: close"), "{answer}");
 
+    let mut before = http_chain(manager());
+    before.matches.destination_port = Some(1);
+    server.replace(listener(vec![before, http_chain(manager())]));
+    client.get("/moved").await;
+    let answer = client.until("GET /moved").await;
+    assert!(!answer.contains("connection: close"), "{answer}");
+
     let mut changed = manager();
     changed.max_headers_count = 50;
     server.replace(listener(vec![http_chain(changed)]));
@@ -429,4 +436,21 @@ async fn a_connection_that_is_aborted_in_the_listener_filters_is_no_longer_count
     server.handle.abort();
     server.idle().await;
     assert_eq!(server.stat(gauge), 0);
+}
+
+#[tokio::test]
+async fn each_connection_is_ended_by_one_side() {
+    let server = Running::start(config());
+    let mut asks = server.connect().await;
+    asks.get("/a").await;
+    asks.until("GET /a").await;
+    drop(server.connect().await);
+    let ended = |by: &str| server.stat(&format!("http.test.downstream_cx_destroy{by}"));
+    server
+        .until("http.test.downstream_cx_destroy_remote", 1)
+        .await;
+    server.handle.abort();
+    assert_eq!(asks.rest().await, "");
+    server.idle().await;
+    assert_eq!((ended(""), ended("_local"), ended("_remote")), (2, 1, 1));
 }
