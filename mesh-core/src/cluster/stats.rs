@@ -119,6 +119,8 @@ stats! {
     upstream_cx_destroy_remote,
     /// Connections that we ended.
     upstream_cx_destroy_local,
+    /// HTTP/1 connections that the peer closes after a response, as it says.
+    upstream_cx_close_notify,
     /// Responses that were none of the protocol.
     upstream_cx_protocol_error,
     /// Connections of a TCP proxy that reached no endpoint with any attempt.

@@ -273,6 +273,7 @@ pub(super) fn finish<B: Send + 'static>(
         }
         if is_last(&response) {
             held.conn().last_exchange();
+            ask.target.cluster.stats().upstream_cx_close_notify.add(1);
         }
         // A message has the version of whoever sends it on (RFC 9110 section 6.2).
         *response.version_mut() = Version::HTTP_11;

@@ -64,8 +64,13 @@ where
                 addresses.and_then(|conn| conn.peer.socket()),
                 addresses.and_then(|conn| conn.local.socket()),
             );
-            let written = io.write_all(&header).await;
-            written.map_err(|error| Error::caused_by(Kind::ConnectionTermination, error))?;
+            let written = async {
+                io.write_all(&header).await?;
+                io.flush().await
+            };
+            written
+                .await
+                .map_err(|error| Error::caused_by(Kind::ConnectionTermination, error))?;
         }
         if *request.method() == Method::CONNECT {
             let mut response = Response::new(PoolBody::empty());
@@ -127,6 +132,9 @@ where
             if let Some(chunk) = &mut self.chunk {
                 while chunk.has_remaining() {
                     let count = ready!(Pin::new(&mut self.io).poll_write(cx, chunk.chunk()))?;
+                    if count == 0 {
+                        return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                    }
                     chunk.advance(count);
                 }
                 self.chunk = None;
@@ -172,5 +180,62 @@ where
                 Err(error) => Some(Err(broken(error))),
             },
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use http_body_util::Full;
+    use tokio::io::{AsyncRead, AsyncWrite};
+
+    use super::*;
+
+    /// Takes no byte and says nothing.
+    struct Closed;
+
+    impl Io for Closed {}
+
+    impl AsyncRead for Closed {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Closed {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(0))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn a_connection_that_takes_no_byte_is_broken() {
+        let mut exchange = Exchange {
+            io: Closed,
+            upload: Some(Full::new(Bytes::from_static(b"hello"))),
+            chunk: None,
+        };
+        let mut cx = Context::from_waker(Waker::noop());
+        let Poll::Ready(Some(Err(error))) = exchange.poll_frame(&mut cx) else {
+            panic!("it waits for nothing");
+        };
+        assert_eq!(error.kind(), Kind::ConnectionTermination);
     }
 }

@@ -76,7 +76,7 @@ impl OneWay {
         Poll::Ready(Ok(()))
     }
 
-    /// Copies as long as it goes. Ready when `from` has ended and all that came is written; `to` is not told of the end.
+    /// Copies as long as it goes. Ready when `from` has ended and all that came is on its way; `to` is not told of the end.
     pub(crate) fn poll_data<R, W>(
         &mut self,
         cx: &mut Context<'_>,
@@ -90,7 +90,7 @@ impl OneWay {
         for _ in 0..ROUNDS {
             ready!(self.poll_left(cx, to)).map_err(Failed::To)?;
             if self.eof {
-                return Poll::Ready(Ok(()));
+                return self.poll_flush(cx, to).map(Ok);
             }
             ready!(SCRATCH.with_borrow_mut(|scratch| self.poll_chunk(cx, from, to, scratch)))?;
         }
@@ -104,10 +104,12 @@ impl OneWay {
     }
 
     /// While nothing more comes. What goes wrong shows in the next write, or in reading the other way.
-    fn flush<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W) {
-        if self.unflushed && Pin::new(to).poll_flush(cx).is_ready() {
+    fn poll_flush<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W) -> Poll<()> {
+        if self.unflushed {
+            let _ = ready!(Pin::new(to).poll_flush(cx));
             self.unflushed = false;
         }
+        Poll::Ready(())
     }
 
     fn poll_left<W: AsyncWrite + Unpin>(
@@ -146,7 +148,7 @@ impl OneWay {
         match Pin::new(from).poll_read(cx, &mut buf) {
             Poll::Ready(result) => result.map_err(Failed::From)?,
             Poll::Pending => {
-                self.flush(cx, to);
+                let _ = self.poll_flush(cx, to);
                 return Poll::Pending;
             }
         }
@@ -209,6 +211,23 @@ mod tests {
         }
         drop(client);
         copy.await.expect("no panic").expect("copied");
+    }
+
+    #[tokio::test]
+    async fn what_a_writer_holds_back_goes_out_at_the_end_too() {
+        let (mut client, mut from) = duplex(100);
+        let (to, mut server) = duplex(100);
+        let mut to = tokio::io::BufWriter::new(to);
+        client.write_all(b"last words").await.expect("written");
+        drop(client);
+        let mut way = OneWay::default();
+        let copied = poll_fn(|cx| way.poll_data(cx, &mut from, &mut to)).await;
+        copied.expect("copied");
+        let mut got = [0; 10];
+        let limit = std::time::Duration::from_secs(10);
+        let read = tokio::time::timeout(limit, server.read_exact(&mut got)).await;
+        read.expect("it came").expect("read");
+        assert_eq!(&got, b"last words");
     }
 
     #[tokio::test]

@@ -297,8 +297,14 @@ async fn an_answer_with_connection_close_is_the_last() {
     text(answer).await;
     upstream.closed().await;
     let next = fixture.get("/");
-    fixture.accept().await.serve().await;
+    let mut upstream = fixture.accept().await;
+    upstream.serve().await;
     text(next).await;
+    drop(upstream);
+    settle().await;
+    let stats = fixture.cluster.stats();
+    assert_eq!(stats.upstream_cx_destroy.get(), 2);
+    assert_eq!(stats.upstream_cx_close_notify.get(), 1);
 }
 
 #[tokio::test(start_paused = true)]
