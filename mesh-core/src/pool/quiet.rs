@@ -35,11 +35,13 @@ struct Gate {
 
 impl Wake for Gate {
     fn wake(self: Arc<Self>) {
-        match WAKES.take() {
+        // A thread that ends holds nothing back.
+        let wakes = WAKES.try_with(Cell::take).unwrap_or_default();
+        match wakes {
             Wakes::Hold => WAKES.set(Wakes::Held(self)),
             // Only one task is ever held back; all others are woken.
             other => {
-                WAKES.set(other);
+                let _ = WAKES.try_with(|wakes| wakes.set(other));
                 self.task.wake_by_ref();
             }
         }

@@ -9,6 +9,7 @@ mod messages;
 pub mod metrics;
 pub mod observer;
 pub mod peer;
+mod pooled;
 pub mod propagate;
 pub mod record;
 pub mod request_id;

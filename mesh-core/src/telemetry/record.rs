@@ -4,7 +4,6 @@
 //! the [`Sink`]s once: metrics, access log, statistics. Records are pooled by thread, so that a request allocates none.
 
 use std::{
-    cell::RefCell,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -21,6 +20,7 @@ use super::{
     flags::Flag,
     late::copy,
     messages::Messages,
+    pooled,
     request_id::X_REQUEST_ID,
     way::{Mark, Way},
 };
@@ -33,13 +33,6 @@ pub use super::{
     late::{Late, RecordedHead},
     sink::{Sink, Wants},
 };
-
-/// Records that a thread keeps for further requests.
-const POOLED: usize = 256;
-
-thread_local! {
-    static POOL: RefCell<Vec<Arc<Record>>> = const { RefCell::new(Vec::new()) };
-}
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,10 +74,7 @@ pub struct Record {
 impl Record {
     /// A record of a request that begins now.
     pub fn begin(connection: Option<Arc<ConnInfo>>, version: Version, grpc: bool) -> Arc<Self> {
-        let pooled = POOL
-            .with_borrow_mut(Vec::pop)
-            .filter(|record| Arc::strong_count(record) == 1);
-        let mut record = pooled.unwrap_or_else(|| Arc::new(Self::new()));
+        let mut record = pooled::take().unwrap_or_else(|| Arc::new(Self::new()));
         if let Some(own) = Arc::get_mut(&mut record) {
             own.reset(connection, version, grpc);
         }
@@ -536,11 +526,7 @@ impl Record {
         if let Some(reader) = reader {
             reader.wake();
         }
-        POOL.with_borrow_mut(|pool| {
-            if pool.len() < POOLED && Arc::strong_count(&self) == 1 {
-                pool.push(self);
-            }
-        });
+        pooled::keep(self);
     }
 }
 

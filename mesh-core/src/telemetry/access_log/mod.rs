@@ -110,7 +110,7 @@ impl AccessLog {
         {
             return;
         }
-        LINE.with_borrow_mut(|line| {
+        let write = |line: &mut Vec<u8>| {
             line.clear();
             match &self.format {
                 Compiled::Text(format) => format.write(&context, b"-", line),
@@ -120,7 +120,11 @@ impl AccessLog {
                 }
             }
             self.writer.write(line);
-        });
+        };
+        // A thread that ends has no line to write into any more.
+        if LINE.try_with(|line| write(&mut line.borrow_mut())).is_err() {
+            write(&mut Vec::new());
+        }
     }
 }
 

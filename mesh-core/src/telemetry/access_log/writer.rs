@@ -80,6 +80,7 @@ impl LogWriter {
         }
         let kind = sink.clone();
         let writer = Self::open(move || open(&kind).map(Some));
+        writers.retain(|_, shared| shared.strong_count() > 0);
         writers.insert(sink.clone(), Arc::downgrade(&writer.shared));
         writer
     }

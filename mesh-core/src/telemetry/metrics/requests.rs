@@ -97,9 +97,9 @@ impl RequestMetrics {
             host: self.told_by(late).map_or(0, hash),
             peer: late.peer.as_ref().map_or(0, |peer| peer.id),
         };
-        AT_HAND.with_borrow_mut(|at_hand| {
+        let counted = AT_HAND.try_with(|at_hand| {
             let place = (key.endpoint ^ key.cluster) as usize ^ usize::from(key.status);
-            let near = &mut at_hand[place % NEAR];
+            let near = &mut at_hand.borrow_mut()[place % NEAR];
             match near {
                 Some((id, known, series)) if *id == self.id && *known == key => {
                     add(series, record, late);
@@ -111,6 +111,10 @@ impl RequestMetrics {
                 }
             }
         });
+        // A thread that ends has nothing at hand.
+        if counted.is_err() {
+            add(&self.series(&key, record, late), record, late);
+        }
     }
 
     fn series(&self, key: &Key, record: &Record, late: &Late) -> Arc<Series> {
@@ -125,7 +129,7 @@ impl RequestMetrics {
         self.reporter == Reporter::Destination
             && record
                 .connection()
-                .is_some_and(|connection| connection.security.peer_identity.is_some())
+                .is_some_and(|connection| connection.security.is_mutual())
     }
 
     /// The authority of a request that Istio knows no service for.
