@@ -3,7 +3,6 @@
 use std::{
     fmt,
     io::{self, IoSlice},
-    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc, Weak,
@@ -19,7 +18,7 @@ use super::Protocol;
 use crate::{
     cluster::{Cluster, Endpoint, Permit},
     telemetry::clock,
-    transport::{Io, Target},
+    transport::{Io, Target, io_through, write_through},
 };
 
 /// What passed through a connection's socket. Written by the task that drives it, read by its requests.
@@ -132,17 +131,7 @@ impl<I> Drop for Metered<I> {
 }
 
 impl<I: Io> Io for Metered<I> {
-    fn alpn(&self) -> Option<&[u8]> {
-        self.io.alpn()
-    }
-
-    fn local_address(&self) -> Option<SocketAddr> {
-        self.io.local_address()
-    }
-
-    fn break_off(&self) {
-        self.io.break_off();
-    }
+    io_through!();
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Metered<I> {
@@ -187,15 +176,5 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Metered<I> {
         this.sent(result)
     }
 
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
-    }
+    write_through!();
 }

@@ -30,6 +30,49 @@ pub trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     fn break_off(&self) {}
 }
 
+/// What a stream around another, its field `io`, leaves to it of [`Io`].
+macro_rules! io_through {
+    () => {
+        fn alpn(&self) -> Option<&[u8]> {
+            self.io.alpn()
+        }
+
+        fn local_address(&self) -> Option<std::net::SocketAddr> {
+            self.io.local_address()
+        }
+
+        fn break_off(&self) {
+            self.io.break_off();
+        }
+    };
+}
+
+/// The same of [`AsyncWrite`]; `poll_write` and `poll_write_vectored` are its own.
+macro_rules! write_through {
+    () => {
+        fn is_write_vectored(&self) -> bool {
+            self.io.is_write_vectored()
+        }
+
+        fn poll_flush(
+            self: std::pin::Pin<&mut Self>,
+            cx: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<std::io::Result<()>> {
+            std::pin::Pin::new(&mut self.get_mut().io).poll_flush(cx)
+        }
+
+        fn poll_shutdown(
+            self: std::pin::Pin<&mut Self>,
+            cx: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<std::io::Result<()>> {
+            std::pin::Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+        }
+    };
+}
+
+#[cfg(feature = "client")]
+pub(crate) use {io_through, write_through};
+
 /// A plain socket.
 #[derive(Debug)]
 pub enum Stream {
@@ -177,17 +220,7 @@ impl<I> Prefixed<I> {
 }
 
 impl<I: Io> Io for Prefixed<I> {
-    fn alpn(&self) -> Option<&[u8]> {
-        self.io.alpn()
-    }
-
-    fn local_address(&self) -> Option<SocketAddr> {
-        self.io.local_address()
-    }
-
-    fn break_off(&self) {
-        self.io.break_off();
-    }
+    io_through!();
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Prefixed<I> {
@@ -224,17 +257,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Prefixed<I> {
         Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bufs)
     }
 
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
-    }
+    write_through!();
 }
 
 #[cfg(test)]

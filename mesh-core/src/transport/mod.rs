@@ -24,6 +24,8 @@ mod timer;
 
 #[cfg(feature = "server")]
 pub(crate) use self::exec::can_cut;
+#[cfg(feature = "client")]
+pub(crate) use self::io::{io_through, write_through};
 pub(crate) use self::peer::UpstreamConn;
 pub use self::peer::{ConnInfo, Security};
 #[cfg(feature = "server")]
