@@ -1,6 +1,6 @@
 //! Assembly: configuration and admin on this thread, traffic on workers of their own.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use mesh_core::{
     config::{ConfigSource, SourceError},
@@ -10,7 +10,7 @@ use mesh_core::{
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
-    task::{JoinError, JoinHandle},
+    task::{AbortHandle, JoinError, JoinHandle},
 };
 
 use crate::{
@@ -26,6 +26,9 @@ use crate::{
     worker::Workers,
 };
 
+/// How long the first configuration may take until the admin server of a folder opens where it is by default. The folder may
+/// want it elsewhere, and mostly says so sooner.
+const ADMIN_PATIENCE: Duration = Duration::from_millis(500);
 /// Longest wait of a clean end for the control thread's own tasks.
 const CONTROL_GRACE: Duration = Duration::from_millis(200);
 
@@ -84,7 +87,9 @@ async fn serve<S: ConfigSource + 'static>(
     open_early(&admin, &options)?;
     let mut driving = tokio::spawn(driver.run());
     let mut watch = mesh.watch();
-    let first = first(&mut watch, &mut driving, &lifecycle, &mut signals).await?;
+    let mut early = EarlyAdmin::default();
+    let first = first(&mut watch, &mut driving, &lifecycle, &mut signals);
+    let first = early.until(&admin, first).await?;
     let Some(first) = first else { return Ok(()) };
     if facts.strict_start {
         refuse_rejected(&mesh)?;
@@ -96,9 +101,7 @@ async fn serve<S: ConfigSource + 'static>(
     let options = admin.options();
     manager.settle(&options);
     let workers = start_workers(&mesh, options.concurrency)?;
-    if !options.is_admin_given() {
-        open(&admin, options.admin, Pages::Admin)?;
-    }
+    early.settle(&admin, &options)?;
     manager.apply(&workers, &first)?;
     lifecycle.set(State::Live);
     let listeners = first.listeners().len();
@@ -330,13 +333,60 @@ fn open_early(admin: &Admin, options: &Options) -> Result<(), Failure> {
         open(admin, options.admin, Pages::Admin)?;
     }
     open(admin, options.readiness, Pages::Readiness)?;
-    open(admin, options.metrics, Pages::Metrics)
+    open(admin, options.metrics, Pages::Metrics)?;
+    Ok(())
+}
+
+/// The admin server of a folder, which may have to open before the folder has said where.
+#[derive(Default)]
+struct EarlyAdmin {
+    open: Option<(SocketAddr, AbortHandle)>,
+}
+
+impl EarlyAdmin {
+    /// Waits for `ready`. If that takes long, the server opens meanwhile.
+    async fn until<T>(&mut self, admin: &Admin, ready: impl Future<Output = T>) -> T {
+        tokio::select! {
+            ready = ready => ready,
+            never = self.open_late(admin) => match never {},
+        }
+    }
+
+    /// Opens it where it is by default if there is no configuration for long; then waits for ever.
+    async fn open_late(&mut self, admin: &Admin) -> Infallible {
+        tokio::time::sleep(ADMIN_PATIENCE).await;
+        let options = &admin.options;
+        if let Some(address) = options.admin.filter(|_| !options.is_admin_given()) {
+            match open(admin, Some(address), Pages::Admin) {
+                Ok(server) => self.open = server.map(|server| (address, server)),
+                // The folder may want it elsewhere.
+                Err(error) => tracing::warn!(%error, "No admin server before the configuration"),
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Opens it where the folder wants it, unless it is open there.
+    fn settle(self, admin: &Admin, options: &Options) -> Result<(), Failure> {
+        let at = self.open.as_ref().map(|(address, _)| *address);
+        if options.is_admin_given() || at.is_some() && at == options.admin {
+            return Ok(());
+        }
+        if let Some((_, server)) = self.open {
+            server.abort();
+        }
+        open(admin, options.admin, Pages::Admin).map(drop)
+    }
 }
 
 /// Opens the admin server or one of its smaller siblings, if it has an address.
-fn open(admin: &Admin, address: Option<SocketAddr>, pages: Pages) -> Result<(), Failure> {
+fn open(
+    admin: &Admin,
+    address: Option<SocketAddr>,
+    pages: Pages,
+) -> Result<Option<AbortHandle>, Failure> {
     let Some(address) = address else {
-        return Ok(());
+        return Ok(None);
     };
     let what = pages.name();
     let io = |source| Failure::Bind {
@@ -354,8 +404,8 @@ fn open(admin: &Admin, address: Option<SocketAddr>, pages: Pages) -> Result<(), 
     }
     tracing::info!(%local, what, "Listening");
     let listener = tokio::net::TcpListener::from_std(listener).map_err(io)?;
-    tokio::spawn(admin::serve(admin.clone(), pages, listener));
-    Ok(())
+    let server = tokio::spawn(admin::serve(admin.clone(), pages, listener));
+    Ok(Some(server.abort_handle()))
 }
 
 /// Says that a configuration is in force; what it holds without effect is in the driver's log.
@@ -447,11 +497,21 @@ mod tests {
 
     #[tokio::test]
     async fn pages_are_there_before_the_first_configuration_is() {
+        for admin in ["--admin 127.0.0.1:0", "--concurrency 1"] {
+            early_pages(admin).await;
+        }
+    }
+
+    async fn early_pages(flag: &str) {
         let name = format!("meshd-early-{}", std::process::id());
         let file = std::env::temp_dir().join(name);
-        let line = "meshd sidecar --config m --workload n/w --readiness none --metrics none --admin 127.0.0.1:0";
+        let line = format!(
+            "meshd sidecar --config m --workload n/w --readiness none --metrics none {flag}"
+        );
         let args = line.split(' ').map(OsString::from);
         let mut options = crate::cli::parse(args).expect("a sidecar");
+        // In the place of the port that is the same for all.
+        options.admin = Some(([127, 0, 0, 1], 0).into());
         options.admin_address_path = Some(file.clone());
         let log = LogControl::install(&options).expect("a log");
         let facts = Facts {
