@@ -324,13 +324,30 @@ async fn wait(
     (index, status, last)
 }
 
-/// Hands each line on as a note, and answers the last one.
+/// Hands each line on as a note, and answers the last one. An access log repeats bytes of clients that may be no text.
 async fn relay(from: impl AsyncRead + Unpin, note: impl Fn(&str)) -> String {
-    let mut lines = BufReader::new(from).lines();
+    let mut lines = BufReader::new(from).split(b'\n');
     let mut last = String::new();
-    while let Ok(Some(line)) = lines.next_line().await {
-        note(&line);
-        last = line;
+    while let Ok(Some(line)) = lines.next_segment().await {
+        last = String::from_utf8_lossy(&line).into_owned();
+        note(&last);
     }
     last
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_line_that_is_no_text_is_not_the_last() {
+        let seen = RefCell::new(Vec::new());
+        let last = relay(&b"one\nt\xffo\nthree"[..], |line| {
+            seen.borrow_mut().push(line.to_owned());
+        });
+        assert_eq!(last.await, "three");
+        assert_eq!(seen.into_inner(), ["one", "t\u{fffd}o", "three"]);
+    }
 }
