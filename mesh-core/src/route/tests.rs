@@ -468,8 +468,8 @@ fn a_tree_leads_to_the_longest_prefix_that_matches() {
     ));
 }
 
-#[test]
-fn a_list_of_matchers_leads_where_the_first_predicate_that_holds_says() {
+/// A table that asks one thing after another, each of which leads to a cluster of its name.
+fn table_of_a_list() -> RouteTable {
     let leaf = |cluster: &str| {
         let route = route(prefix("/"), Action::Forward(Box::new(to(cluster))));
         OnMatch::Routes(vec![route])
@@ -512,7 +512,12 @@ fn a_list_of_matchers_leads_where_the_first_predicate_that_holds_says() {
         node: MatchNode::List(list),
         on_no_match: Some(leaf("rest")),
     }));
-    let table = compile(&table);
+    compile(&table)
+}
+
+#[test]
+fn a_list_of_matchers_leads_where_the_first_predicate_that_holds_says() {
+    let table = table_of_a_list();
     let states = Metadata {
         namespaces: vec![("s".into(), Value::String("1".into()))],
     };

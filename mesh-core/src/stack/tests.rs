@@ -182,6 +182,21 @@ async fn a_request_passes_all_layers_and_is_counted() {
     assert!(metrics.contains("response_code=\"200\""), "{metrics}");
 }
 
+/// What virtual clusters and routes have counted, but for zeros.
+fn counted(metrics: &Metrics) -> Vec<String> {
+    let mut seen = Vec::new();
+    metrics.each_route(|scope, stats| {
+        stats.each(|field, value| {
+            if value > 0 {
+                let part = scope.part.as_str();
+                let name = format!("{}.{part}.{}.{field}", scope.host, scope.name);
+                seen.push(format!("{name} {value}"));
+            }
+        });
+    });
+    seen
+}
+
 #[tokio::test]
 async fn virtual_clusters_and_routes_with_a_prefix_count_for_themselves() {
     let address = upstream().await;
@@ -223,21 +238,8 @@ async fn virtual_clusters_and_routes_with_a_prefix_count_for_themselves() {
         let response = stack.call(request).await.expect("never fails");
         text(response).await;
     }
-    let mut seen = Vec::new();
-    metrics.each_route(|scope, stats| {
-        stats.each(|field, value| {
-            if value > 0 {
-                seen.push(format!(
-                    "{}.{}.{}.{field} {value}",
-                    scope.host,
-                    scope.part.as_str(),
-                    scope.name
-                ));
-            }
-        });
-    });
     assert_eq!(
-        seen,
+        counted(&metrics),
         [
             // What no cluster answers is charged to none, as in Envoy.
             "v.vcluster.other.upstream_rq_total 1",

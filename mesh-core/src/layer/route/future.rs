@@ -119,6 +119,27 @@ impl<F, S, B: 'static> State<F, S, B> {
     }
 }
 
+#[cfg(feature = "net")]
+impl<F, S, B> State<F, S, B>
+where
+    S: Service<Routed<RequestBody<B>>, Future = F, Error = Error>,
+    B: MeshBody,
+{
+    /// Sends the request on as soon as the service is ready.
+    fn poll_again(again: &mut Again<S, B>, context: &mut Context<'_>) -> Poll<Result<Self, Error>> {
+        if let Some((follow, _)) = again.as_deref_mut() {
+            std::task::ready!(follow.inner.poll_ready(context))?;
+        }
+        Poll::Ready(match again.take().map(|again| *again) {
+            Some((mut follow, routed)) => Ok(Self::Following {
+                inner: follow.inner.call(*routed),
+                follow: Some(follow),
+            }),
+            None => Err(Kind::Internal.into()),
+        })
+    }
+}
+
 impl<S: Service<Routed<RequestBody<B>>>, B: 'static, U> ResponseFuture<S, B, U> {
     /// Answered here, behind the filters.
     #[cfg(feature = "net")]
@@ -204,16 +225,7 @@ where
                 }
                 #[cfg(feature = "net")]
                 StateProject::Again { again } => {
-                    if let Some((follow, _)) = again.as_deref_mut() {
-                        std::task::ready!(follow.inner.poll_ready(context))?;
-                    }
-                    let Some((mut follow, routed)) = again.take().map(|again| *again) else {
-                        return Poll::Ready(Err(Kind::Internal.into()));
-                    };
-                    State::Following {
-                        inner: follow.inner.call(*routed),
-                        follow: Some(follow),
-                    }
+                    std::task::ready!(State::poll_again(again, context))?
                 }
                 #[cfg(not(feature = "net"))]
                 StateProject::Following { inner, .. } => return inner.poll(context),

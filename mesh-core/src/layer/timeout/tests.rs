@@ -210,14 +210,18 @@ fn forward() -> model::Forward {
     model::Forward::to(model::ClusterChoice::Name("c".into()))
 }
 
+fn said(text: &str) -> Option<String> {
+    Some(text.to_owned())
+}
+
+const GRPC: (&str, &str) = ("content-type", "application/grpc");
+
 #[test]
 fn timeouts_follow_envoys_final_timeout() {
-    let text = |text: &str| Some(text.to_owned());
-    let grpc = ("content-type", "application/grpc");
     // Envoy's default.
     assert_eq!(
         resolved(forward(), &[]),
-        (Some(15_000), None, text("15000"), None)
+        (Some(15_000), None, said("15000"), None)
     );
     // Zero is none, and then nothing is expected.
     let none = model::Forward {
@@ -228,7 +232,7 @@ fn timeouts_follow_envoys_final_timeout() {
     // The header wins.
     assert_eq!(
         resolved(forward(), &[("x-envoy-upstream-rq-timeout-ms", "70")]),
-        (Some(70), None, text("70"), None)
+        (Some(70), None, said("70"), None)
     );
     assert_eq!(
         resolved(forward(), &[("x-envoy-upstream-rq-timeout-ms", "0")]),
@@ -245,12 +249,16 @@ fn timeouts_follow_envoys_final_timeout() {
     };
     assert_eq!(
         resolved(tried.clone(), &[]),
-        (Some(15_000), None, text("4000"), None)
+        (Some(15_000), None, said("4000"), None)
     );
     // A copy has no further attempt.
     let mut copy = HeaderMap::new();
     Timeouts::of(&tried, seconds(4)).tell_copy(&mut copy, Scan::UNKNOWN, false);
     assert_eq!(copy["x-envoy-expected-rq-timeout-ms"], "15000");
+}
+
+#[test]
+fn timeouts_of_grpc_follow_envoys_final_timeout() {
     // max_grpc_timeout caps, and the offset comes off.
     let capped = model::Forward {
         max_grpc_timeout: seconds(10),
@@ -258,12 +266,12 @@ fn timeouts_follow_envoys_final_timeout() {
         ..forward()
     };
     assert_eq!(
-        resolved(capped.clone(), &[grpc, ("grpc-timeout", "5S")]),
-        (Some(4000), None, text("4000"), text("4000m"))
+        resolved(capped.clone(), &[GRPC, ("grpc-timeout", "5S")]),
+        (Some(4000), None, said("4000"), said("4000m"))
     );
     assert_eq!(
-        resolved(capped, &[grpc, ("grpc-timeout", "1H")]),
-        (Some(10_000), None, text("10000"), text("10000m"))
+        resolved(capped, &[GRPC, ("grpc-timeout", "1H")]),
+        (Some(10_000), None, said("10000"), said("10000m"))
     );
     // max_stream_duration switches the route timeout off.
     let stream = model::MaxStreamDuration {
@@ -280,8 +288,8 @@ fn timeouts_follow_envoys_final_timeout() {
         (None, Some(30_000), None, None)
     );
     assert_eq!(
-        resolved(lives, &[grpc, ("grpc-timeout", "20S")]),
-        (None, Some(8000), None, text("8000m"))
+        resolved(lives, &[GRPC, ("grpc-timeout", "20S")]),
+        (None, Some(8000), None, said("8000m"))
     );
     // What is malformed counts as absent.
     for bad in ["S", "123456789m", "5x", ""] {
@@ -290,7 +298,7 @@ fn timeouts_follow_envoys_final_timeout() {
             ..forward()
         };
         assert_eq!(
-            resolved(capped, &[grpc, ("grpc-timeout", bad)]).0,
+            resolved(capped, &[GRPC, ("grpc-timeout", bad)]).0,
             None,
             "{bad}"
         );

@@ -472,6 +472,28 @@ async fn a_connection_answered_early_serves_nobody_before_its_upload_ends() {
     assert_eq!(text(second).await, "ok");
 }
 
+/// Answers seven requests, and closes with the last.
+async fn serve_seven(mut io: tokio::net::TcpStream) {
+    for turn in 0..7 {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            match io.read_u8().await {
+                Ok(byte) => head.push(byte),
+                Err(_) => return,
+            }
+        }
+        let close = if turn == 6 {
+            "connection: close\r\n"
+        } else {
+            ""
+        };
+        let answer = format!("HTTP/1.1 200 OK\r\n{close}content-length: 2\r\n\r\nok");
+        if io.write_all(answer.as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}
+
 /// Many requests from several threads over real sockets, with connections closed by the upstream now and then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_is_lost_under_load_from_several_threads() {
@@ -480,27 +502,8 @@ async fn nothing_is_lost_under_load_from_several_threads() {
         .expect("bound");
     let address = Address::Socket(listener.local_addr().expect("an address"));
     let server = tokio::spawn(async move {
-        while let Ok((mut io, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                for turn in 0..7 {
-                    let mut head = Vec::new();
-                    while !head.ends_with(b"\r\n\r\n") {
-                        match io.read_u8().await {
-                            Ok(byte) => head.push(byte),
-                            Err(_) => return,
-                        }
-                    }
-                    let close = if turn == 6 {
-                        "connection: close\r\n"
-                    } else {
-                        ""
-                    };
-                    let answer = format!("HTTP/1.1 200 OK\r\n{close}content-length: 2\r\n\r\nok");
-                    if io.write_all(answer.as_bytes()).await.is_err() {
-                        return;
-                    }
-                }
-            });
+        while let Ok((io, _)) = listener.accept().await {
+            tokio::spawn(serve_seven(io));
         }
     });
     let cluster = cluster(address, |config| config.limits[0].max_connections = 10);

@@ -439,33 +439,18 @@ impl Operator {
             Self::ResponseHeader(name, other) => context
                 .response_header(name)
                 .or_else(|| context.response_header(other.as_ref()?)),
-            Self::ResponseStatus => {
-                let start = out.len();
-                let known = context.item(Item::ResponseCode, out) && out[start..] != *b"0";
-                if !known {
-                    out.truncate(start);
-                }
-                return known;
-            }
+            Self::ResponseStatus => return write_status(context, out),
             Self::ResponseTrailer(name, other) => context
                 .response_trailer(name)
                 .or_else(|| context.response_trailer(other.as_ref()?)),
             Self::QueryParameter(name) => {
                 let path = context.request_header(&Field::Path);
-                let value = path.and_then(|path| {
-                    text::query_value(&path, name.as_bytes()).map(Cow::into_owned)
-                });
-                value.map(Cow::Owned)
+                path.and_then(|path| {
+                    let value = text::query_value(&path, name.as_bytes())?;
+                    Some(Cow::Owned(value.into_owned()))
+                })
             }
-            Self::DecodedQuery => {
-                let start = out.len();
-                if !context.item(Item::QueryParams, out) {
-                    return false;
-                }
-                let decoded = text::percent_decoded(&out[start..]).into_owned();
-                out.truncate(start);
-                Some(Cow::Owned(decoded))
-            }
+            Self::DecodedQuery => return write_decoded_query(context, out),
             Self::FilterState(key) => context.filter_state(key),
             Self::Fixed(value) => value.as_ref().map(|value| value.as_bytes().into()),
             Self::StartTime(format) => {
@@ -500,6 +485,27 @@ impl Operator {
             true
         })
     }
+}
+
+/// The status, if there is a response.
+fn write_status<C: FormatContext + ?Sized>(context: &C, out: &mut Vec<u8>) -> bool {
+    let start = out.len();
+    let known = context.item(Item::ResponseCode, out) && out[start..] != *b"0";
+    if !known {
+        out.truncate(start);
+    }
+    known
+}
+
+fn write_decoded_query<C: FormatContext + ?Sized>(context: &C, out: &mut Vec<u8>) -> bool {
+    let start = out.len();
+    if !context.item(Item::QueryParams, out) {
+        return false;
+    }
+    let decoded = text::percent_decoded(&out[start..]).into_owned();
+    out.truncate(start);
+    out.extend_from_slice(&decoded);
+    true
 }
 
 fn request<'a, C: FormatContext + ?Sized>(

@@ -214,44 +214,46 @@ const HALF: &str = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello";
 const CHUNK: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n";
 const WHOLE: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
 
+/// What the upstream does; the status that the client sees, whether the body breaks off, and the line in the log.
+const DEATHS: [(Does, u16, bool, &str); 8] = [
+    (
+        Does::Close(""),
+        503,
+        false,
+        "503 UC upstream_reset_before_response_started{connection_termination}",
+    ),
+    (
+        Does::Close("HTTP/1.1 200 OK\r\ncontent-"),
+        502,
+        false,
+        "502 UPE upstream_reset_before_response_started{protocol_error}",
+    ),
+    (
+        Does::Say("SSH-2.0\r\n\r\n"),
+        502,
+        false,
+        "502 UPE upstream_reset_before_response_started{protocol_error}",
+    ),
+    (Does::Say(""), 504, false, "504 UT response_timeout"),
+    (
+        Does::Close(HALF),
+        200,
+        true,
+        "200 UPE upstream_reset_after_response_started{protocol_error}",
+    ),
+    (
+        Does::Close(CHUNK),
+        200,
+        true,
+        "200 UPE upstream_reset_after_response_started{protocol_error}",
+    ),
+    (Does::Say(HALF), 200, true, "200 UT response_timeout"),
+    (Does::Close(WHOLE), 200, false, "200 - via_upstream"),
+];
+
 #[tokio::test]
 async fn an_upstream_that_dies_has_its_status_flag_and_line() {
-    let cases = [
-        (
-            Does::Close(""),
-            503,
-            false,
-            "503 UC upstream_reset_before_response_started{connection_termination}",
-        ),
-        (
-            Does::Close("HTTP/1.1 200 OK\r\ncontent-"),
-            502,
-            false,
-            "502 UPE upstream_reset_before_response_started{protocol_error}",
-        ),
-        (
-            Does::Say("SSH-2.0\r\n\r\n"),
-            502,
-            false,
-            "502 UPE upstream_reset_before_response_started{protocol_error}",
-        ),
-        (Does::Say(""), 504, false, "504 UT response_timeout"),
-        (
-            Does::Close(HALF),
-            200,
-            true,
-            "200 UPE upstream_reset_after_response_started{protocol_error}",
-        ),
-        (
-            Does::Close(CHUNK),
-            200,
-            true,
-            "200 UPE upstream_reset_after_response_started{protocol_error}",
-        ),
-        (Does::Say(HALF), 200, true, "200 UT response_timeout"),
-        (Does::Close(WHOLE), 200, false, "200 - via_upstream"),
-    ];
-    for (does, status, cut, line) in cases {
+    for (does, status, cut, line) in DEATHS {
         for http2 in [false, true] {
             let (address, _told) = upstream(does).await;
             let mesh = Mesh::start(address, |forward| {

@@ -30,55 +30,50 @@ async fn line(path: &std::path::Path, count: usize) -> String {
     timeout(PATIENCE, written).await.expect("lines are written")
 }
 
-/// The expected lines are those of Envoy 1.40 for the same connections.
-#[tokio::test]
-async fn each_connection_is_in_the_logs_of_the_proxy_and_of_the_listener() {
-    let (listening, address) = upstream().await;
-    let dead = nobody().await;
-    let mut twice = proxy();
-    twice.max_connect_attempts = 2;
-    let mut unknown = proxy();
-    unknown.cluster = ClusterChoice::Name("unknown".into());
-    let mut idle = proxy();
-    idle.idle_timeout = Some(Duration::from_millis(50));
-    let mut old = proxy();
-    old.max_downstream_connection_duration = Some(Duration::from_millis(50));
+/// A proxy, its cluster, what the client says, and the line of the connection in both logs.
+type Case = (TcpProxy, Change, Option<&'static str>, String);
+
+/// The lines are those of Envoy 1.40 for the same connections.
+fn cases(address: &Address, dead: &Address) -> Vec<Case> {
+    let with = |change: fn(&mut TcpProxy)| {
+        let mut proxy = proxy();
+        change(&mut proxy);
+        proxy
+    };
     let good = |address: &Address| cluster(std::slice::from_ref(address), |_| {});
+    let idle = with(|proxy| proxy.idle_timeout = Some(Duration::from_millis(50)));
+    let old = with(|proxy| {
+        proxy.max_downstream_connection_duration = Some(Duration::from_millis(50));
+    });
+    let twice = with(|proxy| proxy.max_connect_attempts = 2);
+    let unknown = with(|proxy| proxy.cluster = ClusterChoice::Name("unknown".into()));
     let refused = "delayed_connect_error:_Connection_refused";
-    let cases = [
-        (
-            proxy(),
-            good(&address),
-            Some("ab"),
-            format!("- 2 4 2 - - - upstream 1 - {address}"),
-        ),
-        (
-            proxy(),
-            good(&address),
-            Some("reset"),
-            format!("- 5 0 5 UR - - upstream 1 - {address}"),
-        ),
+    let line = |text: &str| format!("{text} {address}");
+    let said = |text, wanted: &str| (proxy(), good(address), Some(text), line(wanted));
+    vec![
+        said("ab", "- 2 4 2 - - - upstream 1 -"),
+        said("reset", "- 5 0 5 UR - - upstream 1 -"),
         (
             idle,
-            good(&address),
+            good(address),
             None,
-            format!("- 0 0 0 - - - upstream 1 - {address}"),
+            line("- 0 0 0 - - - upstream 1 -"),
         ),
         (
             old,
-            good(&address),
+            good(address),
             None,
-            format!("- 0 0 0 DT - - upstream 1 - {address}"),
+            line("- 0 0 0 DT - - upstream 1 -"),
         ),
         (
             twice,
-            good(&dead),
+            good(dead),
             None,
             format!("- 0 0 0 UF,URX - - upstream 2 {refused} {dead}"),
         ),
         (
             unknown,
-            good(&address),
+            good(address),
             None,
             "- 0 0 0 NC - - - 0 - -".to_owned(),
         ),
@@ -88,21 +83,30 @@ async fn each_connection_is_in_the_logs_of_the_proxy_and_of_the_listener() {
             None,
             "- 0 0 0 UH - - upstream 0 - -".to_owned(),
         ),
-    ];
+    ]
+}
+
+/// Says all twice, and resets who says `reset`.
+async fn double(mut socket: tokio::net::TcpStream) {
+    let mut bytes = [0; 64];
+    while let Ok(count @ 1..) = socket.read(&mut bytes).await {
+        if bytes.starts_with(b"reset") {
+            let socket = socket2::SockRef::from(&socket);
+            let _ = socket.set_linger(Some(Duration::ZERO));
+            return;
+        }
+        let twice = bytes[..count].repeat(2);
+        let _ = socket.write_all(&twice).await;
+    }
+}
+
+#[tokio::test]
+async fn each_connection_is_in_the_logs_of_the_proxy_and_of_the_listener() {
+    let (listening, address) = upstream().await;
+    let cases = cases(&address, &nobody().await);
     tokio::spawn(async move {
-        while let Ok((mut socket, _)) = listening.accept().await {
-            tokio::spawn(async move {
-                let mut bytes = [0; 64];
-                while let Ok(count @ 1..) = socket.read(&mut bytes).await {
-                    if bytes.starts_with(b"reset") {
-                        let socket = socket2::SockRef::from(&socket);
-                        let _ = socket.set_linger(Some(Duration::ZERO));
-                        return;
-                    }
-                    let twice = bytes[..count].repeat(2);
-                    let _ = socket.write_all(&twice).await;
-                }
-            });
+        while let Ok((socket, _)) = listening.accept().await {
+            tokio::spawn(double(socket));
         }
     });
     let folder = std::env::temp_dir().join(format!("mesh-tcp-{}", std::process::id()));
