@@ -141,6 +141,28 @@ fn four_calls(text: &str, labels: &[(&'static str, &'static str)]) {
     }
 }
 
+/// A call from the page to the details, as both ends name it.
+const CALL: [(&str, &str); 18] = [
+    ("source_workload", "productpage-v1"),
+    ("source_workload_namespace", "default"),
+    ("source_app", "productpage"),
+    ("source_version", "v1"),
+    ("source_canonical_service", "productpage"),
+    ("source_canonical_revision", "v1"),
+    ("source_cluster", "Kubernetes"),
+    ("destination_workload", "details-v1"),
+    ("destination_workload_namespace", "default"),
+    ("destination_app", "details"),
+    ("destination_version", "v1"),
+    ("destination_canonical_service", "details"),
+    ("destination_canonical_revision", "v1"),
+    ("destination_cluster", "Kubernetes"),
+    ("request_protocol", "http"),
+    ("response_code", "200"),
+    ("grpc_response_status", ""),
+    ("response_flags", "-"),
+];
+
 #[tokio::test]
 async fn both_ends_of_a_call_name_both_workloads() {
     let demo = Demo::start(Mode::Sidecars, &[]).await;
@@ -150,32 +172,12 @@ async fn both_ends_of_a_call_name_both_workloads() {
         let found = workloads.find(|workload| workload.pod == pod);
         found.expect("a workload").admin().ip()
     };
-    let call = [
-        ("source_workload", "productpage-v1"),
-        ("source_workload_namespace", "default"),
-        ("source_app", "productpage"),
-        ("source_version", "v1"),
-        ("source_canonical_service", "productpage"),
-        ("source_canonical_revision", "v1"),
-        ("source_cluster", "Kubernetes"),
-        ("destination_workload", "details-v1"),
-        ("destination_workload_namespace", "default"),
-        ("destination_app", "details"),
-        ("destination_version", "v1"),
-        ("destination_canonical_service", "details"),
-        ("destination_canonical_revision", "v1"),
-        ("destination_cluster", "Kubernetes"),
-        ("request_protocol", "http"),
-        ("response_code", "200"),
-        ("grpc_response_status", ""),
-        ("response_flags", "-"),
-    ];
     let side = |reporter, policy| {
         let side = [
             ("reporter", reporter),
             ("connection_security_policy", policy),
         ];
-        call.iter().copied().chain(side).collect::<Vec<_>>()
+        CALL.into_iter().chain(side).collect::<Vec<_>>()
     };
     let (out, into) = (side("source", "unknown"), side("destination", "none"));
     let into_page = |reporter| {

@@ -200,20 +200,24 @@ async fn a_program_that_calls_is_named_in_the_metrics_of_the_one_it_calls() {
         // The metrics have it; the application has no use for it.
         assert_eq!(body.to_bytes(), "false", "{host}");
     }
+    // A cluster outside of the mesh is told nothing.
     let rendered = called.metrics().render();
+    assert_eq!(
+        by_source(&rendered),
+        [("productpage-v1", "1"), ("unknown", "1")].into(),
+        "{rendered}"
+    );
+}
+
+/// Requests by the workload that sent them.
+fn by_source(rendered: &str) -> std::collections::BTreeMap<&str, &str> {
     let lines = rendered.lines();
     let lines = lines.filter(|line| line.starts_with("istio_requests_total{"));
-    let sources: std::collections::BTreeMap<_, _> = lines
+    lines
         .filter_map(|line| {
             let (labels, value) = line.rsplit_once(' ')?;
             let (_, rest) = labels.split_once("source_workload=\"")?;
             Some((rest.split_once('"')?.0, value))
         })
-        .collect();
-    // A cluster outside of the mesh is told nothing.
-    assert_eq!(
-        sources,
-        [("productpage-v1", "1"), ("unknown", "1")].into(),
-        "{rendered}"
-    );
+        .collect()
 }

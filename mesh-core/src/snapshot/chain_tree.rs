@@ -109,13 +109,13 @@ mod tests {
         )
     }
 
-    #[test]
-    fn ports_names_protocols_and_sources_lead_to_chains() {
+    /// By protocols, else by the name that a client from elsewhere asks for.
+    fn by_name() -> MatchTree {
         let exact = |text: &str| StringMatcher {
             pattern: StringPattern::Exact(text.into()),
             ignore_case: false,
         };
-        let by_name = MatchTree {
+        MatchTree {
             node: MatchNode::List(vec![
                 (
                     MatchPredicate::Single(
@@ -136,13 +136,17 @@ mod tests {
                 ),
             ]),
             on_no_match: None,
-        };
+        }
+    }
+
+    #[test]
+    fn ports_names_protocols_and_sources_lead_to_chains() {
         let tree = MatchTree {
             node: MatchNode::Exact(
                 MatchInput::DestinationPort,
                 vec![
                     ("80".into(), chain("a")),
-                    ("443".into(), OnMatch::Tree(Box::new(by_name))),
+                    ("443".into(), OnMatch::Tree(Box::new(by_name()))),
                     ("444".into(), chain("nobody")),
                 ],
             ),

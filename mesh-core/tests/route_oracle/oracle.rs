@@ -213,13 +213,9 @@ pub(crate) const KINDS: [&str; 21] = [
     "tree",
 ];
 
-/// Each condition of a rule by its kind, and whether it holds.
-fn checks(
-    table: &RouteConfiguration,
-    rule: &RouteMatch,
-    request: &Request,
-) -> Vec<(&'static str, bool)> {
-    let kind = match &rule.path {
+/// What kind of path a rule asks for.
+fn kind_of_path(rule: &RouteMatch) -> &'static str {
+    match &rule.path {
         PathMatch::Connect => "connect",
         PathMatch::Regex(_) => "regex",
         PathMatch::Template(_) => "template",
@@ -227,8 +223,17 @@ fn checks(
         PathMatch::Prefix(_) => "prefix",
         PathMatch::Exact(_) => "exact",
         _ => "separated prefix",
-    };
-    let mut checks = vec![(kind, path_matches(table, rule, request))];
+    }
+}
+
+/// Each condition of a rule by its kind, and whether it holds.
+fn checks(
+    table: &RouteConfiguration,
+    rule: &RouteMatch,
+    request: &Request,
+) -> Vec<(&'static str, bool)> {
+    let path = path_matches(table, rule, request);
+    let mut checks = vec![(kind_of_path(rule), path)];
     for matcher in &rule.headers {
         let value = header_value(&matcher.name, request);
         let kind = match &matcher.value {

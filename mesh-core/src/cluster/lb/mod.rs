@@ -104,6 +104,9 @@ impl Part {
     }
 }
 
+/// Chance is tried so often at most, whatever a policy says: what it cannot find is then looked for.
+const MAX_HOST_ATTEMPTS: u32 = 64;
+
 /// The picker of a policy.
 #[derive(Debug)]
 pub(super) struct AnyPicker {
@@ -155,7 +158,7 @@ impl Picker for AnyPicker {
     fn pick(&self, key: &PickKey<'_>) -> Option<&Arc<Endpoint>> {
         let mut random = key.random;
         let mut last = None;
-        for _ in 0..=key.host_attempts {
+        for _ in 0..=key.host_attempts.min(MAX_HOST_ATTEMPTS) {
             let mut chosen = self.choose(random)?;
             if !self.part.holds(chosen) {
                 chosen = scan(&self.members, random, |endpoint| self.part.holds(endpoint))?;

@@ -154,7 +154,15 @@ async fn a_limit_fails_at_once_and_is_given_back_at_the_last_frame() {
             .status(),
         200
     );
-    // The limits of the other priority are others.
+}
+
+#[tokio::test]
+async fn the_limits_of_the_other_priority_are_others() {
+    let mut limited = config(1);
+    limited.limits[0].max_requests = 1;
+    let cluster = cluster(limited);
+    let (pool, mut handle) = pool();
+    let mut service = by_route(pool);
     let mut high = forward("c");
     let model::Action::Forward(action) = &mut high.action else {
         unreachable!("the route forwards");

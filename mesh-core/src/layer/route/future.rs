@@ -1,3 +1,5 @@
+#[cfg(feature = "net")]
+use std::task::ready;
 use std::{
     future::Future,
     pin::Pin,
@@ -128,7 +130,7 @@ where
     /// Sends the request on as soon as the service is ready.
     fn poll_again(again: &mut Again<S, B>, context: &mut Context<'_>) -> Poll<Result<Self, Error>> {
         if let Some((follow, _)) = again.as_deref_mut() {
-            std::task::ready!(follow.inner.poll_ready(context))?;
+            ready!(follow.inner.poll_ready(context))?;
         }
         Poll::Ready(match again.take().map(|again| *again) {
             Some((mut follow, routed)) => Ok(Self::Following {
@@ -210,7 +212,7 @@ where
                 }
                 #[cfg(feature = "net")]
                 StateProject::Following { inner, follow } => {
-                    let response = std::task::ready!(inner.poll(context))?;
+                    let response = ready!(inner.poll(context))?;
                     let Some(mut follow) = follow.take() else {
                         return Poll::Ready(Ok(response));
                     };
@@ -224,14 +226,12 @@ where
                     }
                 }
                 #[cfg(feature = "net")]
-                StateProject::Again { again } => {
-                    std::task::ready!(State::poll_again(again, context))?
-                }
+                StateProject::Again { again } => ready!(State::poll_again(again, context))?,
                 #[cfg(not(feature = "net"))]
                 StateProject::Following { inner, .. } => return inner.poll(context),
                 #[cfg(feature = "net")]
                 StateProject::Held { held } => {
-                    let (record, answer) = std::task::ready!(Held::poll(held, context))?;
+                    let (record, answer) = ready!(Held::poll(held, context))?;
                     State::answer(&record, answer)
                 }
                 #[cfg(not(feature = "net"))]

@@ -67,72 +67,75 @@ fn render(text: &str) -> String {
     String::from_utf8(out).expect("UTF-8")
 }
 
+/// Formats, and what the context above makes of them.
+const FORMATS: &[(&str, &str)] = &[
+    ("plain %% text", "plain % text"),
+    ("%REQ(x-a)%", "value"),
+    ("%REQ(X-A):3%|", "val|"),
+    ("%REQ(x-b?x-a)%", "value"),
+    ("%REQ(x-b)%", "-"),
+    ("%REQ(x-empty)%.test", ".test"),
+    ("%REQ(x-empty?x-a)%|", "|"),
+    ("%REQ(:path)% %REQ_WITHOUT_QUERY(:path)%", "/a?b=c%20d /a"),
+    ("%PATH(NQ)%", "/a"),
+    ("%QUERY_PARAM(b)%", "c d"),
+    ("%PROTOCOL% %RESPONSE_CODE% %ROUTE_NAME%", "HTTP/1.1 503 -"),
+    ("%START_TIME%", "2024-02-29T12:34:56.789Z"),
+    (
+        "%START_TIME(%Y/%m/%dT%H:%M:%S%z %s.%6f %j)%",
+        "2024/02/29T12:34:56+0000 1709210096.789000 060",
+    ),
+    (
+        "%START_TIME(%E3S %3s %b %a)%",
+        "56.789 1709210096789 Feb Thu",
+    ),
+    (
+        "%START_TIME(%c|%C %G-W%V-%u %g|%U %W %w|%k %l %I %P|%r|%x %X|%h%Q)%",
+        "Thu Feb 29 12:34:56 2024|20 2024-W09-4 24|08 09 4|12 12 12 pm|12:34:56 PM|02/29/24 12:34:56|Feb%Q",
+    ),
+    (
+        "%START_TIME(%-m %_m %e %-j %^a %#p %5Y %Od %Ez %E*z %E4Y %E12f %10f %)%",
+        "2  2 29 60 THU pm 02024 29 +00:00 +00:00:00 2024 789000000000 %10f %",
+    ),
+    (
+        "%START_TIME(%-5d|%_5d|%05e|%^5a|%^P|%Ea|%OY|%Ey)%",
+        "   29|   29|00029|  THU|pm|%Ea|%OY|24",
+    ),
+    ("%RESP(:Status)% %RESP(x-none?:status):2%", "503 50"),
+    ("%COMMON_DURATION(DS_RX_BEG:own)%", "-"),
+    ("%COMMON_DURATION(DS_RX_BEG:DS_TX_END)%", "12"),
+    ("%REQ(?x-a)%", "value"),
+    ("%DURATION% %REQUEST_DURATION%", "12 -"),
+    ("%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%", "12345"),
+    ("%DYNAMIC_METADATA(ns:k)%", "[\"k\"]"),
+    ("%DYNAMIC_METADATA([\"ns\", \"k\"])%", "[\"k\"]"),
+    (
+        "%PER_REQUEST_STATE(state)%%FILTER_STATE(state:PLAIN)%",
+        "ss",
+    ),
+    ("%QUERY_PARAMS% %QUERY_PARAMS(DECODED)%", "b=c%20d b=c d"),
+    ("%REQUEST_HEADER(x-a)% %METADATA(ROUTE)%", "value -"),
+    (
+        "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(20)%",
+        "10.9.16.0/20",
+    ),
+    ("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(33)%", "-"),
+    ("%TRACE_ID% %DOWNSTREAM_TLS_VERSION%", "- -"),
+    (
+        r#"%COALESCE({"operators": ["ROUTE_NAME", {"command": "REQ", "param": "x-a", "max_length": 4}, "PROTOCOL"]}):3%|"#,
+        "val|",
+    ),
+    (
+        r#"%COALESCE({"operators": ["ROUTE_NAME", "TRACE_ID"]})%"#,
+        "-",
+    ),
+    ("%REQUESTED_SERVER_NAME(SNI_FIRST:HOST)%", "a.test"),
+];
+
 #[test]
 fn operators_yield_what_the_context_knows() {
-    for (text, wanted) in [
-        ("plain %% text", "plain % text"),
-        ("%REQ(x-a)%", "value"),
-        ("%REQ(X-A):3%|", "val|"),
-        ("%REQ(x-b?x-a)%", "value"),
-        ("%REQ(x-b)%", "-"),
-        ("%REQ(x-empty)%.test", ".test"),
-        ("%REQ(x-empty?x-a)%|", "|"),
-        ("%REQ(:path)% %REQ_WITHOUT_QUERY(:path)%", "/a?b=c%20d /a"),
-        ("%PATH(NQ)%", "/a"),
-        ("%QUERY_PARAM(b)%", "c d"),
-        ("%PROTOCOL% %RESPONSE_CODE% %ROUTE_NAME%", "HTTP/1.1 503 -"),
-        ("%START_TIME%", "2024-02-29T12:34:56.789Z"),
-        (
-            "%START_TIME(%Y/%m/%dT%H:%M:%S%z %s.%6f %j)%",
-            "2024/02/29T12:34:56+0000 1709210096.789000 060",
-        ),
-        (
-            "%START_TIME(%E3S %3s %b %a)%",
-            "56.789 1709210096789 Feb Thu",
-        ),
-        (
-            "%START_TIME(%c|%C %G-W%V-%u %g|%U %W %w|%k %l %I %P|%r|%x %X|%h%Q)%",
-            "Thu Feb 29 12:34:56 2024|20 2024-W09-4 24|08 09 4|12 12 12 pm|12:34:56 PM|02/29/24 12:34:56|Feb%Q",
-        ),
-        (
-            "%START_TIME(%-m %_m %e %-j %^a %#p %5Y %Od %Ez %E*z %E4Y %E12f %10f %)%",
-            "2  2 29 60 THU pm 02024 29 +00:00 +00:00:00 2024 789000000000 %10f %",
-        ),
-        (
-            "%START_TIME(%-5d|%_5d|%05e|%^5a|%^P|%Ea|%OY|%Ey)%",
-            "   29|   29|00029|  THU|pm|%Ea|%OY|24",
-        ),
-        ("%RESP(:Status)% %RESP(x-none?:status):2%", "503 50"),
-        ("%COMMON_DURATION(DS_RX_BEG:own)%", "-"),
-        ("%COMMON_DURATION(DS_RX_BEG:DS_TX_END)%", "12"),
-        ("%REQ(?x-a)%", "value"),
-        ("%DURATION% %REQUEST_DURATION%", "12 -"),
-        ("%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%", "12345"),
-        ("%DYNAMIC_METADATA(ns:k)%", "[\"k\"]"),
-        ("%DYNAMIC_METADATA([\"ns\", \"k\"])%", "[\"k\"]"),
-        (
-            "%PER_REQUEST_STATE(state)%%FILTER_STATE(state:PLAIN)%",
-            "ss",
-        ),
-        ("%QUERY_PARAMS% %QUERY_PARAMS(DECODED)%", "b=c%20d b=c d"),
-        ("%REQUEST_HEADER(x-a)% %METADATA(ROUTE)%", "value -"),
-        (
-            "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(20)%",
-            "10.9.16.0/20",
-        ),
-        ("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(33)%", "-"),
-        ("%TRACE_ID% %DOWNSTREAM_TLS_VERSION%", "- -"),
-        (
-            r#"%COALESCE({"operators": ["ROUTE_NAME", {"command": "REQ", "param": "x-a", "max_length": 4}, "PROTOCOL"]}):3%|"#,
-            "val|",
-        ),
-        (
-            r#"%COALESCE({"operators": ["ROUTE_NAME", "TRACE_ID"]})%"#,
-            "-",
-        ),
-        ("%REQUESTED_SERVER_NAME(SNI_FIRST:HOST)%", "a.test"),
-    ] {
-        assert_eq!(render(text), wanted, "{text}");
+    for (text, wanted) in FORMATS {
+        assert_eq!(render(text), *wanted, "{text}");
     }
 }
 

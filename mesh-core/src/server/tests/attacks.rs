@@ -126,6 +126,26 @@ fn literal(name: &str, value: &str) -> Vec<u8> {
     [&[0][..], &text(name), &text(value)].concat()
 }
 
+/// A head over all limits, in several frames.
+fn long_head(stream: u32) -> Vec<u8> {
+    let mut block = GET.to_vec();
+    for n in 0..700 {
+        block.extend(literal(&format!("a{n}"), &"b".repeat(100)));
+    }
+    let mut pieces = block.chunks(16_000).peekable();
+    let first = pieces.next().expect("a first");
+    let mut out = frame(HEADERS, END_STREAM, stream, first);
+    while let Some(piece) = pieces.next() {
+        let flags = if pieces.peek().is_none() {
+            END_HEADERS
+        } else {
+            0
+        };
+        out.extend(frame(CONTINUATION, flags, stream, piece));
+    }
+    out
+}
+
 #[tokio::test]
 async fn each_http2_head_that_the_codec_answers_leaves_one_line() {
     let logged = Logged::start("http2", http2());
@@ -152,25 +172,7 @@ async fn each_http2_head_that_the_codec_answers_leaves_one_line() {
     }
     assert_eq!(logged.lines(bad.len()).await, wanted);
     // A head over the limit is answered by the codec too.
-    let mut block = GET.to_vec();
-    for n in 0..700 {
-        block.extend(literal(&format!("a{n}"), &"b".repeat(100)));
-    }
-    let mut pieces = block.chunks(16_000).peekable();
-    let first = pieces.next().expect("a first");
-    client
-        .send(&frame(HEADERS, END_STREAM, stream, first))
-        .await;
-    while let Some(piece) = pieces.next() {
-        let flags = if pieces.peek().is_none() {
-            END_HEADERS
-        } else {
-            0
-        };
-        client
-            .send(&frame(CONTINUATION, flags, stream, piece))
-            .await;
-    }
+    client.send(&long_head(stream)).await;
     while client.frame_of(HEADERS).await.expect("answered").1 != stream {}
     let lines = logged.lines(bad.len() + 1).await;
     assert_eq!(

@@ -208,16 +208,20 @@ const SAMPLED: &str = "00001388-0000-9000-8000-000000000000";
 const FORCED: &str = "00001388-0000-a000-8000-000000000000";
 const CLIENT: &str = "00001388-0000-b000-8000-000000000000";
 
-#[test]
-fn an_id_tells_whether_the_request_is_traced() {
-    let tracing = |random, client, overall| HttpConnectionManager {
+/// Shares of 10,000 that are traced: by chance, if the client asks, and of all.
+fn tracing(random: u32, client: u32, overall: u32) -> HttpConnectionManager {
+    HttpConnectionManager {
         tracing: Some(Tracing {
             random_sampling: random,
             client_sampling: client,
             overall_sampling: overall,
         }),
         ..HttpConnectionManager::default()
-    };
+    }
+}
+
+#[test]
+fn an_id_tells_whether_the_request_is_traced() {
     let none = HttpConnectionManager::default();
     let unpacked = HttpConnectionManager {
         pack_trace_reason: false,
