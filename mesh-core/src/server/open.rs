@@ -220,6 +220,7 @@ impl Run<'_> {
                     if let Some((source, destination)) = header.addresses {
                         self.conn.peer = Address::Socket(source);
                         self.conn.local = Address::Socket(destination);
+                        self.conn.original_dst = Some(destination);
                         self.conn.restored = true;
                     }
                     return Ok(());

@@ -235,7 +235,7 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
         };
         let key = PickKey {
             random: rand::random(),
-            original_dst: conn.original_dst.or_else(|| conn.local.socket()),
+            original_dst: conn.original_dst,
             ..PickKey::default()
         };
         let attempt = cluster.attempt(Priority::Default, &key)?;

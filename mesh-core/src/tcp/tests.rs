@@ -17,7 +17,7 @@ use crate::{
     config::{Change, Update},
     model::{
         self, Address, ClusterChoice, ClusterLoadAssignment, HealthStatus, LbEndpoint,
-        LocalityEndpoints, Network, TcpProxy,
+        ListenerFilter, LocalityEndpoints, Network, TcpProxy,
     },
     server::{Accepted, Factory, tests::support::*},
     snapshot::{Clusters, Compiler},
@@ -84,6 +84,14 @@ fn cluster(endpoints: &[Address], change: impl FnOnce(&mut model::Cluster)) -> C
 }
 
 fn start(proxy: TcpProxy, cluster: Change) -> (Running, Arc<Cluster>) {
+    start_with(proxy, cluster, Vec::new())
+}
+
+fn start_with(
+    proxy: TcpProxy,
+    cluster: Change,
+    filters: Vec<ListenerFilter>,
+) -> (Running, Arc<Cluster>) {
     let mut compiler = Compiler::default();
     compiler.apply(Update {
         changes: vec![cluster],
@@ -91,7 +99,10 @@ fn start(proxy: TcpProxy, cluster: Change) -> (Running, Arc<Cluster>) {
     });
     let clusters = compiler.directory().clone();
     let handle = clusters.get("upstream").expect("it was added");
-    let config = listener(vec![chain(Network::Tcp(Box::new(proxy)))]);
+    let config = model::Listener {
+        listener_filters: filters,
+        ..listener(vec![chain(Network::Tcp(Box::new(proxy)))])
+    };
     (Running::with(config, compiler, Tcp(clusters)), handle)
 }
 
@@ -445,4 +456,36 @@ async fn a_declared_tcp_port_is_never_sniffed() {
     let mut bytes = [0; 14];
     socket.read_exact(&mut bytes).await.expect("read");
     assert_eq!(&bytes, b"GET /a HTTP/1.");
+}
+
+/// As in Envoy. Sent on to the address that it came to, it would come back for ever.
+#[tokio::test]
+async fn a_connection_that_nobody_redirected_has_no_original_destination() {
+    let original = |config: &mut model::Cluster| {
+        config.discovery = model::Discovery::OriginalDst(Default::default());
+    };
+    let (server, handle) = start(proxy(), cluster(&[], original));
+    assert_eq!(server.connect().await.rest().await, "");
+    let end = ended(&server).await;
+    assert_eq!(end.failure, Some(Kind::NoHealthyUpstream));
+    assert_eq!(handle.stats().upstream_cx_total.get(), 0);
+
+    // A PROXY protocol header says where it was meant to go.
+    let (listener, address) = upstream().await;
+    let filter = ListenerFilter::ProxyProtocol {
+        allow_without: false,
+    };
+    let (server, _) = start_with(proxy(), cluster(&[], original), vec![filter]);
+    let port = address.socket().expect("TCP").port();
+    let mut client = server.connect().await;
+    let header = format!("PROXY TCP4 127.0.0.9 127.0.0.1 9 {port}\r\nhello");
+    client.send(header.as_bytes()).await;
+    let (mut stream, _) = timeout(PATIENCE, listener.accept())
+        .await
+        .expect("it comes")
+        .expect("accepted");
+    let mut seen = [0; 5];
+    let read = timeout(PATIENCE, stream.read_exact(&mut seen)).await;
+    read.expect("bytes come").expect("read");
+    assert_eq!(&seen, b"hello");
 }

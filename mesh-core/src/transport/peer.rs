@@ -30,7 +30,8 @@ pub struct ConnInfo {
     pub peer: Address,
     /// The socket's peer.
     pub direct_peer: Address,
-    /// The destination before redirection, if it was looked up.
+    /// Where the connection was meant to go, if a listener filter found that out: the destination before redirection, or that in
+    /// a PROXY protocol header.
     pub original_dst: Option<SocketAddr>,
     /// [`ConnInfo::local`] is not the socket's own: a listener filter found where the connection was meant to go.
     #[cfg(feature = "net")]

@@ -117,8 +117,9 @@ fn ends_here(method: &Method, forwarding: &Forwarding) -> Option<ConnectConfig> 
     (*method == Method::CONNECT || config.allow_post).then_some(config)
 }
 
-/// Where an original-destination cluster sends the request: to the address that its header names, else to the connection's own.
-/// As in Envoy, a header that holds no address counts as absent.
+/// Where an original-destination cluster sends the request: to the address that its header names, else to where the connection was
+/// meant to go. As in Envoy, a header that holds no address counts as absent, and a connection that nobody redirected was meant for
+/// nowhere else: sent on to the address that it came to, it would come back for ever.
 fn destination<B: 'static>(routed: &Routed<B>) -> Option<SocketAddr> {
     if let Discovery::OriginalDst(config) = &routed.cluster.config().discovery
         && let Some(name) = &config.header
@@ -127,8 +128,7 @@ fn destination<B: 'static>(routed: &Routed<B>) -> Option<SocketAddr> {
     {
         return Some(address);
     }
-    let connection = routed.record.connection()?;
-    connection.original_dst.or(connection.local.socket())
+    routed.record.connection()?.original_dst
 }
 
 fn attempt<B: 'static>(routed: &Routed<B>) -> Result<Attempt, Error> {
