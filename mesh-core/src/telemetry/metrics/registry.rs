@@ -1,16 +1,20 @@
 //! All series of a process.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     fmt::Write as _,
-    sync::{Arc, LazyLock, Mutex, OnceLock},
+    sync::{
+        Arc, LazyLock, Mutex, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use super::{Histogram, HttpStats, Labels, RouteScope, RouteStats, Workload};
 use crate::{cluster::Count, model::Name, snapshot::Health, sync::lock, telemetry::peer::Peers};
 
-/// Series of requests from which on hosts that nobody configured, and what callers say of themselves, are no longer told apart.
-pub(super) const CROWD: usize = 10_000;
+/// Series of requests that tell apart hosts that nobody configured, or what callers say of themselves; beyond it that is no longer
+/// told. Each costs some 50 KB of a page for Prometheus.
+pub(super) const CROWD: usize = 2_000;
 
 /// The metrics of a mesh. Cloning shares.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +26,8 @@ struct Shared {
     workload: OnceLock<Workload>,
     /// Locked when a series is used for the first time, and when all are rendered; never by a request otherwise.
     requests: Mutex<BTreeMap<Labels, Arc<Series>>>,
+    /// How many of them have labels that others choose at will.
+    chosen: AtomicUsize,
     messages: Mutex<BTreeMap<Labels, Arc<MessageSeries>>>,
     tcp: Mutex<BTreeMap<Labels, Arc<TcpSeries>>>,
     http: Mutex<BTreeMap<Name, Arc<HttpStats>>>,
@@ -91,9 +97,9 @@ impl Metrics {
         }
     }
 
-    /// Whether there are so many series that nothing should be told apart any more that others choose at will.
+    /// Whether so many series have labels that others choose at will that no more should be made.
     pub(super) fn is_crowded(&self) -> bool {
-        lock(&self.0.requests).len() >= CROWD
+        self.0.chosen.load(Ordering::Relaxed) >= CROWD
     }
 
     /// What the program answers to health checks.
@@ -133,8 +139,14 @@ impl Metrics {
         }
     }
 
-    pub(super) fn requests(&self, labels: Labels) -> Arc<Series> {
-        lock(&self.0.requests).entry(labels).or_default().clone()
+    /// The series of these labels; `chosen`: there are some among them that others choose at will.
+    pub(super) fn requests(&self, labels: Labels, chosen: bool) -> Arc<Series> {
+        let mut requests = lock(&self.0.requests);
+        let entry = requests.entry(labels);
+        if chosen && matches!(entry, Entry::Vacant(_)) {
+            self.0.chosen.fetch_add(1, Ordering::Relaxed);
+        }
+        entry.or_default().clone()
     }
 
     pub(super) fn messages(&self, labels: Labels) -> Arc<MessageSeries> {

@@ -17,6 +17,7 @@ use crate::{
     model::Name,
     telemetry::{
         flags::Flags,
+        peer::Peer,
         record::{Late, Record},
     },
 };
@@ -162,15 +163,22 @@ impl RequestMetrics {
     }
 
     fn find(&self, key: &Key, record: &Record, late: &Late) -> Arc<Series> {
-        let labels = self.labels(key, record, late);
+        let crowded = self.metrics.is_crowded();
+        let host = self.host(late).filter(|_| !crowded);
+        let peer = late.peer.as_deref().filter(|_| !crowded);
+        let chosen = match self.reporter {
+            Reporter::Source => host.is_some(),
+            Reporter::Destination => peer.is_some(),
+        };
+        let labels = self.labels(key, record, late, (host, peer));
         let series = match key.grpc {
             true => {
                 let messages = self.metrics.messages(labels.of_the_ends());
-                let series = self.metrics.requests(labels);
+                let series = self.metrics.requests(labels, chosen);
                 series.messages.get_or_init(|| messages);
                 series
             }
-            false => self.metrics.requests(labels),
+            false => self.metrics.requests(labels, chosen),
         };
         self.cache.rcu(|cache| {
             let mut cache = if cache.len() < CACHED {
@@ -186,19 +194,14 @@ impl RequestMetrics {
         series
     }
 
-    /// Who called. What a caller says of itself is not told apart any more once there are too many series.
-    fn source(&self, record: &Record, late: &Late) -> Workload {
-        let identity = record
-            .connection()
-            .and_then(|connection| connection.security.peer_identity.clone());
-        let peer = late.peer.as_ref().filter(|_| !self.metrics.is_crowded());
-        Workload {
-            principal: identity.unwrap_or_default(),
-            ..peer.map_or_else(Workload::default, |peer| peer.workload.clone())
-        }
-    }
-
-    fn labels(&self, key: &Key, record: &Record, late: &Late) -> Labels {
+    /// The labels of a request, to `host` if no service is known, from `peer` if somebody says who calls.
+    fn labels(
+        &self,
+        key: &Key,
+        record: &Record,
+        late: &Late,
+        (host, peer): (Option<&HeaderValue>, Option<&Peer>),
+    ) -> Labels {
         let own = self.metrics.workload();
         let mut service = match late.cluster.as_deref() {
             Some(cluster) => Service::of(cluster),
@@ -208,7 +211,7 @@ impl RequestMetrics {
                 missing.map_or_else(Service::default, |name| Service::by_name(name))
             }
         };
-        if let Some(host) = self.host(late).filter(|_| !self.metrics.is_crowded()) {
+        if let Some(host) = host {
             service.host = String::from_utf8_lossy(host.as_bytes()).into();
         }
         let mut labels = match self.reporter {
@@ -219,7 +222,7 @@ impl RequestMetrics {
                 Labels::ends(self.reporter, own, &destination, &service)
             }
             Reporter::Destination => {
-                let source = self.source(record, late);
+                let source = source(record, peer);
                 Labels::ends(self.reporter, &source, own, &service.served_by(own))
             }
         };
@@ -247,6 +250,17 @@ impl RequestMetrics {
 fn is_block_all(late: &Late) -> bool {
     let route = late.route.as_ref();
     route.is_some_and(|route| route.is_block_all())
+}
+
+/// Who called.
+fn source(record: &Record, peer: Option<&Peer>) -> Workload {
+    let identity = record
+        .connection()
+        .and_then(|connection| connection.security.peer_identity.clone());
+    Workload {
+        principal: identity.unwrap_or_default(),
+        ..peer.map_or_else(Workload::default, |peer| peer.workload.clone())
+    }
 }
 
 fn known_status(status: u32) -> u32 {
