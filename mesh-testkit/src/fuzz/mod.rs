@@ -3,6 +3,9 @@
 //! `fuzz/` wraps them for cargo-fuzz; a test plays its corpora, and mutations of them, on the stable tool chain. Where there is an
 //! invariant to hold, a body asserts it.
 
+mod format;
+mod istio;
+mod request;
 mod route;
 
 use mesh_core::model::{EscapedSlashes, Regex};
@@ -15,6 +18,9 @@ use mesh_xds::yaml::{self, Limits, Reader};
 use mesh_xds::{decode, json};
 use serde::de::IgnoredAny;
 
+pub use format::format;
+pub use istio::istio;
+pub use request::request;
 pub use route::{head, host};
 
 /// A target: its name, which is the name of its corpus folder, and its body.
@@ -30,6 +36,9 @@ pub const TARGETS: &[Target] = &[
     ("path", path),
     ("head", head),
     ("sniff", sniff),
+    ("istio", istio),
+    ("format", format),
+    ("request", request),
 ];
 
 /// Reads bytes as YAML; each document is read to its end or refused.
