@@ -36,6 +36,7 @@ use envoy_types::pb::envoy::config::{
 use mesh_core::model;
 use prost::{Message, Name};
 
+pub(crate) use self::route::again::{Before, Parts};
 pub use self::{
     context::{Context, Findings},
     matcher::header as header_matcher,
@@ -66,6 +67,11 @@ pub fn routes(wire: &[u8]) -> Decoded<model::RouteConfiguration> {
     decode("route configuration", wire, name, |cx, value| {
         Some(route::table(cx, value))
     })
+}
+
+/// Decodes the wire bytes of a route configuration that takes the place of another.
+pub(crate) fn routes_again(wire: &[u8], before: Before<'_>) -> Decoded<model::RouteConfiguration> {
+    route::again::changed(wire, before).unwrap_or_else(|| routes(wire))
 }
 
 /// Decodes the wire bytes of an `envoy.config.cluster.v3.Cluster`.

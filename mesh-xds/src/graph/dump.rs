@@ -74,15 +74,7 @@ impl Dump {
 
     /// The JSON form of one resource.
     pub fn resource(&self, kind: Kind, name: &str) -> Option<Value> {
-        let wire = {
-            let state = lock(&self.state);
-            match kind {
-                Kind::Cluster => wire_of(&state.clusters, name),
-                Kind::Endpoints => wire_of(&state.endpoints, name),
-                Kind::Routes => wire_of(&state.routes, name),
-                Kind::Listener => wire_of(&state.listeners, name),
-            }
-        }?;
+        let wire = lock(&self.state).wire_of(kind, name)?;
         protojson::wire_to_value(kind.message(), &wire).ok()
     }
 
@@ -255,10 +247,6 @@ fn untyped(value: &Value) -> Value {
         fields.remove("@type");
     }
     value
-}
-
-fn wire_of<T>(table: &Table<T>, name: &str) -> Option<Bytes> {
-    table.entries.get(name).map(|entry| entry.wire.clone())
 }
 
 fn item(kind: Kind, field: &str, offered: &Offered) -> Value {

@@ -25,7 +25,7 @@ use mesh_core::{
 use prost::Message;
 
 pub use self::dump::{Dump, DumpOptions};
-use crate::decode::{self, Decoded, Findings};
+use crate::decode::{self, Before, Decoded, Findings};
 
 /// The kinds of resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -179,6 +179,27 @@ impl Graph {
     }
 }
 
+/// A decoder of whole resources, whatever was there before.
+fn whole<T>(
+    decoder: fn(&[u8]) -> Decoded<T>,
+) -> impl FnOnce(&[u8], Option<&Entry<T>>) -> Decoded<T> {
+    move |wire, _| decoder(wire)
+}
+
+fn routes(wire: &[u8], before: Option<&Entry<RouteConfiguration>>) -> Decoded<RouteConfiguration> {
+    match before {
+        Some(entry) => {
+            let before = Before {
+                wire: &entry.wire,
+                model: &entry.model,
+                notes: &entry.notes,
+            };
+            decode::routes_again(wire, before)
+        }
+        None => decode::routes(wire),
+    }
+}
+
 /// A path below another.
 fn join(path: &str, below: &str) -> String {
     match (path, below) {
@@ -263,19 +284,25 @@ impl Round<'_> {
     pub fn wire(&mut self, kind: Kind, wire: &[u8], path: &str) {
         let now = self.now;
         match kind {
-            Kind::Cluster => self.offer(kind, wire, path, decode::cluster, |state| {
+            Kind::Cluster => self.offer(kind, wire, path, whole(decode::cluster), |state| {
                 (&mut state.clusters, Change::Cluster, now)
             }),
-            Kind::Endpoints => self.offer(kind, wire, path, decode::endpoints, |state| {
+            Kind::Endpoints => self.offer(kind, wire, path, whole(decode::endpoints), |state| {
                 (&mut state.endpoints, Change::Endpoints, now)
             }),
-            Kind::Routes => self.offer(kind, wire, path, decode::routes, |state| {
+            Kind::Routes => self.offer(kind, wire, path, routes, |state| {
                 (&mut state.routes, Change::Routes, now)
             }),
-            Kind::Listener => self.offer(kind, wire, path, decode::listener, |state| {
+            Kind::Listener => self.offer(kind, wire, path, whole(decode::listener), |state| {
                 (&mut state.listeners, Change::Listener, now)
             }),
         }
+    }
+
+    /// The wire form of a route configuration; `None` unless what was offered last of that name is in force.
+    pub(crate) fn table_as_offered(&self, name: &str) -> Option<Bytes> {
+        let entry = self.state.routes.entries.get(name)?;
+        entry.newest.then(|| entry.wire.clone())
     }
 
     fn offer<T: PartialEq>(
@@ -283,7 +310,7 @@ impl Round<'_> {
         kind: Kind,
         wire: &[u8],
         path: &str,
-        decoder: fn(&[u8]) -> Decoded<T>,
+        decoder: impl FnOnce(&[u8], Option<&Entry<T>>) -> Decoded<T>,
         table: impl Fn(&mut State) -> (&mut Table<T>, fn(Arc<T>) -> Change, SystemTime),
     ) {
         let name = resource_name(wire);
@@ -296,7 +323,7 @@ impl Round<'_> {
             name,
             value,
             findings,
-        } = decoder(wire);
+        } = decoder(wire, entries.entries.get(&*name));
         // A listener without a name is known by its address, so the decoded name counts.
         let twice = self.refused.contains(&(kind, name.clone()));
         let entry = entries.entries.get_mut(&name);
@@ -407,6 +434,18 @@ impl Round<'_> {
 }
 
 impl State {
+    fn wire_of(&self, kind: Kind, name: &str) -> Option<Bytes> {
+        fn of<T>(table: &Table<T>, name: &str) -> Option<Bytes> {
+            table.entries.get(name).map(|entry| entry.wire.clone())
+        }
+        match kind {
+            Kind::Cluster => of(&self.clusters, name),
+            Kind::Endpoints => of(&self.endpoints, name),
+            Kind::Routes => of(&self.routes, name),
+            Kind::Listener => of(&self.listeners, name),
+        }
+    }
+
     /// The path in the source's text of what was refused after decoding, whose own path becomes that of the API.
     fn place_of(&self, rejection: &mut Rejection) -> Option<String> {
         let kinds = [Kind::Cluster, Kind::Endpoints, Kind::Routes, Kind::Listener];

@@ -1,6 +1,7 @@
 //! Route configurations, virtual hosts and routes (`config.route.v3`).
 
 mod action;
+pub(crate) mod again;
 mod forward;
 mod matches;
 mod policy;
@@ -63,7 +64,7 @@ pub(crate) fn table(cx: &mut Context, value: &proto::RouteConfiguration) -> Rout
         request_headers_to_remove,
         most_specific_header_mutations_wins,
         validate_clusters,
-        max_direct_response_body_size_bytes,
+        max_direct_response_body_size_bytes: _,
         cluster_specifier_plugins,
         request_mirror_policies,
         ignore_port_in_host_matching,
@@ -76,9 +77,7 @@ pub(crate) fn table(cx: &mut Context, value: &proto::RouteConfiguration) -> Rout
     unsupported!(cx; vhds, route_specifiers);
     // Naming a plugin in a route is what asks for it; the list alone changes nothing.
     ignored!(cx; cluster_specifier_plugins);
-    let max_body = max_direct_response_body_size_bytes
-        .as_ref()
-        .map_or(MAX_DIRECT_RESPONSE_BODY, |limit| limit.value);
+    let max_body = max_body(value);
     let metadata = common::metadata(cx, "metadata", metadata.as_ref());
     RouteConfiguration {
         name: name.as_str().into(),
@@ -107,6 +106,12 @@ pub(crate) fn table(cx: &mut Context, value: &proto::RouteConfiguration) -> Rout
         origin: common::origin(&metadata),
         metadata,
     }
+}
+
+/// The bytes that the body of a direct response may have.
+fn max_body(value: &proto::RouteConfiguration) -> u32 {
+    let limit = value.max_direct_response_body_size_bytes.as_ref();
+    limit.map_or(MAX_DIRECT_RESPONSE_BODY, |limit| limit.value)
 }
 
 fn virtual_host(cx: &mut Context, value: &proto::VirtualHost, max_body: u32) -> model::VirtualHost {

@@ -381,3 +381,82 @@ fn what_does_not_act_is_listed_at_every_level() {
         assert_eq!(count, 1, "{wanted}: {paths:?}");
     }
 }
+
+fn wire(hosts: &[(&str, &str)], max_body: u32) -> Vec<u8> {
+    let hosts = hosts.iter().map(|(name, route)| {
+        format!(r#"{{"name":"{name}","domains":["{name}"],"routes":[{{"match":{{"prefix":"/"}},{route}}}]}}"#)
+    });
+    let hosts: Vec<String> = hosts.collect();
+    let text = format!(
+        r#"{{"name":"r","virtual_hosts":[{}],"max_direct_response_body_size_bytes":{max_body}}}"#,
+        hosts.join(",")
+    );
+    let mut json = serde_json::Deserializer::from_str(&text);
+    crate::json::to_wire(NAME, &mut json).expect("a route configuration")
+}
+
+#[test]
+fn a_table_of_which_a_part_changed_is_what_the_whole_decodes_to() {
+    const PLAIN: &str = r#""route":{"cluster":"a"}"#;
+    const NOTED: &str = r#""route":{"cluster":"a","hash_policy":[{"header":{"header_name":"x"}}]}"#;
+    const BODY: &str = r#""direct_response":{"status":200,"body":{"inline_string":"long"}}"#;
+    const WRONG: &str = r#""route":{"cluster":""}"#;
+    let before = [("a", PLAIN), ("b", NOTED), ("c", BODY), ("d", PLAIN)];
+    let old = wire(&before, 9);
+    let decoded = crate::decode::routes(&old);
+    let before = crate::decode::Before {
+        wire: &old,
+        model: decoded.value.as_ref().expect("accepted"),
+        notes: &decoded.findings.notes,
+    };
+    for (hosts, max_body, in_parts) in [
+        (
+            &[("a", PLAIN), ("b", NOTED), ("c", BODY), ("d", NOTED)][..],
+            9,
+            true,
+        ),
+        (&[("b", NOTED), ("n", NOTED), ("d", PLAIN)], 9, true),
+        (&[], 9, true),
+        (&[("c", BODY)], 3, false),
+        (&[("a", PLAIN), ("d", WRONG)], 9, false),
+    ] {
+        let new = wire(hosts, max_body);
+        let part = again::changed(&new, before);
+        assert_eq!(part.is_some(), in_parts, "{hosts:?}");
+        let (again, whole) = (
+            crate::decode::routes_again(&new, before),
+            crate::decode::routes(&new),
+        );
+        assert_eq!(
+            (again.name, again.value),
+            (whole.name, whole.value),
+            "{hosts:?}"
+        );
+        assert_eq!(again.findings, whole.findings, "{hosts:?}");
+    }
+}
+
+#[test]
+fn virtual_hosts_that_stay_are_not_decoded_again() {
+    let old = wire(&[("a", r#""route":{"cluster":"a"}"#)], 9);
+    // What is taken over shows in that it is not what the bytes say.
+    let mut model = crate::decode::routes(&old).value.expect("accepted");
+    model.virtual_hosts[0].name = "as before".into();
+    let before = crate::decode::Before {
+        wire: &old,
+        model: &model,
+        notes: &[],
+    };
+    let new = wire(
+        &[
+            ("b", r#""route":{"cluster":"b"}"#),
+            ("a", r#""route":{"cluster":"a"}"#),
+        ],
+        9,
+    );
+    let table = crate::decode::routes_again(&new, before)
+        .value
+        .expect("accepted");
+    let names: Vec<&str> = table.virtual_hosts.iter().map(|host| &*host.name).collect();
+    assert_eq!(names, ["b", "as before"]);
+}

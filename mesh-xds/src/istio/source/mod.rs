@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use envoy_types::pb::envoy::config::route::v3::{RouteConfiguration, VirtualHost};
 use mesh_core::config::{ConfigSource, Outcome, Rejection, SourceError, Update};
 use mesh_core::model::{Name, Note};
 use mesh_core::telemetry::metrics::Workload as Identity;
@@ -18,6 +19,7 @@ use super::read::{
     Finding, Folder, FolderOptions, Level, ObjectId, Places, Scan, Watch, protected_by,
 };
 use super::translate::{self, Resources};
+use crate::decode::Parts;
 use crate::graph::{Dump, Graph, Kind, Round};
 use crate::yaml;
 use notes::{config, needs_a_start, notes, rejection, tls_servers, without_effect};
@@ -336,7 +338,7 @@ impl Worker {
         })
     }
 
-    fn assemble(&mut self, version: Name, resources: Resources) -> Update {
+    fn assemble(&mut self, version: Name, mut resources: Resources) -> Update {
         let mut round = self.graph.round(version);
         let before = &self.offered;
         offer(
@@ -351,12 +353,7 @@ impl Worker {
             (&before.endpoints, &resources.endpoints),
             |endpoints| (&endpoints.cluster_name, String::new()),
         );
-        offer(
-            &mut round,
-            Kind::Routes,
-            (&before.routes, &resources.routes),
-            |routes| (&routes.name, String::new()),
-        );
+        offer_tables(&mut round, &before.routes, &mut resources.routes);
         offer(
             &mut round,
             Kind::Listener,
@@ -442,6 +439,46 @@ fn offer<M: Message + PartialEq>(
             round.wire(kind, &message.encode_to_vec(), &place);
         }
     }
+}
+
+/// Offers route configurations. Virtual hosts that stay the same are not encoded again, so that they are known by their bytes.
+fn offer_tables(
+    round: &mut Round<'_>,
+    before: &[RouteConfiguration],
+    now: &mut [RouteConfiguration],
+) {
+    for table in now {
+        let known = before.iter().find(|old| old.name == table.name);
+        if known.is_some_and(|old| *old == *table) && round.same(Kind::Routes, &table.name, "") {
+            continue;
+        }
+        let wire = match known.zip(round.table_as_offered(&table.name)) {
+            Some((old, wire)) => spliced(old, &wire, table),
+            None => table.encode_to_vec(),
+        };
+        round.wire(Kind::Routes, &wire, "");
+    }
+}
+
+/// The wire form of `table`, with that of the virtual hosts that `old`, of which `wire` is the wire form, has as well.
+fn spliced(old: &RouteConfiguration, wire: &[u8], table: &mut RouteConfiguration) -> Vec<u8> {
+    let wires = Parts::of(wire).map(|parts| parts.hosts).unwrap_or_default();
+    let known: HashMap<&str, (&VirtualHost, &[u8])> = old
+        .virtual_hosts
+        .iter()
+        .zip(wires)
+        .map(|(host, wire)| (host.name.as_str(), (host, wire)))
+        .collect();
+    let hosts = std::mem::take(&mut table.virtual_hosts);
+    let mut out = table.encode_to_vec();
+    for host in &hosts {
+        match known.get(host.name.as_str()) {
+            Some((same, wire)) if *same == host => Parts::push(&mut out, wire),
+            _ => Parts::push(&mut out, &host.encode_to_vec()),
+        }
+    }
+    table.virtual_hosts = hosts;
+    out
 }
 
 /// Whether a note is about a field that istiod writes into every listener, or every cluster found by DNS, so that nobody asked
