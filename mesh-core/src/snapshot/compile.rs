@@ -99,6 +99,7 @@ impl Compiler {
         self.listeners(&changes, &mut round);
         self.recompile(&mut round);
         self.removals(&changes);
+        self.forget_awaited(&changes);
         self.generation += 1;
 
         let mut rejections = update.rejections;
@@ -487,16 +488,23 @@ impl Compiler {
     fn remove_routes(&mut self, key: TableKey) {
         if let Some(table) = self.tables.remove(&key) {
             table.cell.store(Arc::new(RouteTable::empty()));
-            let mut managers = self.listeners.values().flat_map(|listener| &listener.http);
-            let named = |http: &Option<Arc<Http>>| {
-                let http = http.as_ref();
-                http.is_some_and(|http| Arc::ptr_eq(http.routes(), &table.cell))
-            };
-            if managers.any(named) {
+            if cells(&self.listeners).any(|cell| Arc::ptr_eq(cell, &table.cell)) {
                 self.tables.insert(key.clone(), Table::awaited(table.cell));
             }
         }
         self.refused.remove(&Resource::Table(key));
+    }
+
+    /// Lets go of tables that nobody awaits any more, once listeners have changed.
+    fn forget_awaited(&mut self, changes: &[Change]) {
+        let of_listener =
+            |change: &Change| matches!(change, Change::Listener(_) | Change::RemoveListener(_));
+        if !changes.iter().any(of_listener) {
+            return;
+        }
+        let named: HashSet<_> = cells(&self.listeners).map(Arc::as_ptr).collect();
+        self.tables
+            .retain(|_, table| table.config.is_some() || named.contains(&Arc::as_ptr(&table.cell)));
     }
 
     fn remove_endpoints(&mut self, name: &Name) {
@@ -507,6 +515,12 @@ impl Compiler {
             }
         }
     }
+}
+
+/// The cells of all routes that listeners have.
+fn cells(listeners: &BTreeMap<Name, Arc<Listener>>) -> impl Iterator<Item = &Arc<RouteCell>> {
+    let managers = listeners.values().flat_map(|listener| &listener.http);
+    managers.flatten().map(|http| http.routes())
 }
 
 /// The EDS service whose endpoints a cluster has.

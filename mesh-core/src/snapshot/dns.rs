@@ -1,6 +1,9 @@
 //! Endpoints of clusters that are found by DNS: looked up apart from the request path, last good answer kept.
 
-use std::{collections::HashMap, future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap, convert::Infallible, future::Future, net::SocketAddr, sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     task::JoinSet,
@@ -24,12 +27,12 @@ const MAX_LOOKUPS: usize = 32;
 const MIN_REFRESH: Duration = Duration::from_millis(100);
 
 /// Keeps the endpoints of DNS clusters up to date until dropped.
-pub(super) async fn run(mesh: Mesh) {
-    keep(mesh, |cluster| async move { lookup(&cluster).await }).await;
+pub(super) async fn run(mesh: Mesh) -> Infallible {
+    keep(mesh, |cluster| async move { lookup(&cluster).await }).await
 }
 
 /// [`run`], with the look-up of one cluster.
-async fn keep<F>(mesh: Mesh, look_up: impl Fn(Arc<Cluster>) -> F)
+async fn keep<F>(mesh: Mesh, look_up: impl Fn(Arc<Cluster>) -> F) -> Infallible
 where
     F: Future<Output = Answer> + Send + 'static,
 {

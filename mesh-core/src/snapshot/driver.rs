@@ -147,7 +147,7 @@ impl<S: ConfigSource> Driver<S> {
             #[cfg(feature = "net")]
             let update = tokio::select! {
                 update = self.source.next() => update?,
-                () = &mut names => continue,
+                never = &mut names => match never {},
             };
             #[cfg(not(feature = "net"))]
             let update = self.source.next().await?;

@@ -156,6 +156,10 @@ fn a_named_table_is_awaited_replaced_and_emptied() {
     assert_eq!(cell.load().routes().count(), 0);
     driver.apply(update(vec![Change::Routes(Arc::new(table("t", "a")))]));
     assert_eq!(cell.load().routes().count(), 1, "the listener gets it back");
+    driver.apply(update(vec![Change::RemoveRoutes("t".into())]));
+    assert!(mesh.snapshot().routes().contains_key("t"), "awaited");
+    driver.apply(update(vec![Change::RemoveListener("in".into())]));
+    assert!(mesh.snapshot().routes().is_empty(), "by nobody");
 }
 
 #[test]
