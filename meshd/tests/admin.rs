@@ -346,6 +346,55 @@ fn a_cluster_that_gives_no_response_is_charged_with_the_answer() {
     }
 }
 
+/// The lines are those of Envoy 1.40.
+#[test]
+fn clusters_tell_the_health_of_each_endpoint_and_who_is_a_canary() {
+    let temp = Temp::new("health");
+    let at = |port: u16| {
+        format!(
+            "endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}"
+        )
+    };
+    let endpoints = [
+        format!("{{health_status: DEGRADED, {}}}", at(1)),
+        format!("{{health_status: UNHEALTHY, {}}}", at(2)),
+        format!("{{health_status: DRAINING, {}}}", at(3)),
+        format!(
+            "{{metadata: {{filter_metadata: {{envoy.lb: {{canary: true}}}}}}, {}}}",
+            at(4)
+        ),
+        format!("{{health_status: TIMEOUT, {}}}", at(5)),
+    ];
+    let file = format!(
+        "admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}}}\nstatic_resources: {{clusters: [{{name: app, type: STATIC, load_assignment: {{cluster_name: app, endpoints: [{{lb_endpoints: [{}]}}]}}}}]}}\n",
+        endpoints.join(", ")
+    );
+    let meshd = Meshd::start(&temp, &temp.put("envoy.yaml", &file), &[]);
+    let text = meshd.get("/clusters").body;
+    let json = meshd.get("/clusters?format=json").json();
+    for (n, (flags, status)) in [
+        ("/degraded_eds_health", "DEGRADED"),
+        ("/failed_eds_health", "UNHEALTHY"),
+        ("/eds_status_draining", "DRAINING"),
+        ("healthy", "HEALTHY"),
+        ("/failed_eds_health", "UNHEALTHY"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let port = n + 1;
+        let lines = [
+            format!("app::127.0.0.1:{port}::health_flags::{flags}"),
+            format!("app::127.0.0.1:{port}::canary::{}", port == 4),
+        ];
+        for line in lines {
+            assert!(text.lines().any(|one| one == line), "{line} in {text}");
+        }
+        let host = &json["cluster_statuses"][0]["host_statuses"][n];
+        assert_eq!(host["health_status"]["eds_health_status"], status, "{port}");
+    }
+}
+
 #[test]
 fn clusters_listeners_and_server_info_have_envoys_fields() {
     let (_temp, meshd) = start("info");

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::stats::Count;
-use crate::model::{Address, HealthStatus, LbEndpoint, Locality, Metadata, Name};
+use crate::model::{Address, HealthStatus, LbEndpoint, Locality, Metadata, Name, Value};
 
 /// An endpoint of a cluster. Kept over updates as long as its address stays.
 #[derive(Debug)]
@@ -117,6 +117,21 @@ impl Endpoint {
     /// What is counted.
     pub fn stats(&self) -> &EndpointStats {
         &self.stats
+    }
+
+    /// What the control plane says of its health; outlier detection says more.
+    pub fn health(&self) -> HealthStatus {
+        use HealthStatus::*;
+        let health = self.health.load(Ordering::Relaxed);
+        let all = [Unknown, Healthy, Unhealthy, Draining, Timeout, Degraded];
+        let found = all.into_iter().find(|one| *one as u8 == health);
+        found.unwrap_or_default()
+    }
+
+    /// Whether its metadata call it a canary (`canary` in `envoy.lb`).
+    pub fn is_canary(&self) -> bool {
+        let canary = self.metadata.get("envoy.lb", &["canary".into()]);
+        canary == Some(&Value::Bool(true))
     }
 
     /// Whether it takes traffic as a first choice.

@@ -7,7 +7,7 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 use mesh_core::{
     cluster::{Cluster, Endpoint},
-    model::{Discovery, Priority},
+    model::{Discovery, HealthStatus, Priority},
 };
 use mesh_xds::graph::Kind;
 use serde_json::{Value, json};
@@ -88,7 +88,7 @@ fn lines(cluster: &Cluster, dynamic: bool, out: &mut String) {
         let _ = writeln!(out, "{at}::region::{}", locality.region);
         let _ = writeln!(out, "{at}::zone::{}", locality.zone);
         let _ = writeln!(out, "{at}::sub_zone::{}", locality.sub_zone);
-        let _ = writeln!(out, "{at}::canary::false");
+        let _ = writeln!(out, "{at}::canary::{}", endpoint.is_canary());
         let _ = writeln!(out, "{at}::priority::{}", endpoint.priority());
         let _ = writeln!(out, "{at}::success_rate::-1");
         let _ = writeln!(out, "{at}::local_origin_success_rate::-1");
@@ -119,17 +119,25 @@ fn gauges(endpoint: &Endpoint) -> [(&'static str, u64); 3] {
     ]
 }
 
-/// Envoy's flags, joined by `/`.
-fn health_flags(endpoint: &Endpoint) -> &'static str {
-    match (
-        endpoint.is_ejected(),
-        endpoint.is_healthy(),
-        endpoint.is_degraded(),
-    ) {
-        (true, ..) => "/failed_outlier_check",
-        (_, true, _) => "healthy",
-        (_, _, true) => "/degraded_eds_health",
-        _ => "/failed_eds_health",
+/// What the control plane says of an endpoint's health: Envoy's status, and its flag.
+fn eds_health(endpoint: &Endpoint) -> (&'static str, &'static str) {
+    match endpoint.health() {
+        HealthStatus::Unknown | HealthStatus::Healthy => ("HEALTHY", ""),
+        HealthStatus::Degraded => ("DEGRADED", "/degraded_eds_health"),
+        HealthStatus::Draining => ("DRAINING", "/eds_status_draining"),
+        _ => ("UNHEALTHY", "/failed_eds_health"),
+    }
+}
+
+/// Envoy's flags, each behind a `/`.
+fn health_flags(endpoint: &Endpoint) -> String {
+    let outlier = match endpoint.is_ejected() {
+        true => "/failed_outlier_check",
+        false => "",
+    };
+    match (outlier, eds_health(endpoint).1) {
+        ("", "") => "healthy".to_owned(),
+        (outlier, eds) => [outlier, eds].concat(),
     }
 }
 
@@ -189,7 +197,7 @@ fn host(endpoint: &Endpoint) -> Value {
     let counters = counters(endpoint).map(|(name, value)| metric(name, value, false));
     let gauges = gauges(endpoint).map(|(name, value)| metric(name, value, true));
     let stats: Vec<Value> = counters.into_iter().chain(gauges).collect();
-    let mut health = json!({"eds_health_status": if endpoint.is_healthy() || endpoint.is_ejected() { "HEALTHY" } else { "UNHEALTHY" }});
+    let mut health = json!({"eds_health_status": eds_health(endpoint).0});
     if endpoint.is_ejected() {
         health["failed_outlier_check"] = json!(true);
     }

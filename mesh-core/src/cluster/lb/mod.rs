@@ -63,6 +63,9 @@ impl Omit {
 
     /// Whether `endpoint` is avoided. A value that is a list holds each of its items, as in Envoy.
     fn holds(&self, endpoint: &Endpoint) -> bool {
+        if self.canaries && endpoint.is_canary() {
+            return true;
+        }
         let Some(own) = endpoint.metadata().get(Self::NAMESPACE, &[]) else {
             return false;
         };
@@ -70,8 +73,7 @@ impl Omit {
             Some(Value::List(items)) if items.contains(wanted) => true,
             found => found == Some(wanted),
         };
-        self.canaries && own.get("canary") == Some(&Value::Bool(true))
-            || !self.labels.is_empty() && self.labels.iter().all(holds)
+        !self.labels.is_empty() && self.labels.iter().all(holds)
     }
 }
 
