@@ -450,7 +450,9 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
     fn count(&mut self) {
         let (cluster, endpoint) = (self.end.cluster.as_deref(), self.end.endpoint.as_deref());
         let metrics = self.conn.tcp().map(|tcp| tcp.metrics());
-        self.counted = metrics.map(|metrics| metrics.open(cluster, endpoint, self.end.flags));
+        let client = &self.conn.accepted.conn.security;
+        self.counted =
+            metrics.map(|metrics| metrics.open(cluster, endpoint, self.end.flags, client));
     }
 
     fn fail(&mut self, kind: Kind, reason: Option<Name>) {

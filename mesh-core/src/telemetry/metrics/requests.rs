@@ -62,6 +62,8 @@ struct Key {
     grpc: bool,
     flags: Flags,
     mutual: bool,
+    /// Hash of the identity that the caller has proved; 0: none.
+    principal: u64,
     /// Hash of the authority, or of the name of a cluster that does not exist, where that is what tells the service; else 0.
     host: u64,
     /// Who called; 0: unknown.
@@ -95,6 +97,9 @@ impl RequestMetrics {
             grpc: late.grpc,
             flags: late.flags,
             mutual: self.is_mutual(record),
+            principal: self
+                .principal(record)
+                .map_or(0, |name| hash(name.as_bytes())),
             host: self.told_by(late).map_or(0, hash),
             peer: late.peer.as_ref().map_or(0, |peer| peer.id),
         };
@@ -131,6 +136,13 @@ impl RequestMetrics {
             && record
                 .connection()
                 .is_some_and(|connection| connection.security.is_mutual())
+    }
+
+    /// The identity that the caller has proved.
+    fn principal<'a>(&self, record: &'a Record) -> Option<&'a Name> {
+        let connection = record.connection()?;
+        let identity = connection.security.peer_identity.as_ref();
+        identity.filter(|_| self.reporter == Reporter::Destination)
     }
 
     /// The authority of a request that Istio knows no service for.

@@ -6,6 +6,7 @@ use super::{Labels, Metrics, Reporter, TcpSeries, Workload, labels::Service};
 use crate::{
     cluster::{Cluster, Endpoint},
     telemetry::flags::Flags,
+    transport::Security,
 };
 
 /// Counts connections with Istio's labels.
@@ -25,12 +26,14 @@ impl TcpMetrics {
         Self { metrics, reporter }
     }
 
-    /// A connection began: it has reached an endpoint of a cluster, or `flags` say what it failed for.
+    /// A connection began: it has reached an endpoint of a cluster, or `flags` say what it failed for. `client`: what is known
+    /// of who made it.
     pub fn open(
         &self,
         cluster: Option<&Cluster>,
         endpoint: Option<&Endpoint>,
         flags: Flags,
+        client: &Security,
     ) -> TcpConnection {
         let own = self.metrics.workload();
         let service = cluster.map_or_else(Service::default, Service::of);
@@ -40,8 +43,11 @@ impl TcpMetrics {
                 Labels::ends(self.reporter, own, &other, &service.at(&other))
             }
             Reporter::Destination => {
-                let service = service.served_by(own);
-                Labels::ends(self.reporter, &Workload::default(), own, &service)
+                let source = Workload {
+                    principal: client.peer_identity.clone().unwrap_or_default(),
+                    ..Workload::default()
+                };
+                Labels::ends(self.reporter, &source, own, &service.served_by(own))
             }
         };
         labels.push_raw("request_protocol", "tcp");
@@ -50,6 +56,7 @@ impl TcpMetrics {
             "connection_security_policy",
             match self.reporter {
                 Reporter::Source => "unknown",
+                Reporter::Destination if client.is_mutual() => "mutual_tls",
                 Reporter::Destination => "none",
             },
         );

@@ -13,6 +13,7 @@ use crate::{
         peer::Peer,
         record::{Ending, Late, Record, RecordedHead, Sink},
     },
+    transport::{ConnInfo, Security},
 };
 
 #[derive(Debug)]
@@ -261,13 +262,43 @@ fn a_grpc_request_counts_its_messages_by_its_ends_alone() {
 }
 
 #[test]
+fn callers_are_told_apart_by_the_identity_that_they_proved() {
+    let metrics = Metrics::default();
+    let http = RequestMetrics::new(metrics.clone(), Reporter::Destination);
+    let http = Arc::new(Counted(http));
+    let tcp = TcpMetrics::new(metrics.clone(), Reporter::Destination);
+    for identity in ["spiffe://td/a", "spiffe://td/b"] {
+        let address = || Address::Socket(([127, 0, 0, 1], 1).into());
+        let mut conn = ConnInfo::new(address(), address());
+        conn.security.peer_identity = Some(identity.into());
+        drop(tcp.open(Some(&cluster()), None, Flags::default(), &conn.security));
+        let record = Record::begin(Some(Arc::new(conn)), Version::HTTP_11, false);
+        record.late().status = 200;
+        record.finish(Ending::Complete, &*http);
+    }
+    let text = metrics.render();
+    for family in ["istio_requests_total", "istio_tcp_connections_opened_total"] {
+        for identity in ["spiffe://td/a", "spiffe://td/b"] {
+            let principal = format!("source_principal=\"{identity}\"");
+            let mut lines = text.lines();
+            let line = lines.find(|line| line.starts_with(family) && line.contains(&principal));
+            let line = line.unwrap_or_else(|| panic!("{family} of {identity} in {text}"));
+            assert!(
+                line.contains("=\"mutual_tls\"") && line.ends_with(" 1"),
+                "{line}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_connection_that_failed_counts_with_its_flags() {
     let metrics = Metrics::default();
     let mut flags = Flags::default();
     flags.insert(Flag::UpstreamConnectionFailure);
     flags.insert(Flag::UpstreamRetryLimitExceeded);
     let inbound = TcpMetrics::new(metrics.clone(), Reporter::Destination);
-    drop(inbound.open(Some(&cluster()), None, flags));
+    drop(inbound.open(Some(&cluster()), None, flags, &Security::default()));
     let text = metrics.render();
     for name in ["opened", "closed"] {
         let start = format!("istio_tcp_connections_{name}_total{{reporter=\"destination\",");
@@ -320,6 +351,7 @@ fn connections_are_counted_as_closed_when_they_are_dropped() {
         Some(&cluster),
         Some(&endpoint),
         Flags::default(),
+        &Security::default(),
     );
     connection.sent(7);
     connection.received(3);
