@@ -201,45 +201,61 @@ kinds! {
     /// We reset the upstream stream.
     LocalReset => 503, 14, Some(Flag::LocalReset), "upstream_reset_before_response_started{local_reset}", "upstream connect error or disconnect/reset before headers. reset reason: local reset", false;
     /// The route's timeout passed.
-    UpstreamTimeout => 504, 4, Some(Flag::UpstreamRequestTimeout), "response_timeout", "upstream request timeout", false;
+    UpstreamTimeout => 504, 14, Some(Flag::UpstreamRequestTimeout), "response_timeout", "upstream request timeout", false;
     /// The time for one attempt passed and no retry was left.
-    PerTryTimeout => 504, 4, Some(Flag::UpstreamRequestTimeout), "upstream_per_try_timeout", "upstream request timeout", false;
+    PerTryTimeout => 504, 14, Some(Flag::UpstreamRequestTimeout), "upstream_per_try_timeout", "upstream request timeout", false;
     /// Nothing came from the upstream for the idle time of one attempt, and no retry was left.
-    PerTryIdleTimeout => 504, 4, Some(Flag::UpstreamRequestTimeout), "upstream_per_try_idle_timeout", "upstream request timeout", false;
+    PerTryIdleTimeout => 504, 14, Some(Flag::UpstreamRequestTimeout), "upstream_per_try_idle_timeout", "upstream request timeout", false;
     /// The stream's longest life passed.
-    MaxDuration => 504, 4, Some(Flag::UpstreamMaxStreamDurationReached), "upstream_max_stream_duration_reached", "upstream max stream duration reached", false;
+    MaxDuration => 504, 14, Some(Flag::UpstreamMaxStreamDurationReached), "upstream_max_stream_duration_reached", "upstream max stream duration reached", false;
     /// The stream's longest life passed, downstream limit.
     DownstreamMaxDuration => 408, 4, None, "max_duration_timeout", "downstream duration timeout", false;
     /// Nothing moved on the stream before the response began.
-    StreamIdle => 504, 4, Some(Flag::StreamIdleTimeout), "stream_idle_timeout", "stream timeout", false;
+    StreamIdle => 504, 14, Some(Flag::StreamIdleTimeout), "stream_idle_timeout", "stream timeout", false;
     /// The request did not arrive in time.
-    RequestTimeout => 408, 4, None, "request_overall_timeout", "request timeout", true;
+    RequestTimeout => 408, 2, None, "request_overall_timeout", "request timeout", true;
     /// The request head did not arrive in time.
-    HeaderTimeout => 408, 4, None, "request_header_timeout", "request header timeout", true;
+    HeaderTimeout => 408, 2, None, "request_header_timeout", "request header timeout", true;
     /// The client went away.
     DownstreamTermination => 499, 1, Some(Flag::DownstreamConnectionTermination), "downstream_remote_disconnect", "", true;
     /// The client reset its stream.
     DownstreamReset => 499, 1, Some(Flag::DownstreamRemoteReset), "http2.remote_reset", "", true;
     /// The client broke the protocol.
-    DownstreamProtocol => 400, 3, Some(Flag::DownstreamProtocolError), "http1.codec_error", "Bad Request", true;
+    DownstreamProtocol => 400, 13, Some(Flag::DownstreamProtocolError), "http1.codec_error", "Bad Request", true;
     /// The request declares its body both by length and in chunks.
-    ChunkedLength => 400, 3, Some(Flag::DownstreamProtocolError), "http1.content_length_and_chunked_not_allowed", "Bad Request", true;
+    ChunkedLength => 400, 13, Some(Flag::DownstreamProtocolError), "http1.content_length_and_chunked_not_allowed", "Bad Request", true;
+    /// The target of the request is none that its method may have.
+    InvalidUrl => 400, 13, Some(Flag::DownstreamProtocolError), "http1.invalid_url", "Bad Request", true;
+    /// The URL of the request has a scheme other than `http` and `https`.
+    InvalidScheme => 400, 13, Some(Flag::DownstreamProtocolError), "http1.invalid_scheme", "Bad Request", true;
+    /// The URL of a request without TLS says `https`, and nobody stands before us who could have taken TLS off.
+    HttpsInPlaintext => 403, 7, Some(Flag::DownstreamProtocolError), "http1.https_url_on_plaintext_connection", "Forbidden", true;
+    /// The header `connection` names what it may not name, or too much.
+    ConnectionHeader => 400, 13, Some(Flag::DownstreamProtocolError), "http1.connection_header_rejected", "Bad Request", true;
+    /// A CONNECT with a body.
+    BodyDisallowed => 400, 13, Some(Flag::DownstreamProtocolError), "http1.body_disallowed", "Bad Request", true;
+    /// A header name has an underscore, and requests with one are refused.
+    Underscore => 400, 13, Some(Flag::DownstreamProtocolError), "http1.unexpected_underscore", "Bad Request", true;
     /// The request has a transfer coding other than chunked.
-    TransferCoding => 501, 12, Some(Flag::DownstreamProtocolError), "http1.invalid_transfer_encoding", "Not Implemented", true;
+    TransferCoding => 501, 2, Some(Flag::DownstreamProtocolError), "http1.invalid_transfer_encoding", "Not Implemented", true;
     /// The request head is too large.
-    HeadersTooLarge => 431, 8, Some(Flag::DownstreamProtocolError), "http1.headers_too_large", "Request Header Fields Too Large", true;
+    HeadersTooLarge => 431, 2, Some(Flag::DownstreamProtocolError), "http1.headers_too_large", "Request Header Fields Too Large", true;
     /// The request head has too many headers.
-    TooManyHeaders => 431, 8, Some(Flag::DownstreamProtocolError), "http1.too_many_headers", "Request Header Fields Too Large", true;
+    TooManyHeaders => 431, 2, Some(Flag::DownstreamProtocolError), "http1.too_many_headers", "Request Header Fields Too Large", true;
     /// The request has no host.
-    MissingHost => 400, 3, None, "missing_host_header", "", false;
+    MissingHost => 400, 13, None, "missing_host_header", "", false;
     /// The path cannot be normalised.
-    PathNormalization => 400, 3, None, "path_normalization_failed", "", false;
+    PathNormalization => 400, 13, None, "path_normalization_failed", "", false;
+    /// The path does not begin with `/`, or the whole URL was sent and is not to be (`allow_absolute_url`).
+    AbsolutePath => 404, 12, None, "absolute_path_rejected", "", false;
+    /// QUERY without a content type.
+    QueryWithoutType => 400, 13, None, "query_missing_content_type", "", false;
     /// The upgrade is not allowed here.
     UpgradeDenied => 403, 7, None, "upgrade_failed", "", false;
     /// HTTP/1.0 is not served here.
-    UpgradeRequired => 426, 12, Some(Flag::DownstreamProtocolError), "low_version", "Upgrade Required", true;
+    UpgradeRequired => 426, 2, Some(Flag::DownstreamProtocolError), "low_version", "Upgrade Required", true;
     /// The body is over the buffer limit of something that must hold it.
-    PayloadTooLarge => 413, 8, None, "request_payload_too_large", "Payload Too Large", false;
+    PayloadTooLarge => 413, 2, None, "request_payload_too_large", "Payload Too Large", false;
     /// An injected fault.
     FaultAbort => 503, 14, Some(Flag::FaultInjected), "fault_filter_abort", "fault filter abort", false;
     /// A rate limit refused.

@@ -216,6 +216,10 @@ pub struct Http1Options {
     /// `Content-Length` beside `Transfer-Encoding: chunked` is accepted, and dropped; the connection is closed afterwards (RFC
     /// 9112, 6.3). Otherwise such a request is refused.
     pub allow_chunked_length: bool,
+    /// Requests that send a whole URL are refused (`allow_absolute_url: false`).
+    pub refuse_absolute_url: bool,
+    /// Methods that Envoy's codec does not know are accepted.
+    pub allow_custom_methods: bool,
     /// Trailers pass. Otherwise those of an upstream's response are dropped.
     pub enable_trailers: bool,
 }

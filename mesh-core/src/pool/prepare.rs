@@ -106,7 +106,7 @@ fn to_http2<B>(request: &mut Request<B>) -> Result<(), Error> {
         }
         // HTTP/1 names none: it is the one that the client is said to have used.
         parts.scheme = match request.headers().get(FORWARDED_PROTO) {
-            Some(proto) if proto == "https" => Some(Scheme::HTTPS),
+            Some(proto) if proto.as_bytes().eq_ignore_ascii_case(b"https") => Some(Scheme::HTTPS),
             _ => Some(Scheme::HTTP),
         };
         parts

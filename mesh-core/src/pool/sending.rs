@@ -291,20 +291,28 @@ pub(super) fn finish<B: Send + 'static>(
 /// leaves a length beside it and other codings in the head, where they would be wrong.
 fn is_framed(response: &Response<Incoming>) -> bool {
     let headers = response.headers();
-    if response.status() == StatusCode::NO_CONTENT {
-        return headers
-            .get(CONTENT_LENGTH)
-            .is_none_or(|length| length == "0");
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let length = match (lengths.next(), lengths.next()) {
+        (length, None) => length.map(HeaderValue::as_bytes),
+        // A second one is refused also if it says the same.
+        _ => return false,
+    };
+    let number = |length: &[u8]| !length.is_empty() && length.iter().all(u8::is_ascii_digit);
+    if !length.is_none_or(number) {
+        return false;
     }
-    if response.body().size_hint().exact().is_some() {
+    let empty = response.status() == StatusCode::NO_CONTENT;
+    if empty && length.is_some_and(|length| length != b"0") {
+        return false;
+    }
+    if length.is_some() && response.body().size_hint().exact().is_some() {
         return true;
     }
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
         (None, _) => true,
         (Some(coding), None) => {
-            coding.as_bytes().eq_ignore_ascii_case(b"chunked")
-                && !headers.contains_key(CONTENT_LENGTH)
+            coding.as_bytes().eq_ignore_ascii_case(b"chunked") && length.is_none() && !empty
         }
         _ => false,
     }

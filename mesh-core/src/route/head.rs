@@ -272,7 +272,7 @@ impl<'a, H: Headers + ?Sized> Head<'a, H> {
             return self.scheme;
         }
         match self.sent_proto() {
-            Some(proto @ (b"http" | b"https")) => proto,
+            Some(proto) if proto.eq_ignore_ascii_case(b"https") => b"https",
             _ => b"http",
         }
     }

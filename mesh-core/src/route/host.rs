@@ -108,10 +108,10 @@ pub fn strip_port(authority: &[u8], strip: StripPort, listener_port: Option<u16>
     };
     let port = str::from_utf8(&authority[colon + 1..])
         .ok()
-        .and_then(|port| port.parse::<u16>().ok());
+        .and_then(|port| port.parse::<u32>().ok());
     let stripped = match strip {
         StripPort::No => false,
-        StripPort::Matching => port.is_some() && port == listener_port,
+        StripPort::Matching => port.is_some() && port == listener_port.map(u32::from),
         StripPort::Any => port.is_some(),
     };
     if stripped {
@@ -193,6 +193,7 @@ mod tests {
         assert_eq!(strip_port(b"[::1]:81", StripPort::Any, None), b"[::1]");
         assert_eq!(strip_port(b"[::1]", StripPort::Any, None), b"[::1]");
         assert_eq!(strip_port(b"a:x", StripPort::Any, None), b"a:x");
+        assert_eq!(strip_port(b"a:99999", StripPort::Any, None), b"a");
         assert_eq!(&*strip_trailing_dot(b"a.b."), b"a.b");
         assert_eq!(&*strip_trailing_dot(b"a.b.:80"), b"a.b:80");
         assert_eq!(&*strip_trailing_dot(b"a.b"), b"a.b");

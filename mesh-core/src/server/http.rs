@@ -418,7 +418,12 @@ where
             self.expires = None;
             conn.stats.downstream_cx_max_duration_reached.add(1);
             self.tell();
-            self.close = earliest(self.close, Some(clock::after(now, manager.drain_timeout)));
+            // Who has sent nothing waits for nothing.
+            let drain = match conn.link.received() {
+                0 => Duration::ZERO,
+                _ => manager.drain_timeout,
+            };
+            self.close = earliest(self.close, Some(clock::after(now, drain)));
         }
         if passed(self.tell) {
             self.tell();

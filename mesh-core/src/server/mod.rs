@@ -17,6 +17,7 @@ mod frames;
 mod heads;
 mod http;
 mod io;
+mod line;
 mod link;
 mod listener;
 mod listeners;

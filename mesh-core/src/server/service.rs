@@ -23,7 +23,7 @@ use hyper::{body::Incoming, upgrade::OnUpgrade};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{Accepted, ConnEvent, HttpStats, ListenerHandle, Rejected, link::Link};
+use super::{Accepted, ConnEvent, HttpStats, ListenerHandle, Rejected, line, link::Link};
 use crate::{
     BoxError, Kind,
     model::{HttpConnectionManager, Network},
@@ -256,6 +256,10 @@ impl<S> Adapter<S> {
         }
         if request.version() == Version::HTTP_2 {
             return None;
+        }
+        let tls = self.conn.accepted.conn.security.tls;
+        if let Some(kind) = line::check(request, manager, tls) {
+            return Some(kind);
         }
         // A body of unknown length is chunked. The codec takes other codings off in no case, and would send them on unnamed.
         if request.body().size_hint().exact().is_none() {

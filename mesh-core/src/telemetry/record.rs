@@ -203,8 +203,11 @@ impl Record {
         late
     }
 
-    /// From the end of the request to the head of the upstream's response, once that is there.
+    /// From the end of the request to the head of the upstream's response, once both are there.
     pub(crate) fn service_time(&self) -> Option<Duration> {
+        if !self.is_received() {
+            return None;
+        }
         let sent = self.received.get().unwrap_or_default();
         Some(self.began.get()?.saturating_sub(sent))
     }
@@ -356,9 +359,14 @@ impl Record {
     /// An attempt gave no response.
     #[cfg(feature = "client")]
     pub(crate) fn attempt_failed(&self, error: &crate::Error) {
-        let reason = error
-            .connect_reason()
-            .or_else(|| Some(std::error::Error::source(error)?.to_string()));
+        let transport = error.kind() == crate::Kind::ConnectFailure;
+        let reason = error.connect_reason().or_else(|| {
+            Some(
+                std::error::Error::source(error)
+                    .filter(|_| transport)?
+                    .to_string(),
+            )
+        });
         if let Some(reason) = reason {
             self.late().failure = Some(reason.into());
         }

@@ -191,7 +191,8 @@ fn versions(
 
 /// HTTP/1 settings; those that only a server has are listed.
 fn codec1(cx: &mut Context, value: &Http1ProtocolOptions) -> Http1Options {
-    ignored!(cx, value; accept_http_10, default_host_for_http_10, allow_chunked_length);
+    ignored!(cx, value; accept_http_10, default_host_for_http_10, allow_chunked_length,
+        allow_absolute_url, allow_custom_methods);
     protocol::http1(cx, value)
 }
 

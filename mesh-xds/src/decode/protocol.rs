@@ -31,12 +31,8 @@ pub(crate) fn http1(cx: &mut Context, value: &Http1ProtocolOptions) -> Http1Opti
         allow_custom_methods,
         ignore_http_11_upgrade,
     } = value;
-    ignored!(cx; use_balsa_parser, allow_custom_methods, ignore_http_11_upgrade,
+    ignored!(cx; use_balsa_parser, ignore_http_11_upgrade,
         override_stream_error_on_invalid_http_message);
-    cx.ignored(
-        "allow_absolute_url",
-        !common::bool_of(allow_absolute_url.as_ref(), true),
-    );
     unsupported!(cx; send_fully_qualified_url);
     let (mut preserve_case, mut proper_case) = (false, false);
     match header_key_format
@@ -68,6 +64,8 @@ pub(crate) fn http1(cx: &mut Context, value: &Http1ProtocolOptions) -> Http1Opti
         preserve_case,
         proper_case,
         allow_chunked_length: *allow_chunked_length,
+        refuse_absolute_url: !common::bool_of(allow_absolute_url.as_ref(), true),
+        allow_custom_methods: *allow_custom_methods,
         enable_trailers: *enable_trailers,
     }
 }

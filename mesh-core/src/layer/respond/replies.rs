@@ -14,12 +14,13 @@ use crate::{
     model::{LocalReply, Name, ReplyMapper, ServerHeader},
     names::{ATTEMPT_COUNT, GRPC_STATUS, KEEP_ALIVE, PROXY_CONNECTION, RATE_LIMITED},
     route::{
-        Mutations,
+        Headers as _, Mutations,
         format::{BodyFormatter, FormatError},
     },
     telemetry::{
         access_log::{FilterRules, grpc_from_http},
         context::RecordContext,
+        flags::Flag,
         record::{Late, Record, Wants},
         small_number,
     },
@@ -153,7 +154,7 @@ impl Replies {
         if let Some(record) = record {
             self.tell(error, &mut reply, record);
         }
-        let mut response = if asks.grpc {
+        let mut response = if asks.grpc && !is_codecs(error.kind()) {
             let code = error.grpc_override().unwrap_or(match error.kind() {
                 // An injected or changed HTTP status says more than the kind.
                 _ if reply.status.as_u16() != row.http => grpc_from_http(reply.status.as_u16()),
@@ -280,6 +281,12 @@ impl Replies {
     }
 }
 
+/// Whether Envoy's codec refuses the request, which does not know yet that it is gRPC.
+fn is_codecs(kind: Kind) -> bool {
+    let reply = kind.reply();
+    reply.close && reply.flag == Some(Flag::DownstreamProtocolError)
+}
+
 /// Whether the reply gets what the route adds to responses: those of Envoy's router and of its faults do.
 fn is_routers(kind: Kind) -> bool {
     matches!(
@@ -348,9 +355,10 @@ fn strip_connection(headers: &mut HeaderMap) {
 
 /// Appends to a list header.
 pub(crate) fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
-    let joined = headers.get(&name).and_then(|old| {
-        HeaderValue::from_bytes(&[old.as_bytes(), b", ", value.as_bytes()].concat()).ok()
-    });
+    // Several lines are one list, as Envoy has it.
+    let joined = headers
+        .joined(&name)
+        .and_then(|old| HeaderValue::from_bytes(&[&*old, b", ", value.as_bytes()].concat()).ok());
     headers.insert(name, joined.unwrap_or_else(|| value.clone()));
 }
 
@@ -403,7 +411,12 @@ impl Draft {
     /// `head`: the body is only told of.
     fn http(self, head: bool) -> Response<Bytes> {
         let mut headers = self.headers;
-        if self.body.is_empty() {
+        // A mapper may have made it a response that has no body.
+        let bodiless = matches!(
+            self.status,
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+        );
+        if self.body.is_empty() || bodiless {
             headers.remove(CONTENT_TYPE);
         } else {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
@@ -412,7 +425,11 @@ impl Draft {
                 None => drop(headers.entry(CONTENT_TYPE).or_insert(TEXT)),
             }
         }
-        let mut response = Response::new(if head { Bytes::new() } else { self.body });
+        let body = match head || bodiless {
+            true => Bytes::new(),
+            false => self.body,
+        };
+        let mut response = Response::new(body);
         *response.status_mut() = self.status;
         *response.headers_mut() = headers;
         response

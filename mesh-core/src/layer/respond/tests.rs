@@ -125,6 +125,45 @@ async fn grpc_gets_trailers_only() {
     );
 }
 
+/// Measured with Envoy 1.40.
+#[tokio::test]
+async fn grpc_statuses_are_those_of_the_http_statuses_but_for_what_the_codec_refuses() {
+    let reply = async |error: fn() -> Error| {
+        let (response, _) = reply(Replies::default(), error, true).await;
+        let grpc = response.headers().get("grpc-status");
+        let grpc = grpc.map(|code| code.to_str().expect("a number").to_owned());
+        (response.status().as_u16(), grpc)
+    };
+    let of = |code: &str| (200, Some(code.to_owned()));
+    assert_eq!(reply(|| Kind::UpstreamTimeout.into()).await, of("14"));
+    assert_eq!(reply(|| Kind::StreamIdle.into()).await, of("14"));
+    assert_eq!(reply(|| Kind::PathNormalization.into()).await, of("13"));
+    assert_eq!(reply(|| Kind::RequestTimeout.into()).await, of("2"));
+    assert_eq!(reply(|| Kind::DownstreamProtocol.into()).await, (400, None));
+    assert_eq!(reply(|| Kind::ConnectionHeader.into()).await, (400, None));
+}
+
+#[tokio::test]
+async fn a_reply_that_is_mapped_to_204_has_no_body() {
+    let config = LocalReply {
+        mappers: vec![ReplyMapper {
+            filter: LogFilter::Status(Comparison::Eq, 404),
+            status: Some(StatusCode::NO_CONTENT),
+            body: Some("not here".into()),
+            body_format: None,
+            headers: Vec::new(),
+        }],
+        body: None,
+    };
+    let replies = Replies::new(&config).expect("valid");
+    let (response, _) = reply(replies, || Kind::NoRoute.into(), false).await;
+    assert_eq!(response.status(), StatusCode::NO_CONTENT);
+    for name in ["content-length", "content-type"] {
+        assert!(!response.headers().contains_key(name), "{name}");
+    }
+    assert_eq!(text(response).await, "");
+}
+
 #[tokio::test]
 async fn mappers_change_status_body_and_format() {
     let config = LocalReply {

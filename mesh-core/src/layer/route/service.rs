@@ -148,10 +148,7 @@ fn head<'a, B>(
         head.scheme = if front.writes_proto(scan) {
             if facts.tls { b"https" } else { b"http" }
         } else {
-            match head.forwarded_proto() {
-                b"https" => b"https",
-                _ => b"http",
-            }
+            head.scheme()
         };
     } else if facts.tls {
         head.scheme = b"https";

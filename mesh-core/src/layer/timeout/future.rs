@@ -16,6 +16,9 @@ use crate::{
     transport::Switched,
 };
 
+/// gRPC's status of that name.
+const DEADLINE_EXCEEDED: u8 = 4;
+
 pin_project! {
     /// The future of [`Timeout`](super::Timeout). It hands its limits on to the response body.
     #[derive(Debug)]
@@ -76,10 +79,14 @@ where
         } else {
             StatusCode::REQUEST_TIMEOUT
         };
-        poll = Poll::Ready(Err(if late_client {
-            error.with_status(status)
-        } else {
-            error
+        let error = match late_client {
+            true => error.with_status(status),
+            false => error,
+        };
+        poll = Poll::Ready(Err(match kind {
+            // Whatever status it has, Envoy calls it DEADLINE_EXCEEDED.
+            Kind::DownstreamMaxDuration => error.with_grpc(DEADLINE_EXCEEDED),
+            _ => error,
         }));
         poll
     }

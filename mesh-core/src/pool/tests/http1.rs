@@ -241,6 +241,22 @@ async fn each_way_to_fail_has_its_kind() {
             "HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n",
             Kind::UpstreamProtocol,
         ),
+        (
+            "HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            Kind::UpstreamProtocol,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\nok",
+            Kind::UpstreamProtocol,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-length: 2, 2\r\n\r\nok",
+            Kind::UpstreamProtocol,
+        ),
+        (
+            "HTTP/1.1 304 Not Modified\r\ncontent-length: x\r\n\r\n",
+            Kind::UpstreamProtocol,
+        ),
     ] {
         let mut fixture = fixture(|_| {});
         let answer = fixture.get("/");

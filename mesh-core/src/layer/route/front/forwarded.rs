@@ -4,7 +4,7 @@ use std::{borrow::Cow, net::IpAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header::VIA};
 
-use super::Front;
+use super::{Front, head};
 use crate::{
     layer::{Scan, respond::append},
     model::{ForwardClientCert, HttpConnectionManager, Tracing},
@@ -36,7 +36,7 @@ const EDGE_ONLY: [HeaderName; 5] = [
 ];
 
 /// Headers that no request from outside may set.
-const INTERNAL_ONLY: [HeaderName; 14] = [
+const INTERNAL_ONLY: [HeaderName; 15] = [
     names::RETRIABLE_STATUSES,
     names::RETRIABLE_HEADERS,
     names::RETRY_ON,
@@ -51,6 +51,7 @@ const INTERNAL_ONLY: [HeaderName; 14] = [
     HeaderName::from_static("x-envoy-ip-tags"),
     HeaderName::from_static("x-envoy-original-url"),
     names::HEDGE,
+    HeaderName::from_static("x-envoy-upstream-stream-duration-ms"),
 ];
 
 /// Treats the headers; the client's address if `x-forwarded-for` is trusted to tell it.
@@ -99,10 +100,13 @@ pub(super) fn treat<B>(
     if let Some(via) = &front.via {
         append(headers, VIA, via);
     }
+    let tls = connection.is_some_and(|connection| connection.security.tls);
     if let Some(scheme) = &config.scheme {
         if let Ok(proto) = HeaderValue::from_str(scheme) {
             headers.insert(FORWARDED_PROTO, proto);
         }
+        set_scheme(request, scheme);
+    } else if let Some(scheme) = head::lower_scheme(request, tls) {
         set_scheme(request, scheme);
     }
     if client.from_header {
@@ -208,6 +212,11 @@ fn proto(
         let tls = connection.is_some_and(|connection| connection.security.tls);
         let proto = HeaderValue::from_static(if tls { "https" } else { "http" });
         headers.insert(FORWARDED_PROTO, proto);
+    } else if let Some(Cow::Owned(several)) = headers.joined(&FORWARDED_PROTO)
+        && let Ok(one) = HeaderValue::try_from(several)
+    {
+        // One line, so that nobody picks the one that he likes.
+        headers.insert(FORWARDED_PROTO, one);
     }
     if config.append_x_forwarded_port && (overwrite || !headers.contains_key(FORWARDED_PORT)) {
         let local = connection.and_then(|connection| connection.local.socket());
@@ -219,6 +228,10 @@ fn proto(
 
 /// Envoy trusts no address that is not configured since 1.36: a private address may be a client's as well.
 fn is_internal(config: &HttpConnectionManager, ip: IpAddr) -> bool {
+    // What a client writes as an IPv6 address is in no block of IPv4, also if it stands for an IPv4 address.
+    if matches!(ip, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some()) {
+        return false;
+    }
     config
         .internal_addresses
         .iter()
@@ -258,6 +271,7 @@ fn request_id(headers: &mut HeaderMap, scan: Scan, config: &HttpConnectionManage
     let tracing = config.tracing.as_ref();
     let known = scan.has(Scan::REQUEST_ID);
     let old = known.then(|| headers.get(X_REQUEST_ID)).flatten();
+    let old = old.filter(|old| !old.is_empty());
     if config.generate_request_id && (forced || old.is_none()) {
         let id = request_id::generate(|number| match tracing {
             Some(tracing) if config.pack_trace_reason => {

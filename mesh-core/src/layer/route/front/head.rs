@@ -4,16 +4,21 @@ use std::borrow::Cow;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Version,
-    header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+    header::{
+        CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING,
+        UPGRADE,
+    },
+    uri::Scheme,
 };
 
 use super::{Answer, Scan, redirect};
 use crate::{
     Error, Kind,
+    layer::is_grpc,
     model::{HttpConnectionManager, StripPort, UnderscoresAction},
     names::{KEEP_ALIVE, PROXY_CONNECTION},
     route::{
-        HeadMut, host,
+        Head, HeadMut, host,
         path::{self, Unescaped},
     },
     transport::ConnInfo,
@@ -58,7 +63,7 @@ pub(super) fn underscores<B>(
     }
     match action {
         UnderscoresAction::Allow => Ok(()),
-        UnderscoresAction::RejectRequest => Err(Kind::DownstreamProtocol.into()),
+        UnderscoresAction::RejectRequest => Err(Kind::Underscore.into()),
         UnderscoresAction::DropHeader => {
             let headers = request.headers_mut();
             let names: Vec<_> = headers
@@ -88,7 +93,10 @@ pub(super) fn host<B>(
         return Err(Kind::DownstreamProtocol.into());
     }
     let authority = request.uri().authority();
-    let missing = authority.is_none() && first.is_none_or(HeaderValue::is_empty);
+    if authority.is_some_and(|own| own.as_str().contains('@')) {
+        return without_user(request, connection, config);
+    }
+    let missing = authority.is_none() && first.is_none();
     // RFC 9112, 3.2.2: with an absolute form the header is to be ignored.
     let ignored = authority.is_some()
         && first.is_some_and(|host| {
@@ -108,6 +116,55 @@ pub(super) fn host<B>(
         strip(request, connection, config);
     }
     Ok(())
+}
+
+/// The name and password in the URL of an HTTP/1 request are nothing that anybody else should see; HTTP/2 has no place for them (RFC
+/// 9113, 8.3.1).
+fn without_user<B>(
+    request: &mut Request<B>,
+    connection: Option<&ConnInfo>,
+    config: &HttpConnectionManager,
+) -> Result<(), Answer> {
+    let authority = request.uri().authority().map(|own| own.as_str());
+    let at = authority.and_then(|own| own.rsplit_once('@'));
+    let (Some((_, host)), Version::HTTP_10 | Version::HTTP_11) = (at, request.version()) else {
+        return Err(Kind::DownstreamProtocol.into());
+    };
+    let host = host.to_owned();
+    request.set_authority(host.as_bytes());
+    if request.uri().authority().map(|own| own.as_str()) != Some(&*host) {
+        return Err(Kind::InvalidUrl.into());
+    }
+    self::host(request, connection, config)
+}
+
+/// The scheme that an odd one of an HTTP/2 request stands for: without case, else what `x-forwarded-proto` says, else what the connection
+/// is.
+pub(super) fn lower_scheme<B>(request: &Request<B>, tls: bool) -> Option<&'static str> {
+    let scheme = request.uri().scheme()?;
+    if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS {
+        return None;
+    }
+    let known = |text: &[u8]| match text {
+        text if text.eq_ignore_ascii_case(b"https") => Some("https"),
+        text if text.eq_ignore_ascii_case(b"http") => Some("http"),
+        _ => None,
+    };
+    let forwarded = || known(Head::of(request).forwarded_proto());
+    let connection = if tls { "https" } else { "http" };
+    known(scheme.as_str().as_bytes())
+        .or_else(forwarded)
+        .or(Some(connection))
+}
+
+/// A QUERY says what its body is (draft-ietf-httpbis-safe-method-w-body).
+pub(super) fn query<B>(request: &Request<B>) -> Result<(), Answer> {
+    match request.method().as_str() {
+        "QUERY" if !request.headers().contains_key(CONTENT_TYPE) => {
+            Err(Kind::QueryWithoutType.into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether these are the bytes of an authority (RFC 3986, 3.2). A space or a `/` would be read differently by others.
@@ -160,13 +217,14 @@ pub(super) fn path<B>(
         return if request.method() == Method::CONNECT {
             Ok(())
         } else {
-            Err(Kind::PathNormalization.into())
+            Err(Kind::InvalidUrl.into())
         };
     };
+    let whole = request.version() < Version::HTTP_2 && request.uri().scheme().is_some();
     let old = old.as_str().as_bytes();
-    if old.first() != Some(&b'/') {
+    if old.first() != Some(&b'/') || whole && config.http1.refuse_absolute_url {
         // `OPTIONS *` is for the server itself, and a proxy has no route for it.
-        return Err(Kind::NoRoute.into());
+        return Err(Kind::AbsolutePath.into());
     }
     let (mut new, redirects) = match path::unescape_slashes(old, config.escaped_slashes) {
         Unescaped::Forward(path) => (path, false),
@@ -185,18 +243,22 @@ pub(super) fn path<B>(
     {
         new = Cow::Owned(path);
     }
-    // The client is sent to the path in its normal form.
-    if redirects {
-        return Err(redirect(&new));
+    let Cow::Owned(new) = new else {
+        return Ok(());
+    };
+    request.set_path(&new);
+    // The client is sent to the path in its normal form; a gRPC client would not go.
+    match redirects {
+        true if is_grpc(request.headers()) => Err(Kind::PathNormalization.into()),
+        true => Err(redirect(&new)),
+        false => Ok(()),
     }
-    if let Cow::Owned(new) = new {
-        request.set_path(&new);
-    }
-    Ok(())
 }
 
 /// Headers that speak of the client's connection are not sent on; those of an upgrade are.
 pub(super) fn connection<B>(request: &mut Request<B>, scan: Scan) -> Result<(), Answer> {
+    let te = request.headers().get(TE);
+    let long_te = scan.has(Scan::TE) && te.is_some_and(|te| te.len() >= LONGEST_TE);
     if scan.has(Scan::EXPECT) {
         expectation(request.headers_mut());
     }
@@ -222,8 +284,11 @@ pub(super) fn connection<B>(request: &mut Request<B>, scan: Scan) -> Result<(), 
     // Several lines are one list; nearly always there is one.
     let mut lists = headers.get_all(CONNECTION).iter().cloned();
     let (first, more) = (lists.next(), lists.collect::<Vec<_>>());
+    if names(first.iter().chain(&more)) >= MOST_NOMINATED {
+        return Err(Kind::ConnectionHeader.into());
+    }
     for list in first.iter().chain(&more) {
-        nominated(headers, list)?;
+        nominated(headers, list, long_te)?;
     }
     for name in [KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS] {
         headers.remove(name);
@@ -248,16 +313,22 @@ pub(super) fn connection<B>(request: &mut Request<B>, scan: Scan) -> Result<(), 
 /// HTTP/2 lets a client send each cookie in a line of its own; everybody else is to see one line (RFC 9113, 8.2.3).
 pub(super) fn cookies(headers: &mut HeaderMap) {
     let mut lines = headers.get_all(COOKIE).iter();
-    let (Some(_), Some(_)) = (lines.next(), lines.next()) else {
+    let (Some(first), second) = (lines.next(), lines.next()) else {
         return;
     };
-    let lines: Vec<&[u8]> = headers
-        .get_all(COOKIE)
-        .iter()
-        .map(HeaderValue::as_bytes)
-        .collect();
-    if let Ok(all) = HeaderValue::from_bytes(&lines.join(&b"; "[..])) {
-        headers.insert(COOKIE, all);
+    if second.is_none() && !first.is_empty() {
+        return;
+    }
+    let mut all = Vec::new();
+    for line in headers.get_all(COOKIE) {
+        if !all.is_empty() {
+            all.extend_from_slice(b"; ");
+        }
+        all.extend_from_slice(line.as_bytes());
+    }
+    match HeaderValue::try_from(all) {
+        Ok(all) if !all.is_empty() => drop(headers.insert(COOKIE, all)),
+        _ => drop(headers.remove(COOKIE)),
     }
 }
 
@@ -292,16 +363,34 @@ fn lists(value: &HeaderValue, word: &str) -> bool {
 }
 
 /// RFC 9110, 7.6.1: what `connection` names is meant for us only. Names that the mesh itself relies on may not be named.
-fn nominated(headers: &mut HeaderMap, list: &HeaderValue) -> Result<(), Error> {
-    let list = list.to_str().map_err(|_| Kind::DownstreamProtocol)?;
+fn nominated(headers: &mut HeaderMap, list: &HeaderValue, long_te: bool) -> Result<(), Error> {
+    let list = list.to_str().map_err(|_| Kind::ConnectionHeader)?;
     for name in list.split(',').map(str::trim) {
         let lower = name.to_ascii_lowercase();
         match lower.as_str() {
+            "te" if long_te => return Err(Kind::ConnectionHeader.into()),
             "" | "close" | "keep-alive" | "upgrade" | "te" | "http2-settings" => {}
-            "host" | "content-length" | "x-forwarded-for" | "x-forwarded-host"
-            | "x-forwarded-proto" => return Err(Kind::DownstreamProtocol.into()),
+            "host" | "content-length" => return Err(Kind::DownstreamProtocol.into()),
+            "x-forwarded-for" | "x-forwarded-host" | "x-forwarded-proto" => {
+                return Err(Kind::ConnectionHeader.into());
+            }
+            pseudo if pseudo.starts_with(':') => return Err(Kind::ConnectionHeader.into()),
             other => drop(headers.remove(other)),
         }
     }
     Ok(())
+}
+
+/// From so many names in `connection` on a request is refused, as Envoy does it.
+const MOST_NOMINATED: usize = 10;
+
+/// A `te` of so many bytes that `connection` names is refused.
+const LONGEST_TE: usize = 256;
+
+/// How many names the lists of `connection` have.
+fn names<'a>(lists: impl Iterator<Item = &'a HeaderValue>) -> usize {
+    lists
+        .flat_map(|list| list.as_bytes().split(|byte| *byte == b','))
+        .filter(|name| !name.is_empty())
+        .count()
 }

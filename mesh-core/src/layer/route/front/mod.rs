@@ -5,6 +5,8 @@ mod head;
 mod referer;
 
 #[cfg(test)]
+mod measured;
+#[cfg(test)]
 mod tests;
 
 #[cfg(feature = "net")]
@@ -25,6 +27,7 @@ use crate::{
     Error, Kind,
     layer::{Exchange, Scan},
     model::{HttpConnectionManager, Name, Upgrade},
+    names::FORWARDED_PROTO,
     route::Head,
     snapshot::Health,
     telemetry::{
@@ -256,9 +259,9 @@ impl Front {
         // Over HTTP/1 the scheme is what the client is trusted to say of it.
         if self.wants.head && (self.config.scheme.is_some() || scan.has(Scan::FORWARDED_PROTO)) {
             let proto = Head::of(request).forwarded_proto();
-            record.see_scheme(match proto {
-                b"https" => &Scheme::HTTPS,
-                _ => &Scheme::HTTP,
+            record.see_scheme(match proto.eq_ignore_ascii_case(b"https") {
+                true => &Scheme::HTTPS,
+                false => &Scheme::HTTP,
             });
         }
         result
@@ -293,7 +296,14 @@ impl Front {
             record.connection().map(|connection| &**connection),
             &self.config,
         )?;
-        head::path(request, &self.config)?;
+        if let Err(answer) = head::path(request, &self.config) {
+            if let Answer::Response(_) = answer {
+                let details = Kind::PathNormalization.reply().details;
+                record.late().details = Some(details.into());
+            }
+            return Err(answer);
+        }
+        head::query(request)?;
         head::connection(request, scan)?;
         if scan.has(Scan::REFERER) {
             referer::check(request.headers_mut());
@@ -302,6 +312,11 @@ impl Front {
             head::cookies(request.headers_mut());
         }
         let remote = forwarded::treat(self, request, scan, record, internal_only);
+        // Envoy has no route for a request that does not say how it came.
+        let proto = || request.headers().get(&FORWARDED_PROTO);
+        if scan.has(Scan::FORWARDED_PROTO) && proto().is_some_and(HeaderValue::is_empty) {
+            return Err(Kind::NoRoute.into());
+        }
         Ok(Treated { remote, scan })
     }
 }

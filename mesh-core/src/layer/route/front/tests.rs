@@ -21,7 +21,7 @@ fn connection(peer: &str) -> Arc<ConnInfo> {
 }
 
 /// Treats a request that comes from `peer`; the request as it goes on.
-fn treat(
+pub(super) fn treat(
     config: HttpConnectionManager,
     peer: &str,
     request: http::request::Builder,
@@ -33,18 +33,18 @@ fn treat(
     Ok(exchange.request.into_inner())
 }
 
-fn get(path: &str) -> http::request::Builder {
+pub(super) fn get(path: &str) -> http::request::Builder {
     Request::get(path).header("host", "a.test")
 }
 
-fn edge() -> HttpConnectionManager {
+pub(super) fn edge() -> HttpConnectionManager {
     HttpConnectionManager {
         use_remote_address: true,
         ..HttpConnectionManager::default()
     }
 }
 
-fn header<'a>(request: &'a Request<()>, name: &str) -> Option<&'a str> {
+pub(super) fn header<'a>(request: &'a Request<()>, name: &str) -> Option<&'a str> {
     request.headers().get(name)?.to_str().ok()
 }
 
