@@ -40,8 +40,8 @@
 //! };
 //! configuration.push(Update { changes: vec![Change::Routes(Arc::new(table))], ..Update::default() });
 //!
+//! mesh.ready(Duration::from_secs(5)).await?;
 //! let mut client = mesh.client(TcpConnector);
-//! client.ready(Duration::from_secs(5)).await?;
 //! let request = http::Request::get("http://reviews:9080/").body(Empty::<bytes::Bytes>::new())?;
 //! let response = client.call(request).await?;
 //! assert_eq!(response.status(), StatusCode::IM_A_TEAPOT);

@@ -73,8 +73,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let source = mesh_xds::file::FileSource::parse("envoy.yaml", &config)?;
     let (mesh, driver) = Mesh::builder().source(source).build();
     tokio::spawn(driver.run());
+    mesh.ready(Duration::from_secs(5)).await?;
     let direct = mesh.client(TcpConnector);
-    direct.ready(Duration::from_secs(5)).await?;
     let outbound = open(&mesh)?;
     let proxy = reqwest::Proxy::http(format!("http://{outbound}"))?;
     let by_reqwest = reqwest::Client::builder().proxy(proxy).build()?;

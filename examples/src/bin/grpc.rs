@@ -24,8 +24,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let server = Server::builder().layer(mesh.inbound()).add_service(health);
     tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
 
+    mesh.ready(Duration::from_secs(5)).await?;
     let client = mesh.client(TcpConnector);
-    client.ready(Duration::from_secs(5)).await?;
     // The mesh knows where `health` is: there is no such name in any DNS.
     let mut client = HealthClient::with_origin(client, "http://health:9090".parse()?);
     let whole = HealthCheckRequest::default();

@@ -2,7 +2,7 @@
 //!
 //! It serves until the standard input ends, then prints what the mesh counted.
 
-use std::error::Error;
+use std::{error::Error, time::Duration};
 
 use http::{Request, Response};
 use http_body_util::Full;
@@ -33,9 +33,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (source, configuration) = MemorySource::new();
     let (mesh, driver) = Mesh::builder().source(source).build();
     tokio::spawn(driver.run());
-    let mut configured = mesh.watch();
     configuration.push(Update::default()); // Without any, nothing is served.
-    configured.changed().await;
+    mesh.ready(Duration::from_secs(5)).await?;
     let service = TowerToHyperService::new(mesh.inbound().layer(tower::service_fn(hello)));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("hello listens on {}", listener.local_addr()?);

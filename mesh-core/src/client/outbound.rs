@@ -36,11 +36,33 @@ impl<B, L> ClientLeaf<B> for L where
 /// Sends requests through the mesh. Cloning shares connections; it is always ready, and errors are answers.
 ///
 /// A request needs an absolute URI, or a path and `host`. Until there is a configuration it is answered with 503; see
-/// [`MeshClient::ready`].
+/// [`Mesh::ready`]. Calls are made on a tokio runtime with I/O and time; others than the first may follow on another runtime.
+///
+/// `L` has no name. A program that keeps a client in a struct is generic over it, or boxes it once:
+///
+/// ```
+/// use std::convert::Infallible;
+///
+/// use bytes::Bytes;
+/// use http::{Request, Response};
+/// use http_body_util::Full;
+/// use mesh_core::{body::ResponseBody, pool::PoolBody, snapshot::Mesh, transport::TcpConnector};
+/// use tower::util::BoxCloneSyncService;
+///
+/// type Client = BoxCloneSyncService<Request<Full<Bytes>>, Response<ResponseBody<PoolBody>>, Infallible>;
+///
+/// #[derive(Clone)]
+/// struct App {
+///     client: Client,
+/// }
+///
+/// fn app(mesh: &Mesh) -> App {
+///     App { client: BoxCloneSyncService::new(mesh.client(TcpConnector)) }
+/// }
+/// ```
 pub struct MeshClient<L> {
     stack: Outbound<L, TokioExec, PortTables>,
     timer: ClientTimer,
-    mesh: Mesh,
 }
 
 impl Mesh {
@@ -82,20 +104,6 @@ impl<L: Clone> MeshClient<L> {
         Self {
             stack: OutboundParts::new(Arc::new(http), leaf, TokioExec).stack(tables, None),
             timer: ClientTimer::default(),
-            mesh: mesh.clone(),
-        }
-    }
-
-    /// Waits for the first configuration.
-    ///
-    /// # Errors
-    ///
-    /// [`NotReady`](crate::snapshot::NotReady) after `limit`.
-    pub async fn ready(&self, limit: std::time::Duration) -> Result<(), crate::snapshot::NotReady> {
-        let mut watch = self.mesh.watch();
-        match tokio::time::timeout(limit, watch.changed()).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(crate::snapshot::NotReady { waited: limit }),
         }
     }
 }
@@ -163,7 +171,6 @@ impl<L: Clone> Clone for MeshClient<L> {
         Self {
             stack: self.stack.clone(),
             timer: self.timer.clone(),
-            mesh: self.mesh.clone(),
         }
     }
 }

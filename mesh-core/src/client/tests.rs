@@ -64,8 +64,7 @@ async fn calls_go_by_the_table_of_their_port_and_the_host() {
         ],
         ..Update::default()
     });
-    client
-        .ready(Duration::from_secs(1))
+    mesh.ready(Duration::from_secs(1))
         .await
         .expect("a configuration");
     for (uri, wanted) in [

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// A mesh: the handle that everything else is made from. Cloning shares.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Mesh {
     cell: SnapshotCell,
     status: Status,
@@ -26,7 +26,6 @@ pub struct MeshBuilder<S> {
 }
 
 /// Keeps a [`Mesh`] up to date. Spawn [`Driver::run`] wherever you like; dropping it freezes the configuration.
-#[derive(Debug)]
 pub struct Driver<S> {
     source: S,
     compiler: Compiler,
@@ -55,6 +54,21 @@ impl Mesh {
     /// A reader for the request path.
     pub fn reader(&self) -> Reader {
         self.cell.reader()
+    }
+
+    /// Waits for the first configuration. A [`Watch`] waits for those after it.
+    ///
+    /// # Errors
+    ///
+    /// [`NotReady`] after `limit`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    #[cfg(feature = "net")]
+    pub async fn ready(&self, limit: Duration) -> Result<Arc<Snapshot>, NotReady> {
+        let first = tokio::time::timeout(limit, self.watch().changed()).await;
+        first.map_err(|_| NotReady { waited: limit })
     }
 
     /// The newest snapshot.
@@ -224,6 +238,25 @@ fn news<'n, T: Clone + Eq + Hash>(said: &mut HashSet<T>, now: &'n [T]) -> (Vec<&
         }
     }
     (new, before.into_iter().collect())
+}
+
+/// Without the configuration, which is long.
+impl fmt::Debug for Mesh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mesh")
+            .field("generation", &self.snapshot().generation())
+            .field("workload", self.metrics.workload())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Driver<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver")
+            .field("source", &self.source)
+            .field("mesh", &self.mesh)
+            .finish_non_exhaustive()
+    }
 }
 
 impl fmt::Display for Mesh {

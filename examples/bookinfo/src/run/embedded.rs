@@ -29,7 +29,7 @@ use tokio::{
     net::TcpListener,
     sync::watch,
     task::{JoinHandle, JoinSet},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 use tower_layer::Layer as _;
 use tower_service::Service;
@@ -162,8 +162,7 @@ impl Embedded {
         let (mesh, driver) = Mesh::builder().source(source).build();
         // A source that ends leaves the last configuration in force, which is what a demo wants.
         self.drivers.spawn(async move { drop(driver.run().await) });
-        let mut watch = mesh.watch();
-        if timeout(within, watch.changed()).await.is_err() {
+        if mesh.ready(within).await.is_err() {
             return Err(EmbeddedError::NotReady {
                 name: pod.to_owned(),
                 within,
