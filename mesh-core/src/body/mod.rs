@@ -59,3 +59,16 @@ fn kept(count: usize, last: Option<&mut Bytes>, data: &Bytes) -> Option<Bytes> {
     }
     Some(Bytes::copy_from_slice(data))
 }
+
+#[cfg(all(test, feature = "client"))]
+mod tests {
+    use super::*;
+
+    /// `http_body_util`'s `BoxBody` and other people's bodies ask for all of it.
+    #[test]
+    fn bodies_can_be_sent_and_shared() {
+        fn whole<B: MeshBody + Send + Sync>() {}
+        whole::<RequestBody<hyper::body::Incoming>>();
+        whole::<ResponseBody<crate::pool::PoolBody>>();
+    }
+}

@@ -1,5 +1,7 @@
 //! The response body on its way to the client.
 
+#[cfg(feature = "net")]
+use std::sync::Mutex;
 use std::{
     error::Error as _,
     pin::Pin,
@@ -50,8 +52,8 @@ struct Rare {
     life: Option<Deadline>,
     /// Place among the cluster's retries.
     retry: Option<Permit>,
-    /// Both ends of an upgrade, until the outermost layer takes them.
-    ends: Option<Ends>,
+    /// Both ends of an upgrade, until the outermost layer takes them. The lock makes the body `Sync`; it is never taken.
+    ends: Option<Mutex<Ends>>,
 }
 
 /// What an upgraded exchange takes over from the body.
@@ -249,7 +251,7 @@ impl<U> ResponseBody<U> {
     /// Keeps both ends of an upgrade for the outermost layer.
     #[cfg(feature = "net")]
     pub(crate) fn upgrade(&mut self, ends: Ends) {
-        self.rare().ends = Some(ends);
+        self.rare().ends = Some(Mutex::new(ends));
     }
 
     /// Takes them, with what limits the exchange, which goes on without this body.
@@ -257,7 +259,7 @@ impl<U> ResponseBody<U> {
     pub(crate) fn take_upgrade(&mut self) -> Option<Tunnel> {
         let rare = self.rare.as_mut()?;
         Some(Tunnel {
-            ends: rare.ends.take()?,
+            ends: rare.ends.take()?.into_inner().ok()?,
             limits: self.limits.take(),
             life: rare.life.take(),
             attempt: self.attempt.take(),

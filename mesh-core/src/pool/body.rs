@@ -3,7 +3,7 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
 };
 
@@ -55,8 +55,8 @@ enum Content {
     Http(Incoming),
     /// Of HTTP/1, where trailers do not pass.
     Bare(Incoming),
-    /// A raw connection.
-    Tcp(Box<dyn RawBody>),
+    /// A raw connection. The lock makes the body `Sync`; it is never taken.
+    Tcp(Box<Mutex<dyn RawBody>>),
     /// Nothing: what follows is a tunnel.
     None,
 }
@@ -84,7 +84,7 @@ impl PoolBody {
     }
 
     /// What comes over a raw connection.
-    pub(super) fn tcp(raw: Box<dyn RawBody>) -> Self {
+    pub(super) fn tcp(raw: Box<Mutex<dyn RawBody>>) -> Self {
         Self {
             content: Content::Tcp(raw),
             lease: Lease(None),
@@ -104,7 +104,10 @@ impl Body for PoolBody {
         let (incoming, bare) = match &mut this.content {
             Content::Http(incoming) => (incoming, false),
             Content::Bare(incoming) => (incoming, true),
-            Content::Tcp(raw) => return raw.poll_frame(cx),
+            Content::Tcp(raw) => {
+                let raw = raw.get_mut().unwrap_or_else(PoisonError::into_inner);
+                return raw.poll_frame(cx);
+            }
             Content::None => return Poll::Ready(None),
         };
         let (polled, held) = quiet::hold(|| Pin::new(&mut *incoming).poll_frame(cx));

@@ -3,7 +3,7 @@
 use std::{
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex},
     task::{Context, Poll, ready},
 };
 
@@ -83,7 +83,7 @@ where
             upload: Some(request.into_body()),
             chunk: None,
         };
-        Ok(Response::new(PoolBody::tcp(Box::new(exchange))))
+        Ok(Response::new(PoolBody::tcp(Box::new(Mutex::new(exchange)))))
     }
 
     /// A connection within the cluster's limits.
