@@ -1,4 +1,5 @@
 use std::{
+    any::Any,
     future::Future,
     pin::Pin,
     task::{Context, Poll},
@@ -9,6 +10,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 
 use crate::{
+    Error, Kind,
     body::{Guard, MeshBody, ResponseBody},
     telemetry::record::Ending,
 };
@@ -36,6 +38,7 @@ impl<F, U, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<Response<ResponseBody<U>>, E>>,
     U: MeshBody,
+    E: 'static,
 {
     type Output = F::Output;
 
@@ -48,11 +51,17 @@ where
         if let Some(mut guard) = this.guard.take() {
             match result {
                 Ok(response) => see(response, guard),
-                Err(_) => guard.finish(Ending::Broken(crate::Kind::Internal)),
+                Err(error) => guard.finish(Ending::Broken(kind(error))),
             }
         }
         poll
     }
+}
+
+/// What an error was, if it is one of ours.
+fn kind<E: 'static>(error: &E) -> Kind {
+    let own = (error as &dyn Any).downcast_ref::<Error>();
+    own.map_or(Kind::Internal, Error::kind)
 }
 
 /// Takes note of a response, and gives it what completes the record at its end.

@@ -10,7 +10,7 @@ use tower_service::Service;
 use super::Observe;
 use crate::{
     layer::{Adopt, Exchange},
-    telemetry::record::Sink,
+    telemetry::record::{Sink, Wants},
     transport::ConnInfo,
 };
 
@@ -27,7 +27,8 @@ impl ObserveLayer {
         Self { sink, connection }
     }
 
-    /// Tells `sink` of every request, in any tower stack.
+    /// Tells `sink` of every request, in any tower stack. An error of the inner service is told by its kind, if it is an
+    /// [`Error`](crate::Error) of the layers, else as [`Kind::ConnectionTermination`](crate::Kind::ConnectionTermination).
     pub fn fixed(sink: Arc<dyn Sink>) -> Alone {
         Alone(Self::new(sink, None))
     }
@@ -41,13 +42,17 @@ impl<S> Layer<S> for Alone {
     type Service = Observe<Adopt<Bare<S>>>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        self.0.layer(Adopt::new(Bare(inner)))
+        let wants = Arc::new(self.0.sink.wants().clone());
+        self.0.layer(Adopt::new(Bare { inner, wants }))
     }
 }
 
-/// Takes the record off the requests.
-#[derive(Clone, Copy, Debug)]
-pub struct Bare<S>(S);
+/// Notes what the sink wants of the request's head, and takes the record off.
+#[derive(Clone, Debug)]
+pub struct Bare<S> {
+    inner: S,
+    wants: Arc<Wants>,
+}
 
 impl<S, B> Service<Exchange<B>> for Bare<S>
 where
@@ -59,11 +64,12 @@ where
     type Future = S::Future;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(context)
+        self.inner.poll_ready(context)
     }
 
     fn call(&mut self, exchange: Exchange<B>) -> S::Future {
-        self.0.call(exchange.request.into_inner())
+        exchange.record.see_request(&exchange.request, &self.wants);
+        self.inner.call(exchange.request.into_inner())
     }
 }
 

@@ -50,7 +50,7 @@ impl<S> Observe<S> {
 
 impl<S, B, U> Service<Request<B>> for Observe<S>
 where
-    S: Service<Exchange<RequestBody<B>>, Response = Response<ResponseBody<U>>>,
+    S: Service<Exchange<RequestBody<B>>, Response = Response<ResponseBody<U>>, Error: 'static>,
     B: MeshBody,
     U: MeshBody,
 {

@@ -9,10 +9,11 @@ use tower_service::Service;
 
 use super::ObserveLayer;
 use crate::{
+    Error, Kind,
     body::RequestBody,
     telemetry::{
         flags::Flag,
-        record::{Late, Record, Sink},
+        record::{Late, Record, Sink, Wants},
     },
 };
 
@@ -91,4 +92,40 @@ async fn a_client_that_goes_away_is_told_as_such() {
     let mut service = ObserveLayer::fixed(told.clone()).layer(silent);
     drop(service.call(Request::new(Empty::new())));
     assert_eq!(told.all(), [(0, 0, true)], "before the response");
+}
+
+/// What was told of a request: method, a header, the flags.
+#[derive(Debug)]
+struct Heads(Wants, Mutex<Vec<String>>);
+
+impl Sink for Heads {
+    fn wants(&self) -> &Wants {
+        &self.0
+    }
+
+    fn finish(&self, _: &Record, late: &Late) {
+        let head = late.head.as_ref().expect("it is wanted");
+        let told = format!("{} {:?} {}", head.method, late.request_headers, late.flags);
+        self.1.lock().expect("no panic").push(told);
+    }
+}
+
+#[tokio::test]
+async fn alone_it_tells_the_head_and_why_there_is_no_answer() {
+    let wants = Wants {
+        head: true,
+        request: vec![http::header::ACCEPT],
+        ..Wants::default()
+    };
+    let told = Arc::new(Heads(wants, Mutex::default()));
+    let failing = tower::service_fn(|_: Req| {
+        std::future::ready(Err::<Response<Full<Bytes>>, _>(Error::new(Kind::Overflow)))
+    });
+    let mut service = ObserveLayer::fixed(told.clone()).layer(failing);
+    let request = Request::post("/").header("accept", "a/b");
+    let request = request.body(Empty::<Bytes>::new()).expect("a request");
+    let error = service.call(request).await.expect_err("it fails");
+    assert_eq!(error.kind(), Kind::Overflow);
+    let told = told.1.lock().expect("no panic").clone();
+    assert_eq!(told, [r#"POST [("accept", "a/b")] UO"#]);
 }
