@@ -164,6 +164,20 @@ impl Metrics {
         }
     }
 
+    /// Each series of gRPC messages.
+    pub fn each_messages(&self, mut f: impl FnMut(&Labels, &MessageSeries)) {
+        for (labels, series) in lock(&self.0.messages).iter() {
+            f(labels, series);
+        }
+    }
+
+    /// Each series of TCP connections.
+    pub fn each_tcp(&self, mut f: impl FnMut(&Labels, &TcpSeries)) {
+        for (labels, series) in lock(&self.0.tcp).iter() {
+            f(labels, series);
+        }
+    }
+
     /// All Istio metrics in Prometheus' text format.
     pub fn render(&self) -> String {
         let mut out = String::new();
