@@ -368,6 +368,38 @@ mod tests {
     }
 
     #[test]
+    fn what_is_altered_at_random_is_understood_or_passed_over() {
+        let whole = encode(&workload());
+        let mut seed = 1_u64;
+        let mut random = |bound: usize| {
+            // Xorshift, so that each run plays the same.
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed as usize % bound
+        };
+        let (mut understood, mut passed_over) = (0, 0);
+        for _ in 0..50_000 {
+            let mut bytes = whole.clone();
+            for _ in 0..=random(3) {
+                let at = random(bytes.len());
+                match random(3) {
+                    0 => bytes[at] = random(256) as u8,
+                    1 => drop(bytes.remove(at)),
+                    _ => bytes.insert(at, [0, 0x7f, 0x80, 0xff][random(4)]),
+                }
+            }
+            let text = base64::encode(&bytes);
+            assert_eq!(base64::decode(text.as_bytes()), Some(bytes.clone()));
+            match decode(&bytes) {
+                Some(_) => understood += 1,
+                None => passed_over += 1,
+            }
+        }
+        assert!(understood > 1000 && passed_over > 1000);
+    }
+
+    #[test]
     fn base64_is_that_of_rfc_4648() {
         for (plain, text) in [
             ("", ""),
