@@ -61,6 +61,10 @@ pub fn http(bytes: &[u8]) -> Verdict<HttpVersion> {
         .iter()
         .take_while(|byte| matches!(byte, b'\r' | b'\n'))
         .count();
+    // What never begins is not waited for, or it would be kept without end where inspectors have no time limit.
+    if start >= MAX_REQUEST_LINE {
+        return Verdict::Other;
+    }
     request_line(&bytes[start..])
 }
 
@@ -337,6 +341,7 @@ pub(crate) mod tests {
             assert_eq!(http(bytes), expected, "{}", bytes.escape_ascii());
         }
         assert_eq!(http(&[b'A'; 64]), Verdict::Other);
+        assert_eq!(http(&b"\r\n".repeat(MAX_REQUEST_LINE)), Verdict::Other);
         assert_eq!(
             http(&[&b"GET /"[..], &[b'a'; MAX_REQUEST_LINE]].concat()),
             Verdict::Other
