@@ -165,8 +165,20 @@ pub fn path(data: &[u8]) {
     );
 }
 
-/// Sniffs bytes as they would come in: an answer, once given, is the answer to all that follows.
+/// Sniffs bytes as they would come in: an answer, once given, is the answer to all that follows, and some answer is given before
+/// there is much to keep. The input is followed by its own end over and over again.
 pub fn sniff(data: &[u8]) {
+    let last = &data[data.len() - data.len().min(8)..];
+    let endless = [
+        data,
+        &last.repeat(4 * detect::MAX_HELLO / last.len().max(1)),
+    ]
+    .concat();
+    if !data.is_empty() && data.len() < detect::MAX_HELLO {
+        assert_ne!(detect::http(&endless), Verdict::More, "{data:?}");
+        assert_ne!(detect::tls(&endless), Verdict::More, "{data:?}");
+        assert_ne!(proxy_protocol::parse(&endless), Parsed::Partial, "{data:?}");
+    }
     settles(data, |bytes| match detect::http(bytes) {
         Verdict::More => None,
         other => Some(other),
