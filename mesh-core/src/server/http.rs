@@ -298,6 +298,7 @@ where
                         return Poll::Pending;
                     }
                     self.conn.upgrade_ended();
+                    self.count_end(!self.conn.link.is_eof());
                     self.codec = Codec::Over;
                     continue;
                 }

@@ -185,6 +185,8 @@ async fn settled(server: &Running) {
         }
     };
     timeout(PATIENCE, quiet).await.expect("everything ends");
+    let ended = |by: &str| server.stat(&format!("http.test.downstream_cx_destroy{by}"));
+    assert_eq!(ended(""), ended("_local") + ended("_remote"));
 }
 
 async fn http1_connect(server: &Running) -> (Client, String) {
