@@ -20,6 +20,7 @@ enum Want {
     Any,
     Text,
     Number,
+    Bool,
 }
 
 impl<'de> Node<'_, 'de> {
@@ -126,6 +127,10 @@ fn visit_scalar<'de, V: Visitor<'de>>(
         Scalar::Null if want == Want::Text => return visitor.visit_borrowed_str(""),
         Scalar::Null => return visitor.visit_unit(),
         Scalar::Float(f) if want == Want::Number => visit_number(f, visitor),
+        // A single letter is a boolean to a field that is one, and else nearly always a name.
+        Scalar::Bool(_) if text.len() == 1 && want != Want::Bool => {
+            return visit_text(text, visitor);
+        }
         Scalar::Bool(b) => visitor.visit_bool(b),
         Scalar::Unsigned(n) => visitor.visit_u64(n),
         Scalar::Signed(n) => visitor.visit_i64(n),
@@ -179,6 +184,10 @@ impl<'de> Deserializer<'de> for Node<'_, 'de> {
 
     numbers!(deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_i128
         deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_u128);
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.read(visitor, Want::Bool)
+    }
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         self.read(visitor, Want::Text)
@@ -263,7 +272,7 @@ impl<'de> Deserializer<'de> for Node<'_, 'de> {
     }
 
     forward_to_deserialize_any! {
-        bool f32 f64 char unit unit_struct tuple tuple_struct identifier
+        f32 f64 char unit unit_struct tuple tuple_struct identifier
     }
 }
 

@@ -13,8 +13,8 @@ pub(crate) enum Scalar {
 
 /// Resolves an unquoted scalar without a tag.
 ///
-/// `yes`, `no`, `on` and `off` are booleans, as in `kubectl` (go-yaml) and in Envoy (yaml-cpp); a leading zero means
-/// octal, as in go-yaml. Single letters `y` and `n` stay text.
+/// `y`, `yes`, `on` and their like are booleans, as in `kubectl` (go-yaml) and in Envoy (yaml-cpp); a leading zero means
+/// octal, as in go-yaml. What asks for no boolean takes a single letter as text.
 pub(crate) fn resolve(text: &str) -> Scalar {
     let Some(&first) = text.as_bytes().first() else {
         return Scalar::Null;
@@ -30,8 +30,10 @@ pub(crate) fn resolve(text: &str) -> Scalar {
 fn word(text: &str) -> Scalar {
     match text {
         "~" | "null" | "Null" | "NULL" => Scalar::Null,
-        "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Scalar::Bool(true),
-        "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => {
+        "true" | "True" | "TRUE" | "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => {
+            Scalar::Bool(true)
+        }
+        "false" | "False" | "FALSE" | "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => {
             Scalar::Bool(false)
         }
         _ => Scalar::Text,
@@ -101,7 +103,9 @@ mod tests {
             ("null", Scalar::Null),
             ("on", Scalar::Bool(true)),
             ("no", Scalar::Bool(false)),
-            ("n", Scalar::Text),
+            ("y", Scalar::Bool(true)),
+            ("N", Scalar::Bool(false)),
+            ("ny", Scalar::Text),
             ("8080", Scalar::Unsigned(8080)),
             ("-1", Scalar::Signed(-1)),
             ("0x1F", Scalar::Unsigned(31)),

@@ -40,7 +40,7 @@ pub struct WasmPlugin {
     pub fail_strategy: FailStrategy,
     #[serde(alias = "vm_config")]
     pub vm_config: Option<VmConfig>,
-    #[serde(rename = "match", deserialize_with = "json::null")]
+    #[serde(rename = "match", deserialize_with = "json::no_nulls")]
     pub matches: Vec<TrafficSelector>,
     #[serde(rename = "type", deserialize_with = "json::null")]
     pub kind: PluginType,
@@ -140,7 +140,7 @@ pub struct TrafficExtension {
     pub phase: ExecutionPhase,
     #[serde(deserialize_with = "json::opt_int")]
     pub priority: Option<i32>,
-    #[serde(rename = "match", deserialize_with = "json::null")]
+    #[serde(rename = "match", deserialize_with = "json::no_nulls")]
     pub matches: Vec<TrafficSelector>,
     pub wasm: Option<WasmConfig>,
     pub lua: Option<LuaConfig>,

@@ -120,6 +120,32 @@ where
     }
 }
 
+/// A map that, if it is given, must not be empty.
+pub(super) fn not_empty_map<'de, D, T>(from: D) -> Result<BTreeMap<String, T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    match Option::<BTreeMap<String, T>>::deserialize(from)? {
+        Some(map) if map.is_empty() => Err(de::Error::custom("the map must not be empty")),
+        map => Ok(map.unwrap_or_default()),
+    }
+}
+
+/// A list without `null` among its items.
+pub(super) fn no_nulls<'de, D, T>(from: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let list = Option::<Vec<Option<T>>>::deserialize(from)?.unwrap_or_default();
+    let items = list.into_iter().enumerate();
+    let items = items.map(|(i, item)| {
+        item.ok_or_else(|| de::Error::custom(format_args!("item {i} must not be null")))
+    });
+    items.collect()
+}
+
 /// Conditions by name. Istio refuses a `null`; the empty condition `{}` asks that the name be present.
 pub(super) fn conditions<'de, D>(from: D) -> Result<BTreeMap<String, StringMatch>, D::Error>
 where

@@ -16,7 +16,7 @@ use super::{MatchLabels, PolicyTargetReference};
 pub struct PeerAuthentication {
     pub selector: Option<MatchLabels>,
     pub mtls: Option<MutualTls>,
-    #[serde(alias = "port_level_mtls", deserialize_with = "json::null")]
+    #[serde(alias = "port_level_mtls", deserialize_with = "json::not_empty_map")]
     pub port_level_mtls: BTreeMap<String, MutualTls>,
 }
 

@@ -481,11 +481,9 @@ fn spliced(old: &RouteConfiguration, wire: &[u8], table: &mut RouteConfiguration
     out
 }
 
-/// Whether a note is about a field that istiod writes into every listener, or every cluster found by DNS, so that nobody asked
-/// for it.
+/// Whether a note is about a field that istiod writes into every cluster found by DNS, so that nobody asked for it.
 fn is_istiods_own(note: &Note) -> bool {
-    note.resource.starts_with("listener ") && note.path.ends_with(".proxy_100_continue")
-        || note.resource.starts_with("cluster ") && &*note.path == "respect_dns_ttl"
+    note.resource.starts_with("cluster ") && &*note.path == "respect_dns_ttl"
 }
 
 /// Whether a note is about a cluster that a route leads to and that does not exist: the translation names the rule that leads

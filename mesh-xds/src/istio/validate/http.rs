@@ -262,7 +262,9 @@ fn cors_policy(c: &mut Check, at: &At<'_>, cors: &CorsPolicy) {
         ("exposeHeaders", &cors.expose_headers),
     ] {
         for (i, name) in names.iter().enumerate().filter(|(_, name)| *name != "*") {
-            c.rule(&at.key(field).index(i), rules::header_name(name));
+            // Istio takes a list in one item: all end in one line with commas.
+            let each = name.replace(',', ".");
+            c.rule(&at.key(field).index(i), rules::header_name(&each));
         }
     }
     if let Some(age) = cors.max_age {

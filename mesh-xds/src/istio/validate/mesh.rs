@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::check::{At, Check};
 use super::destination_rule::{connection_pool, locality_lb, outlier_detection, zone_aware};
-use super::{http, rules};
+use super::{http, proxy_fields, rules};
 use crate::istio::api::MeshConfig;
 use crate::istio::api::mesh_config::{AccessLogEncoding, MeshProxyConfig};
 use crate::istio::api::virtual_service::HttpRetry;
@@ -152,8 +152,10 @@ fn proxy(c: &mut Check, at: &At<'_>, proxy: &MeshProxyConfig) {
             unread(c, &at.key(field), field, HEADERS_FIELDS);
         }
     }
-    for field in proxy.ignored.keys() {
-        unread(c, &at.key(field), field, PROXY_FIELDS);
+    for (field, value) in &proxy.ignored {
+        let at = at.key(field);
+        proxy_fields::judged(c, &at, field, value);
+        unread(c, &at, field, PROXY_FIELDS);
     }
 }
 

@@ -5,11 +5,13 @@
 
 mod check;
 mod destination_rule;
+mod envoy_filter;
 mod extension;
 mod gateway;
 mod http;
 mod kubernetes;
 mod mesh;
+mod proxy_fields;
 mod reach;
 mod reference;
 mod rules;
@@ -54,6 +56,7 @@ pub fn object(object: &Object) -> Vec<Problem> {
         Spec::RequestAuthentication(spec) => security::request_authentication(c, &SPEC, spec),
         Spec::AuthorizationPolicy(spec) => security::authorization_policy(c, &SPEC, spec),
         Spec::Telemetry(spec) => telemetry::check(c, &SPEC, spec),
+        Spec::EnvoyFilter(spec) => envoy_filter::check(c, &SPEC, spec),
         Spec::WasmPlugin(spec) => extension::wasm_plugin(c, &SPEC, spec),
         Spec::TrafficExtension(spec) => extension::traffic_extension(c, &SPEC, spec),
         Spec::MeshConfig(config) => mesh::check(c, config),

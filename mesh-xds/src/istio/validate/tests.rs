@@ -7,12 +7,14 @@ fn judge(kind: &str, spec: &str) -> (Vec<String>, Vec<String>) {
     let group = match kind {
         "PeerAuthentication" | "AuthorizationPolicy" | "RequestAuthentication" => "security",
         "Telemetry" => "telemetry",
+        "WasmPlugin" | "TrafficExtension" => "extensions",
         _ => "networking",
     };
-    let version = if kind == "ProxyConfig" {
-        "v1beta1"
-    } else {
-        "v1"
+    let version = match kind {
+        "ProxyConfig" => "v1beta1",
+        "EnvoyFilter" => "v1alpha3",
+        "WasmPlugin" | "TrafficExtension" => "v1alpha1",
+        _ => "v1",
     };
     let body: String = spec.lines().map(|l| format!("  {l}\n")).collect();
     let text = format!(
@@ -529,10 +531,46 @@ fn settings_of_the_mesh_are_judged_though_they_have_no_effect() {
         "defaultHttpRetryPolicy: {attempts: 0, retryOn: 5xx}",
         "outboundTrafficPolicy: {mode: ALLOW_ANY, tls: {mode: SIMPLE}}",
         "proxyInboundListenPort: 66000",
+        "defaultConfig: {discoveryAddress: 'istiod.istio-system.svc:15012', statsdUdpAddress: ''}",
+        "defaultConfig: {tracing: {zipkin: {address: '$(HOST_IP):9411'}}, controlPlaneAuthPolicy: MUTUAL_TLS}",
+        "defaultConfig: {privateKeyProvider: {qat: {pollDelay: 0.02s}}, statsdUdpAddress: '[::1]:9'}",
+        "defaultConfig: {connectionSettings: {httpIdleTimeout: 0s, http2InitialStreamWindowSize: 65535}}",
     ] {
         assert_eq!(judge(good), [""; 0], "{good}");
     }
     for (bad, path) in [
+        (
+            "defaultConfig: {discoveryAddress: istiod}",
+            "data.mesh.defaultConfig.discoveryAddress",
+        ),
+        (
+            "defaultConfig: {statsdUdpAddress: 'a_b:9'}",
+            "data.mesh.defaultConfig.statsdUdpAddress",
+        ),
+        (
+            "defaultConfig: {tracing: {zipkin: {address: 'a:99999'}}}",
+            "data.mesh.defaultConfig.tracing.zipkin.address",
+        ),
+        (
+            "defaultConfig: {controlPlaneAuthPolicy: INHERIT}",
+            "data.mesh.defaultConfig.controlPlaneAuthPolicy",
+        ),
+        (
+            "defaultConfig: {privateKeyProvider: {}}",
+            "data.mesh.defaultConfig.privateKeyProvider",
+        ),
+        (
+            "defaultConfig: {privateKeyProvider: {cryptomb: {pollDelay: 0s}}}",
+            "data.mesh.defaultConfig.privateKeyProvider.cryptomb.pollDelay",
+        ),
+        (
+            "defaultConfig: {connectionSettings: {httpIdleTimeout: -1s}}",
+            "data.mesh.defaultConfig.connectionSettings.httpIdleTimeout",
+        ),
+        (
+            "defaultConfig: {connectionSettings: {listenerConnectionLimit: 0}}",
+            "data.mesh.defaultConfig.connectionSettings.listenerConnectionLimit",
+        ),
         ("trustDomain: ''", "data.mesh.trustDomain"),
         (
             "trustDomainAliases: [a, b_c]",
@@ -561,4 +599,53 @@ fn settings_of_the_mesh_are_judged_though_they_have_no_effect() {
     ] {
         assert_eq!(judge(bad), [path], "{bad}");
     }
+}
+
+#[test]
+fn a_patch_says_what_it_does() {
+    let patch = |inner: &str| format!("configPatches: [{{{inner}}}]");
+    for good in [
+        "applyTo: CLUSTER, patch: {operation: REMOVE}",
+        "applyTo: CLUSTER, patch: {operation: MERGE, value: {}}",
+        "match: {context: WAYPOINT}",
+    ] {
+        accepted("EnvoyFilter", &patch(good));
+    }
+    for (bad, path) in [
+        ("patch: {operation: REMOVE}", "applyTo"),
+        ("applyTo: CLUSTER", "patch"),
+        ("applyTo: CLUSTER, patch: {}", "patch.operation"),
+        ("applyTo: CLUSTER, patch: {operation: ADD}", "patch.value"),
+        (
+            "applyTo: CLUSTER, patch: {operation: REMOVE}, match: {proxy: {proxyVersion: '['}}",
+            "match.proxy.proxyVersion",
+        ),
+    ] {
+        let path = format!("spec.configPatches[0].{path}");
+        refused("EnvoyFilter", &patch(bad), &path);
+    }
+}
+
+#[test]
+fn what_is_empty_or_null_is_refused_where_istio_does() {
+    refused(
+        "PeerAuthentication",
+        "selector: {matchLabels: {a: b}}\nportLevelMtls: {}",
+        "spec.portLevelMtls",
+    );
+    for kind in ["WasmPlugin", "TrafficExtension"] {
+        let (told, _) = judge(kind, "match: [null]");
+        assert!(told.iter().any(|told| told.contains("item 0")), "{told:?}");
+    }
+}
+
+#[test]
+fn cors_takes_lists_of_headers_in_one_item() {
+    let cors = |names: &str| format!("{TO}\ncorsPolicy: {{allowHeaders: ['{names}']}}");
+    accepted("VirtualService", &http(&cors("a,b")));
+    refused(
+        "VirtualService",
+        &http(&cors("a, b")),
+        "spec.http[0].corsPolicy.allowHeaders[0]",
+    );
 }
