@@ -227,7 +227,6 @@ def upstream(seen):
         # The codec says over HTTP/2 as well that a body is empty.
         if request["headers"].get("content-length") == "0":
             del request["headers"]["content-length"]
-        del request["trailers"]
         # Whether a copy begins before the end of the body is known, and so has a length, is a race.
         if request["app"] == "shadow":
             for name in ("content-length", "transfer-encoding"):

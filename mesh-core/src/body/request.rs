@@ -10,6 +10,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{Copied, MeshBody, Replay, Tee};
+#[cfg(feature = "net")]
+use crate::transport::Hold;
 use crate::{BoxError, telemetry::record::Record};
 
 /// A request body: the client's own, the client's with a copy taken for a mirror, one that can be sent again, or a copy.
@@ -17,6 +19,9 @@ use crate::{BoxError, telemetry::record::Record};
 pub struct RequestBody<B> {
     kind: Kind<B>,
     record: Option<Arc<Record>>,
+    /// It is not asked for before its client may be told to send it.
+    #[cfg(feature = "net")]
+    hold: Option<Box<Hold>>,
 }
 
 #[derive(Debug)]
@@ -41,10 +46,34 @@ impl<B: MeshBody> RequestBody<B> {
             return Self::new(body);
         }
         record.request_begins();
-        Self {
-            kind: Kind::Plain(body),
-            record: Some(record.clone()),
+        let mut this = Self::new(body);
+        this.record = Some(record.clone());
+        this
+    }
+
+    /// The same, not asked for before `hold` is over.
+    #[cfg(feature = "net")]
+    pub(crate) fn held(mut self, hold: Hold) -> Self {
+        self.hold = Some(Box::new(hold));
+        self
+    }
+
+    /// Ready when the client may be asked for the body.
+    #[cfg(feature = "net")]
+    fn poll_hold(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(hold) = &mut self.hold else {
+            return Poll::Ready(());
+        };
+        let over = hold.poll_over(context);
+        if let Some(record) = &self.record {
+            match over {
+                // To be asked for its body is what tells the client.
+                Poll::Ready(true) => record.late().interims[1] += 1,
+                Poll::Ready(false) => {}
+                Poll::Pending => record.wake_when_over(context),
+            }
         }
+        over.map(|_| self.hold = None)
     }
 
     /// No body.
@@ -72,7 +101,12 @@ impl<B: MeshBody> RequestBody<B> {
     }
 
     fn of(kind: Kind<B>) -> Self {
-        Self { kind, record: None }
+        Self {
+            kind,
+            record: None,
+            #[cfg(feature = "net")]
+            hold: None,
+        }
     }
 }
 
@@ -103,7 +137,11 @@ impl<B: MeshBody> Body for RequestBody<B> {
             this.kind = Kind::Empty;
             return Poll::Ready(Some(Err(Unwanted.into())));
         }
-        let frame = match &mut this.kind {
+        #[cfg(feature = "net")]
+        if this.hold.is_some() {
+            std::task::ready!(this.poll_hold(context));
+        }
+        let mut frame = match &mut this.kind {
             Kind::Plain(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
             Kind::Tee(body, tee) => {
                 let frame = Pin::new(&mut *body).poll_frame(context).map_err(Into::into);
@@ -117,6 +155,12 @@ impl<B: MeshBody> Body for RequestBody<B> {
             Kind::Empty => Poll::Ready(None),
         };
         if let Some(record) = &this.record {
+            if let Poll::Ready(Some(Ok(one))) = &frame
+                && one.is_trailers()
+                && record.connection().is_some_and(|it| it.drops_trailers())
+            {
+                frame = Poll::Ready(None);
+            }
             match &frame {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Some(data) = frame.data_ref() {
@@ -160,5 +204,35 @@ impl<B: MeshBody> Body for RequestBody<B> {
 impl<B> Drop for RequestBody<B> {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+#[cfg(all(test, feature = "server"))]
+mod tests {
+    use http::Version;
+    use http_body_util::{BodyExt, Full};
+
+    use super::*;
+    use crate::{model::Address, transport::ConnInfo};
+
+    #[tokio::test]
+    async fn trailers_end_where_the_connection_keeps_them() {
+        for (drops, wanted) in [(false, true), (true, false)] {
+            let address = Address::Socket(([127, 0, 0, 1], 1).into());
+            let connection = ConnInfo::new(address.clone(), address);
+            if drops {
+                connection.drop_trailers();
+            }
+            let record = Record::begin(Some(Arc::new(connection)), Version::HTTP_11, false);
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("x-sum", http::HeaderValue::from_static("1"));
+            let trailers = async move { Some(Ok(trailers)) };
+            let body = Full::new(Bytes::from_static(b"body")).with_trailers(Box::pin(trailers));
+            let whole = RequestBody::observed(body, &record).collect().await;
+            let whole = whole.expect("it is whole");
+            assert_eq!(whole.trailers().is_some(), wanted);
+            assert_eq!(whole.to_bytes(), "body");
+            assert!(record.is_received());
+        }
     }
 }

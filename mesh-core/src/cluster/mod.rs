@@ -10,7 +10,7 @@ mod stats;
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use arc_swap::ArcSwap;
@@ -52,6 +52,8 @@ struct State {
     stats: ClusterStats,
     /// Rises when connections of before must not be used again.
     generation: AtomicU64,
+    /// An endpoint has sent an interim response.
+    interims: AtomicBool,
 }
 
 /// Most endpoints that an original-destination cluster remembers; beyond it the memory is begun anew.
@@ -73,6 +75,7 @@ impl Cluster {
                 limits: Default::default(),
                 stats: ClusterStats::default(),
                 generation: AtomicU64::new(0),
+                interims: AtomicBool::new(false),
             }),
         };
         let external = config.metadata.get("istio", &["external".into()]);
@@ -118,6 +121,18 @@ impl Cluster {
     /// Its configuration.
     pub fn config(&self) -> &Arc<model::Cluster> {
         &self.config
+    }
+
+    /// Whether an endpoint has sent an interim response (1xx), so that more are to be expected.
+    #[cfg(feature = "client")]
+    pub(crate) fn sends_interims(&self) -> bool {
+        self.state.interims.load(Ordering::Relaxed)
+    }
+
+    /// An endpoint sent an interim response.
+    #[cfg(feature = "client")]
+    pub(crate) fn sent_interim(&self) {
+        self.state.interims.store(true, Ordering::Relaxed);
     }
 
     /// What is counted of it.

@@ -33,6 +33,9 @@ impl Scan {
     pub(crate) const CONTENT_TYPE: u16 = 1 << 11;
     /// `referer`.
     pub(crate) const REFERER: u16 = 1 << 12;
+    /// The port of a CONNECT was taken off.
+    #[cfg(feature = "net")]
+    pub(crate) const CONNECT_PORT: u16 = 1 << 13;
 
     /// Of a head that was not looked at: it may have everything.
     pub const UNKNOWN: Self = Self(u16::MAX);

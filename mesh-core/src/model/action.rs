@@ -213,7 +213,7 @@ pub struct Redirect {
     /// New host.
     pub host: Option<Name>,
     /// New port.
-    pub port: Option<u16>,
+    pub port: Option<u32>,
     /// New path.
     pub path: Option<RedirectPath>,
     /// 301, 302, 303, 307 or 308.

@@ -94,6 +94,9 @@ pub struct HttpConnectionManager {
     pub scheme: Option<Name>,
     /// `x-forwarded-proto` follows the transport.
     pub append_x_forwarded_port: bool,
+    /// Interim responses of upstreams, and what a client expects of them, pass between HTTP/1.1 connections; default false: a
+    /// client that expects 100 gets it from here.
+    pub proxy_100_continue: bool,
     /// `x-envoy-*` request headers are not added (`suppress_envoy_headers` of the router).
     pub suppress_envoy_headers: bool,
     /// Nothing passes: 403 for this reason (protection that cannot act yet).
@@ -145,6 +148,7 @@ impl Default for HttpConnectionManager {
             tracing: None,
             scheme: None,
             append_x_forwarded_port: false,
+            proxy_100_continue: false,
             suppress_envoy_headers: false,
             refuse: None,
         }

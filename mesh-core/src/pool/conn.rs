@@ -11,12 +11,14 @@ use std::{
     task::{Context, Poll},
 };
 
+use http::Request;
 use hyper::client::conn::{http1, http2};
 
 use super::{
     body::Release,
     error::{self, Standing},
     host::{Host, Key},
+    interim,
     meter::Wire,
 };
 use crate::{
@@ -121,10 +123,16 @@ impl<B> Conn<B> {
         }
     }
 
-    /// Tells the record of a request which connection it is on.
-    pub(super) fn tell(&self, record: Option<&Record>) {
+    /// Tells the record of a request which connection it is on, and lets it hear of interim responses.
+    pub(super) fn tell<R>(&self, record: Option<&Arc<Record>>, request: &mut Request<R>) {
         if let Some(record) = record {
-            record.late().upstream = Some(self.info.clone());
+            let mut late = record.late();
+            late.upstream = Some(self.info.clone());
+            let expectation = late.expectation.clone();
+            drop(late);
+            if expectation.is_some() || self.cluster.sends_interims() {
+                interim::listen(request, record, &self.cluster, expectation, self.is_http2());
+            }
         }
     }
 

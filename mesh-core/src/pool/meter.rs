@@ -134,6 +134,11 @@ impl<I: Io> Io for Metered<I> {
     io_through!();
 }
 
+/// Whether `bytes` begin an interim response of HTTP/1.1. That another read looks like one does no harm.
+fn is_interim(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"HTTP/1.1 1") && !bytes.starts_with(b"HTTP/1.1 101")
+}
+
 impl<I: AsyncRead + Unpin> AsyncRead for Metered<I> {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -147,6 +152,9 @@ impl<I: AsyncRead + Unpin> AsyncRead for Metered<I> {
         this.ended |= result.is_err() || read.is_empty();
         result?;
         this.wire.came(read);
+        if is_interim(read) {
+            this.cluster.sent_interim();
+        }
         this.cluster
             .stats()
             .upstream_cx_rx_bytes_total

@@ -8,6 +8,7 @@ mod body;
 mod conn;
 mod error;
 mod host;
+mod interim;
 mod meter;
 mod prepare;
 mod quiet;

@@ -143,7 +143,7 @@ where
             Some(_) => None,
         }) {
             Ok(Some(conn)) => {
-                conn.tell(ask.record.as_deref());
+                conn.tell(ask.record.as_ref(), &mut request);
                 ask.target.count_request();
                 State::begin(conn, ask.whole, request, exchange::<B>)
             }
@@ -183,7 +183,7 @@ where
             }
             // From here on a dropped future or an error gives the connection back as unclean.
             let held = Held::new(conn);
-            held.conn().tell(ask.record.as_deref());
+            held.conn().tell(ask.record.as_ref(), &mut request);
             let reused = held.conn().begin(ask.whole);
             if reused {
                 std::future::poll_fn(|cx| held.conn().poll_settled(cx)).await;

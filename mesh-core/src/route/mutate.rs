@@ -60,7 +60,7 @@ pub trait HeadMut: HeadersMut {
     fn field(&self, field: &Field) -> Option<Cow<'_, [u8]>>;
     /// Sets path and query. What a path cannot hold is escaped, and one without a slash gets it.
     fn set_path(&mut self, path: &[u8]);
-    /// Sets the authority. What is no valid authority is left as it was.
+    /// Sets the authority. One that cannot be sent leaves the old one.
     fn set_authority(&mut self, authority: &[u8]);
 }
 
@@ -117,8 +117,12 @@ impl<B> HeadMut for Request<B> {
     fn set_authority(&mut self, authority: &[u8]) {
         let text = scratch::bytes(authority);
         let value = HeaderValue::from_maybe_shared(text.clone());
-        let (Ok(authority), Ok(value)) = (Authority::from_maybe_shared(text), value) else {
-            return;
+        let (authority, value) = match (Authority::from_maybe_shared(text), value) {
+            (Ok(authority), Ok(value)) => (authority, value),
+            (Err(_), Ok(value)) if *self.method() != http::Method::CONNECT => {
+                return set_odd_host(self, value);
+            }
+            _ => return,
         };
         let in_uri = self.uri().authority().is_some();
         if in_uri {
@@ -130,6 +134,13 @@ impl<B> HeadMut for Request<B> {
             self.headers_mut().insert(header::HOST, value);
         }
     }
+}
+
+/// Sets a host that no URI can hold. As in Envoy the upstream sees it all the same, if it speaks HTTP/1.
+fn set_odd_host<B>(request: &mut Request<B>, host: HeaderValue) {
+    let parts = std::mem::take(request.uri_mut()).into_parts();
+    *request.uri_mut() = parts.path_and_query.map(Uri::from).unwrap_or_default();
+    request.headers_mut().insert(header::HOST, host);
 }
 
 /// An owned head, for tests and for proxies that have no type of their own.

@@ -158,7 +158,10 @@ impl Host {
 
 fn decide_route<H: Headers + ?Sized>(route: &Arc<RouteEntry>, head: &Head<'_, H>) -> Decision {
     match &route.action {
-        EntryAction::Forward(forward) => Decision::Forward(forward_to(route, forward, head)),
+        EntryAction::Forward(forward) => match forward_to(route, forward, head) {
+            Some(forwarding) => Decision::Forward(forwarding),
+            None => Decision::NotFound(Some(route.host.clone())),
+        },
         EntryAction::Redirect(to) => Decision::Redirect(Redirection {
             route: Some(route.clone()),
             host: route.host.clone(),
@@ -188,16 +191,17 @@ fn leads(status: StatusCode) -> bool {
     status.is_redirection() || status == StatusCode::CREATED
 }
 
+/// `None`: the runtime leaves no arm a share.
 fn forward_to<H: Headers + ?Sized>(
     route: &Arc<RouteEntry>,
     forward: &ForwardEntry,
     head: &Head<'_, H>,
-) -> Forwarding {
+) -> Option<Forwarding> {
     let (arm, header) = match &forward.choice {
         Choice::Single => (0, None),
         Choice::Header(name, clusters) => (0, Some((name, clusters))),
         Choice::Weighted { clusters, .. } => {
-            let arm = weighted(forward, head);
+            let arm = weighted(forward, head)?;
             let header = forward.arms[arm].header.as_ref();
             (arm, header.map(|name| (name, clusters)))
         }
@@ -208,15 +212,15 @@ fn forward_to<H: Headers + ?Sized>(
         let cluster = clusters.get(&name);
         Box::new((Name::from(name), cluster))
     });
-    Forwarding {
+    Some(Forwarding {
         route: route.clone(),
         arm: arm as u32,
         named,
-    }
+    })
 }
 
-/// The arm whose share the random value falls into.
-fn weighted<H: Headers + ?Sized>(forward: &ForwardEntry, head: &Head<'_, H>) -> usize {
+/// The arm whose share the random value falls into, if any has one.
+fn weighted<H: Headers + ?Sized>(forward: &ForwardEntry, head: &Head<'_, H>) -> Option<usize> {
     let Choice::Weighted {
         total,
         runtime_prefix,
@@ -224,7 +228,7 @@ fn weighted<H: Headers + ?Sized>(forward: &ForwardEntry, head: &Head<'_, H>) -> 
         ..
     } = &forward.choice
     else {
-        return 0;
+        return Some(0);
     };
     // Several values are none, for which to take would be chance.
     let from_header = random_header.as_ref().and_then(|name| {
@@ -244,16 +248,11 @@ fn weighted<H: Headers + ?Sized>(forward: &ForwardEntry, head: &Head<'_, H>) -> 
         None => *total,
         Some(_) => (0..forward.arms.len()).map(weight).sum(),
     };
-    if total == 0 {
-        return 0;
-    }
-    let mut left = random % total;
-    for index in 0..forward.arms.len() {
-        let share = weight(index);
-        if left < share {
-            return index;
-        }
-        left -= share;
-    }
-    0
+    let mut left = random.checked_rem(total)?;
+    (0..forward.arms.len()).find(|index| {
+        let share = weight(*index);
+        let hit = left < share;
+        left = left.saturating_sub(share);
+        hit
+    })
 }

@@ -193,6 +193,7 @@ fn weights_follow_the_runtime_and_a_header_may_be_the_dice() {
         };
         match table.decide(&head) {
             Decision::Forward(forwarding) => forwarding.cluster_name().to_string(),
+            Decision::NotFound(Some(_)) => "none".to_owned(),
             other => panic!("forwards: {other:?}"),
         }
     };
@@ -204,6 +205,8 @@ fn weights_follow_the_runtime_and_a_header_may_be_the_dice() {
     for (random, wanted) in [(45, "a"), (82, "b"), (92, "c")] {
         assert_eq!(arm(&head, random, Some(&valid)), wanted, "{random}");
     }
+    // As in Envoy, no arm is found where none has a share.
+    assert_eq!(arm(&head, 45, Some(&Weights([0, 0, 0]))), "none");
     head.headers
         .insert("x-dice", HeaderValue::from_static("61"));
     assert_eq!(arm(&head, 0, None), "c");

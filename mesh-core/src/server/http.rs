@@ -31,7 +31,7 @@ use crate::{
         clock,
         record::{Ending, Record},
     },
-    transport::{Io, detect::H2_PREFACE},
+    transport::{Interims, Io, detect::H2_PREFACE},
 };
 
 /// How long a connection that is to go and on which nothing has come may still turn out to have a request on its way.
@@ -157,6 +157,16 @@ where
         if !http2 && !self.conn.manager().http1.allow_chunked_length {
             lent.watch_heads();
         }
+        if !http2 && self.conn.manager().proxy_100_continue {
+            let link = Arc::downgrade(&self.conn.link);
+            let interims = Arc::new(Interims::new(move || {
+                if let Some(link) = link.upgrade() {
+                    link.wake();
+                }
+            }));
+            self.conn.accepted.conn.pass_interims(interims.clone());
+            lent.pass_interims(interims);
+        }
         self.back = Some(back);
         TokioIo::new(lent)
     }
@@ -166,6 +176,9 @@ where
         self.conn.stats.downstream_cx_http1_active.add(1);
         let io = self.lend(io, false);
         let builder = codec::http1(self.conn.manager(), self.conn.buffer_limit());
+        if !self.conn.manager().http1.enable_trailers {
+            self.conn.accepted.conn.drop_trailers();
+        }
         let adapter = Adapter::new(service, self.conn.clone());
         self.codec = Codec::Http1(builder.serve_connection(io, adapter).with_upgrades());
     }

@@ -11,6 +11,7 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     sync::lock,
-    transport::{ConnInfo, Io, Prefixed},
+    transport::{ConnInfo, Interims, Io, Prefixed},
 };
 
 /// The socket as a codec or an upgraded stream has it.
@@ -35,6 +36,16 @@ pub(super) struct Lent<I> {
     frames: Option<Box<Frames>>,
     /// HTTP/1, where a length beside chunks is refused.
     heads: Option<Box<Heads>>,
+    /// HTTP/1, where interim responses of upstreams pass.
+    interims: Option<Box<Inserted>>,
+}
+
+/// Interim responses that are written between what the codec writes.
+#[derive(Debug)]
+struct Inserted {
+    from: Arc<Interims>,
+    /// What the socket has not taken yet.
+    rest: Bytes,
 }
 
 /// Where a lent socket comes back to.
@@ -100,6 +111,7 @@ impl<I> Lent<I> {
             back: back.clone(),
             frames: http2.then(|| Box::new(Frames::new())),
             heads: None,
+            interims: None,
         };
         (lent, back)
     }
@@ -107,6 +119,12 @@ impl<I> Lent<I> {
     /// Heads that declare their body in two ways are told to the link.
     pub(super) fn watch_heads(&mut self) {
         self.heads = Some(Box::default());
+    }
+
+    /// Interim responses for the client are written.
+    pub(super) fn pass_interims(&mut self, from: Arc<Interims>) {
+        let rest = Bytes::new();
+        self.interims = Some(Box::new(Inserted { from, rest }));
     }
 
     fn io(&mut self) -> Pin<&mut Prefixed<I>>
@@ -137,6 +155,29 @@ impl<I> Lent<I> {
             Poll::Pending => {}
         }
         result
+    }
+
+    /// Writes what is left of interim responses; a head is whole before the codec's next byte.
+    fn poll_inserted(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>
+    where
+        I: AsyncWrite + Unpin,
+    {
+        while let Some(inserted) = &mut self.interims
+            && !inserted.rest.is_empty()
+        {
+            let io = Pin::new(self.io.as_mut().expect("it is taken on drop only"));
+            let count = match ready!(io.poll_write(cx, &inserted.rest)) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(count) => count,
+                Err(error) => {
+                    self.conn.set_gone();
+                    return Poll::Ready(Err(error));
+                }
+            };
+            inserted.rest.advance(count);
+            self.link.wrote(count);
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// An upgraded connection has no task that could end it, so its reads do.
@@ -193,6 +234,9 @@ impl<I: AsyncRead + Unpin> AsyncRead for Lent<I> {
         }
         if result.is_ok() {
             this.link.read(read.len());
+            if let Some(inserted) = &this.interims {
+                inserted.from.came(read);
+            }
             if let Some(heads) = &mut this.heads
                 && this.link.active() == 0
             {
@@ -216,6 +260,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Lent<I> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.poll_inserted(cx))?;
         let result = this.io().poll_write(cx, buf);
         this.wrote(result, &[IoSlice::new(buf)])
     }
@@ -226,6 +271,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Lent<I> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.poll_inserted(cx))?;
         let result = this.io().poll_write_vectored(cx, bufs);
         this.wrote(result, bufs)
     }
@@ -235,7 +281,19 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Lent<I> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().io().poll_flush(cx)
+        let this = self.get_mut();
+        // The codec flushes when all that it wrote is out, so this is between two of its messages, or within the body of one: then
+        // no exchange is open.
+        if let Some(inserted) = &mut this.interims
+            && inserted.rest.is_empty()
+            && let Some(heads) = inserted.from.take()
+        {
+            inserted.rest = heads.into();
+            // The response may have waited for this.
+            cx.waker().wake_by_ref();
+        }
+        ready!(this.poll_inserted(cx))?;
+        this.io().poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -98,6 +98,14 @@ impl HttpConn {
     fn begin(self: &Arc<Self>, version: Version) -> InFlight {
         self.stats.downstream_rq_active.add(1);
         let begun = self.link.begin();
+        if let Some(interims) = self.accepted.conn.interims() {
+            // HTTP/1.0 knows no interim response.
+            interims.open(if version == Version::HTTP_11 {
+                begun
+            } else {
+                0
+            });
+        }
         if let Some(max) = self.manager().max_requests_per_connection
             && begun >= u64::from(max)
             && !self.link.is_closing()
@@ -160,6 +168,12 @@ struct InFlight {
 }
 
 impl InFlight {
+    /// Whether interim responses stand before the response.
+    fn has_interims(&self) -> bool {
+        let interims = self.conn.accepted.conn.interims();
+        !self.http2 && interims.is_some_and(|interims| interims.is_queued())
+    }
+
     /// Whether the client asked for an upgrade and did not get it. What it sent with the request must not be read as another.
     fn is_refused<B>(&self, response: &Response<B>) -> bool {
         let Some(upgrade) = &self.upgrade else {
@@ -399,6 +413,8 @@ pin_project! {
     #[project = ServedProjection]
     enum Served<S, F, B> {
         Running { #[pin] future: F },
+        // An interim response has to be written first.
+        Held { response: Option<Box<Response<B>>> },
         // Only for services that are not always ready.
         Waiting { call: Box<(S, Option<Request<Incoming>>)> },
         Refused { response: Option<Response<ServedBody<B>>> },
@@ -421,6 +437,19 @@ where
                         Ok(response) => response,
                         Err(error) => return Poll::Ready(Err(error.into())),
                     };
+                    if this.in_flight.as_ref().is_some_and(InFlight::has_interims) {
+                        let response = Some(Box::new(response));
+                        this.state.set(Served::Held { response });
+                        continue;
+                    }
+                    return Poll::Ready(Ok(served(response, this.in_flight.take())));
+                }
+                ServedProjection::Held { response } => {
+                    // Woken when they are written.
+                    if this.in_flight.as_ref().is_some_and(InFlight::has_interims) {
+                        return Poll::Pending;
+                    }
+                    let response = *response.take().expect("polled until ready only");
                     return Poll::Ready(Ok(served(response, this.in_flight.take())));
                 }
                 ServedProjection::Waiting { call } => {
@@ -450,6 +479,12 @@ impl<S: Service<Request<Incoming>>, B> fmt::Debug for ServedFuture<S, B> {
 }
 
 fn served<B>(mut response: Response<B>, in_flight: Option<InFlight>) -> Response<ServedBody<B>> {
+    if let Some(in_flight) = &in_flight
+        && !in_flight.http2
+        && let Some(interims) = in_flight.conn.accepted.conn.interims()
+    {
+        interims.open(0);
+    }
     if let Some(in_flight) = &in_flight
         && !in_flight.http2
         && (in_flight.conn.link.is_closing() || in_flight.is_refused(&response))

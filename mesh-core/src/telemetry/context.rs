@@ -89,6 +89,7 @@ impl<'a> RecordContext<'a> {
             Item::DownstreamDirectRemoteAddressWithoutPort => ip(direct, out),
             Item::DownstreamDirectRemotePort => port(direct, out),
             Item::ConnectionId => text(connection.id, out),
+            Item::ListenerName => name(Some(&connection.listener), out),
             Item::FilterChainName => name(Some(&connection.filter_chain), out),
             Item::RequestedServerName => name(connection.security.server_name.as_ref(), out),
             Item::DownstreamPeerUriSan => name(connection.security.peer_identity.as_ref(), out),

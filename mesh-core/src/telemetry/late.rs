@@ -81,6 +81,13 @@ pub struct Late {
     pub(crate) returned_id: Option<Box<HeaderValue>>,
     /// What is done to the reply if the request fails; few have any of it.
     pub(crate) on_reply: Option<Box<OnReply>>,
+    /// The client sends its body when it is told to.
+    #[cfg(feature = "net")]
+    pub(crate) expectation: Option<Arc<crate::transport::Expectation>>,
+    /// The port that a CONNECT named, if it was taken off.
+    pub(crate) connect_port: Option<u16>,
+    /// Interim responses that came, and those of them that the client got.
+    pub(crate) interims: [u32; 2],
     /// What is noted of the request's head.
     pub(super) wanted: Option<Arc<Wants>>,
     pub(super) waiting: Option<Waker>,
@@ -163,6 +170,10 @@ impl Late {
         self.peer = None;
         self.upstream = None;
         self.on_reply = None;
+        #[cfg(feature = "net")]
+        {
+            self.expectation = None;
+        }
     }
 
     /// Whether the upstream answered, or our answer stands for the one that it did not give.

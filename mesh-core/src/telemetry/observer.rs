@@ -67,6 +67,9 @@ impl Observer {
         } else {
             stats.downstream_rq_http1_total.add(1);
         }
+        if late.interims[1] > 0 {
+            stats.downstream_rq_1xx.add(late.interims[1].into());
+        }
         // As in Envoy, answers to health checks are none of the service's.
         if late.status != 0 && !late.is_health_check() {
             stats.response(late.status);

@@ -12,6 +12,8 @@ pub mod detect;
 #[cfg(feature = "net")]
 mod exec;
 #[cfg(feature = "net")]
+mod interim;
+#[cfg(feature = "net")]
 mod io;
 mod peer;
 pub mod proxy_protocol;
@@ -43,6 +45,7 @@ pub use self::{
 pub(crate) use self::{
     copy::{Failed, OneWay},
     cut::Cut,
+    interim::{Expectation, Hold, Interims},
     switched::{End, Switched, Ticket, UpstreamKind},
     timer::{ConnTimer, Deadline},
 };

@@ -65,6 +65,11 @@ pub(crate) struct Fate {
     gone: AtomicBool,
     /// Streams that the peer reset and whose requests have not ended yet; [`UNKNOWN`] where nobody counts.
     resets: AtomicU32,
+    /// Trailers of its requests end here.
+    bare: AtomicBool,
+    /// Where interim responses go, if the client gets to see them.
+    #[cfg(feature = "net")]
+    interims: std::sync::OnceLock<Arc<super::Interims>>,
 }
 
 /// Resets are not counted.
@@ -75,6 +80,9 @@ impl Default for Fate {
         Self {
             gone: AtomicBool::new(false),
             resets: AtomicU32::new(UNKNOWN),
+            bare: AtomicBool::new(false),
+            #[cfg(feature = "net")]
+            interims: std::sync::OnceLock::new(),
         }
     }
 }
@@ -164,6 +172,30 @@ impl ConnInfo {
         let resets = &self.fate.resets;
         // That there was none is no failure: the answer is the same.
         let _ = resets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    /// Trailers of its requests are not sent on.
+    #[cfg(feature = "server")]
+    pub(crate) fn drop_trailers(&self) {
+        self.fate.bare.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether trailers of its requests are not sent on.
+    pub(crate) fn drops_trailers(&self) -> bool {
+        self.fate.bare.load(Ordering::Relaxed)
+    }
+
+    /// Where interim responses go, if the client gets to see them.
+    #[cfg(feature = "net")]
+    pub(crate) fn interims(&self) -> Option<&Arc<super::Interims>> {
+        self.fate.interims.get()
+    }
+
+    /// Interim responses go to `interims`.
+    #[cfg(feature = "server")]
+    pub(crate) fn pass_interims(&self, interims: Arc<super::Interims>) {
+        // A connection has one codec, so this is said once.
+        let _ = self.fate.interims.set(interims);
     }
 
     /// The connection's timer, for deadlines of its requests.

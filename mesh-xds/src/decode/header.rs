@@ -56,7 +56,12 @@ fn addition(cx: &mut Context, value: &HeaderValueOption) -> Option<HeaderAdditio
         cx.reject("header", "must be set");
         return None;
     };
-    cx.unsupported("header.raw_value", !raw_value.is_empty());
+    if !raw_value.is_empty() {
+        cx.note(
+            "header.raw_value",
+            "ignored, as by Envoy: `value` is what is added",
+        );
+    }
     let action = match (append, HeaderAppendAction::try_from(*append_action)) {
         (Some(_), Ok(action)) if action != HeaderAppendAction::AppendIfExistsOrAdd => {
             cx.reject("append", "append and append_action must not both be set");

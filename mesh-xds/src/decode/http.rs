@@ -44,6 +44,7 @@ pub(super) fn manager(cx: &mut Context, value: &Proto) -> Option<HttpConnectionM
         local_reply_config,
         strip_trailing_host_dot,
         append_x_forwarded_port,
+        proxy_100_continue,
         ..
     } = value;
     unused(cx, value);
@@ -52,6 +53,7 @@ pub(super) fn manager(cx: &mut Context, value: &Proto) -> Option<HttpConnectionM
         via: via.as_str().into(),
         strip_trailing_host_dot: *strip_trailing_host_dot,
         append_x_forwarded_port: *append_x_forwarded_port,
+        proxy_100_continue: *proxy_100_continue,
         ..HttpConnectionManager::default()
     };
     let (filters, router) = filter::chain(cx, "http_filters", http_filters);
@@ -88,8 +90,7 @@ fn unused(cx: &mut Context, value: &Proto) {
         drain_timeout_jitter, access_log_flush_interval, flush_access_log_on_new_request, access_log_options,
         set_current_client_cert_details, represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
         path_normalization_options, proxy_status_config, typed_header_validation_config, append_local_overload,
-        add_proxy_protocol_connection_state, forward_proto_config, proxy_100_continue,
-        stream_error_on_invalid_http_message);
+        add_proxy_protocol_connection_state, forward_proto_config, stream_error_on_invalid_http_message);
     unsupported!(cx, value; original_ip_detection_extensions, early_header_mutation_extensions,
         forward_client_cert_matcher);
 }
@@ -134,7 +135,8 @@ fn codec(cx: &mut Context, value: &Proto, out: &mut HttpConnectionManager) {
     if let Some(options) = &value.http_protocol_options {
         out.http1 = cx.field("http_protocol_options", |cx| protocol::http1(cx, options));
         if out.http1.enable_trailers {
-            let reason = "ignored: trailers that the header `trailer` declares pass in any case";
+            let reason =
+                "to an HTTP/1 upstream only trailers that the header `trailer` declares pass";
             cx.note("http_protocol_options.enable_trailers", reason);
         }
     }

@@ -179,11 +179,11 @@ fn of_envoy() -> Vec<Case> {
         ),
         of(
             "listener in",
-            "envoy: an invalid host",
-            envoy("[\"*\"]", "[\"a*b\"]"),
-            "14:25",
-            "filter_chains[0].filters[0].typed_config.route_config.virtual_hosts[0].domains[0]",
-            &["a*b"],
+            "envoy: the same host twice",
+            envoy("[\"*\"]", "[a, \"A\"]"),
+            "14:28",
+            "filter_chains[0].filters[0].typed_config.route_config.virtual_hosts[0].domains[1]",
+            &["\"A\""],
         ),
         of(
             "listener in",

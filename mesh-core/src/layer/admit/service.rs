@@ -90,7 +90,7 @@ where
             late.endpoint = Some(attempt.endpoint().clone());
             late.attempts = number;
             late.upstream = None;
-            late.wants_upstream()
+            late.wants_upstream() || late.expectation.is_some() || cluster.sends_interims()
         };
         let life = cluster.config().max_stream_duration;
         let connect = ends_here(request.method(), &forwarding);

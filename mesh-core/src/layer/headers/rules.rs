@@ -82,6 +82,10 @@ impl<B: 'static> Rules<Routed<B>> for RouteRules {
             let count = small_number(u64::from(*attempt));
             request.headers_mut().insert(ATTEMPT_COUNT, count);
         }
+        #[cfg(feature = "net")]
+        if scan.has(Scan::CONNECT_PORT) {
+            restore_port(request, record);
+        }
         if !forwarding.is_plain() {
             let late = record.late();
             let context = RecordContext::new(record, &late).before(*attempt);
@@ -98,6 +102,22 @@ impl<B: 'static> Rules<Routed<B>> for RouteRules {
             quiet: self.quiet,
             forwarding: changes.then(|| forwarding.clone()),
         }
+    }
+}
+
+/// A CONNECT is routed without the port that the listener took off, and sent on with it.
+#[cfg(feature = "net")]
+fn restore_port<B>(request: &mut Request<B>, record: &crate::telemetry::record::Record) {
+    use crate::route::{Field, HeadMut as _, host};
+
+    let Some(port) = record.late().connect_port else {
+        return;
+    };
+    let field = request.field(&Field::Authority);
+    if let Some(authority) = field.filter(|authority| host::port_start(authority).is_none()) {
+        let whole = [&*authority, format!(":{port}").as_bytes()].concat();
+        request.set_authority(&whole);
+        record.see_request_again(request);
     }
 }
 

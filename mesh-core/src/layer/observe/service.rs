@@ -8,7 +8,7 @@ use tower_service::Service;
 
 use super::ResponseFuture;
 #[cfg(feature = "net")]
-use crate::transport::ConnTimer;
+use crate::transport::{ConnTimer, Expectation, Hold};
 use crate::{
     body::{Guard, MeshBody, RequestBody, ResponseBody},
     layer::{Exchange, Scan, is_grpc},
@@ -71,7 +71,17 @@ where
             Some(timer) => record.with_timer(timer),
             None => record,
         };
+        #[cfg(feature = "net")]
+        let hold = match scan.has(Scan::EXPECT) {
+            true => expectation(&request, &record),
+            false => None,
+        };
         let request = request.map(|body| RequestBody::observed(body, &record));
+        #[cfg(feature = "net")]
+        let request = match hold {
+            Some(hold) => request.map(|body| body.held(hold)),
+            None => request,
+        };
         let guard = Guard::new(record.clone(), self.sink.clone());
         let exchange = Exchange {
             request: request.into(),
@@ -80,4 +90,24 @@ where
         };
         ResponseFuture::new(self.inner.call(exchange), guard)
     }
+}
+
+/// How long the body of a client of HTTP/1.1 that waits for 100 is not asked for, since asking says 100; `None`: it does not wait.
+#[cfg(feature = "net")]
+fn expectation<B: MeshBody>(request: &Request<B>, record: &Record) -> Option<Hold> {
+    let connection = record.connection()?;
+    let expects = request.headers().get(http::header::EXPECT)?;
+    let waits = expects.as_bytes().eq_ignore_ascii_case(b"100-continue")
+        && request.version() == http::Version::HTTP_11
+        && !request.body().is_end_stream();
+    if !waits {
+        return None;
+    }
+    let passes = connection.interims();
+    if passes.is_none_or(|interims| interims.has_body()) {
+        return Some(Hold::Never);
+    }
+    let expectation = Arc::<Expectation>::default();
+    record.late().expectation = Some(expectation.clone());
+    Some(Hold::until(expectation))
 }

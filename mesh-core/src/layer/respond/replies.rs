@@ -184,6 +184,14 @@ impl Replies {
             true => details(error),
             false => left.details.into(),
         });
+        if late.interims[0] > 0
+            && let Some(cause) = late
+                .details
+                .as_deref()
+                .and_then(|all| all.strip_prefix(BEFORE))
+        {
+            late.details = Some(format!("{AFTER}{cause}").into());
+        }
         if late.attempts > 1 && error.detail().is_none() && row.body.contains(RESET_REASON) {
             let body = row.body.replace(RESET_REASON, RETRIED_REASON);
             reply.body = body.into();
@@ -308,6 +316,10 @@ fn is_routers(kind: Kind) -> bool {
             | Kind::MaxDuration
     )
 }
+
+/// How details of a lost response begin; an interim response is one that has started.
+const BEFORE: &str = "upstream_reset_before_response_started";
+const AFTER: &str = "upstream_reset_after_response_started";
 
 /// `%RESPONSE_CODE_DETAILS%` of an error. That of a connection that was refused names what the system said, as Envoy's does.
 fn details(error: &Error) -> Cow<'static, str> {

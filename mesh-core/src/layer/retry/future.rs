@@ -294,6 +294,14 @@ impl Turn {
             }
             return None;
         }
+        // As in Envoy: what an upstream has begun to answer is not asked of another.
+        if self
+            .record
+            .as_ref()
+            .is_some_and(|record| record.late().interims[0] > 0)
+        {
+            return None;
+        }
         if self.conditions.left == 0 {
             self.stats(|stats| stats.upstream_rq_retry_limit_exceeded.add(1));
             if let Some(record) = &self.record {

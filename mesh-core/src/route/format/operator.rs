@@ -97,7 +97,6 @@ pub(super) const ABSENT: &[&str] = &[
     "DOWNSTREAM_TLS_VERSION",
     "DOWNSTREAM_TRANSPORT_FAILURE_REASON",
     "EMIT_TIME_LOCAL",
-    "LISTENER_NAME",
     "REQUEST_HEADERS_BYTES",
     "RESPONSE_HEADERS_BYTES",
     "RESPONSE_TRAILERS_BYTES",
@@ -291,6 +290,8 @@ items! {
     PacketsRetransmitted = "PACKETS_RETRANSMITTED", number;
     /// Name of the filter chain.
     FilterChainName = "FILTER_CHAIN_NAME";
+    /// Name of the listener.
+    ListenerName = "LISTENER_NAME";
     /// Bytes of the response body.
     BytesSent = "BYTES_SENT", number;
     /// Bytes of the request on the downstream wire.

@@ -173,3 +173,18 @@ fn formats_read_the_first_value_or_the_line() {
     mutations.apply_response(&mut headers, &());
     assert_eq!(headers["x-first"], "1");
 }
+
+#[test]
+fn a_host_that_no_uri_can_hold_is_sent_as_it_is() {
+    for uri in ["/p?q", "http://x/p?q"] {
+        let mut request = Request::get(uri)
+            .header("host", "x")
+            .body(())
+            .expect("a request");
+        request.set_authority(b"a b");
+        assert_eq!(request.uri(), "/p?q");
+        assert_eq!(request.headers()["host"], "a b");
+        request.set_authority(b"a\nb");
+        assert_eq!(request.headers()["host"], "a b", "no header can hold it");
+    }
+}

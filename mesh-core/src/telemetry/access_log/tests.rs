@@ -190,6 +190,7 @@ fn full_record() -> Arc<Record> {
     let mut connection = ConnInfo::new(address(80), address(4000));
     connection.security.server_name = Some("sni".into());
     connection.filter_chain = "chain".into();
+    connection.listener = "in".into();
     connection.security.peer_identity = Some("spiffe://a".into());
     let record = Record::begin(Some(Arc::new(connection)), Version::HTTP_11, true);
     let request = Request::get("/path?q").header("host", "a.test");
@@ -257,8 +258,8 @@ fn each_item_has_a_value_or_is_told_to_have_none() {
         ("%QUERY_PARAMS% %ROUTE_NAME%", "q default"),
         ("%DYNAMIC_METADATA(n:k)% %FILTER_STATE(k)%", "- -"),
         (
-            "%UPSTREAM_HOST_NAME% %FILTER_CHAIN_NAME%",
-            "127.0.0.1:1 chain",
+            "%UPSTREAM_HOST_NAME% %FILTER_CHAIN_NAME% %LISTENER_NAME%",
+            "127.0.0.1:1 chain in",
         ),
     ] {
         let mut out = Vec::new();

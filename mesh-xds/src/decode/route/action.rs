@@ -9,7 +9,7 @@ use http::StatusCode;
 use mesh_core::model::{Action, DirectResponse, Redirect, RedirectPath, SchemeRedirect};
 
 use super::forward;
-use crate::decode::{Context, common, format};
+use crate::decode::{Context, format};
 
 pub(super) fn action(
     cx: &mut Context,
@@ -90,10 +90,7 @@ fn redirect(cx: &mut Context, value: &proto::RedirectAction) -> Option<Redirect>
     Some(Redirect {
         scheme,
         host: (!host_redirect.is_empty()).then(|| host_redirect.as_str().into()),
-        port: match port_redirect {
-            0 => None,
-            port => Some(common::port(cx, "port_redirect", *port)?),
-        },
+        port: (*port_redirect != 0).then_some(*port_redirect),
         path,
         code,
         strip_query: *strip_query,

@@ -187,19 +187,18 @@ fn tls(cx: &mut Context, value: i32) -> RequireTls {
     }
 }
 
-/// A `*` may stand at one end only. Envoy takes any other for itself, which no host has.
+/// A `*` stands for something at one end only. As in Envoy any other is itself, which no host has.
 fn domain(cx: &mut Context, domain: &String) -> Option<Name> {
     let inner = domain
         .strip_prefix('*')
         .or_else(|| domain.strip_suffix('*'));
     if domain.is_empty() || inner.unwrap_or(domain).contains('*') {
-        cx.reject(
+        cx.note(
             "",
             format_args!(
-                "{domain:?} is no domain: *, *.suffix, prefix.* or an exact name is allowed"
+                "no host is {domain:?}: *, *.suffix, prefix.* or an exact name has an effect"
             ),
         );
-        return None;
     }
     Some(domain.as_str().into())
 }

@@ -166,17 +166,8 @@ fn inputs_of_a_tree_are_known_by_their_types() {
             model::MatchInput::RequestHeader("x-a".into()),
         ),
         (
-            r#""envoy.type.matcher.v3.HttpRequestQueryParamMatchInput","query_param":"q""#
-                .to_owned(),
-            model::MatchInput::QueryParameter("q".into()),
-        ),
-        (
             format!(r#""{NETWORK}.FilterStateInput","key":"k""#),
             model::MatchInput::FilterState("k".into()),
-        ),
-        (
-            format!(r#""{NETWORK}.DestinationPortInput""#),
-            model::MatchInput::DestinationPort,
         ),
     ] {
         let input = input.replacen('"', r#""type.googleapis.com/"#, 1);
@@ -208,7 +199,19 @@ fn what_a_tree_cannot_do_is_refused_by_name() {
     let input = r#"{"name":"i","typed_config":{"@type":
         "type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput","header_name":"x"}}"#;
     let custom = r#"{"name":"trie","typed_config":{"@type":"type.googleapis.com/envoy.config.route.v3.RouteList"}}"#;
+    let query = input.replace(
+        "HttpRequestHeaderMatchInput",
+        "HttpRequestQueryParamMatchInput",
+    );
+    let query = query.replace("header_name", "query_param");
     for (matcher, wanted) in [
+        // As in Envoy, only headers and filter state choose a route.
+        (
+            format!(
+                r#"{{"matcher_tree":{{"input":{query},"exact_match_map":{{"map":{{"x":{LEAF}}}}}}}}}"#
+            ),
+            "matcher_tree.input",
+        ),
         (
             format!(
                 r#"{{"matcher_tree":{{"input":{input},"exact_match_map":{{"map":{{"x":

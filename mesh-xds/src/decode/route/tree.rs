@@ -4,10 +4,7 @@ use envoy_types::pb::{
     envoy::{
         config::route::v3::{Route as ProtoRoute, RouteList},
         extensions::matching::common_inputs::network::v3::FilterStateInput,
-        r#type::matcher::v3::{
-            HttpRequestHeaderMatchInput, HttpRequestQueryParamMatchInput,
-            StringMatcher as EnvoyString,
-        },
+        r#type::matcher::v3::{HttpRequestHeaderMatchInput, StringMatcher as EnvoyString},
     },
     xds::{
         core::v3::TypedExtensionConfig,
@@ -37,8 +34,9 @@ const ROUTE: &str = "envoy.config.route.v3.Route";
 const ROUTE_LIST: &str = "envoy.config.route.v3.RouteList";
 const CHAIN_NAME: &str = "google.protobuf.StringValue";
 const HEADER: &str = "envoy.type.matcher.v3.HttpRequestHeaderMatchInput";
-const QUERY: &str = "envoy.type.matcher.v3.HttpRequestQueryParamMatchInput";
 const NETWORK: &str = "envoy.extensions.matching.common_inputs.network.v3.";
+
+const FILTER_STATE: &str = "envoy.extensions.matching.common_inputs.network.v3.FilterStateInput";
 
 /// Deeper trees are refused.
 const MAX_DEPTH: usize = 32;
@@ -97,14 +95,16 @@ impl Decoder {
                         cx.reject("", "predicate and on_match must be set");
                         return None;
                     };
-                    let predicate = cx.field("predicate", |cx| self::predicate(cx, predicate));
+                    let predicate = cx.field("predicate", |cx| {
+                        self::predicate(cx, self.leaves, predicate)
+                    });
                     let on = cx.field("on_match", |cx| self.on_match(cx, on));
                     Some((predicate?, on?))
                 });
                 Some(MatchNode::List(list))
             }),
             Some(MatcherType::MatcherTree(tree)) => cx.field("matcher_tree", |cx| {
-                let input = cx.field("input", |cx| input(cx, tree.input.as_ref()));
+                let input = cx.field("input", |cx| input(cx, self.leaves, tree.input.as_ref()));
                 let node = match &tree.tree_type {
                     Some(TreeType::ExactMatchMap(map)) => {
                         let map = self.map(cx, "exact_match_map", map);
@@ -212,22 +212,31 @@ fn typed(cx: &mut Context, value: &TypedExtensionConfig) -> Option<Typed> {
     })
 }
 
-fn input(cx: &mut Context, value: Option<&TypedExtensionConfig>) -> Option<MatchInput> {
+fn input(
+    cx: &mut Context,
+    leaves: Leaves,
+    value: Option<&TypedExtensionConfig>,
+) -> Option<MatchInput> {
     let Some(value) = value else {
         cx.reject("", "must be set");
         return None;
     };
     let typed = typed(cx, value)?;
+    let of_routes = matches!(leaves, Leaves::Routes { .. });
+    if of_routes && ![HEADER, FILTER_STATE].contains(&typed.name.as_str()) {
+        let name = &typed.name;
+        cx.reject(
+            "",
+            format_args!("input {name:?}: routes can only be chosen by request headers"),
+        );
+        return None;
+    }
     match typed.name.as_str() {
         HEADER => {
             let message: HttpRequestHeaderMatchInput = cx.message(&typed)?;
             Some(MatchInput::RequestHeader(
                 message.header_name.to_ascii_lowercase().into(),
             ))
-        }
-        QUERY => {
-            let message: HttpRequestQueryParamMatchInput = cx.message(&typed)?;
-            Some(MatchInput::QueryParameter(message.query_param.into()))
         }
         name => match name.strip_prefix(NETWORK) {
             Some("DestinationIPInput") => Some(MatchInput::DestinationIp),
@@ -254,27 +263,27 @@ fn input(cx: &mut Context, value: Option<&TypedExtensionConfig>) -> Option<Match
     }
 }
 
-fn predicate(cx: &mut Context, value: &Predicate) -> Option<MatchPredicate> {
+fn predicate(cx: &mut Context, leaves: Leaves, value: &Predicate) -> Option<MatchPredicate> {
     match &value.match_type {
-        Some(MatchType::SinglePredicate(single)) => {
-            cx.field("single_predicate", |cx| single_predicate(cx, single))
-        }
+        Some(MatchType::SinglePredicate(single)) => cx.field("single_predicate", |cx| {
+            single_predicate(cx, leaves, single)
+        }),
         Some(MatchType::OrMatcher(list)) => cx.field("or_matcher", |cx| {
             Some(MatchPredicate::Or(cx.each(
                 "predicate",
                 &list.predicate,
-                predicate,
+                |cx, value| predicate(cx, leaves, value),
             )))
         }),
         Some(MatchType::AndMatcher(list)) => cx.field("and_matcher", |cx| {
             Some(MatchPredicate::And(cx.each(
                 "predicate",
                 &list.predicate,
-                predicate,
+                |cx, value| predicate(cx, leaves, value),
             )))
         }),
         Some(MatchType::NotMatcher(inner)) => cx
-            .field("not_matcher", |cx| predicate(cx, inner))
+            .field("not_matcher", |cx| predicate(cx, leaves, inner))
             .map(|inner| MatchPredicate::Not(Box::new(inner))),
         None => {
             cx.reject(
@@ -286,9 +295,13 @@ fn predicate(cx: &mut Context, value: &Predicate) -> Option<MatchPredicate> {
     }
 }
 
-fn single_predicate(cx: &mut Context, value: &SinglePredicate) -> Option<MatchPredicate> {
+fn single_predicate(
+    cx: &mut Context,
+    leaves: Leaves,
+    value: &SinglePredicate,
+) -> Option<MatchPredicate> {
     let SinglePredicate { input, matcher } = value;
-    let input = cx.field("input", |cx| self::input(cx, input.as_ref()));
+    let input = cx.field("input", |cx| self::input(cx, leaves, input.as_ref()));
     match matcher {
         Some(single_predicate::Matcher::ValueMatch(text)) => {
             let text = cx.field("value_match", |cx| string(cx, text));

@@ -48,6 +48,13 @@ pub(super) fn extended_connect<B>(request: &mut Request<B>) -> bool {
     found
 }
 
+/// Whether the client asked by CONNECT, as every upgrade over HTTP/2 does.
+#[cfg(feature = "net")]
+pub(super) fn is_connect<B>(request: &Request<B>, scan: Scan) -> bool {
+    *request.method() == Method::CONNECT
+        || request.version() == Version::HTTP_2 && scan.has(Scan::UPGRADE)
+}
+
 /// Names with `_`, which some servers read as `-`.
 pub(super) fn underscores<B>(
     request: &mut Request<B>,
@@ -79,12 +86,12 @@ pub(super) fn underscores<B>(
     }
 }
 
-/// There is one host, and it has the form that the listener wants.
+/// There is one host, and it has the form that the listener wants. Returns the port that it lost.
 pub(super) fn host<B>(
     request: &mut Request<B>,
     connection: Option<&ConnInfo>,
     config: &HttpConnectionManager,
-) -> Result<(), Answer> {
+) -> Result<Option<u16>, Answer> {
     let (first, second) = {
         let mut hosts = request.headers().get_all(HOST).iter();
         (hosts.next(), hosts.next())
@@ -113,9 +120,9 @@ pub(super) fn host<B>(
         request.headers_mut().remove(HOST);
     }
     if config.strip_port != StripPort::No || config.strip_trailing_host_dot {
-        strip(request, connection, config);
+        return Ok(strip(request, connection, config));
     }
-    Ok(())
+    Ok(None)
 }
 
 /// The name and password in the URL of an HTTP/1 request are nothing that anybody else should see; HTTP/2 has no place for them (RFC
@@ -124,7 +131,7 @@ fn without_user<B>(
     request: &mut Request<B>,
     connection: Option<&ConnInfo>,
     config: &HttpConnectionManager,
-) -> Result<(), Answer> {
+) -> Result<Option<u16>, Answer> {
     let authority = request.uri().authority().map(|own| own.as_str());
     let at = authority.and_then(|own| own.rsplit_once('@'));
     let (Some((_, host)), Version::HTTP_10 | Version::HTTP_11) = (at, request.version()) else {
@@ -191,14 +198,14 @@ fn strip<B>(
     request: &mut Request<B>,
     connection: Option<&ConnInfo>,
     config: &HttpConnectionManager,
-) {
-    let Some(old) = request.field(&crate::route::Field::Authority) else {
-        return;
-    };
+) -> Option<u16> {
+    let old = request.field(&crate::route::Field::Authority)?;
     let port = connection
         .and_then(|connection| connection.local.socket())
         .map(|local| local.port());
     let mut new = Cow::Borrowed(host::strip_port(&old, config.strip_port, port));
+    let lost = old.get(new.len() + 1..).filter(|lost| !lost.is_empty());
+    let lost = lost.and_then(|port| std::str::from_utf8(port).ok()?.parse().ok());
     if config.strip_trailing_host_dot {
         new = Cow::Owned(host::strip_trailing_dot(&new).into_owned());
     }
@@ -206,6 +213,7 @@ fn strip<B>(
         let new = new.into_owned();
         request.set_authority(&new);
     }
+    lost
 }
 
 /// The path begins with `/`, and has the form that the listener wants.
@@ -259,9 +267,6 @@ pub(super) fn path<B>(
 pub(super) fn connection<B>(request: &mut Request<B>, scan: Scan) -> Result<(), Answer> {
     let te = request.headers().get(TE);
     let long_te = scan.has(Scan::TE) && te.is_some_and(|te| te.len() >= LONGEST_TE);
-    if scan.has(Scan::EXPECT) {
-        expectation(request.headers_mut());
-    }
     if scan.has(Scan::TE) {
         let trailers = request
             .headers()
@@ -333,7 +338,7 @@ pub(super) fn cookies(headers: &mut HeaderMap) {
 }
 
 /// `100-continue` is answered here, when the body is asked for; the upstream is not to answer it once more.
-fn expectation(headers: &mut HeaderMap) {
+pub(super) fn expectation(headers: &mut HeaderMap) {
     let continues = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
     if headers.get(EXPECT).is_some_and(continues) {
         headers.remove(EXPECT);

@@ -231,7 +231,7 @@ impl Front {
             return Ok(());
         }
         let connection = record.connection().map(|connection| &**connection);
-        head::host(request, connection, &self.config)?;
+        let _ = head::host(request, connection, &self.config)?;
         head::path(request, &self.config)
     }
 
@@ -283,7 +283,7 @@ impl Front {
             return Err(answer_check(health, record));
         }
         #[cfg(feature = "net")]
-        let scan = match head::extended_connect(request) {
+        let mut scan = match head::extended_connect(request) {
             true => Scan::of(request.headers()),
             false => scan,
         };
@@ -291,11 +291,18 @@ impl Front {
             return Ok(Treated { remote: None, scan });
         }
         head::underscores(request, self.config.underscores)?;
-        head::host(
-            request,
-            record.connection().map(|connection| &**connection),
-            &self.config,
-        )?;
+        let connection = record.connection().map(|connection| &**connection);
+        let lost = head::host(request, connection, &self.config)?;
+        #[cfg(feature = "net")]
+        if let Some(port) = lost
+            && head::is_connect(request, scan)
+        {
+            // The upstream is asked for the port that the client named.
+            scan.add(Scan::CONNECT_PORT);
+            record.late().connect_port = Some(port);
+        }
+        #[cfg(not(feature = "net"))]
+        let _ = lost;
         if let Err(answer) = head::path(request, &self.config) {
             if let Answer::Response(_) = answer {
                 let details = Kind::PathNormalization.reply().details;
@@ -305,6 +312,9 @@ impl Front {
         }
         head::query(request)?;
         head::connection(request, scan)?;
+        if scan.has(Scan::EXPECT) && !self.config.proxy_100_continue {
+            head::expectation(request.headers_mut());
+        }
         if scan.has(Scan::REFERER) {
             referer::check(request.headers_mut());
         }

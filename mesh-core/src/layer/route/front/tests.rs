@@ -153,6 +153,17 @@ fn continue_is_answered_here() {
 }
 
 #[test]
+fn continue_is_asked_of_the_upstream_where_it_passes() {
+    let config = HttpConnectionManager {
+        proxy_100_continue: true,
+        ..HttpConnectionManager::default()
+    };
+    let sent = get("/").header("expect", "100-continue");
+    let seen = treat(config, "10.0.0.9:5", sent).expect("passes");
+    assert_eq!(header(&seen, "expect"), Some("100-continue"));
+}
+
+#[test]
 fn forwarded_for_is_appended_or_trusted_by_hops() {
     let sent = || get("/").header("x-forwarded-for", "1.1.1.1, 2.2.2.2");
     let seen = treat(edge(), "203.0.113.9:5", sent()).expect("passes");
