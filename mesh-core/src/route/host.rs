@@ -33,11 +33,8 @@ impl HostTable {
 
     /// The virtual host for `authority`.
     pub(crate) fn find(&self, authority: &[u8], ignore_port: bool) -> Option<u32> {
-        if self.exact.is_empty() && self.suffixes.is_empty() && self.prefixes.is_empty() {
+        if self.has_default_alone() {
             return self.default;
-        }
-        if authority.is_empty() {
-            return None;
         }
         let host = match port_start(authority) {
             Some(at) if ignore_port => &authority[..at],
@@ -55,6 +52,15 @@ impl HostTable {
             }
             None => self.find_lower(&host.to_ascii_lowercase()),
         }
+    }
+
+    /// The virtual host of a request that does not say which: only `*` alone takes it.
+    pub(crate) fn find_none(&self) -> Option<u32> {
+        self.default.filter(|_| self.has_default_alone())
+    }
+
+    fn has_default_alone(&self) -> bool {
+        self.exact.is_empty() && self.suffixes.is_empty() && self.prefixes.is_empty()
     }
 
     fn find_lower(&self, host: &[u8]) -> Option<u32> {

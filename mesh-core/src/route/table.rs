@@ -131,8 +131,11 @@ impl RouteTable {
         let index = match &self.host_field {
             None => self.hosts.find(head.authority, self.ignore_port),
             Some(field) => {
-                let value = head.first(field).unwrap_or_default();
-                self.hosts.find(value, self.ignore_port)
+                let value = head.first(field).filter(|value| !value.is_empty());
+                match value {
+                    Some(value) => self.hosts.find(value, self.ignore_port),
+                    None => self.hosts.find_none(),
+                }
             }
         }?;
         self.entries.get(index as usize)

@@ -43,11 +43,12 @@ fn first<'t>(
 
 fn host_of<'t>(table: &'t RouteConfiguration, request: &Request) -> Option<&'t VirtualHost> {
     match &table.vhost_header {
-        None => find_host(table, request.host),
+        None => find_host(table, Some(request.host)),
         Some(name) => {
             let mut headers = request.headers.iter();
             let value = headers.find(|(known, _)| **known == **name);
-            find_host(table, value.map_or("", |(_, value)| value))
+            let value = value.map(|(_, value)| &**value);
+            find_host(table, value.filter(|value| !value.is_empty()))
         }
     }
 }
@@ -79,13 +80,18 @@ fn sent_proto(request: &Request) -> Option<&'static str> {
     Some(if sent.next().is_some() { "" } else { first })
 }
 
-/// Every domain that fits, ranked: exact, then the longest suffix, then the longest prefix, then `*`.
-fn find_host<'t>(table: &'t RouteConfiguration, host: &str) -> Option<&'t VirtualHost> {
+/// Every domain that fits, ranked: exact, then the longest suffix, then the longest prefix, then `*`. A request that does not say
+/// its host fits `*` where there is nothing else.
+fn find_host<'t>(table: &'t RouteConfiguration, host: Option<&str>) -> Option<&'t VirtualHost> {
     let only_default = table
         .virtual_hosts
         .iter()
         .flat_map(|host| &host.domains)
         .all(|domain| &**domain == "*");
+    if host.is_none() && !only_default {
+        return None;
+    }
+    let host = host.unwrap_or_default();
     let host = match host.rsplit_once(':') {
         Some((name, _)) if table.ignore_port_in_host => name,
         _ => host,
@@ -94,7 +100,7 @@ fn find_host<'t>(table: &'t RouteConfiguration, host: &str) -> Option<&'t Virtua
     let rank = |domain: &str| {
         let domain = domain.to_lowercase();
         if domain == "*" {
-            return (!host.is_empty() || only_default).then_some((0, 0));
+            return Some((0, 0));
         }
         if let Some(suffix) = domain.strip_prefix('*') {
             let fits = host.len() > suffix.len() && host.ends_with(suffix);

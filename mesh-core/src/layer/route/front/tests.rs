@@ -360,6 +360,7 @@ fn hosts_are_checked_and_stripped() {
         _ => None,
     };
     assert_eq!(refused(Request::get("/")), Some(Kind::MissingHost));
+    assert_eq!(refused(Request::get("/").header("host", "")), None);
     assert_eq!(
         refused(get("/").header("host", "b")),
         Some(Kind::DownstreamProtocol)
