@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use envoy_types::pb::envoy::{
-    config::{
-        cluster::v3::{
-            CircuitBreakers, Cluster as Proto, Filter, OutlierDetection as ProtoOutlier,
-            UpstreamConnectionOptions, circuit_breakers::Thresholds, cluster,
+use envoy_types::pb::{
+    envoy::{
+        config::{
+            cluster::v3::{
+                CircuitBreakers, Cluster as Proto, Filter, OutlierDetection as ProtoOutlier,
+                UpstreamConnectionOptions, circuit_breakers::Thresholds, cluster,
+            },
+            core::v3::{BindConfig, RoutingPriority},
         },
-        core::v3::{BindConfig, RoutingPriority},
+        extensions::clusters::dns::v3::DnsCluster,
     },
-    extensions::clusters::dns::v3::DnsCluster,
+    google::protobuf::Duration as ProtoDuration,
 };
 use mesh_core::model::{
     Address, Cluster, Discovery, Dns, DnsFamily, Limits, Name, OriginalDst, OutlierDetection,
@@ -366,32 +369,38 @@ fn outlier(cx: &mut Context, value: &ProtoOutlier) -> OutlierDetection {
         failure_percentage_threshold, enforcing_failure_percentage, enforcing_failure_percentage_local_origin,
         failure_percentage_minimum_hosts, failure_percentage_request_volume, max_ejection_time_jitter,
         successful_active_health_check_uneject_host, monitors, always_eject_one_host, detect_degraded_hosts);
-    let time = |cx: &mut Context, field: &str, value: &Option<_>| -> Option<Duration> {
-        common::some_duration(cx, field, value.as_ref())
-    };
-    let base = time(cx, "base_ejection_time", base_ejection_time);
-    let longest = time(cx, "max_ejection_time", max_ejection_time);
+    let number = |value: &Option<_>| common::u32_of(value.as_ref());
+    let (base, longest) = ejection(cx, base_ejection_time.as_ref(), max_ejection_time.as_ref());
+    OutlierDetection {
+        consecutive_5xx: number(consecutive_5xx),
+        consecutive_gateway_failure: number(consecutive_gateway_failure),
+        consecutive_local_origin_failure: number(consecutive_local_origin_failure),
+        split_external_local_origin_errors: *split_external_local_origin_errors,
+        interval: common::some_duration(cx, "interval", interval.as_ref()),
+        base_ejection_time: base,
+        max_ejection_time: longest,
+        max_ejection_percent: number(max_ejection_percent),
+        enforcing_consecutive_5xx: number(enforcing_consecutive_5xx),
+        enforcing_consecutive_gateway_failure: number(enforcing_consecutive_gateway_failure),
+        enforcing_success_rate: number(enforcing_success_rate),
+    }
+}
+
+/// For how long an endpoint is ejected at first, and at most.
+fn ejection(
+    cx: &mut Context,
+    base: Option<&ProtoDuration>,
+    longest: Option<&ProtoDuration>,
+) -> (Option<Duration>, Option<Duration>) {
+    let base = common::some_duration(cx, "base_ejection_time", base);
+    let longest = common::some_duration(cx, "max_ejection_time", longest);
     if longest.is_some_and(|longest| longest < base.unwrap_or(BASE_EJECTION)) {
         cx.reject(
             "max_ejection_time",
             "must not be less than base_ejection_time",
         );
     }
-    OutlierDetection {
-        consecutive_5xx: common::u32_of(consecutive_5xx.as_ref()),
-        consecutive_gateway_failure: common::u32_of(consecutive_gateway_failure.as_ref()),
-        consecutive_local_origin_failure: common::u32_of(consecutive_local_origin_failure.as_ref()),
-        split_external_local_origin_errors: *split_external_local_origin_errors,
-        interval: time(cx, "interval", interval),
-        base_ejection_time: base,
-        max_ejection_time: longest,
-        max_ejection_percent: common::u32_of(max_ejection_percent.as_ref()),
-        enforcing_consecutive_5xx: common::u32_of(enforcing_consecutive_5xx.as_ref()),
-        enforcing_consecutive_gateway_failure: common::u32_of(
-            enforcing_consecutive_gateway_failure.as_ref(),
-        ),
-        enforcing_success_rate: common::u32_of(enforcing_success_rate.as_ref()),
-    }
+    (base, longest)
 }
 
 fn bind(cx: &mut Context, value: &BindConfig) -> Option<Address> {

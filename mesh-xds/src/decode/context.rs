@@ -5,12 +5,12 @@ use std::{
     fmt::{Display, Write},
 };
 
-use envoy_types::pb::google::protobuf::Any;
+use envoy_types::pb::{envoy::config::core::v3::TypedExtensionConfig, google::protobuf::Any};
 use mesh_core::{
     config::Rejection,
     model::{Name, Note},
 };
-use prost::Message;
+use prost::{Message, Name as ProtoName};
 
 use crate::json;
 
@@ -190,6 +190,26 @@ impl Context {
                 None
             }
         }
+    }
+
+    /// The message of an extension that knows one type only; `what` is what people call such extensions.
+    pub(crate) fn extension<M: Message + ProtoName + Default>(
+        &mut self,
+        what: &str,
+        value: &TypedExtensionConfig,
+    ) -> Option<M> {
+        let known = M::full_name();
+        let typed = self.field("typed_config", |cx| {
+            cx.typed(value.typed_config.as_ref().unwrap_or(&Any::default()))
+        })?;
+        if typed.name != known {
+            self.reject(
+                "",
+                format_args!("{what} {:?} is not supported; only {known} is", typed.name),
+            );
+            return None;
+        }
+        self.message(&typed)
     }
 
     /// Decodes the bytes of a message whose type is known.

@@ -36,7 +36,6 @@ pub(crate) fn listener(cx: &mut Context, value: &Proto) -> Option<Listener> {
         address,
         additional_addresses,
         filter_chains,
-        default_filter_chain,
         metadata,
         listener_filters,
         listener_filters_timeout,
@@ -62,23 +61,7 @@ pub(crate) fn listener(cx: &mut Context, value: &Proto) -> Option<Listener> {
     };
     out.additional_addresses = cx.each("additional_addresses", additional_addresses, additional);
     socket(value, &mut out);
-    out.filter_chains = cx.each("filter_chains", filter_chains, chain);
-    match &value.filter_chain_matcher {
-        Some(tree) => {
-            let tree = cx.field("filter_chain_matcher", |cx| chain_tree(cx, tree));
-            if let Some(tree) = &tree {
-                cx.field("filter_chain_matcher", |cx| unknown_chains(cx, tree, &out));
-            }
-            out.filter_chain_matcher = tree;
-        }
-        None => distinct(cx, &out.filter_chains),
-    }
-    if let Some(value) = default_filter_chain {
-        out.default_filter_chain = cx.field("default_filter_chain", |cx| chain(cx, value));
-    }
-    if filter_chains.is_empty() && default_filter_chain.is_none() && !cx.is_rejected() {
-        cx.reject("filter_chains", "no filter chain is given");
-    }
+    chains(cx, value, &mut out);
     out.listener_filters = inspectors(cx, listener_filters, filter_chains);
     // As in Envoy, whoever hands connections over looks for where they go.
     if out.use_original_dst && !out.listener_filters.contains(&ListenerFilter::OriginalDst) {
@@ -92,6 +75,26 @@ pub(crate) fn listener(cx: &mut Context, value: &Proto) -> Option<Listener> {
     out.metadata = common::metadata(cx, "metadata", metadata.as_ref());
     out.origin = common::origin(&out.metadata);
     Some(out)
+}
+
+/// What is done with connections, and how it is chosen.
+fn chains(cx: &mut Context, value: &Proto, out: &mut Listener) {
+    out.filter_chains = cx.each("filter_chains", &value.filter_chains, chain);
+    match &value.filter_chain_matcher {
+        Some(tree) => cx.field("filter_chain_matcher", |cx| {
+            let tree = chain_tree(cx, tree);
+            if let Some(tree) = &tree {
+                unknown_chains(cx, tree, out);
+            }
+            out.filter_chain_matcher = tree;
+        }),
+        None => distinct(cx, &out.filter_chains),
+    }
+    if let Some(default) = &value.default_filter_chain {
+        out.default_filter_chain = cx.field("default_filter_chain", |cx| chain(cx, default));
+    } else if value.filter_chains.is_empty() && !cx.is_rejected() {
+        cx.reject("filter_chains", "no filter chain is given");
+    }
 }
 
 /// Notes chains that the tree leads to and the listener does not have. As in Envoy their connections are closed.

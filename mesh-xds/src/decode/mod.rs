@@ -36,7 +36,9 @@ use envoy_types::pb::envoy::config::{
 use mesh_core::model;
 use prost::{Message, Name};
 
-pub(crate) use self::route::again::{Before, Parts};
+pub(crate) use self::route::again::Before;
+#[cfg(feature = "istio")]
+pub(crate) use self::route::again::Parts;
 pub use self::{
     context::{Context, Findings},
     matcher::header as header_matcher,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use envoy_types::pb::{
     envoy::{
+        config::core::v3::BackoffStrategy,
         extensions::filters::network::tcp_proxy::v3::{
             TcpProxy as Proto,
             tcp_proxy::{ClusterSpecifier, WeightedCluster as ProtoWeighted},
@@ -53,15 +54,8 @@ pub(super) fn proxy(cx: &mut Context, value: &Proto) -> Option<TcpProxy> {
         flush_access_log_on_connected, access_log_options, proxy_protocol_tlvs, proxy_protocol_tlv_merge_policy,
         upstream_connect_mode, max_early_data_bytes, check_drain_close);
     unsupported!(cx; tunneling_config);
-    let time = |value: &Option<ProtoDuration>| value.as_ref().map(|it| (it.seconds, it.nanos));
-    if let Some(times) = backoff_options
-        && let Some(longest) = time(&times.max_interval)
-        && time(&times.base_interval).is_some_and(|base| base > longest)
-    {
-        cx.reject(
-            "backoff_options.max_interval",
-            "must not be less than base_interval",
-        );
+    if let Some(times) = backoff_options {
+        intervals(cx, times);
     }
     let cluster = match cluster_specifier {
         Some(ClusterSpecifier::Cluster(name)) => ClusterChoice::Name(name.as_str().into()),
@@ -86,6 +80,19 @@ pub(super) fn proxy(cx: &mut Context, value: &Proto) -> Option<TcpProxy> {
         hash: cx.each("hash_policy", hash_policy, hash),
         metadata_match: common::metadata(cx, "metadata_match", metadata_match.as_ref()),
     })
+}
+
+/// Between attempts to connect: the longest interval is not the shorter one.
+fn intervals(cx: &mut Context, value: &BackoffStrategy) {
+    let time = |value: &Option<ProtoDuration>| value.as_ref().map(|it| (it.seconds, it.nanos));
+    if let Some(longest) = time(&value.max_interval)
+        && time(&value.base_interval).is_some_and(|base| base > longest)
+    {
+        cx.reject(
+            "backoff_options.max_interval",
+            "must not be less than base_interval",
+        );
+    }
 }
 
 fn weighted(cx: &mut Context, value: &ProtoWeighted) -> Option<WeightedClusters> {

@@ -300,6 +300,7 @@ impl Round<'_> {
     }
 
     /// The wire form of a route configuration; `None` unless what was offered last of that name is in force.
+    #[cfg(feature = "istio")]
     pub(crate) fn table_as_offered(&self, name: &str) -> Option<Bytes> {
         let entry = self.state.routes.entries.get(name)?;
         entry.newest.then(|| entry.wire.clone())

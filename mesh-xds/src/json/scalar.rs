@@ -202,18 +202,9 @@ pub(super) fn duration(text: &str) -> Option<(i64, i32)> {
     })
 }
 
-/// A duration as people write it.
-pub(crate) struct Written {
-    /// Its number; what it counts is `unit`.
-    pub(crate) number: String,
-    /// The unit in its short spelling: `ms`, `s`, `m` or `h`.
-    pub(crate) unit: &'static str,
-    /// The whole in seconds.
-    seconds: f64,
-}
-
-/// The number and unit of a text like `5`, `100ms`, `2 min` or `1 Hour`; without a unit seconds are meant.
-pub(crate) fn written_duration(text: &str) -> Option<Written> {
+/// The number, the unit in its short spelling and the seconds of a duration as people write it: `5`, `100ms`, `2 min`,
+/// `1 Hour`. Without a unit seconds are meant.
+pub(crate) fn written_duration(text: &str) -> Option<(String, &'static str, f64)> {
     let compact: String = text.split_whitespace().collect();
     let compact = compact.to_ascii_lowercase();
     let at = compact.find(|c: char| !c.is_ascii_digit() && c != '.');
@@ -225,16 +216,14 @@ pub(crate) fn written_duration(text: &str) -> Option<Written> {
         "h" | "hr" | "hrs" | "hour" | "hours" => ("h", 3600.0),
         _ => return None,
     };
-    Some(Written {
-        seconds: number.parse::<f64>().ok()? * scale,
-        number: number.to_owned(),
-        unit,
-    })
+    let seconds = number.parse::<f64>().ok()? * scale;
+    Some((number.to_owned(), unit, seconds))
 }
 
 /// The duration in protobuf's form that a text of another form may mean: `5` and `100ms`.
 pub(super) fn near_duration(text: &str) -> Option<String> {
-    let seconds = format!("{}s", written_duration(text)?.seconds);
+    let (.., seconds) = written_duration(text)?;
+    let seconds = format!("{seconds}s");
     duration(&seconds).is_some().then_some(seconds)
 }
 

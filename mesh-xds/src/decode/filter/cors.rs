@@ -7,7 +7,7 @@ use mesh_core::model::Cors;
 use crate::decode::{Context, common, format, matcher, set::ignored};
 
 /// A policy.
-pub(super) fn policy(cx: &mut Context, value: &CorsPolicy) -> Cors {
+pub(in crate::decode) fn policy(cx: &mut Context, value: &CorsPolicy) -> Cors {
     let CorsPolicy {
         allow_origin_string_match,
         allow_methods,

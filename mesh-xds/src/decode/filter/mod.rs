@@ -1,6 +1,6 @@
 //! HTTP filters: those that act here, those whose work is done elsewhere, and those that only a stage understands.
 
-mod cors;
+pub(super) mod cors;
 mod fault;
 mod health_check;
 mod router;

@@ -7,9 +7,7 @@ use envoy_types::pb::envoy::config::route::v3 as proto;
 use mesh_core::model::{Name, Note, RouteConfiguration, VirtualHost};
 use prost::{
     Message, Name as _,
-    encoding::{
-        DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field,
-    },
+    encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
 };
 
 use super::{max_body, virtual_host};
@@ -71,9 +69,10 @@ impl<'w> Parts<'w> {
     }
 
     /// Appends a virtual host to the wire form of a route configuration.
+    #[cfg(feature = "istio")]
     pub(crate) fn push(wire: &mut Vec<u8>, host: &[u8]) {
-        encode_key(HOSTS, WireType::LengthDelimited, wire);
-        encode_varint(host.len() as u64, wire);
+        prost::encoding::encode_key(HOSTS, WireType::LengthDelimited, wire);
+        prost::encoding::encode_varint(host.len() as u64, wire);
         wire.extend_from_slice(host);
     }
 }

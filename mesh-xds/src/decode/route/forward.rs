@@ -291,21 +291,7 @@ fn path_rewrite(cx: &mut Context, value: &proto::RouteAction) -> Option<PathRewr
 }
 
 fn template(cx: &mut Context, value: &TypedExtensionConfig) -> Option<Name> {
-    const KNOWN: &str = "envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig";
-    let typed = cx.field("typed_config", |cx| {
-        cx.typed(value.typed_config.as_ref().unwrap_or(&Default::default()))
-    })?;
-    if typed.name != KNOWN {
-        cx.reject(
-            "",
-            format_args!(
-                "path rewriter {:?} is not supported; only {KNOWN} is",
-                typed.name
-            ),
-        );
-        return None;
-    }
-    let config: UriTemplateRewriteConfig = cx.message(&typed)?;
+    let config: UriTemplateRewriteConfig = cx.extension("path rewriter", value)?;
     Some(config.path_template_rewrite.into())
 }
 

@@ -107,20 +107,6 @@ fn path(cx: &mut Context, value: Option<&route_match::PathSpecifier>) -> Option<
 }
 
 fn template(cx: &mut Context, value: &TypedExtensionConfig) -> Option<Name> {
-    const KNOWN: &str = "envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig";
-    let typed = cx.field("typed_config", |cx| {
-        cx.typed(value.typed_config.as_ref().unwrap_or(&Default::default()))
-    })?;
-    if typed.name != KNOWN {
-        cx.reject(
-            "",
-            format_args!(
-                "path matcher {:?} is not supported; only {KNOWN} is",
-                typed.name
-            ),
-        );
-        return None;
-    }
-    let config: UriTemplateMatchConfig = cx.message(&typed)?;
+    let config: UriTemplateMatchConfig = cx.extension("path matcher", value)?;
     Some(config.path_template.into())
 }

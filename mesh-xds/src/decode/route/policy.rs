@@ -15,9 +15,12 @@ use envoy_types::pb::envoy::{
             route_action::{HashPolicy as ProtoHash, RequestMirrorPolicy, hash_policy},
         },
     },
-    extensions::retry::{
-        host::omit_host_metadata::v3::OmitHostMetadataConfig,
-        priority::previous_priorities::v3::PreviousPrioritiesConfig,
+    extensions::{
+        filters::http::cors::v3::CorsPolicy,
+        retry::{
+            host::omit_host_metadata::v3::OmitHostMetadataConfig,
+            priority::previous_priorities::v3::PreviousPrioritiesConfig,
+        },
     },
 };
 use http::StatusCode;
@@ -31,7 +34,7 @@ use crate::decode::{
     Context,
     common::{self, some_duration},
     context::Typed,
-    format, header, matcher,
+    filter, header, matcher,
     set::ignored,
 };
 
@@ -271,10 +274,11 @@ fn mutation(cx: &mut Context, value: &HeaderMutation) -> Option<HeaderMutations>
 /// The older place of a CORS policy, in the route or the virtual host itself.
 pub(super) fn cors(cx: &mut Context, value: Option<&proto::CorsPolicy>) -> Option<Cors> {
     let value = value?;
-    Some(cx.field("cors", |cx| cors_policy(cx, value)))
+    Some(cx.field("cors", |cx| filter::cors::policy(cx, &newer_cors(value))))
 }
 
-fn cors_policy(cx: &mut Context, value: &proto::CorsPolicy) -> Cors {
+/// The older message as the newer one, which has the same fields.
+fn newer_cors(value: &proto::CorsPolicy) -> CorsPolicy {
     let proto::CorsPolicy {
         allow_origin_string_match,
         allow_methods,
@@ -287,32 +291,19 @@ fn cors_policy(cx: &mut Context, value: &proto::CorsPolicy) -> Cors {
         forward_not_matching_preflights,
         enabled_specifier,
     } = value;
-    ignored!(cx; shadow_enabled);
-    let text = |cx: &mut Context, field: &str, value: &str| {
-        (!value.is_empty())
-            .then(|| format::header_value(cx, field, value))
-            .flatten()
-    };
-    Cors {
-        allow_origins: cx.each(
-            "allow_origin_string_match",
-            allow_origin_string_match,
-            matcher::string,
-        ),
-        allow_methods: text(cx, "allow_methods", allow_methods),
-        allow_headers: text(cx, "allow_headers", allow_headers),
-        expose_headers: text(cx, "expose_headers", expose_headers),
-        max_age: text(cx, "max_age", max_age),
-        allow_credentials: allow_credentials.as_ref().map(|value| value.value),
-        enabled: enabled_specifier.as_ref().map(|enabled| match enabled {
-            EnabledSpecifier::FilterEnabled(share) => common::runtime_fraction(share),
+    CorsPolicy {
+        allow_origin_string_match: allow_origin_string_match.clone(),
+        allow_methods: allow_methods.clone(),
+        allow_headers: allow_headers.clone(),
+        expose_headers: expose_headers.clone(),
+        max_age: max_age.clone(),
+        allow_credentials: *allow_credentials,
+        filter_enabled: enabled_specifier.as_ref().map(|enabled| match enabled {
+            EnabledSpecifier::FilterEnabled(share) => share.clone(),
         }),
-        forward_not_matching_preflights: forward_not_matching_preflights
-            .as_ref()
-            .map(|value| value.value),
-        allow_private_network: allow_private_network_access
-            .as_ref()
-            .map(|value| value.value),
+        shadow_enabled: shadow_enabled.clone(),
+        allow_private_network_access: *allow_private_network_access,
+        forward_not_matching_preflights: *forward_not_matching_preflights,
     }
 }
 

@@ -76,10 +76,9 @@ impl Decoder {
         }
         self.depth += 1;
         let node = self.node(cx, matcher_type.as_ref());
-        let on_no_match = match on_no_match {
-            Some(on) => Some(cx.field("on_no_match", |cx| self.on_match(cx, on))?),
-            None => None,
-        };
+        let on_no_match = on_no_match
+            .as_ref()
+            .and_then(|on| cx.field("on_no_match", |cx| self.on_match(cx, on)));
         self.depth -= 1;
         Some(MatchTree {
             node: node?,

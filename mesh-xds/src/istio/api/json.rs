@@ -278,8 +278,8 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Dura
 /// What is wrong with a text that is no duration, with one that may be meant: its number in seconds where the unit is
 /// missing, else with the unit in its right spelling.
 fn no_duration(text: &str) -> String {
-    let near = written_duration(text)
-        .map(|near| format!("; did you mean `{}{}`?", near.number, near.unit));
+    let near = written_duration(text);
+    let near = near.map(|(number, unit, _)| format!("; did you mean `{number}{unit}`?"));
     format!(
         "`{text}` is no duration: a number with a unit is needed, as in 1h, 1m, 1.5s, 100ms{}",
         near.unwrap_or_default()
@@ -302,7 +302,7 @@ const UNITS: [(&str, f64, u64); 8] = [
 ///
 /// # Errors
 /// A text saying what is wrong, when the text has another form, is negative or exceeds 584 years.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
+fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || no_duration(text);
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     if rest.starts_with('-') {

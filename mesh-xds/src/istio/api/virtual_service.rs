@@ -403,3 +403,21 @@ pub struct RouteDestination {
     #[serde(deserialize_with = "json::int")]
     pub weight: i32,
 }
+
+/// The claims of a JSON Web Token, from the outermost inwards, that a header's name in a match stands for:
+/// `@request.auth.claims.group.id` or `@request.auth.claims[group][id]`.
+pub(crate) fn claims(name: &str) -> Option<Vec<&str>> {
+    const PREFIX: &str = "@request.auth.claims";
+    let (prefix, rest) = name.split_at_checked(PREFIX.len())?;
+    if !prefix.eq_ignore_ascii_case(PREFIX) {
+        return None;
+    }
+    match rest.strip_prefix('.') {
+        Some("") => None,
+        Some(dotted) => Some(dotted.split('.').collect()),
+        None => {
+            let inner = rest.strip_prefix('[')?.strip_suffix(']')?;
+            (!inner.is_empty()).then(|| inner.split("][").collect())
+        }
+    }
+}

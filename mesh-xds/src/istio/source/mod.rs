@@ -233,7 +233,8 @@ struct Worker {
     accepted: Vec<Arc<Object>>,
     /// Where the fields stand that are told of.
     places: Places,
-    /// What the graph was offered last: resources that stay the same are not encoded and decoded again.
+    /// What the graph was offered last: resources that stay the same are not encoded and decoded again. Kept as messages,
+    /// since equal ones differ as bytes: the entries of protobuf's maps have no order.
     offered: Resources,
 }
 
@@ -374,7 +375,13 @@ impl Worker {
             }
         };
         let update = round.finish(&|paths| paths.iter().map(locate).collect());
-        self.offered = resources;
+        self.offered = Resources {
+            clusters: resources.clusters,
+            endpoints: resources.endpoints,
+            routes: resources.routes,
+            listeners: resources.listeners,
+            ..Resources::default()
+        };
         update
     }
 

@@ -137,16 +137,8 @@ impl Env<'_> {
         }
         self.note_localities(&mut out.notes, target, assignment.endpoints.len());
         let mut draft = new_draft(&name, kind);
-        let pattern = &self.context.mesh.outbound_cluster_stat_name;
-        if !pattern.is_empty() {
-            let parts = stat_name::Parts {
-                host: &service.hostname,
-                service: Some(service),
-                subset: target.subset,
-                port,
-                target_port: 0,
-            };
-            draft.cluster.alt_stat_name = stat_name::of(pattern, &parts);
+        if let Some(name) = self.outbound_stat_name(target) {
+            draft.cluster.alt_stat_name = name;
         }
         set_port_override(&mut draft, service, port);
         // No share of unhealthy endpoints makes the others count again.
@@ -187,6 +179,19 @@ impl Env<'_> {
         } else {
             kind
         })
+    }
+
+    /// What the mesh's settings call an outbound cluster; nothing if they say nothing.
+    fn outbound_stat_name(&self, target: &Target<'_>) -> Option<String> {
+        let pattern = &self.context.mesh.outbound_cluster_stat_name;
+        let parts = stat_name::Parts {
+            host: &target.service.hostname,
+            service: Some(target.service),
+            subset: target.subset,
+            port: target.port,
+            target_port: 0,
+        };
+        (!pattern.is_empty()).then(|| stat_name::of(pattern, &parts))
     }
 
     /// How a service's addresses are found. Where nothing intercepts traffic there is no original destination, so the

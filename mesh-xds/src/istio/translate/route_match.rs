@@ -8,7 +8,7 @@ use route::route_match::PathSpecifier;
 
 use super::pb;
 use crate::istio::api::json::StringMatch;
-use crate::istio::api::virtual_service::HttpMatchRequest;
+use crate::istio::api::virtual_service::{HttpMatchRequest, claims};
 use crate::istio::index::Semantics;
 
 /// The match of a rule without conditions.
@@ -121,27 +121,11 @@ fn query(name: &str, value: &StringMatch) -> route::QueryParameterMatcher {
     }
 }
 
-/// The condition on a claim of a JSON Web Token, for a name like `@request.auth.claims.group` or
-/// `@request.auth.claims[group][id]`.
+/// The condition on a claim of a JSON Web Token, for a name that stands for one.
 fn claim(name: &str, value: &StringMatch) -> Option<matcher::MetadataMatcher> {
     use matcher::list_matcher::MatchPattern as ListPattern;
     use matcher::value_matcher::MatchPattern;
-    const PREFIX: &str = "@request.auth.claims";
-    let prefix = name.get(..PREFIX.len())?;
-    if !prefix.eq_ignore_ascii_case(PREFIX) {
-        return None;
-    }
-    let rest = name.get(PREFIX.len()..)?;
-    let claims: Vec<&str> =
-        if let Some(dotted) = rest.strip_prefix('.').filter(|rest| !rest.is_empty()) {
-            dotted.split('.').collect()
-        } else {
-            let inner = rest.strip_prefix('[')?.strip_suffix(']')?;
-            if inner.is_empty() {
-                return None;
-            }
-            inner.split("][").collect()
-        };
+    let claims = claims(name)?;
     let key = |key: &str| matcher::metadata_matcher::PathSegment {
         segment: Some(matcher::metadata_matcher::path_segment::Segment::Key(
             key.to_owned(),

@@ -290,6 +290,11 @@ fn load_balancer(
     if let Some(zone) = &settings.zone_aware_lb_setting {
         zone_aware(c, &at.key("zoneAwareLbSetting"), zone, outlier);
     }
+    slow_start(c, &at, settings);
+}
+
+/// Which balancers let new endpoints warm up.
+fn slow_start(c: &mut Check, at: &At<'_>, settings: &LoadBalancerSettings) {
     let slow = matches!(
         settings.simple.unwrap_or_default(),
         SimpleLb::Unspecified | SimpleLb::LeastConn | SimpleLb::LeastRequest | SimpleLb::RoundRobin

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{of_mesh, of_object, parts, protecting};
+use super::{by_part, of_mesh, of_object, parts, protecting};
 use crate::istio::api::destination_rule::TrafficPolicy;
 use crate::istio::api::gateway::{Port, Server};
 use crate::istio::api::lost::SECURITY;
@@ -84,13 +84,7 @@ pub(in crate::istio::read) fn of_words(
     text: &str,
     options: &TextOptions,
 ) -> Vec<Lost> {
-    let namespaces = values(text, "namespace");
-    let namespace = match namespaces.as_slice() {
-        [(_, first), others @ ..] if others.iter().all(|(_, other)| other == first) => {
-            Some(Arc::from(*first))
-        }
-        _ => None,
-    };
+    let namespace = only_namespace(text);
     let names = values(text, "name");
     let kinds = values(text, "kind");
     let mut lines = Lines::new(text, line);
@@ -123,24 +117,20 @@ pub(in crate::istio::read) fn of_words(
             name: name.into(),
             ..lost_at(lines.of(*offset))
         };
-        // What stands behind the next such kind is of that one.
-        let next = kinds[index + 1..]
-            .iter()
-            .find(|(_, kind)| self::protecting(kind).is_some());
-        let end = next.map_or(text.len(), |(end, _)| *end);
-        let own = text.get(*offset..end).unwrap_or_default();
-        one.spec = match protecting {
-            "DestinationRule" => rule(own),
-            "Gateway" => gateway(own),
-            "Sidecar" => sidecar(own),
-            _ => {
-                lost.push(one);
+        if by_part(protecting) {
+            // What stands behind the next such kind is of that one.
+            let next = kinds[index + 1..]
+                .iter()
+                .find(|(_, kind)| self::protecting(kind).is_some());
+            let end = next.map_or(text.len(), |(end, _)| *end);
+            one.spec = part(protecting, text.get(*offset..end).unwrap_or_default());
+            if one.spec.is_none() {
                 continue;
             }
-        };
-        let default = &options.default_namespace;
-        one.namespace.get_or_insert_with(|| Arc::clone(default));
-        lost.extend(one.spec.is_some().then_some(one));
+            let default = &options.default_namespace;
+            one.namespace.get_or_insert_with(|| Arc::clone(default));
+        }
+        lost.push(one);
     }
     if kinds.is_empty() && is_settings(file) {
         let origin = lost_at(line).origin;
@@ -152,6 +142,25 @@ pub(in crate::istio::read) fn of_words(
         lost.push(lost_at(Lines::new(text, line).of(offset)));
     }
     lost
+}
+
+/// The namespace that all objects of a text are in, as far as they name one.
+fn only_namespace(text: &str) -> Option<Arc<str>> {
+    match values(text, "namespace").as_slice() {
+        [(_, first), others @ ..] if others.iter().all(|(_, other)| other == first) => {
+            Some(Arc::from(*first))
+        }
+        _ => None,
+    }
+}
+
+/// What an object of a kind that protects by a part of it protects, by its words.
+fn part(kind: &str, text: &str) -> Option<Spec> {
+    match kind {
+        "DestinationRule" => rule(text),
+        "Gateway" => gateway(text),
+        _ => sidecar(text),
+    }
 }
 
 /// Counts the lines of a text up to offsets that rise.
