@@ -432,6 +432,19 @@ async fn a_proxy_without_workload_is_refused_by_name() {
     assert!(IstioSource::new(options(Path::new("/nonexistent"))).is_err());
 }
 
+#[tokio::test]
+async fn a_gateway_that_no_gateway_object_selects_is_told_of() {
+    let temp = Temp::new("idle-gateway");
+    temp.write("services.yaml", SERVICES);
+    let mut idle = options(&temp.0);
+    idle.proxy.kind = ProxyKind::Router;
+    let update = next(&mut IstioSource::new(idle).expect("a folder")).await;
+    let told = |n: &&mesh_core::model::Note| n.reason.contains("no Gateway selects");
+    let note = update.notes.iter().find(told).expect("a note");
+    assert_eq!(&*note.resource, "proxy default/productpage-v1");
+    assert!(note.is_warning(), "{note:?}");
+}
+
 /// Every proxy of bookinfo's own folder, and with each of the files that readers are told to copy into it.
 #[tokio::test]
 async fn bookinfo_is_understood() {
@@ -543,6 +556,10 @@ async fn tls_fails_closed_by_name() {
         .iter()
         .any(|c| matches!(c, Change::Listener(l) if l.name.contains("8443")));
     let notes = text(&update);
+    assert!(
+        !notes.iter().any(|n| n.contains("no Gateway selects")),
+        "{notes:#?}"
+    );
     assert!(
         !open
             || notes

@@ -97,20 +97,15 @@ fn file(source: Result<FileSource, FileError>) -> Result<Opened, Failure> {
 }
 
 fn folder(args: &FolderArgs, gateway: bool) -> Result<Opened, Failure> {
-    let (namespace, name) = args.workload.split_once('/').ok_or_else(|| {
-        Failure::Source(format!(
-            "--workload {:?} is not NAMESPACE/NAME",
-            args.workload
-        ))
-    })?;
+    let (namespace, name) = args.workload.clone();
     let spec = ProxySpec {
         kind: if gateway {
             ProxyKind::Router
         } else {
             ProxyKind::Sidecar
         },
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
+        namespace,
+        name,
         bind: args.bind.map(|ip| ip.to_string()),
         application_address: args.application.map(|ip| ip.to_string()),
         ..ProxySpec::default()

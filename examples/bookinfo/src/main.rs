@@ -81,6 +81,11 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bookinfo: {error}");
+            if error.to_string().contains("Address already in use") {
+                eprintln!(
+                    "Is another demo running? `bookinfo new-mesh --block 20 DIR` writes a folder with other addresses."
+                );
+            }
             ExitCode::FAILURE
         }
     }

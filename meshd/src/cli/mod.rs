@@ -39,14 +39,26 @@ pub(crate) enum Command {
     Gateway(FolderArgs),
 }
 
+/// Namespace and name.
+fn workload(text: &str) -> Result<(String, String), &'static str> {
+    match text.split_once('/') {
+        Some((namespace, name))
+            if !namespace.is_empty() && !name.is_empty() && !name.contains('/') =>
+        {
+            Ok((namespace.to_owned(), name.to_owned()))
+        }
+        _ => Err("a namespace, a slash and a name are needed, as in default/reviews-v1"),
+    }
+}
+
 #[derive(Clone, Debug, Args)]
 pub(crate) struct FolderArgs {
     /// The watched folder.
     #[arg(long = "config", visible_alias = "mesh", value_name = "DIR")]
     pub(crate) config: PathBuf,
     /// The Pod (or WorkloadEntry) this proxy stands for.
-    #[arg(long, value_name = "NAMESPACE/NAME")]
-    pub(crate) workload: String,
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = workload)]
+    pub(crate) workload: (String, String),
     /// Address that outbound listeners (of a gateway: all) bind where the configuration names none.
     #[arg(long, value_name = "IP")]
     pub(crate) bind: Option<std::net::IpAddr>,
@@ -425,6 +437,10 @@ mod tests {
         let options =
             run("meshd gateway --config m --workload n/g --metrics none").expect("a gateway");
         assert_eq!(options.metrics, None);
+        for workload in ["reviews-v1", "default/", "/reviews-v1", "a/b/c"] {
+            let refused = run(&format!("meshd sidecar --config m --workload {workload}"));
+            assert!(refused.is_err(), "{workload}");
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::translate::{self, Resources};
 use crate::decode::Parts;
 use crate::graph::{Dump, Graph, Kind, Round};
 use crate::yaml;
-use notes::{config, needs_a_start, notes, rejection, tls_servers, without_effect};
+use notes::{config, idle_gateway, needs_a_start, notes, rejection, tls_servers, without_effect};
 
 /// Which proxy the configuration is for.
 ///
@@ -300,6 +300,7 @@ impl Worker {
             &mut self.places,
         );
         notes.extend(tls_servers(&made.context, &made.proxy));
+        notes.extend(idle_gateway(&made.context, &made.proxy));
         let settings = &made.resources.settings;
         if self.settings.get_or_init(|| settings.clone()) != settings {
             notes.push(needs_a_start(&made.proxy));

@@ -139,6 +139,24 @@ pub(super) fn tls_servers(context: &Context, proxy: &Proxy) -> Vec<Note> {
     notes
 }
 
+/// A gateway for which there is no Gateway.
+pub(super) fn idle_gateway(context: &Context, proxy: &Proxy) -> Option<Note> {
+    let mut gateways = context.gateways.iter();
+    let selected = |gateway: &Arc<Config<Gateway>>| selects(&gateway.spec.selector, &proxy.labels);
+    if proxy.kind != ProxyKind::Router || gateways.any(selected) {
+        return None;
+    }
+    Some(Note {
+        resource: format!("proxy {}/{}", proxy.namespace, proxy.name).into(),
+        path: Name::from(""),
+        reason: reason(
+            "warning",
+            "no Gateway selects its labels, so it serves nothing",
+            "",
+        ),
+    })
+}
+
 /// The process runs on the settings that it started with.
 pub(super) fn needs_a_start(proxy: &Proxy) -> Note {
     let text = "its ProxyConfig has changed: threads, drain times and the admin port are those of the start";

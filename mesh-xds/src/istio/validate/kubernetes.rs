@@ -10,6 +10,7 @@ use crate::istio::api::k8s;
 const TRAFFIC_DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
 
 pub(super) fn service(c: &mut Check, spec: &k8s::Service, annotations: &BTreeMap<String, String>) {
+    ports(c, &spec.ports);
     let alike = "it does not act yet: endpoints of all zones and nodes are used alike";
     if !spec.traffic_distribution.is_empty() {
         c.inactive(&SPEC.key("trafficDistribution"), alike);
@@ -20,6 +21,34 @@ pub(super) fn service(c: &mut Check, spec: &k8s::Service, annotations: &BTreeMap
     }
     if spec.internal_traffic_policy == "Local" {
         c.inactive(&SPEC.key("internalTrafficPolicy"), alike);
+    }
+}
+
+/// As the API server refuses them: two ports of one name, or of one number and protocol.
+fn ports(c: &mut Check, ports: &[k8s::ServicePort]) {
+    let protocol = |port: &k8s::ServicePort| match port.protocol.as_str() {
+        "" => "TCP".to_owned(),
+        named => named.to_owned(),
+    };
+    for (index, port) in ports.iter().enumerate() {
+        let at = SPEC.key("ports");
+        let at = at.index(index);
+        let before = &ports[..index];
+        if !port.name.is_empty() && before.iter().any(|other| other.name == port.name) {
+            let text = format!(
+                "`{}` stands twice; each port has a name of its own",
+                port.name
+            );
+            c.error(&at.key("name"), text);
+        }
+        let own = (port.port, protocol(port));
+        if before
+            .iter()
+            .any(|other| (other.port, protocol(other)) == own)
+        {
+            let text = format!("{} of {} stands twice", own.0, own.1);
+            c.error(&at.key("port"), text);
+        }
     }
 }
 
@@ -38,6 +67,27 @@ mod tests {
     use std::sync::Arc;
 
     use crate::istio::read::{Level, TextOptions, parse};
+
+    #[test]
+    fn a_port_that_stands_twice_is_refused_at_its_place() {
+        let refused = |ports: &str| {
+            let text = format!(
+                "apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec: {{ports: [{ports}]}}\n"
+            );
+            let parsed = parse(&Arc::from("a.yaml"), &text, &TextOptions::default());
+            let found = parsed.findings.iter();
+            let found = found.filter(|finding| finding.level == Level::Refused);
+            found.map(|f| f.path.to_string()).collect::<Vec<_>>()
+        };
+        let dns = "{name: dns, port: 53, protocol: UDP}, {name: dns-tcp, port: 53, protocol: TCP}";
+        assert_eq!(refused(dns), [""; 0]);
+        let same = refused("{name: a, port: 80}, {name: b, port: 80, protocol: TCP}");
+        assert_eq!(same, ["spec.ports[1].port"]);
+        assert_eq!(
+            refused("{name: a, port: 80}, {name: a, port: 81}"),
+            ["spec.ports[1].name"]
+        );
+    }
 
     #[test]
     fn what_istio_would_act_on_is_listed() {
