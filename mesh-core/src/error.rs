@@ -60,8 +60,13 @@ impl Error {
     /// Answers with `status` in the place of the kind's own, for example that of an injected abort.
     #[must_use]
     pub fn with_status(mut self, status: http::StatusCode) -> Self {
-        self.status = std::num::NonZeroU16::new(status.as_u16());
+        self.set_status(status);
         self
+    }
+
+    /// The same in place.
+    pub(crate) fn set_status(&mut self, status: http::StatusCode) {
+        self.status = std::num::NonZeroU16::new(status.as_u16());
     }
 
     /// Answers gRPC requests with `code` in the place of the kind's own.

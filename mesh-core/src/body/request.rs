@@ -144,14 +144,17 @@ impl<B: MeshBody> Body for RequestBody<B> {
         let mut frame = match &mut this.kind {
             Kind::Plain(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
             Kind::Tee(body, tee) => {
-                let frame = Pin::new(&mut *body).poll_frame(context).map_err(Into::into);
+                let frame = match tee.poll_ready(context) {
+                    Poll::Ready(()) => Pin::new(&mut *body).poll_frame(context).map_err(Into::into),
+                    Poll::Pending => Poll::Pending,
+                };
                 if let Poll::Ready(frame) = &frame {
                     tee.see(frame.as_ref(), body.is_end_stream());
                 }
                 frame
             }
             Kind::Replay(replay) => replay.poll_frame(context),
-            Kind::Copied(copy) => Poll::Ready(copy.next().map(Ok)),
+            Kind::Copied(copy) => copy.poll_next(context),
             Kind::Empty => Poll::Ready(None),
         };
         if let Some(record) = &this.record {
@@ -195,7 +198,7 @@ impl<B: MeshBody> Body for RequestBody<B> {
         match &self.kind {
             Kind::Plain(body) | Kind::Tee(body, _) => body.size_hint(),
             Kind::Replay(replay) => replay.size_hint(),
-            Kind::Copied(copy) => SizeHint::with_exact(copy.remaining()),
+            Kind::Copied(copy) => copy.size_hint(),
             Kind::Empty => SizeHint::with_exact(0),
         }
     }

@@ -41,7 +41,7 @@ impl Attempt {
         }
         let (limits, state) = cluster.limits(priority);
         if !state.requests.try_acquire(limits.max_requests) {
-            cluster.stats().upstream_rq_pending_overflow.add(1);
+            cluster.stats().upstream_rq_active_overflow.add(1);
             return Err(Kind::Overflow);
         }
         let endpoint = match cluster.pick(key) {

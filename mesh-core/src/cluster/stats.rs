@@ -143,7 +143,9 @@ stats! {
     upstream_rq_pending_total,
     /// Requests that wait for a connection (gauge).
     upstream_rq_pending_active,
-    /// Requests refused by a limit.
+    /// Requests refused by the limit of those in flight.
+    upstream_rq_active_overflow,
+    /// Requests that might not wait for a connection.
     upstream_rq_pending_overflow,
     /// Requests that failed while they waited.
     upstream_rq_pending_failure_eject,

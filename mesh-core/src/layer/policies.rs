@@ -13,7 +13,7 @@ use crate::{body::BUFFER_LIMIT, names, route::RouteEntry};
 
 /// Headers of a request that the layers behind the routing use up.
 #[cfg(feature = "net")]
-pub(crate) const CONSUMED: [HeaderName; 9] = [
+pub(crate) const CONSUMED: [HeaderName; 11] = [
     names::RQ_TIMEOUT,
     names::PER_TRY_TIMEOUT,
     names::RETRY_ON,
@@ -23,6 +23,8 @@ pub(crate) const CONSUMED: [HeaderName; 9] = [
     names::RETRIABLE_HEADERS,
     names::HEDGE,
     names::ALT_STAT_NAME,
+    names::ALT_RESPONSE,
+    names::STREAM_DURATION,
 ];
 
 /// Bytes of a request body that may be kept for another attempt.

@@ -1,8 +1,12 @@
 //! The request between the layers: with its record, and after routing with its route.
 
+#[cfg(feature = "net")]
+use std::time::Duration;
 use std::{sync::Arc, time::Instant};
 
 use http::Request;
+#[cfg(feature = "net")]
+use http::{HeaderMap, HeaderValue};
 
 #[cfg(feature = "net")]
 use crate::model::Priority;
@@ -13,7 +17,11 @@ use crate::{
     telemetry::{clock, record::Record},
 };
 #[cfg(feature = "net")]
-use crate::{names::ATTEMPT_COUNT, telemetry::small_number};
+use crate::{
+    layer::retry::Next,
+    names::{ATTEMPT_COUNT, IS_TIMEOUT_RETRY},
+    telemetry::small_number,
+};
 
 /// A request that a layer can read and change, whatever travels beside it.
 pub trait Carrier {
@@ -118,6 +126,10 @@ pub struct Routed<B: 'static> {
     pub scan: Scan,
     /// Its upstream redirected it here, so that its time begins anew.
     pub redirected: bool,
+    /// Further attempts get no `x-envoy-*` header of our own.
+    pub quiet: bool,
+    /// Its attempts have limits of their own.
+    pub timed: bool,
 }
 
 impl<B: 'static> Carrier for Routed<B> {
@@ -155,6 +167,28 @@ pub struct RoutedRest {
     record: Arc<Record>,
     forwarding: Forwarding,
     cluster: Arc<Cluster>,
+    quiet: bool,
+    timed: bool,
+}
+
+#[cfg(feature = "net")]
+impl RoutedRest {
+    /// Tells the upstream of the `next` attempt how many there were, and of the time that is left.
+    fn tell(&self, headers: &mut HeaderMap, next: &Next<'_>) {
+        let host = self.forwarding.route().host().config();
+        if host.include_request_attempt_count {
+            let count = small_number(next.attempt.into());
+            headers.insert(ATTEMPT_COUNT, count);
+        }
+        if host.include_is_timeout_retry {
+            let timed_out = if next.timed_out { "true" } else { "false" };
+            headers.insert(IS_TIMEOUT_RETRY, HeaderValue::from_static(timed_out));
+        }
+        let timeouts = self.forwarding.policies().timeouts();
+        let route = timeouts.route_limit(&self.record);
+        let elapsed = self.record.since_received();
+        timeouts.tell_again(headers, route, next.per_try, elapsed, self.quiet);
+    }
 }
 
 #[cfg(feature = "net")]
@@ -166,39 +200,38 @@ impl<B: 'static> super::retry::Repeat for Routed<B> {
             record: self.record.clone(),
             forwarding: self.forwarding.clone(),
             cluster: self.cluster.clone(),
+            quiet: self.quiet,
+            timed: self.timed,
         }
     }
 
-    fn again(
-        rest: &RoutedRest,
-        mut request: Request<B>,
-        attempt: u32,
-        tried: &[Arc<Endpoint>],
-    ) -> Self {
+    fn again(rest: &RoutedRest, mut request: Request<B>, next: &Next<'_>) -> Self {
         let rest = rest.clone();
-        if rest
-            .forwarding
-            .route()
-            .host()
-            .config()
-            .include_request_attempt_count
-        {
-            let count = small_number(attempt.into());
-            request.headers_mut().insert(ATTEMPT_COUNT, count);
-        }
+        rest.tell(request.headers_mut(), next);
         Self {
             request: request.into(),
             record: rest.record,
             forwarding: rest.forwarding,
             cluster: rest.cluster,
             random: rand::random(),
-            attempt,
-            tried: tried.to_vec(),
+            attempt: next.attempt,
+            tried: next.tried.to_vec(),
             host_attempts: 0,
             // A request is asked for its wishes once.
             scan: Scan::default(),
             redirected: false,
+            quiet: rest.quiet,
+            timed: rest.timed,
         }
+    }
+
+    fn route_limit(&self) -> Option<Duration> {
+        let timeouts = self.forwarding.policies().timeouts();
+        timeouts.route_limit(&self.record)
+    }
+
+    fn timed(&mut self) {
+        self.timed = true;
     }
 
     fn budget(rest: &RoutedRest) -> Option<(Arc<Cluster>, Priority)> {

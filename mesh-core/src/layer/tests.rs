@@ -160,6 +160,8 @@ pub(crate) fn routed<B: 'static>(
         host_attempts: 0,
         scan: super::Scan::UNKNOWN,
         redirected: false,
+        quiet: false,
+        timed: false,
     }
 }
 

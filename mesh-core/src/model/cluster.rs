@@ -153,7 +153,7 @@ pub enum DnsFamily {
 /// Settings of an original-destination cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OriginalDst {
-    /// A request header may name the address (`use_http_header`).
+    /// A request header may name the address (`use_http_header`); `host` stands for the authority.
     pub header: Option<http::HeaderName>,
     /// Replaces the port.
     pub port_override: Option<u16>,

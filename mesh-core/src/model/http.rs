@@ -99,6 +99,8 @@ pub struct HttpConnectionManager {
     pub proxy_100_continue: bool,
     /// `x-envoy-*` request headers are not added (`suppress_envoy_headers` of the router).
     pub suppress_envoy_headers: bool,
+    /// `x-envoy-expected-rq-timeout-ms` of a request takes the place of its route's timeout (of the router).
+    pub respect_expected_rq_timeout: bool,
     /// Nothing passes: 403 for this reason (protection that cannot act yet).
     pub refuse: Option<Name>,
 }
@@ -150,6 +152,7 @@ impl Default for HttpConnectionManager {
             append_x_forwarded_port: false,
             proxy_100_continue: false,
             suppress_envoy_headers: false,
+            respect_expected_rq_timeout: false,
             refuse: None,
         }
     }

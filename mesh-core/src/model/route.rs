@@ -64,6 +64,9 @@ pub struct VirtualHost {
     pub include_request_attempt_count: bool,
     /// `x-envoy-attempt-count` is added to the response.
     pub include_attempt_count_in_response: bool,
+    /// Further attempts say in `x-envoy-is-timeout-retry` whether the one before took too long
+    /// (`include_is_timeout_retry_header`).
+    pub include_is_timeout_retry: bool,
     /// Bytes of a request body that a retry may keep; default: the listener's buffer limit.
     pub per_request_buffer_limit: Option<u64>,
     /// Settings of filters by filter name.

@@ -49,7 +49,7 @@ pub struct Outgoing<B> {
     pub downstream: Option<Arc<ConnInfo>>,
     /// The request ends here: its payload goes on as raw TCP, and the answer is 200 as soon as there is a connection.
     pub connect: Option<ConnectConfig>,
-    /// Where it is noted which connection carries the request, if somebody wants to know.
+    /// Where it is noted which connection carries the request, and until when it waits for one, if somebody wants to know.
     pub record: Option<Arc<Record>>,
 }
 

@@ -27,6 +27,7 @@ use crate::{
     BoxError, Error, Kind,
     cluster::Permit,
     model::{Priority, TransportSocket, UpstreamProtocol},
+    telemetry::record::Record,
     transport::{Connector, Exec, Target},
 };
 
@@ -175,7 +176,10 @@ where
             };
             let conn = match kept {
                 Some(conn) => conn,
-                None => self.acquire(&key, &ask.target, fresh).await?,
+                None => {
+                    let record = ask.record.as_deref();
+                    self.acquire(&key, &ask.target, fresh, record).await?
+                }
             };
             // One that is sent again unseen is still the same request.
             if unsent == 0 {
@@ -213,13 +217,14 @@ where
         key: &Key,
         target: &Target,
         fresh: bool,
+        record: Option<&Record>,
     ) -> Result<Arc<Conn<B>>, Error> {
         let (cluster, stats) = (&target.cluster, target.cluster.stats());
         let Some(_pending) = Permit::pending(cluster, key.priority) else {
             stats.upstream_rq_pending_overflow.add(1);
             return Err(Kind::Overflow.into());
         };
-        let mut gauge = Pending::begin(target);
+        let mut gauge = Pending::begin(target, record);
         let conn = self.wait_for(key, target, fresh).await;
         gauge.over();
         conn
@@ -273,17 +278,23 @@ pub(super) fn permit(target: &Target, priority: Priority) -> Option<Permit> {
 /// A request that waits for a connection, as statistics see it.
 pub(super) struct Pending<'a> {
     target: &'a Target,
+    /// Who wants to know until when it waits.
+    record: Option<&'a Record>,
     over: bool,
 }
 
 impl<'a> Pending<'a> {
-    pub(super) fn begin(target: &'a Target) -> Self {
+    pub(super) fn begin(target: &'a Target, record: Option<&'a Record>) -> Self {
+        if let Some(record) = record {
+            record.set_pending(true);
+        }
         let stats = target.cluster.stats();
         stats.upstream_rq_pending_total.add(1);
         stats.upstream_rq_pending_active.add(1);
         target.endpoint.stats().rq_pending_active.add(1);
         Self {
             target,
+            record,
             over: false,
         }
     }
@@ -301,6 +312,9 @@ impl Drop for Pending<'_> {
             stats.upstream_rq_cancelled.add(1);
         }
         stats.upstream_rq_pending_active.sub(1);
+        if let Some(record) = self.record {
+            record.set_pending(false);
+        }
         self.target.endpoint.stats().rq_pending_active.sub(1);
     }
 }

@@ -23,6 +23,7 @@ use crate::{
     BoxError, Error, Kind,
     cluster::Permit,
     model::{ConnectConfig, Priority},
+    telemetry::record::Record,
     transport::{Connector, Io, Switched, Target, UpstreamConn, proxy_protocol},
 };
 
@@ -48,7 +49,7 @@ where
         config: ConnectConfig,
     ) -> Result<Response<PoolBody>, Error> {
         let Ask { target, record, .. } = ask;
-        let mut io = self.dial(&target, priority).await?;
+        let mut io = self.dial(&target, priority, record.as_deref()).await?;
         target.count_request();
         if let Some(record) = record {
             record.late().upstream = Some(Arc::new(UpstreamConn {
@@ -87,7 +88,12 @@ where
     }
 
     /// A connection within the cluster's limits.
-    async fn dial(&self, target: &Target, priority: Priority) -> Result<Metered<C::Io>, Error> {
+    async fn dial(
+        &self,
+        target: &Target,
+        priority: Priority,
+        record: Option<&Record>,
+    ) -> Result<Metered<C::Io>, Error> {
         let (cluster, stats) = (&target.cluster, target.cluster.stats());
         let overflow = || {
             stats.upstream_rq_pending_overflow.add(1);
@@ -95,7 +101,7 @@ where
         };
         let _pending = Permit::pending(cluster, priority).ok_or_else(overflow)?;
         let permit = permit(target, priority).ok_or_else(overflow)?;
-        let mut gauge = Pending::begin(target);
+        let mut gauge = Pending::begin(target, record);
         let dialled = task::dial(&self.shared.connector, target).await;
         gauge.over();
         match dialled {

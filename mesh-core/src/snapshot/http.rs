@@ -230,6 +230,7 @@ impl Http {
             idle: self.config.stream_idle_timeout,
             max_stream: self.config.max_stream_duration,
             request: self.config.request_timeout,
+            respect_expected: self.config.respect_expected_rq_timeout,
         }
     }
 }

@@ -67,6 +67,8 @@ pub struct Late {
     pub peer: Option<Arc<Peer>>,
     /// Attempts at an endpoint.
     pub attempts: u32,
+    /// Limits of time that the request's own headers set in the place of its route's; few do.
+    pub(crate) asked: Option<Box<Asked>>,
     /// Why the newest attempt gave no response.
     pub failure: Option<Name>,
     /// From the start to the end of the request body, as of the last [`late`](super::record::Record::late).
@@ -93,6 +95,17 @@ pub struct Late {
     pub(super) waiting: Option<Waker>,
     /// Who waits for the rest of the request body.
     pub(super) reader: Option<Waker>,
+}
+
+/// Limits of time that a request asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// In the place of the route's timeout.
+    pub(crate) route: Option<Duration>,
+    /// Longest life of its stream at the upstream, in the place of the cluster's; zero: no limit.
+    pub(crate) life: Option<Duration>,
+    /// A timeout of the upstream is answered with 204.
+    pub(crate) alt_response: bool,
 }
 
 /// What filters ahead of the router do to a local reply.
@@ -157,7 +170,7 @@ impl Late {
         (self.status, self.attempts, self.arm) = (0, 0, 0);
         (self.details, self.grpc_status, self.failure) = (None, None, None);
         (self.route, self.counted, self.cluster) = (None, None, None);
-        (self.endpoint, self.upstream) = (None, None);
+        (self.endpoint, self.upstream, self.asked) = (None, None, None);
         self.response_headers.clear();
     }
 

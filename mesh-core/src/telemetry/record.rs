@@ -68,6 +68,8 @@ pub struct Record {
     broken: AtomicBool,
     /// The response has ended, so that nobody needs the rest of the request body.
     over: AtomicBool,
+    /// An attempt with limits of its own waits for its connection.
+    pending: AtomicBool,
     late: Mutex<Late>,
 }
 
@@ -97,6 +99,7 @@ impl Record {
             receiving: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             over: AtomicBool::new(false),
+            pending: AtomicBool::new(false),
             late: Mutex::default(),
         }
     }
@@ -115,6 +118,7 @@ impl Record {
         *self.receiving.get_mut() = false;
         *self.broken.get_mut() = false;
         *self.over.get_mut() = false;
+        *self.pending.get_mut() = false;
         let late = self.late.get_mut().unwrap_or_else(PoisonError::into_inner);
         late.reset();
         late.version = version;
@@ -210,6 +214,28 @@ impl Record {
         }
         let sent = self.received.get().unwrap_or_default();
         Some(self.began.get()?.saturating_sub(sent))
+    }
+
+    /// How long ago the request had arrived; nothing while it is still on its way.
+    #[cfg(feature = "net")]
+    pub(crate) fn since_received(&self) -> Duration {
+        if !self.is_received() {
+            return Duration::ZERO;
+        }
+        let received = self.received.get().unwrap_or_default();
+        self.elapsed().saturating_sub(received)
+    }
+
+    /// An attempt begins to wait for a connection, or has waited.
+    #[cfg(feature = "client")]
+    pub(crate) fn set_pending(&self, pending: bool) {
+        self.pending.store(pending, Ordering::Release);
+    }
+
+    /// Whether an attempt waits for its connection.
+    #[cfg(feature = "net")]
+    pub(crate) fn is_pending(&self) -> bool {
+        self.pending.load(Ordering::Acquire)
     }
 
     /// Adds a flag.

@@ -59,6 +59,7 @@ pub(super) fn manager(cx: &mut Context, value: &Proto) -> Option<HttpConnectionM
     let (filters, router) = filter::chain(cx, "http_filters", http_filters);
     out.filters = filters;
     out.suppress_envoy_headers = router.suppress_envoy_headers;
+    out.respect_expected_rq_timeout = router.respect_expected_rq_timeout;
     if !server_name.is_empty() {
         let name = format::header_value(cx, "server_name", server_name);
         out.server_name = name.unwrap_or(out.server_name);

@@ -49,6 +49,7 @@ pub(crate) fn steps(summary: &mut Summary, proxy: Option<&Path>) {
     summary.step_twice("failures", || plays::run(&rig, "failures"));
     summary.step_twice("filters", || plays::run(&rig, "filters"));
     summary.step_twice("continues", || plays::run(&rig, "continues"));
+    summary.step_twice("router", || plays::run(&rig, "router"));
     summary.step_twice("admin", || plays::run(&rig, "admin"));
     summary.step_twice("counters", || plays::run(&rig, "counters"));
     summary.step_twice("differential", || plays::differential(&rig));

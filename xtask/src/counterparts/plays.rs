@@ -1,4 +1,5 @@
-//! Plays in Python (hyper-h2 and raw sockets): upgrades, peers that leave or break, filters, 1xx, and what the admin server says.
+//! Plays in Python (hyper-h2 and raw sockets): upgrades, peers that leave or break, filters, 1xx, the router, and what the admin
+//! server says.
 
 use std::process::Command;
 use std::time::Duration;

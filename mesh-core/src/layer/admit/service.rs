@@ -4,7 +4,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Method, Request, Response};
+use http::{HeaderName, Method, Request, Response, header::HOST};
 use tower_service::Service;
 
 use super::{ByShadow, FixedAdmit, ResponseFuture};
@@ -15,7 +15,7 @@ use crate::{
     layer::{ByRoute, Routed, mirror::Shadow},
     model::{ConnectConfig, Discovery, Priority},
     pool::Outgoing,
-    route::Forwarding,
+    route::{Field, Forwarding, HeadMut},
 };
 
 /// Admits requests to clusters.
@@ -75,6 +75,7 @@ where
             forwarding,
             cluster,
             attempt: number,
+            timed,
             ..
         } = routed;
         if forwarding.forward().auto_host_rewrite() {
@@ -85,14 +86,19 @@ where
             }
             record.see_request_again(&request);
         }
-        let wanted = {
+        let (wanted, asked_life) = {
             let mut late = record.late();
             late.endpoint = Some(attempt.endpoint().clone());
             late.attempts = number;
             late.upstream = None;
-            late.wants_upstream() || late.expectation.is_some() || cluster.sends_interims()
+            let asked = late.asked.as_ref().and_then(|asked| asked.life);
+            let wanted = late.wants_upstream()
+                || late.expectation.is_some()
+                || cluster.sends_interims()
+                || timed;
+            (wanted, asked)
         };
-        let life = cluster.config().max_stream_duration;
+        let life = asked_life.or(cluster.config().max_stream_duration);
         let connect = ends_here(request.method(), &forwarding);
         let outgoing = Outgoing {
             request: request.into_inner(),
@@ -123,12 +129,21 @@ fn ends_here(method: &Method, forwarding: &Forwarding) -> Option<ConnectConfig> 
 fn destination<B: 'static>(routed: &Routed<B>) -> Option<SocketAddr> {
     if let Discovery::OriginalDst(config) = &routed.cluster.config().discovery
         && let Some(name) = &config.header
-        && let Some(value) = routed.request.headers().get(name)
-        && let Some(address) = value.to_str().ok().and_then(|text| text.parse().ok())
+        && let Some(address) = named(&routed.request, name)
     {
         return Some(address);
     }
     routed.record.connection()?.original_dst
+}
+
+/// The address that the header `name` holds.
+fn named<B>(request: &Request<B>, name: &HeaderName) -> Option<SocketAddr> {
+    let headers = request.headers();
+    let value = match *name == HOST {
+        true => request.field(&Field::Authority)?,
+        false => headers.get(name)?.as_bytes().into(),
+    };
+    std::str::from_utf8(&value).ok()?.parse().ok()
 }
 
 fn attempt<B: 'static>(routed: &Routed<B>) -> Result<Attempt, Error> {

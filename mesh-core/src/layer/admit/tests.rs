@@ -97,11 +97,14 @@ async fn a_header_names_the_destination() {
         // One that is no address counts as absent, and this connection was meant for nowhere.
         (named(Some(header.clone())), "a:80", None),
         (named(None), "10.0.0.7:81", None),
+        (named(Some(HOST)), "a:80", Some("10.0.0.8:82")),
     ] {
         let (pool, mut handle) = pool();
         let mut asked = request(forward("c"), &cluster);
         let value = value.parse().expect("a value");
         asked.request.headers_mut().insert(header.clone(), value);
+        let host = "10.0.0.8:82".parse().expect("a value");
+        asked.request.headers_mut().insert(HOST, host);
         let answer = tokio::spawn(by_route(pool).call(asked));
         let sent = handle.next_request().await;
         let to = sent
@@ -133,7 +136,7 @@ async fn a_limit_fails_at_once_and_is_given_back_at_the_last_frame() {
     let Ok(response) = first.await.expect("no panic");
     let Ok(over) = service.call(request(forward("c"), &cluster)).await;
     assert_eq!(over.status(), 503);
-    assert_eq!(cluster.stats().upstream_rq_pending_overflow.get(), 2);
+    assert_eq!(cluster.stats().upstream_rq_active_overflow.get(), 2);
     assert_eq!(
         response
             .into_body()

@@ -191,7 +191,7 @@ fn abort_with(with: &AbortWith, headers: &HeaderMap) -> Option<Error> {
         AbortWith::Header => {
             let status = number(headers, ABORT)
                 .and_then(|code| StatusCode::from_u16(u16::try_from(code).ok()?).ok())
-                .filter(|status| status.as_u16() >= 200);
+                .filter(|status| (200..600).contains(&status.as_u16()));
             match status {
                 Some(status) => error.with_status(status),
                 None => grpc(error, u32::try_from(number(headers, ABORT_GRPC)?).ok()?),

@@ -74,8 +74,10 @@ impl<B: 'static> Rules<Routed<B>> for RouteRules {
             record,
             attempt,
             scan,
+            quiet,
             ..
         } = routed;
+        *quiet = self.quiet;
         let request = &mut **request;
         let host = forwarding.route().host().config();
         if host.include_request_attempt_count {
@@ -95,6 +97,8 @@ impl<B: 'static> Rules<Routed<B>> for RouteRules {
             if forwarding.arm().asks {
                 // What a route adds asks for retries as what the client sent.
                 scan.add(Scan::ENVOY);
+                #[cfg(feature = "net")]
+                crate::layer::timeout::take_added(request.headers_mut(), forwarding, record);
             }
         }
         let changes = !forwarding.is_response_plain() || host.include_attempt_count_in_response;

@@ -24,8 +24,9 @@ impl<P, M, X> MirrorLayer<P, M, X> {
 
 impl<M> MirrorLayer<FixedMirrors, M> {
     /// Copies a share of all requests to `shadow`, in any tower stack; the copies are tasks of tokio's. A clone of `shadow`
-    /// takes each copy and is not asked whether it is ready: it must be always. A copy goes once the inner service has read the
-    /// whole body; a request whose body it leaves unread, or that is over 1 MiB, has none.
+    /// takes each copy and is not asked whether it is ready: it must be always. The body of a copy
+    /// comes as the inner service reads its own, and breaks off where that leaves it unread; a copy that lags behind by 1 MiB is
+    /// waited for.
     pub fn fixed(policy: FixedMirrors, shadow: M) -> crate::layer::Standalone<Self> {
         crate::layer::Standalone(Self::new(policy, shadow, TokioExec))
     }

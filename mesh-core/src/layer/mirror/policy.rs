@@ -64,7 +64,10 @@ impl<B: 'static> MirrorsOf<Routed<B>> for RouteMirrors {
     fn shadows(&self, routed: &Routed<B>) -> Vec<Shadow> {
         let forward = routed.forwarding.forward();
         let mut shadows = Vec::new();
-        if *routed.request.method() == Method::CONNECT {
+        // Nor are there copies of what has nowhere to go itself.
+        let nowhere = || routed.cluster.endpoints().all().is_empty();
+        if *routed.request.method() == Method::CONNECT || forward.mirrors().is_empty() || nowhere()
+        {
             return shadows;
         }
         for mirror in forward.mirrors() {

@@ -61,19 +61,21 @@ where
     fn call(&mut self, mut request: R) -> Self::Future {
         let shadows = self.policy.shadows(&request);
         if !shadows.is_empty() {
-            let (service, exec) = (self.shadow.clone(), self.exec.clone());
-            let send = move |copy: Copied| {
-                for shadow in shadows {
-                    start(&service, &exec, shadow, copy.clone());
-                }
-            };
             let body = request.request_mut().body_mut();
+            let size = body.size_hint();
             // Of one that is empty nobody may ask for the end.
-            if body.is_end_stream() || body.size_hint().exact() == Some(0) {
-                send(Copied::default());
-            } else {
+            let empty = body.is_end_stream() || size.exact() == Some(0);
+            let mut tee = Tee::new(BUFFER_LIMIT);
+            for shadow in shadows {
+                let copy = match empty {
+                    true => Copied::default(),
+                    false => tee.copy(size),
+                };
+                start(&self.shadow, &self.exec, shadow, copy);
+            }
+            if !empty {
                 let whole = std::mem::replace(body, RequestBody::empty());
-                *body = whole.teed(Tee::new(BUFFER_LIMIT, send));
+                *body = whole.teed(tee);
             }
         }
         self.inner.call(request)

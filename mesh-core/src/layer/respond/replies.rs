@@ -141,6 +141,9 @@ impl Replies {
             content_type: None,
             headers: HeaderMap::new(),
         };
+        if reply.status == StatusCode::NO_CONTENT {
+            reply.body = Bytes::new();
+        }
         if let Some(detail) = error.detail() {
             reply.body = Bytes::copy_from_slice(detail.as_bytes());
         }

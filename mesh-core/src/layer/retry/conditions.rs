@@ -12,7 +12,7 @@ use crate::{
         ALT_STAT_NAME, HEDGE, MAX_RETRIES, PER_TRY_TIMEOUT, RATE_LIMITED, RETRIABLE_HEADERS,
         RETRIABLE_STATUSES, RETRY_GRPC_ON, RETRY_ON,
     },
-    route::{Field, Head},
+    route::{Field, Head, Headers as _},
     telemetry::record::grpc_status,
 };
 
@@ -24,7 +24,11 @@ pub(super) struct Conditions {
     pub(super) left: u32,
     pub(super) per_try: Option<Duration>,
     more: Option<Box<More>>,
+    /// The request came as early data of TLS, so that 425 is for its client.
+    early: bool,
 }
+
+const EARLY_DATA: HeaderName = HeaderName::from_static("early-data");
 
 /// What few requests ask for.
 #[derive(Debug, Default)]
@@ -47,6 +51,7 @@ impl Conditions {
                 left: policy.0.retries,
                 per_try: policy.0.per_try,
                 more: None,
+                early: false,
                 policy: policy.clone(),
             },
             None if asks => Self {
@@ -54,6 +59,7 @@ impl Conditions {
                 left: super::policy::DEFAULT_RETRIES,
                 per_try: None,
                 more: None,
+                early: false,
                 policy: Retries::asked(),
             },
             _ => return None,
@@ -61,6 +67,9 @@ impl Conditions {
         if asks {
             this.read(request.headers_mut());
         }
+        // What came before the handshake was over must not be sent so again.
+        this.early =
+            this.has_code(StatusCode::TOO_EARLY) && request.headers().contains_key(EARLY_DATA);
         let tests = &this.policy.0.request_headers;
         if !tests.is_empty() {
             let head = Head::of(request);
@@ -68,9 +77,20 @@ impl Conditions {
                 this.on = RetryOn::default();
             }
         }
-        let timed = this.per_try.is_some() || this.policy.0.per_try_idle.is_some();
         // One without retries still says of what it would have tried again that none was left.
-        (timed || !this.on.is_empty()).then_some(this)
+        (this.is_timed() || !this.on.is_empty()).then_some(this)
+    }
+
+    /// Whether an attempt has limits of its own.
+    pub(super) fn is_timed(&self) -> bool {
+        self.per_try.is_some() || self.policy.0.per_try_idle.is_some()
+    }
+
+    /// An attempt that may take as long as all of them has no limit of its own.
+    pub(super) fn within(&mut self, route: Option<Duration>) {
+        self.per_try = self
+            .per_try
+            .filter(|per_try| route.is_none_or(|route| *per_try < route));
     }
 
     /// Longest time within an attempt in which nothing comes.
@@ -86,25 +106,23 @@ impl Conditions {
     fn read(&mut self, headers: &mut HeaderMap) {
         // Each header knows its own conditions only.
         for (name, grpc) in [(RETRY_ON, false), (RETRY_GRPC_ON, true)] {
-            if let Some(value) = headers.remove(name) {
-                let (asked, _) = RetryOn::parse(value.to_str().unwrap_or_default());
+            if let Some(value) = take(headers, name) {
+                let (asked, _) = RetryOn::parse(&value);
                 self.on = self.on.or(asked.only(RetryOn::GRPC, grpc));
             }
         }
-        if let Some(max) = number(headers.remove(MAX_RETRIES)) {
+        if let Some(max) = number(take(headers, MAX_RETRIES)) {
             self.left = max;
         }
-        if let Some(millis) = number(headers.remove(PER_TRY_TIMEOUT)) {
+        if let Some(millis) = number(take(headers, PER_TRY_TIMEOUT)) {
             self.per_try = (millis > 0).then(|| Duration::from_millis(millis.into()));
         }
-        if let Some(list) = headers.remove(RETRIABLE_STATUSES) {
-            let codes = words(list.to_str().unwrap_or_default())
-                .filter_map(|code| code.parse::<StatusCode>().ok());
+        if let Some(list) = take(headers, RETRIABLE_STATUSES) {
+            let codes = words(&list).filter_map(|code| code.parse::<StatusCode>().ok());
             self.more.get_or_insert_default().codes.extend(codes);
         }
-        if let Some(list) = headers.remove(RETRIABLE_HEADERS) {
-            let names = words(list.to_str().unwrap_or_default())
-                .filter_map(|name| name.parse::<HeaderName>().ok());
+        if let Some(list) = take(headers, RETRIABLE_HEADERS) {
+            let names = words(&list).filter_map(|name| name.parse::<HeaderName>().ok());
             self.more.get_or_insert_default().headers.extend(names);
         }
         headers.remove(HEDGE);
@@ -120,7 +138,9 @@ impl Conditions {
         let wanted = on(RetryOn::SERVER_ERROR) && status.is_server_error()
             || on(RetryOn::GATEWAY_ERROR) && (502..=504).contains(&code)
             || on(RetryOn::RETRIABLE_4XX) && code == 409
-            || on(RetryOn::RETRIABLE_STATUS_CODES) && self.has_code(status)
+            || on(RetryOn::RETRIABLE_STATUS_CODES)
+                && self.has_code(status)
+                && !self.is_early(status)
             || on(RetryOn::RETRIABLE_HEADERS) && self.has_header(response)
             || self.grpc(response.headers());
         let limited = on(RetryOn::ENVOY_RATELIMITED);
@@ -130,6 +150,18 @@ impl Conditions {
             true => limited,
             false => wanted,
         }
+    }
+
+    /// Whether 425 says to the client, not to us, that it came too early.
+    fn is_early(&self, status: StatusCode) -> bool {
+        self.early && status == StatusCode::TOO_EARLY
+    }
+
+    /// Whether a response that is tried again is so without a back-off.
+    pub(super) fn at_once(&self, status: StatusCode) -> bool {
+        status == StatusCode::TOO_EARLY
+            && self.on.any(RetryOn::RETRIABLE_STATUS_CODES)
+            && self.has_code(status)
     }
 
     fn has_code(&self, status: StatusCode) -> bool {
@@ -186,6 +218,7 @@ impl Conditions {
                     | Kind::LocalReset
                     | Kind::PerTryTimeout
                     | Kind::PerTryIdleTimeout
+                    | Kind::MaxDuration
             );
         if !reset {
             return false;
@@ -234,6 +267,14 @@ fn words(list: &str) -> impl Iterator<Item = &str> {
         .filter(|word| !word.is_empty())
 }
 
-fn number(value: Option<http::HeaderValue>) -> Option<u32> {
-    value?.to_str().ok()?.trim().parse().ok()
+/// Takes a header out; several lines of it are one list.
+fn take(headers: &mut HeaderMap, name: HeaderName) -> Option<String> {
+    let joined = headers.joined(&name)?;
+    let text = String::from_utf8_lossy(&joined).into_owned();
+    headers.remove(name);
+    Some(text)
+}
+
+fn number(value: Option<String>) -> Option<u32> {
+    value?.trim().parse().ok()
 }

@@ -12,7 +12,11 @@ use http::Response;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{Repeat, conditions::Conditions, saved::SavedHead};
+use super::{
+    Repeat,
+    conditions::Conditions,
+    saved::{Next, SavedHead},
+};
 use crate::{
     Error, Kind,
     body::{MeshBody, ReplayEnd, RequestBody, ResponseBody},
@@ -75,6 +79,10 @@ pub(super) struct Turn {
     per_try: Option<Deadline>,
     permit: Option<Permit>,
     tried: Vec<Arc<Endpoint>>,
+    /// Back-offs by the policy so far.
+    back_offs: u32,
+    /// The last attempt took longer than it may.
+    timed_out: bool,
 }
 
 impl<S: Service<R>, R: Repeat, B> ResponseFuture<S, R, B> {
@@ -206,7 +214,13 @@ impl<S, X, B: MeshBody> Again<S, X, B> {
         };
         turn.attempts += 1;
         let request = turn.head.as_ref()?.request(body);
-        let mut request = R::again(&self.rest, request, turn.attempts, &turn.tried);
+        let next = Next {
+            attempt: turn.attempts,
+            tried: &turn.tried,
+            per_try: turn.conditions.per_try,
+            timed_out: turn.timed_out,
+        };
+        let mut request = R::again(&self.rest, request, &next);
         request.avoid(turn.conditions.policy.0.host_attempts);
         Some(request)
     }
@@ -237,6 +251,8 @@ impl Turn {
             per_try: None,
             permit: None,
             tried: Vec::new(),
+            back_offs: 0,
+            timed_out: false,
         })
     }
 
@@ -255,6 +271,10 @@ impl Turn {
         if self.per_try.is_none() {
             if let Some(record) = &self.record {
                 ready!(record.poll_received(context));
+                // The attempt itself is polled with this, and so when it has its connection.
+                if record.is_pending() {
+                    return Poll::Pending;
+                }
             }
             self.per_try = Some(self.deadline(limit));
         }
@@ -294,12 +314,10 @@ impl Turn {
             }
             return None;
         }
-        // As in Envoy: what an upstream has begun to answer is not asked of another.
-        if self
-            .record
-            .as_ref()
-            .is_some_and(|record| record.late().interims[0] > 0)
-        {
+        // As in Envoy: what an upstream has begun to answer is not asked of another, and what was too large to be kept is not a
+        // question of how many are left.
+        let begun = |record: &Arc<Record>| record.late().interims[0] > 0;
+        if self.record.as_ref().is_some_and(begun) || again.is_some_and(Again::is_abandoned) {
             return None;
         }
         if self.conditions.left == 0 {
@@ -323,13 +341,22 @@ impl Turn {
             }
         }
         self.per_try = None;
+        self.timed_out = result.as_ref().is_err_and(|error| {
+            matches!(error.kind(), Kind::PerTryTimeout | Kind::PerTryIdleTimeout)
+        });
         self.remember();
+        if let Ok(response) = result
+            && self.conditions.at_once(response.status())
+        {
+            self.stats(|stats| stats.upstream_rq_retry.add(1));
+            return Some(Duration::ZERO);
+        }
         let headers = result.as_ref().ok().map(|response| response.headers());
         Some(self.back_off(headers))
     }
 
     /// The time until the next attempt, which is counted: as long as the response asks for, else by the policy.
-    fn back_off(&self, headers: Option<&http::HeaderMap>) -> Duration {
+    fn back_off(&mut self, headers: Option<&http::HeaderMap>) -> Duration {
         let policy = &self.conditions.policy.0;
         let asked = headers.and_then(|headers| policy.asked_back_off(headers, rand::random()));
         self.stats(|stats| {
@@ -339,7 +366,10 @@ impl Turn {
                 None => stats.upstream_rq_retry_backoff_exponential.add(1),
             }
         });
-        asked.unwrap_or_else(|| policy.back_off(self.attempts - 1, rand::random()))
+        asked.unwrap_or_else(|| {
+            self.back_offs += 1;
+            policy.back_off(self.back_offs - 1, rand::random())
+        })
     }
 
     /// Keeps the endpoint that was tried, so that it is avoided.

@@ -20,5 +20,9 @@ mod routed_tests;
 mod tests;
 
 pub use self::{
-    future::ResponseFuture, layer::RetryLayer, policy::Retries, saved::Repeat, service::Retry,
+    future::ResponseFuture,
+    layer::RetryLayer,
+    policy::Retries,
+    saved::{Next, Repeat},
+    service::Retry,
 };

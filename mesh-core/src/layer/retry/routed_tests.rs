@@ -15,6 +15,7 @@ use crate::{
     Error, Kind,
     body::{RequestBody, ResponseBody},
     cluster::Cluster,
+    layer::timeout::{StreamLimits, TimeoutLayer},
     layer::{
         ByRoute, Routed,
         admit::{Admit, AdmitLayer},
@@ -243,4 +244,150 @@ async fn the_time_of_an_attempt_runs_from_the_end_of_the_request() {
         ..limited
     };
     assert_eq!(unanswered(again).await, (Kind::PerTryTimeout, 7));
+}
+
+/// A request that is sent on at `limit` for all attempts, and what it asks for.
+fn limited(policy: RetryPolicy, limit: u64, asks: &[(&'static str, &str)]) -> Routed<Body> {
+    let mut route = route(policy);
+    let model::Action::Forward(action) = &mut route.action else {
+        unreachable!("the route forwards");
+    };
+    action.timeout = Some(Duration::from_secs(limit));
+    let mut request = Request::get("/").header(HOST, "a");
+    for (name, value) in asks {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(RequestBody::new(Full::from("")));
+    routed(
+        route,
+        &cluster(Limits::default()),
+        request.expect("a request"),
+    )
+}
+
+/// Envoy takes it for no limit at all, so that nothing is tried again.
+#[tokio::test(start_paused = true)]
+async fn a_limit_for_one_attempt_that_is_no_shorter_than_that_of_all_is_none() {
+    for (limit, per_try, asks, wanted) in [
+        (2, 2, &[][..], (Kind::UpstreamTimeout, 2)),
+        (
+            9,
+            2,
+            &[("x-envoy-upstream-rq-timeout-ms", "2000")],
+            (Kind::UpstreamTimeout, 2),
+        ),
+        (
+            2,
+            1,
+            &[("x-envoy-upstream-rq-per-try-timeout-ms", "2000")],
+            (Kind::UpstreamTimeout, 2),
+        ),
+        (
+            2,
+            2,
+            &[("x-envoy-upstream-rq-timeout-ms", "3000")],
+            (Kind::PerTryTimeout, 2),
+        ),
+        (0, 2, &[], (Kind::PerTryTimeout, 2)),
+    ] {
+        let policy = RetryPolicy {
+            retries: 0,
+            per_try_timeout: Some(Duration::from_secs(per_try)),
+            ..once()
+        };
+        let silent = tower::service_fn(|_: Routed<Body>| {
+            std::future::pending::<Result<Response<ResponseBody<Paced>>, Error>>()
+        });
+        let retry = RetryLayer::new(ByRoute).layer(silent);
+        let mut service = TimeoutLayer::new(ByRoute, StreamLimits::default()).layer(retry);
+        let begun = tokio::time::Instant::now();
+        let error = service.call(limited(policy, limit, asks)).await;
+        let seen = (
+            error.expect_err("no answer").kind(),
+            begun.elapsed().as_secs(),
+        );
+        assert_eq!(seen, wanted, "{limit} {per_try} {asks:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_further_attempt_is_told_of_the_time_that_is_left() {
+    let at_once = |per_try: u64| RetryPolicy {
+        retries: 3,
+        per_try_timeout: Some(Duration::from_secs(per_try)),
+        base_interval: Some(Duration::from_nanos(1)),
+        ..once()
+    };
+    for (policy, asks, wanted) in [
+        (at_once(0), &[][..], ["10000", "6000", "2000", "1"]),
+        (at_once(5), &[], ["5000", "5000", "2000", "1"]),
+        (
+            at_once(0),
+            &[("x-envoy-upstream-rq-timeout-ms", "0")],
+            ["-"; 4],
+        ),
+        (
+            at_once(0),
+            &[("x-envoy-upstream-rq-timeout-ms", "9000")],
+            ["9000", "5000", "1000", "1"],
+        ),
+    ] {
+        let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let list = told.clone();
+        let busy = tower::service_fn(move |routed: Routed<Body>| {
+            let expected = routed
+                .request
+                .headers()
+                .get("x-envoy-expected-rq-timeout-ms");
+            let expected = expected.map_or("-", |value| value.to_str().expect("digits"));
+            list.lock().expect("no panic").push(expected.to_owned());
+            async {
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                let mut response = Response::new(ResponseBody::<Paced>::empty());
+                *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+                Ok::<_, Error>(response)
+            }
+        });
+        // The limit of all attempts is told, and kept by nobody here.
+        let mut request = limited(policy, 10, asks);
+        let timeouts = request.forwarding.policies().timeouts().clone();
+        let scan = request.scan;
+        let headers = request.request.headers_mut();
+        let resolved = timeouts.resolve(headers, scan, StreamLimits::default(), false);
+        request.record.late().asked = resolved.asked.map(Box::new);
+        let answer = RetryLayer::new(ByRoute).layer(busy).call(request).await;
+        assert_eq!(answer.expect("a response").status(), 503);
+        let told = told.lock().expect("no panic");
+        assert_eq!(told.len(), wanted.len(), "{asks:?}");
+        for (told, wanted) in told.iter().zip(wanted) {
+            let number = |text: &str| text.parse::<i64>().unwrap_or(-1);
+            let early = number(wanted) - number(told);
+            // Timers count whole milliseconds.
+            assert!((0..9).contains(&early), "{told} {wanted} {asks:?}");
+        }
+    }
+}
+
+/// Until there is a connection, the limits of connecting count.
+#[tokio::test(start_paused = true)]
+async fn the_time_of_an_attempt_runs_from_its_connection() {
+    let policy = RetryPolicy {
+        retries: 0,
+        per_try_timeout: Some(Duration::from_secs(2)),
+        ..once()
+    };
+    let late = tower::service_fn(|routed: Routed<Body>| async move {
+        assert!(routed.timed);
+        routed.record.set_pending(true);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        routed.record.set_pending(false);
+        std::future::pending::<Result<Response<ResponseBody<Paced>>, Error>>().await
+    });
+    let begun = tokio::time::Instant::now();
+    let answer = RetryLayer::new(ByRoute)
+        .layer(late)
+        .call(limited(policy, 10, &[]));
+    let error = answer.await.expect_err("no answer");
+    let seen = (error.kind(), begun.elapsed().as_secs());
+    assert_eq!(seen, (Kind::PerTryTimeout, 5));
 }

@@ -1,6 +1,6 @@
 //! What is kept of a request for further attempts.
 
-use std::{cell::RefCell, sync::Arc};
+use std::{cell::RefCell, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
@@ -20,13 +20,16 @@ pub trait Repeat: Carrier + Sized {
     /// What belongs to this one, kept for the further attempts.
     fn rest(&self) -> Self::Rest;
 
-    /// The request for attempt number `attempt` (2 is the first retry), which avoids `tried`.
-    fn again(
-        rest: &Self::Rest,
-        request: Request<Self::Body>,
-        attempt: u32,
-        tried: &[Arc<Endpoint>],
-    ) -> Self;
+    /// The request for the `next` attempt.
+    fn again(rest: &Self::Rest, request: Request<Self::Body>, next: &Next<'_>) -> Self;
+
+    /// The limit of all attempts together, as its route and its headers have it.
+    fn route_limit(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Its attempts have limits of their own, which begin when there is a connection.
+    fn timed(&mut self) {}
 
     /// Whose limit or budget a retry counts against.
     fn budget(_rest: &Self::Rest) -> Option<(Arc<Cluster>, Priority)> {
@@ -47,9 +50,23 @@ impl<B> Repeat for Request<RequestBody<B>> {
 
     fn rest(&self) {}
 
-    fn again(_rest: &(), request: Self, _attempt: u32, _tried: &[Arc<Endpoint>]) -> Self {
+    fn again(_rest: &(), request: Self, _next: &Next<'_>) -> Self {
         request
     }
+}
+
+/// A further attempt.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Next<'a> {
+    /// Its number; 2 is the first retry.
+    pub attempt: u32,
+    /// Endpoints to avoid.
+    pub tried: &'a [Arc<Endpoint>],
+    /// Its own limit.
+    pub per_try: Option<Duration>,
+    /// The attempt before took longer than it may.
+    pub timed_out: bool,
 }
 
 /// Heads that a thread keeps for further requests.

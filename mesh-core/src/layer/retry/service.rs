@@ -48,9 +48,13 @@ where
     fn call(&mut self, mut request: R) -> Self::Future {
         let asks = request.asks();
         let (policy, http) = self.policy.split(&mut request);
-        let Some(conditions) = Conditions::new(policy, http, asks) else {
+        let Some(mut conditions) = Conditions::new(policy, http, asks) else {
             return ResponseFuture::once(self.inner.call(request));
         };
+        if conditions.is_timed() {
+            conditions.within(request.route_limit());
+            request.timed();
+        }
         request.avoid(conditions.policy.0.host_attempts);
         let again = conditions.can_retry().then(|| Again {
             inner: self.inner.clone(),

@@ -72,7 +72,7 @@ async fn play(
     for (name, value) in headers {
         request
             .headers_mut()
-            .insert(*name, value.parse().expect("a value"));
+            .append(*name, value.parse().expect("a value"));
     }
     let client = tokio::spawn(service.call(request));
     let mut attempts = 0;
@@ -141,6 +141,7 @@ async fn conditions_decide_what_is_tried_again() {
         ("unavailable", Grpc("14"), 2),
         ("unavailable", Grpc("13"), 1),
         ("cancelled,internal", Grpc("13"), 2),
+        ("reset", Fail(Kind::MaxDuration), 2),
         ("5xx,reset", Fail(Kind::Overflow), 1),
         ("5xx,reset", Fail(Kind::NoHealthyUpstream), 1),
         ("reset-before-request", Fail(Kind::RefusedStream), 1),
@@ -298,6 +299,15 @@ async fn each_header_of_the_request_means_what_it_means_in_envoy() {
             2,
         ),
         (&[("x-envoy-max-retries", "5")], Status(500), 1),
+        // Two lines are one list.
+        (
+            &[
+                ("x-envoy-retry-on", "connect-failure"),
+                ("x-envoy-retry-on", "5xx"),
+            ],
+            Status(500),
+            2,
+        ),
         (
             &[
                 ("x-envoy-retry-on", "retriable-headers"),
@@ -377,6 +387,47 @@ async fn the_response_may_say_when_to_come_again() {
             "{name}: {value}: {after} ms"
         );
     }
+}
+
+/// What responses ask for does not count as one of the policy's own back-offs.
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_was_asked_for_does_not_lengthen_the_next_back_off() {
+    let limited = RetryPolicy {
+        base_interval: Some(Duration::from_secs(1)),
+        max_interval: Some(Duration::from_secs(100)),
+        rate_limited: Some(RateLimitedBackOff {
+            reset_headers: vec![(http::HeaderName::from_static("retry-after"), true)],
+            max_interval: Duration::from_secs(300),
+        }),
+        ..policy("5xx", 4)
+    };
+    let (asked, plain) = (
+        Answer::Header(503, "retry-after", "2"),
+        Answer::Header(503, "x-none", ""),
+    );
+    for _ in 0..30 {
+        let begun = tokio::time::Instant::now();
+        let (seen, attempts) = patient(limited.clone(), &[asked, asked, asked, plain]).await;
+        assert_eq!((seen, attempts), (Ok(200), 5));
+        // Three times two to three seconds, then less than one; up to eight if it had grown.
+        let after = begun.elapsed();
+        assert!(after <= Duration::from_secs(10), "{after:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_too_early_is_sent_again_at_once_unless_it_came_so() {
+    let slow = RetryPolicy {
+        codes: vec![StatusCode::TOO_EARLY],
+        base_interval: Some(Duration::from_secs(1000)),
+        ..policy("retriable-status-codes", 1)
+    };
+    let answers = [Answer::Status(425), Answer::Status(200)];
+    let begun = tokio::time::Instant::now();
+    assert_eq!(play(slow.clone(), &[], &answers).await, (Ok(200), 2));
+    assert_eq!(begun.elapsed().as_millis(), 0);
+    let early = [("early-data", "1")];
+    assert_eq!(play(slow, &early, &answers).await, (Ok(425), 1));
 }
 
 /// Plays without a limit for the time between two attempts.

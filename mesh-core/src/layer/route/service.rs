@@ -337,6 +337,8 @@ pub(super) fn forward<B: 'static>(
         host_attempts: 0,
         scan,
         redirected: false,
+        quiet: false,
+        timed: false,
     };
     #[cfg(feature = "net")]
     return Ok((routed, upgrading));

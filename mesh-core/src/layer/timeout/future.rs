@@ -59,6 +59,11 @@ where
                 limits.response_begins();
                 response.body_mut().limit(limits);
             }
+            if let Err(error) = result
+                && let Some(limits) = this.limits
+            {
+                limits.answer_otherwise(error);
+            }
             return poll;
         }
         let Some(limits) = this.limits else {
@@ -71,7 +76,8 @@ where
         if kind == Kind::UpstreamTimeout {
             limits.unanswered();
         }
-        let error = Error::new(kind);
+        let mut error = Error::new(kind);
+        limits.answer_otherwise(&mut error);
         // The client has said all that it wanted to say, so the fault is not its.
         let late_client = matches!(kind, Kind::StreamIdle | Kind::DownstreamMaxDuration);
         let status = if limits.is_received() {

@@ -8,9 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::StatusCode;
+
 use super::policy::Resolved;
 use crate::{
-    Kind,
+    Error, Kind,
     layer::Carrier,
     recycle::{Blocks, Recycle, Recycled},
     telemetry::{clock, record::Record},
@@ -33,6 +35,8 @@ pub(crate) struct Limits {
     /// The record's count of movements then.
     seen: u64,
     deadline: Option<Deadline>,
+    /// A timeout of the upstream is answered with 204.
+    pub(super) alt_response: bool,
 }
 
 thread_local! {
@@ -65,6 +69,7 @@ impl Limits {
             moved: now,
             seen: 0,
             deadline: None,
+            alt_response: resolved.alt_response,
         }))
     }
 
@@ -114,6 +119,24 @@ impl Limits {
             && let Some(endpoint) = &record.late().endpoint
         {
             endpoint.stats().rq_error.add(1);
+        }
+    }
+
+    /// Changes the answer to a timeout of the upstream where the request asked for that.
+    pub(super) fn answer_otherwise(&self, error: &mut Error) {
+        let timeout = matches!(
+            error.kind(),
+            Kind::UpstreamTimeout | Kind::PerTryTimeout | Kind::PerTryIdleTimeout
+        );
+        let added = || {
+            let record = self.record.as_ref();
+            record.is_some_and(|record| {
+                let late = record.late();
+                late.asked.as_ref().is_some_and(|asked| asked.alt_response)
+            })
+        };
+        if timeout && (self.alt_response || added()) {
+            error.set_status(StatusCode::NO_CONTENT);
         }
     }
 

@@ -25,10 +25,10 @@ mod service;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::limits::Limits;
 pub use self::{
     future::ResponseFuture,
     layer::TimeoutLayer,
     policy::{StreamLimits, Timeouts},
     service::Timeout,
 };
+pub(crate) use self::{limits::Limits, policy::take_added};

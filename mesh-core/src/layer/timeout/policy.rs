@@ -7,11 +7,12 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::{
     layer::{Scan, is_grpc},
     model::Forward,
-    names::{PER_TRY_TIMEOUT, RQ_TIMEOUT},
+    names::{ALT_RESPONSE, EXPECTED, PER_TRY_TIMEOUT, RQ_TIMEOUT, STREAM_DURATION},
+    route::Forwarding,
     scratch,
+    telemetry::{late::Asked, record::Record},
 };
 
-const EXPECTED: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Limits of a route (`config.route.v3.RouteAction`).
@@ -42,6 +43,9 @@ pub struct StreamLimits {
     pub max_stream: Option<Duration>,
     /// Until the whole request has arrived or its response has begun (`request_timeout`).
     pub request: Option<Duration>,
+    /// What a proxy before this one expects of the request, in its `x-envoy-expected-rq-timeout-ms`, takes the place of the
+    /// route's timeout (`respect_expected_rq_timeout`).
+    pub respect_expected: bool,
 }
 
 /// Limits of one request.
@@ -51,6 +55,10 @@ pub(crate) struct Resolved {
     pub(super) max_stream: Option<Duration>,
     pub(super) idle: Option<Duration>,
     pub(super) request: Option<Duration>,
+    /// A timeout of the upstream is answered with 204 (`x-envoy-upstream-rq-timeout-alt-response`).
+    pub(super) alt_response: bool,
+    /// What the layers behind this one have to know.
+    pub(crate) asked: Option<Asked>,
 }
 
 /// Envoy's default for `RouteAction.timeout`.
@@ -75,6 +83,14 @@ impl Timeouts {
         };
         this.expected = expectation(this.per_try, this.base()).map(HeaderValue::from);
         this
+    }
+
+    /// The timeout of the route for the request that `record` tells of, once it has passed the layer.
+    pub(crate) fn route_limit(&self, record: &Record) -> Option<Duration> {
+        match &record.late().asked {
+            Some(asked) => asked.route,
+            None => self.base(),
+        }
     }
 
     fn base(&self) -> Option<Duration> {
@@ -103,13 +119,17 @@ impl Timeouts {
             own = true;
         }
         let asks = scan.has(Scan::ENVOY);
-        if asks
-            && let Some(wanted) = headers.remove(RQ_TIMEOUT)
-            && let Some(wanted) = parse_millis(&wanted)
-        {
+        if asks && let Some(wanted) = wanted(headers, defaults.respect_expected) {
             route = some_time(wanted);
             own = true;
         }
+        let life = asks.then(|| headers.remove(STREAM_DURATION)).flatten();
+        let life = life.as_ref().and_then(parse_millis);
+        let asked = (own || life.is_some()).then_some(Asked {
+            route,
+            life,
+            alt_response: false,
+        });
         let max_stream = self.stream_life(headers, grpc.flatten(), defaults);
         let per_try = asks.then(|| headers.get(PER_TRY_TIMEOUT)).flatten();
         let per_try = per_try.and_then(parse_millis);
@@ -121,7 +141,28 @@ impl Timeouts {
             max_stream,
             idle: self.idle.or(defaults.idle).and_then(some_time),
             request: defaults.request.and_then(some_time),
+            alt_response: asks && headers.remove(ALT_RESPONSE).is_some(),
+            asked,
         }
+    }
+
+    /// What a further attempt of at most `per_try` is told of the time that is left, when `elapsed` has passed since the request
+    /// arrived.
+    pub(crate) fn tell_again(
+        &self,
+        headers: &mut HeaderMap,
+        route: Option<Duration>,
+        per_try: Option<Duration>,
+        elapsed: Duration,
+        quiet: bool,
+    ) {
+        let Some(expected) = expectation(per_try, route) else {
+            return;
+        };
+        let left = route.map(|route| millis(route).saturating_sub(elapsed.as_millis() as u64));
+        // Zero would be no limit at all.
+        let expected = left.map_or(expected, |left| expected.min(left)).max(1);
+        self.tell(headers, route, Some(Some(expected)), quiet);
     }
 
     /// What a copy of the request is told: it is not tried again, so that all of the time is its own.
@@ -197,6 +238,14 @@ impl Timeouts {
     }
 }
 
+/// The timeout that a request asks for. If what is expected of it counts, the other header goes on as it came.
+fn wanted(headers: &mut HeaderMap, respect_expected: bool) -> Option<Duration> {
+    match headers.get(EXPECTED).filter(|_| respect_expected) {
+        Some(expected) => parse_millis(expected),
+        None => parse_millis(&headers.remove(RQ_TIMEOUT)?),
+    }
+}
+
 /// What the upstream is told, in milliseconds: the time for one attempt, if that is shorter than the whole.
 fn expectation(per_try: Option<Duration>, route: Option<Duration>) -> Option<u64> {
     let per_try = per_try.filter(|per_try| route.is_none_or(|route| *per_try < route));
@@ -209,8 +258,24 @@ fn millis(duration: Duration) -> u64 {
         .max(1)
 }
 
+/// Takes what a route asks for by headers that it adds. As in Envoy its own timeout is not among that.
+pub(crate) fn take_added(headers: &mut HeaderMap, forwarding: &Forwarding, record: &Record) {
+    let alt_response = headers.remove(ALT_RESPONSE).is_some();
+    let life = headers.remove(STREAM_DURATION);
+    let life = life.as_ref().and_then(parse_millis);
+    if !alt_response && life.is_none() {
+        return;
+    }
+    let route = forwarding.policies().timeouts().route_limit(record);
+    let mut late = record.late();
+    let asked = late.asked.get_or_insert_default();
+    asked.route = route;
+    asked.alt_response |= alt_response;
+    asked.life = life.or(asked.life);
+}
+
 /// A header that holds milliseconds.
-pub(crate) fn parse_millis(value: &HeaderValue) -> Option<Duration> {
+fn parse_millis(value: &HeaderValue) -> Option<Duration> {
     let millis = value.to_str().ok()?.parse().ok()?;
     Some(Duration::from_millis(millis))
 }

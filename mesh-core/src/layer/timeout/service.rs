@@ -51,7 +51,12 @@ where
         let scan = request.scan();
         let limits = match self.policy.split(&mut request) {
             (Some(policy), http) => {
-                let resolved = policy.resolve(http.headers_mut(), scan, defaults, quiet);
+                let mut resolved = policy.resolve(http.headers_mut(), scan, defaults, quiet);
+                if let Some(asked) = resolved.asked.take()
+                    && let Some(record) = request.record()
+                {
+                    record.late().asked = Some(Box::new(asked));
+                }
                 Limits::new(resolved, &request)
             }
             (None, _) => None,

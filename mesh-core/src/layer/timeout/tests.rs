@@ -57,11 +57,72 @@ async fn the_route_timeout_ends_a_request_with_504() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_may_ask_for_204_in_the_place_of_a_timeout() {
+    for (silent, kind, status) in [
+        (true, Kind::UpstreamTimeout, 204),
+        (false, Kind::PerTryTimeout, 204),
+        (false, Kind::MaxDuration, 504),
+        (false, Kind::RemoteReset, 503),
+    ] {
+        let inner = tower::service_fn(move |request: Req| async move {
+            let asked = request.headers().len();
+            assert_eq!(asked, 0, "the header is used up");
+            if silent {
+                std::future::pending::<()>().await;
+            }
+            Err::<Res, _>(Error::new(kind))
+        });
+        let policy = Timeouts {
+            route: seconds(2),
+            ..Timeouts::default()
+        };
+        let mut service = TimeoutLayer::new(Fixed(policy), StreamLimits::default())
+            .quiet(true)
+            .layer(inner);
+        let mut request = request();
+        let name = "x-envoy-upstream-rq-timeout-alt-response";
+        let value = HeaderValue::from_static("any");
+        request.headers_mut().insert(name, value);
+        let error = service.call(request).await.expect_err("no answer");
+        assert_eq!((error.kind(), error.status()), (kind, status));
+    }
+}
+
+#[test]
+fn what_is_expected_of_a_request_limits_it_where_that_counts() {
+    let limits = |respect_expected| StreamLimits {
+        respect_expected,
+        ..StreamLimits::default()
+    };
+    for (respect, wanted) in [(false, (100, None)), (true, (200, Some("100")))] {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("x-envoy-upstream-rq-timeout-ms", "100"),
+            ("x-envoy-expected-rq-timeout-ms", "200"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        let seen = Timeouts::of(&forward(), None).resolve(
+            &mut headers,
+            Scan::UNKNOWN,
+            limits(respect),
+            false,
+        );
+        let expected = seen.route.map(|route| route.as_millis());
+        assert_eq!(expected, Some(wanted.0), "{respect}");
+        let passed = headers.get("x-envoy-upstream-rq-timeout-ms");
+        assert_eq!(passed.map(|value| value.to_str().expect("text")), wanted.1);
+        let told = &headers["x-envoy-expected-rq-timeout-ms"];
+        assert_eq!(told, wanted.0.to_string().as_str());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_earliest_of_all_limits_acts() {
     let defaults = StreamLimits {
         idle: seconds(7),
         max_stream: seconds(9),
-        request: None,
+        ..StreamLimits::default()
     };
     let (error, after) = unanswered(Timeouts::default(), defaults).await;
     assert_eq!(

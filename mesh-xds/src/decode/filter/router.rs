@@ -9,6 +9,8 @@ use crate::decode::{Context, common};
 pub(crate) struct RouterSettings {
     /// `x-envoy-*` request headers are not added.
     pub(crate) suppress_envoy_headers: bool,
+    /// What a request is expected to take at most limits it.
+    pub(crate) respect_expected_rq_timeout: bool,
 }
 
 pub(super) fn router(cx: &mut Context, value: &Router) -> RouterSettings {
@@ -32,7 +34,6 @@ pub(super) fn router(cx: &mut Context, value: &Router) -> RouterSettings {
     cx.ignored("upstream_log", !upstream_log.is_empty());
     cx.ignored("upstream_log_options", upstream_log_options.is_some());
     cx.unsupported("strict_check_headers", !strict_check_headers.is_empty());
-    cx.ignored("respect_expected_rq_timeout", *respect_expected_rq_timeout);
     cx.ignored(
         "suppress_grpc_request_failure_code_stats",
         *suppress_grpc_request_failure_code_stats,
@@ -44,5 +45,6 @@ pub(super) fn router(cx: &mut Context, value: &Router) -> RouterSettings {
     );
     RouterSettings {
         suppress_envoy_headers: *suppress_envoy_headers,
+        respect_expected_rq_timeout: *respect_expected_rq_timeout,
     }
 }

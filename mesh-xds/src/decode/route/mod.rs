@@ -141,7 +141,7 @@ fn virtual_host(cx: &mut Context, value: &proto::VirtualHost, max_body: u32) -> 
         metadata,
         route_specifiers,
     } = value;
-    ignored!(cx; rate_limits, hedge_policy, include_is_timeout_retry_header);
+    ignored!(cx; rate_limits, hedge_policy);
     unsupported!(cx; retry_policy_typed_config, route_specifiers);
     if domains.is_empty() {
         cx.reject("domains", "must name at least one domain");
@@ -165,6 +165,7 @@ fn virtual_host(cx: &mut Context, value: &proto::VirtualHost, max_body: u32) -> 
         mirrors: policy::mirrors(cx, request_mirror_policies),
         include_request_attempt_count: *include_request_attempt_count,
         include_attempt_count_in_response: *include_attempt_count_in_response,
+        include_is_timeout_retry: *include_is_timeout_retry_header,
         per_request_buffer_limit: buffer_limit(
             per_request_buffer_limit_bytes.as_ref(),
             request_body_buffer_limit.as_ref(),

@@ -45,13 +45,13 @@ const INTERNAL_ONLY: [HeaderName; 15] = [
     names::ALT_STAT_NAME,
     names::RQ_TIMEOUT,
     names::PER_TRY_TIMEOUT,
-    HeaderName::from_static("x-envoy-upstream-rq-timeout-alt-response"),
-    HeaderName::from_static("x-envoy-expected-rq-timeout-ms"),
+    names::ALT_RESPONSE,
+    names::STREAM_DURATION,
+    names::EXPECTED,
     FORCE_TRACE,
     HeaderName::from_static("x-envoy-ip-tags"),
     HeaderName::from_static("x-envoy-original-url"),
     names::HEDGE,
-    HeaderName::from_static("x-envoy-upstream-stream-duration-ms"),
 ];
 
 /// Treats the headers; the client's address if `x-forwarded-for` is trusted to tell it.
