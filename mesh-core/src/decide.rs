@@ -265,16 +265,10 @@ mod tests {
         };
         let mut closed = chain(http(manager("a")), Some(81));
         closed.refuse = Some("protected".into());
-        let tcp = Network::Tcp(Box::new(TcpProxy {
-            stat_prefix: "".into(),
-            cluster: model::ClusterChoice::Name("a".into()),
-            idle_timeout: None,
-            max_connect_attempts: 1,
-            max_downstream_connection_duration: None,
-            access_log: Vec::new(),
-            hash: Vec::new(),
-            metadata_match: Default::default(),
-        }));
+        let tcp = Network::Tcp(Box::new(TcpProxy::new(
+            "",
+            model::ClusterChoice::Name("a".into()),
+        )));
         apply(
             &mut driver,
             vec![

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    model::{MatchInput, MatchNode, MatchPredicate, MatchTree, OnMatch},
+    model::{Cidr, MatchInput, MatchNode, MatchPredicate, MatchTree, OnMatch},
     route::{ByteMap, TextMatcher},
 };
 
@@ -34,6 +34,7 @@ enum Then<I, L> {
 #[derive(Clone, Debug)]
 enum Predicate<I> {
     Single(I, TextMatcher),
+    Ip(I, Box<[Cidr]>),
     And(Vec<Predicate<I>>),
     Or(Vec<Predicate<I>>),
     Not(Box<Predicate<I>>),
@@ -128,6 +129,7 @@ impl<I> Predicate<I> {
             MatchPredicate::Single(from, text) => {
                 Self::Single(input(from)?, TextMatcher::new(text))
             }
+            MatchPredicate::Ip(from, blocks) => Self::Ip(input(from)?, blocks.as_slice().into()),
             MatchPredicate::And(list) => Self::And(all(list)?),
             MatchPredicate::Or(list) => Self::Or(all(list)?),
             MatchPredicate::Not(one) => Self::Not(Box::new(Self::new(one, input)?)),
@@ -137,6 +139,9 @@ impl<I> Predicate<I> {
     fn holds<'a>(&self, read: &impl Fn(&I) -> Option<Cow<'a, [u8]>>) -> bool {
         match self {
             Self::Single(input, text) => read(input).is_some_and(|value| text.matches(&value)),
+            Self::Ip(input, blocks) => read(input)
+                .and_then(|value| std::str::from_utf8(&value).ok()?.parse().ok())
+                .is_some_and(|ip| blocks.iter().any(|block| block.contains(ip))),
             Self::And(all) => all.iter().all(|one| one.holds(read)),
             Self::Or(all) => all.iter().any(|one| one.holds(read)),
             Self::Not(one) => !one.holds(read),

@@ -358,8 +358,22 @@ fn wrong_listeners_are_refused_by_name() {
             "filter_chains[0].filter_chain_match.server_names[0]: \"a*.x\": a wildcard may only be the first label",
         ),
         (
-            format!("{{name: a, {at}, filter_chains: [{{filters: []}}]}}"),
-            "filter_chains[0].filters: the last filter must be an HTTP connection manager or a TCP proxy",
+            format!(
+                "{{name: a, address: {{socket_address: {{address: '::1', port_value: 80, ipv4_compat: true}}}}, filter_chains: [{{{tcp}}}]}}"
+            ),
+            "address.socket_address.ipv4_compat: ::1 is neither :: nor an IPv4-mapped address",
+        ),
+        (
+            format!(
+                "{{name: a, address: {{pipe: {{path: /a}}}}, enable_mptcp: true, filter_chains: [{{{tcp}}}]}}"
+            ),
+            "enable_mptcp: is for IP addresses only",
+        ),
+        (
+            format!(
+                "{{name: a, {at}, listener_filters: [{{name: x, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol, disallowed_versions: [V1, V2]}}}}], filter_chains: [{{{tcp}}}]}}"
+            ),
+            "listener_filters[0].typed_config.disallowed_versions: all versions are disallowed",
         ),
         (
             format!(
@@ -382,7 +396,9 @@ fn wrong_listeners_are_refused_by_name() {
     assert_eq!(
         value.listener_filters,
         [ListenerFilter::ProxyProtocol {
-            allow_without: false
+            allow_without: false,
+            disallowed: None,
+            stat_prefix: "".into(),
         }]
     );
 }
@@ -440,6 +456,63 @@ proptest::proptest! {
             let _ = json::wire_to_value(message, &bytes);
         }
     }
+}
+
+/// A TCP proxy as Envoy reads it.
+fn tcp_proxy(fields: &str) -> decode::Decoded<mesh_core::model::Listener> {
+    listener(&format!(
+        "{{name: in, address: {{socket_address: {{address: 127.0.0.1, port_value: 80}}}}, filter_chains: [{{filters: [{{name: t, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: c, {fields}}}}}]}}]}}"
+    ))
+}
+
+#[test]
+fn a_tcp_proxy_waits_between_attempts_and_logs_on_the_way() {
+    let seconds = std::time::Duration::from_secs;
+    let read = |fields: &str| match tcp_proxy(fields)
+        .value
+        .expect(fields)
+        .filter_chains
+        .remove(0)
+        .network
+    {
+        Network::Tcp(proxy) => *proxy,
+        other => panic!("{other:?}"),
+    };
+    let old = read("flush_access_log_on_connected: true, access_log_flush_interval: 3s");
+    assert!(old.flush_access_log_on_connected && !old.flush_access_log_on_start);
+    assert_eq!(old.access_log_flush_interval, Some(seconds(3)));
+    let new = read(
+        "access_log_options: {flush_access_log_on_start: true, access_log_flush_interval: 4s}, backoff_options: {base_interval: 1s}, max_downstream_connection_duration: 5s, max_downstream_connection_duration_jitter_percentage: {value: 12.5}",
+    );
+    assert!(new.flush_access_log_on_start && !new.flush_access_log_on_connected);
+    assert_eq!(new.access_log_flush_interval, Some(seconds(4)));
+    assert_eq!(new.backoff, Some((seconds(1), seconds(10))));
+    assert_eq!(new.max_downstream_connection_duration_jitter, 1250);
+    for both in [
+        "flush_access_log_on_connected: true",
+        "access_log_flush_interval: 3s",
+    ] {
+        let decoded = tcp_proxy(&format!("{both}, access_log_options: {{}}"));
+        let path =
+            "filter_chains[0].filters[0].typed_config.access_log_options: must not be set beside";
+        assert!(refusals(&decoded)[0].starts_with(path), "{both}");
+    }
+    let decoded = tcp_proxy("backoff_options: {base_interval: 2s, max_interval: 1s}");
+    assert_eq!(
+        refusals(&decoded),
+        [
+            "filter_chains[0].filters[0].typed_config.backoff_options.max_interval: must not be less than base_interval"
+        ]
+    );
+}
+
+#[test]
+fn a_chain_without_filters_closes_its_connections() {
+    let decoded = listener(
+        "{name: in, address: {socket_address: {address: 127.0.0.1, port_value: 80}}, filter_chains: [{filters: []}]}",
+    );
+    let chain = &decoded.value.expect("accepted").filter_chains[0];
+    assert_eq!(chain.refuse.as_deref(), Some("there is no network filter"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     AccessLog, Address, Cidr, ClusterChoice, HashPolicy, HttpConnectionManager, MatchTree,
-    Metadata, Name, Origin, TcpKeepalive, TransportSocket,
+    Metadata, Name, Origin, ProxyProtocolVersion, TcpKeepalive, TransportSocket,
 };
 
 /// A socket that connections come in on (`config.listener.v3.Listener`).
@@ -108,6 +108,10 @@ pub enum ListenerFilter {
     ProxyProtocol {
         /// A connection without the header is accepted too.
         allow_without: bool,
+        /// Headers of this version are not taken: such a connection is closed, or, with `allow_without`, passed on as it is.
+        disallowed: Option<ProxyProtocolVersion>,
+        /// What its statistics are counted under besides; may be empty.
+        stat_prefix: Name,
     },
     /// Reads the address that the connection was meant for.
     OriginalDst,
@@ -219,12 +223,43 @@ pub struct TcpProxy {
     pub idle_timeout: Option<Duration>,
     /// How often a connection is tried; default 1.
     pub max_connect_attempts: u32,
+    /// The first and the longest wait before a further attempt; each is a random part of one that doubles. `None`: none.
+    pub backoff: Option<(Duration, Duration)>,
     /// Longest life of a downstream connection.
     pub max_downstream_connection_duration: Option<Duration>,
+    /// Up to so many hundredths of a per cent are added to it, at random.
+    pub max_downstream_connection_duration_jitter: u32,
     /// Access logs.
     pub access_log: Vec<AccessLog>,
+    /// They are also written when a connection begins.
+    pub flush_access_log_on_start: bool,
+    /// They are also written once the upstream is connected.
+    pub flush_access_log_on_connected: bool,
+    /// They are also written in such intervals; `None`: at the end only.
+    pub access_log_flush_interval: Option<Duration>,
     /// How the hash for sticky picks is made. Acts with the hashing pickers.
     pub hash: Vec<HashPolicy>,
     /// Only endpoints whose metadata in `envoy.lb` hold these.
     pub metadata_match: Metadata,
+}
+
+impl TcpProxy {
+    /// A proxy to `cluster` with Envoy's defaults.
+    pub fn new(stat_prefix: impl Into<Name>, cluster: ClusterChoice) -> Self {
+        Self {
+            stat_prefix: stat_prefix.into(),
+            cluster,
+            idle_timeout: Some(Duration::from_secs(3600)),
+            max_connect_attempts: 1,
+            backoff: None,
+            max_downstream_connection_duration: None,
+            max_downstream_connection_duration_jitter: 0,
+            access_log: Vec::new(),
+            flush_access_log_on_start: false,
+            flush_access_log_on_connected: false,
+            access_log_flush_interval: None,
+            hash: Vec::new(),
+            metadata_match: Metadata::default(),
+        }
+    }
 }

@@ -3,8 +3,8 @@
 use http::{HeaderName, HeaderValue};
 
 use super::{
-    Action, CookieMatcher, Cors, Fault, HeaderMatcher, Metadata, MetadataMatcher, Mirror, Name,
-    Origin, PathTemplate, QueryMatcher, Regex, RetryPolicy, RuntimeFraction, StringMatcher,
+    Action, Cidr, CookieMatcher, Cors, Fault, HeaderMatcher, Metadata, MetadataMatcher, Mirror,
+    Name, Origin, PathTemplate, QueryMatcher, Regex, RetryPolicy, RuntimeFraction, StringMatcher,
 };
 
 /// A table of virtual hosts (`config.route.v3.RouteConfiguration`).
@@ -129,6 +129,8 @@ impl MatchNode {
 pub enum MatchPredicate {
     /// One input against one matcher.
     Single(MatchInput, StringMatcher),
+    /// The input is an address in one of these blocks (`matching.input_matchers.ip.v3.Ip`).
+    Ip(MatchInput, Vec<Cidr>),
     /// All hold.
     And(Vec<MatchPredicate>),
     /// One holds.

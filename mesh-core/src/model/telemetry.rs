@@ -49,10 +49,35 @@ pub enum LogFilter {
     ResponseFlag(Vec<Name>),
     /// One of these gRPC codes; excluded if the flag is set.
     GrpcStatus(Vec<u32>, bool),
+    /// One of these occasions of the log; excluded if the flag is set.
+    Type(Vec<LogType>, bool),
     /// All.
     And(Vec<LogFilter>),
     /// One.
     Or(Vec<LogFilter>),
+}
+
+/// The occasion of a line of an access log (`AccessLogType`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "Envoy's names")]
+#[non_exhaustive]
+pub enum LogType {
+    NotSet,
+    TcpUpstreamConnected,
+    TcpPeriodic,
+    TcpConnectionStart,
+    TcpConnectionEnd,
+    DownstreamStart,
+    DownstreamPeriodic,
+    #[default]
+    DownstreamEnd,
+    UpstreamPoolReady,
+    UpstreamPeriodic,
+    UpstreamEnd,
+    DownstreamTunnelSuccessfullyEstablished,
+    UdpTunnelUpstreamConnected,
+    UdpPeriodic,
+    UdpSessionEnd,
 }
 
 /// How a [`LogFilter`] compares.

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     Kind,
-    model::{CodecType, HttpConnectionManager},
+    model::{CodecType, HttpConnectionManager, LogType},
     telemetry::{
         clock,
         record::{Ending, Record},
@@ -572,6 +572,7 @@ impl<F: Factory, X> Drop for HttpTask<F, X> {
         let link = &self.conn.link;
         if let Some(record) = self.record.take() {
             record.spliced(link.received(), link.sent());
+            record.late().log_type = LogType::NotSet;
             record.finish(Ending::Complete, &**self.conn.accepted.listener.observer());
         }
         let stats = &self.conn.stats;

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use super::{
     ConnObserver, Directory, HttpStats, ListenerStats, ServerStats, TcpStats,
     link::{Link, Plan},
+    stats::FilterStats,
 };
 use crate::{
     model::{FilterChain, Name, Network},
@@ -61,6 +62,8 @@ pub(super) struct Version {
     pub(super) listener: Arc<snapshot::Listener>,
     /// Counted under its address.
     pub(super) stats: Arc<ListenerStats>,
+    /// Of its listener filters; `None`: it has none.
+    pub(super) filters: Option<Arc<FilterStats>>,
     chains: Vec<Chain>,
 }
 
@@ -337,9 +340,12 @@ impl Version {
             Network::Tcp(proxy) => Chain::Tcp(registry.tcp(&proxy.stat_prefix)),
         });
         let address: Name = listener.config().address.to_string().into();
+        let filters = &listener.config().listener_filters;
+        let filters = (!filters.is_empty()).then(|| Arc::new(registry.filters(filters)));
         Self {
             chains: chains.collect(),
             stats: registry.listener(&address),
+            filters,
             listener,
         }
     }

@@ -37,7 +37,10 @@ pub use self::{
     listeners::{ListenError, ListenerCounts, Listeners, ListenersStatus},
     observer::{ConnEvent, ConnObserver, Rejected, Unobserved, Unserved},
     service::{ServedBody, ServedFuture},
-    stats::{HttpStats, ListenerStats, ServerStats, TcpStats},
+    stats::{
+        HttpInspectorStats, HttpStats, ListenerStats, ProxyProtocolStats, ProxyVersionStats,
+        ServerStats, TcpStats, TlsInspectorStats,
+    },
     task::ConnTask,
 };
 pub use crate::tcp::TcpEnd;

@@ -9,13 +9,13 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use tokio::{io::AsyncReadExt, sync::Notify};
 
-use super::{ListenerStats, Unserved};
+use super::{ListenerStats, ProxyProtocolStats, Unserved, stats::FilterStats};
 use crate::{
-    model::{self, Address, ListenerFilter, Name},
+    model::{self, Address, ListenerFilter, Name, ProxyProtocolVersion},
     sync::lock,
     transport::{
         ConnInfo, Stream,
-        detect::{self, Verdict},
+        detect::{self, HttpVersion, Verdict},
         proxy_protocol::{self, Parsed},
     },
 };
@@ -59,20 +59,30 @@ pub(super) struct Opened {
     pub(super) bytes: Bytes,
 }
 
+/// What the listener filters of a connection know of its listener.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    pub(super) config: &'a model::Listener,
+    pub(super) stats: &'a ListenerStats,
+    pub(super) filters: &'a FilterStats,
+    pub(super) signals: &'a Signals,
+}
+
 /// Runs the listener filters in order, within their time. `bytes` were read already.
 pub(super) async fn open(
     stream: Stream,
     conn: ConnInfo,
     bytes: Bytes,
-    (config, stats, signals): (&model::Listener, &ListenerStats, &Signals),
+    known: Known<'_>,
 ) -> Result<Opened, Stop> {
+    let Known { config, stats, .. } = known;
     let mut run = Run {
         stream,
         conn,
         buffer: bytes.into(),
-        eof: false,
+        broken: false,
         spoken: false,
-        signals,
+        known,
     };
     let counted = Counted::new(stats);
     let result = run
@@ -80,10 +90,8 @@ pub(super) async fn open(
         .await;
     drop(counted);
     match &result {
+        Err(Stop::Remote) if run.broken => stats.downstream_listener_filter_error.add(1),
         Err(Stop::Remote) => stats.downstream_listener_filter_remote_close.add(1),
-        Err(Stop::Unserved(Unserved::ListenerFilter(_))) => {
-            stats.downstream_listener_filter_error.add(1);
-        }
         _ => {}
     }
     result.map(|()| Opened {
@@ -113,10 +121,11 @@ struct Run<'a> {
     stream: Stream,
     conn: ConnInfo,
     buffer: BytesMut,
-    eof: bool,
+    /// Reading failed.
+    broken: bool,
     /// The upstream spoke first.
     spoken: bool,
-    signals: &'a Signals,
+    known: Known<'a>,
 }
 
 impl Run<'_> {
@@ -163,8 +172,25 @@ impl Run<'_> {
         }
         match filter {
             ListenerFilter::OriginalDst => self.original_dst(),
-            ListenerFilter::ProxyProtocol { allow_without } => {
-                self.proxy_protocol(*allow_without).await?;
+            ListenerFilter::ProxyProtocol {
+                allow_without,
+                disallowed,
+                stat_prefix,
+            } => {
+                let stats = self.known.filters.proxy(stat_prefix);
+                let result = self.proxy_protocol(*allow_without, *disallowed).await;
+                if let Some(stats) = stats {
+                    self.count_proxy(&result, stats);
+                }
+                match result {
+                    Ok(_) => {}
+                    Err(Headerless::Stop(stop)) => return Err(stop),
+                    Err(_) => {
+                        return Err(refused(
+                            "proxy protocol: the header is absent, malformed or of a version that is not allowed",
+                        ));
+                    }
+                }
             }
             ListenerFilter::TlsInspector => self.tls().await?,
             ListenerFilter::HttpInspector => self.http().await?,
@@ -176,11 +202,12 @@ impl Run<'_> {
     /// Reads more; an error if the peer has nothing more to say.
     async fn more(&mut self) -> Result<(), Stop> {
         match self.stream.read_buf(&mut self.buffer).await {
-            Ok(0) | Err(_) => {
-                self.eof = true;
+            Ok(0) => Err(Stop::Remote),
+            Ok(_) => Ok(()),
+            Err(_) => {
+                self.broken = true;
                 Err(Stop::Remote)
             }
-            Ok(_) => Ok(()),
         }
     }
 
@@ -189,14 +216,14 @@ impl Run<'_> {
         if !self.buffer.is_empty() {
             return self.more().await.map(|()| true);
         }
-        *self.signals.lock() = Some(self.conn.clone());
-        let signals = self.signals;
+        let signals = self.known.signals;
+        *signals.lock() = Some(self.conn.clone());
         let more = tokio::select! {
             biased;
             more = self.more() => more.map(|()| true),
             () = signals.spoken.notified() => Ok(false),
         };
-        *self.signals.lock() = None;
+        *signals.lock() = None;
         self.spoken = matches!(more, Ok(false));
         more
     }
@@ -211,25 +238,72 @@ impl Run<'_> {
         self.conn.local = Address::Socket(addr);
     }
 
-    async fn proxy_protocol(&mut self, allow_without: bool) -> Result<(), Stop> {
+    /// Reads a header and restores what it says. `None`: there is none, and none is needed.
+    async fn proxy_protocol(
+        &mut self,
+        allow_without: bool,
+        disallowed: Option<ProxyProtocolVersion>,
+    ) -> Result<Option<ProxyProtocolVersion>, Headerless> {
         loop {
-            match proxy_protocol::parse(&self.buffer) {
-                Parsed::Partial => self.more().await?,
-                Parsed::Header(header) => {
-                    let _ = self.buffer.split_to(header.len);
-                    if let Some((source, destination)) = header.addresses {
-                        self.conn.peer = Address::Socket(source);
-                        self.conn.local = Address::Socket(destination);
-                        self.conn.original_dst = Some(destination);
-                        self.conn.restored = true;
-                    }
-                    return Ok(());
+            let possible = |version| {
+                disallowed != Some(version) && proxy_protocol::may_be(version, &self.buffer)
+            };
+            let possible = possible(ProxyProtocolVersion::V1) || possible(ProxyProtocolVersion::V2);
+            if allow_without && !possible {
+                return Ok(None);
+            }
+            let header = match proxy_protocol::parse(&self.buffer) {
+                Parsed::Partial => {
+                    self.more().await.map_err(Headerless::Stop)?;
+                    continue;
                 }
-                Parsed::Absent if allow_without => return Ok(()),
-                Parsed::Absent | Parsed::Invalid => {
-                    return Err(refused("proxy protocol: the header is absent or malformed"));
+                Parsed::Header(header) => header,
+                Parsed::Absent => return Err(Headerless::Malformed(None)),
+                Parsed::Invalid(version) => {
+                    let version = version.filter(|version| disallowed != Some(*version));
+                    return Err(match version {
+                        None if disallowed.is_some() => Headerless::Malformed(None),
+                        version => Headerless::Malformed(version),
+                    });
+                }
+            };
+            if disallowed == Some(header.version) {
+                return Err(Headerless::Disallowed(header.version));
+            }
+            let _ = self.buffer.split_to(header.len);
+            if let Some((source, destination)) = header.addresses {
+                self.conn.peer = Address::Socket(source);
+                // As in Envoy what says nothing new restores nothing.
+                if self.conn.local.socket() != Some(destination) {
+                    self.conn.local = Address::Socket(destination);
+                    self.conn.original_dst = Some(destination);
+                    self.conn.restored = true;
                 }
             }
+            return Ok(Some(header.version));
+        }
+    }
+
+    fn count_proxy(
+        &self,
+        result: &Result<Option<ProxyProtocolVersion>, Headerless>,
+        stats: &ProxyProtocolStats,
+    ) {
+        match result {
+            Ok(None) => stats.not_found_allowed.add(1),
+            Ok(Some(version)) => stats.version(*version).found.add(1),
+            Err(Headerless::Disallowed(version)) => {
+                stats.version(*version).found.add(1);
+                stats.version(*version).disallowed.add(1);
+            }
+            Err(Headerless::Malformed(version)) => {
+                match version {
+                    Some(version) => stats.version(*version).error.add(1),
+                    None => stats.not_found_disallowed.add(1),
+                }
+                self.known.filters.proxy_errors.add(1);
+            }
+            Err(Headerless::Stop(_)) => {}
         }
     }
 
@@ -237,17 +311,34 @@ impl Run<'_> {
         if self.conn.security.tls {
             return Ok(());
         }
+        let stats = &self.known.filters.tls;
         loop {
             match detect::tls(&self.buffer) {
+                Verdict::More if self.buffer.len() >= detect::MAX_HELLO => {
+                    stats.client_hello_too_large.add(1);
+                    return Err(refused("TLS inspector: the hello is too large"));
+                }
                 Verdict::More if self.more_or_spoken().await? => {}
                 Verdict::More => return Ok(()),
                 Verdict::Is(hello) => {
+                    stats.tls_found.add(1);
+                    match hello.alpn.is_empty() {
+                        true => stats.alpn_not_found.add(1),
+                        false => stats.alpn_found.add(1),
+                    }
+                    match &hello.server_name {
+                        None => stats.sni_not_found.add(1),
+                        Some(_) => stats.sni_found.add(1),
+                    }
                     self.conn.security.tls = true;
                     self.conn.security.server_name = hello.server_name;
                     self.conn.security.application_protocols = hello.alpn;
                     return Ok(());
                 }
-                Verdict::Other => return Ok(()),
+                Verdict::Other => {
+                    stats.tls_not_found.add(1);
+                    return Ok(());
+                }
             }
         }
     }
@@ -257,18 +348,51 @@ impl Run<'_> {
         if self.conn.security.tls {
             return Ok(());
         }
+        let stats = &self.known.filters.http;
+        let mut seen = 0;
         loop {
-            match detect::http(&self.buffer) {
+            // A line is looked at as a whole: a long one that comes in many pieces only when something may end it.
+            let news = &self.buffer[seen..];
+            let verdict = match seen < SMALL || news.iter().any(|byte| *byte < b' ') {
+                true => detect::http(&self.buffer),
+                false => Verdict::More,
+            };
+            seen = self.buffer.len();
+            match verdict {
+                Verdict::More if seen >= detect::MAX_REQUEST_LINE => {
+                    stats.read_error.add(1);
+                    return Err(refused("HTTP inspector: the request line is too long"));
+                }
                 Verdict::More if self.more_or_spoken().await? => {}
                 Verdict::More => return Ok(()),
                 Verdict::Is(version) => {
+                    match version {
+                        HttpVersion::Http10 => stats.http10_found.add(1),
+                        HttpVersion::Http11 => stats.http11_found.add(1),
+                        HttpVersion::H2c => stats.http2_found.add(1),
+                    }
                     self.conn.security.application_protocols = vec![version.as_str().into()];
                     return Ok(());
                 }
-                Verdict::Other => return Ok(()),
+                Verdict::Other => {
+                    stats.http_not_found.add(1);
+                    return Ok(());
+                }
             }
         }
     }
+}
+
+/// Up to so many bytes are looked at anew with each that comes.
+const SMALL: usize = 1024;
+
+/// Why there is no header of the PROXY protocol.
+enum Headerless {
+    /// The connection ended before.
+    Stop(Stop),
+    /// It is none, or of the version that is not allowed.
+    Malformed(Option<ProxyProtocolVersion>),
+    Disallowed(ProxyProtocolVersion),
 }
 
 fn refused(why: &str) -> Stop {

@@ -2,10 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
 };
 
-use crate::{cluster::Count, model::Name, sync::lock, telemetry::metrics::Histogram};
+use crate::{
+    cluster::Count,
+    model::{ListenerFilter, Name, ProxyProtocolVersion},
+    sync::lock,
+    telemetry::metrics::Histogram,
+};
 
 macro_rules! stats {
     ($(#[$outer:meta])* $type:ident { $($(#[$doc:meta])* $name:ident),* $(,)? } $($(#[$of:meta])* $histogram:ident)?) => {
@@ -133,9 +138,115 @@ stats! {
     }
 }
 
+stats! {
+    /// What is counted of HTTP inspectors; each field is a statistic `http_inspector.FIELD` of Envoy.
+    HttpInspectorStats {
+        /// Connections whose request line found no end.
+        read_error,
+        /// HTTP/1.0.
+        http10_found,
+        /// HTTP/1.1.
+        http11_found,
+        /// HTTP/2.
+        http2_found,
+        /// Something else.
+        http_not_found,
+    }
+}
+
+stats! {
+    /// What is counted of TLS inspectors; each field is a statistic `tls_inspector.FIELD` of Envoy.
+    TlsInspectorStats {
+        /// Hellos over the limit.
+        client_hello_too_large,
+        /// TLS.
+        tls_found,
+        /// Something else.
+        tls_not_found,
+        /// Hellos with application protocols.
+        alpn_found,
+        /// Hellos without.
+        alpn_not_found,
+        /// Hellos with a server name.
+        sni_found,
+        /// Hellos without.
+        sni_not_found,
+    }
+}
+
+stats! {
+    /// What is counted of one version of PROXY protocol headers.
+    ProxyVersionStats {
+        /// Headers, also those that were not taken.
+        found,
+        /// Headers of a version that is not allowed.
+        disallowed,
+        /// Malformed headers.
+        error,
+    }
+}
+
+/// What is counted of PROXY protocol filters; a statistic is `proxy_proto.[PREFIX.]FIELD` of Envoy.
+#[derive(Debug, Default)]
+pub struct ProxyProtocolStats {
+    /// Connections without header that were accepted.
+    pub not_found_allowed: Count,
+    /// Connections without header that were closed.
+    pub not_found_disallowed: Count,
+    v1: ProxyVersionStats,
+    v2: ProxyVersionStats,
+}
+
+impl ProxyProtocolStats {
+    /// Of one version.
+    pub fn version(&self, version: ProxyProtocolVersion) -> &ProxyVersionStats {
+        match version {
+            ProxyProtocolVersion::V1 => &self.v1,
+            ProxyProtocolVersion::V2 => &self.v2,
+        }
+    }
+
+    fn each(&self, prefix: &str, mut f: impl FnMut(&str, u64)) {
+        f(
+            &format!("{prefix}not_found_allowed"),
+            self.not_found_allowed.get(),
+        );
+        f(
+            &format!("{prefix}not_found_disallowed"),
+            self.not_found_disallowed.get(),
+        );
+        for (version, stats) in [("v1", &self.v1), ("v2", &self.v2)] {
+            stats.each(|field, value| f(&format!("{prefix}versions.{version}.{field}"), value));
+        }
+    }
+}
+
+/// What the listener filters of one listener count in.
+#[derive(Debug, Default)]
+pub(super) struct FilterStats {
+    pub(super) http: Arc<HttpInspectorStats>,
+    pub(super) tls: Arc<TlsInspectorStats>,
+    proxy: Vec<(Name, Arc<ProxyProtocolStats>)>,
+    /// Malformed and missing PROXY protocol headers, of all listeners.
+    pub(super) proxy_errors: Arc<Count>,
+}
+
+impl FilterStats {
+    /// Of the PROXY protocol filter with that `stat_prefix`.
+    pub(super) fn proxy(&self, prefix: &Name) -> Option<&ProxyProtocolStats> {
+        let mut all = self.proxy.iter();
+        let (_, stats) = all.find(|(name, _)| name == prefix)?;
+        Some(stats)
+    }
+}
+
 /// The statistics of a process, by name. They outlive listeners, so that counters go on over reloads.
 #[derive(Debug, Default)]
 pub struct ServerStats {
+    http_inspector: OnceLock<Arc<HttpInspectorStats>>,
+    tls_inspector: OnceLock<Arc<TlsInspectorStats>>,
+    proxy_protocol: Mutex<BTreeMap<Name, Arc<ProxyProtocolStats>>>,
+    proxy_errors: Arc<Count>,
     listeners: Mutex<BTreeMap<Name, Arc<ListenerStats>>>,
     http: Mutex<BTreeMap<Name, Arc<HttpStats>>>,
     tcp: Mutex<BTreeMap<Name, Arc<TcpStats>>>,
@@ -157,6 +268,34 @@ impl ServerStats {
         entry(&self.tcp, prefix)
     }
 
+    /// Of these listener filters. What no listener has is not shown.
+    pub(super) fn filters(&self, filters: &[ListenerFilter]) -> FilterStats {
+        let mut stats = FilterStats {
+            proxy_errors: self.proxy_errors.clone(),
+            ..FilterStats::default()
+        };
+        for filter in filters {
+            let mut filter = filter;
+            while let ListenerFilter::Except(_, inner) = filter {
+                filter = inner;
+            }
+            match filter {
+                ListenerFilter::HttpInspector => {
+                    stats.http = self.http_inspector.get_or_init(Arc::default).clone();
+                }
+                ListenerFilter::TlsInspector => {
+                    stats.tls = self.tls_inspector.get_or_init(Arc::default).clone();
+                }
+                ListenerFilter::ProxyProtocol { stat_prefix, .. } => {
+                    let entry = entry(&self.proxy_protocol, stat_prefix);
+                    stats.proxy.push((stat_prefix.clone(), entry));
+                }
+                ListenerFilter::OriginalDst | ListenerFilter::Except(..) => {}
+            }
+        }
+        stats
+    }
+
     /// Every statistic under its full name, such as `http.ingress_http.downstream_cx_total`.
     pub fn each(&self, mut f: impl FnMut(&str, u64)) {
         let mut all = |kind: &str, name: &Name, field: &str, value| {
@@ -170,6 +309,27 @@ impl ServerStats {
         }
         for (name, stats) in snapshot(&self.tcp) {
             stats.each(|field, value| all("tcp", &name, field, value));
+        }
+        self.each_of_filters(f);
+    }
+
+    fn each_of_filters(&self, mut f: impl FnMut(&str, u64)) {
+        if let Some(stats) = self.http_inspector.get() {
+            stats.each(|field, value| f(&format!("http_inspector.{field}"), value));
+        }
+        if let Some(stats) = self.tls_inspector.get() {
+            stats.each(|field, value| f(&format!("tls_inspector.{field}"), value));
+        }
+        let of_proxies = snapshot(&self.proxy_protocol);
+        if !of_proxies.is_empty() {
+            f("downstream_cx_proxy_proto_error", self.proxy_errors.get());
+        }
+        for (name, stats) in of_proxies {
+            let prefix = match &*name {
+                "" => "proxy_proto.".to_owned(),
+                name => format!("proxy_proto.{name}."),
+            };
+            stats.each(&prefix, &mut f);
         }
     }
 

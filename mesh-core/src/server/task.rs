@@ -22,7 +22,7 @@ use super::{
     service::HttpConn,
 };
 use crate::{
-    model::TransportSocket,
+    model::{LogType, TransportSocket},
     snapshot::ConnFacts,
     tcp::{TcpConn, TcpTask},
     telemetry::{
@@ -139,9 +139,9 @@ where
     fn begin(opened: Opened, open: &OpenGuard) -> Phase<F, X> {
         let version = open.handle.version();
         let config = version.listener.config();
-        if config.listener_filters.is_empty() {
+        let Some(filters) = version.filters.clone() else {
             return Phase::Opened(Box::new(opened));
-        }
+        };
         let Opened {
             stream,
             conn,
@@ -152,7 +152,12 @@ where
         let signals = Arc::<Signals>::default();
         let told = signals.clone();
         let opening = async move {
-            let known = (&*config, &*stats, &*told);
+            let known = open::Known {
+                config: &config,
+                stats: &stats,
+                filters: &filters,
+                signals: &told,
+            };
             open::open(stream, conn, bytes, known).await
         };
         Phase::Opening(Box::new(Opens {
@@ -536,6 +541,7 @@ pub(super) fn log_unserved(
     let record = Record::begin(Some(conn.clone()), ::http::Version::HTTP_09, false);
     {
         let mut late = record.late();
+        late.log_type = LogType::NotSet;
         let (flags, details) = reason.outcome();
         late.flags = flags;
         late.details = Some(details.into());

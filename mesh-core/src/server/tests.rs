@@ -5,6 +5,7 @@ mod attacks;
 mod handover;
 mod http1;
 mod http2;
+mod inspectors;
 mod lifecycle;
 mod listeners;
 pub(crate) mod support;

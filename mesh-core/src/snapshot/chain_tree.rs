@@ -39,7 +39,6 @@ fn known(input: &MatchInput) -> Result<MatchInput, String> {
         MatchInput::RequestHeader(_) | MatchInput::QueryParameter(_) => {
             Err("a connection has no headers and no query".to_owned())
         }
-        MatchInput::FilterState(_) => Err("filter state is not known of connections".to_owned()),
         input => Ok(input.clone()),
     }
 }
@@ -76,7 +75,7 @@ fn read<'a>(input: &MatchInput, facts: &ConnFacts<'a>) -> Option<Cow<'a, str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Address, MatchNode, MatchPredicate, StringMatcher, StringPattern};
+    use crate::model::{Address, Cidr, MatchNode, MatchPredicate, StringMatcher, StringPattern};
 
     fn chain(name: &str) -> OnMatch {
         OnMatch::Chain(name.into())
@@ -178,10 +177,34 @@ mod tests {
     }
 
     #[test]
+    fn an_address_may_be_looked_for_in_blocks() {
+        let block = |text: &str, bits| Cidr::new(text.parse().expect("an address"), bits);
+        let blocks = [block("10.1.0.0", 16), block("2001:db8::", 32)];
+        let blocks = blocks.into_iter().flatten().collect();
+        let tree = MatchTree {
+            node: MatchNode::List(vec![(
+                MatchPredicate::Ip(MatchInput::SourceIp, blocks),
+                chain("b"),
+            )]),
+            on_no_match: Some(chain("a")),
+        };
+        let tree = compile(&tree).expect("it compiles");
+        for (source, expected) in [
+            ("10.1.2.3:1", 1),
+            ("[::ffff:10.1.2.3]:1", 1),
+            ("[2001:db8::1]:1", 1),
+            ("10.2.0.1:1", 0),
+            ("[2001:db9::1]:1", 0),
+        ] {
+            let found = find(&tree, "9.9.9.9:1", source, "", &[]);
+            assert_eq!(found, Some(Some(expected)), "{source}");
+        }
+    }
+
+    #[test]
     fn what_connections_do_not_have_is_refused() {
         for (input, on) in [
             (MatchInput::RequestHeader("a".into()), chain("a")),
-            (MatchInput::FilterState("a".into()), chain("a")),
             (MatchInput::ServerName, OnMatch::Routes(Vec::new())),
         ] {
             let tree = MatchTree {

@@ -7,16 +7,10 @@ fn chain(matches: FilterChainMatch) -> FilterChain {
         matches,
         transport: Default::default(),
         transport_connect_timeout: None,
-        network: Network::Tcp(Box::new(TcpProxy {
-            stat_prefix: "".into(),
-            cluster: crate::model::ClusterChoice::Name("c".into()),
-            idle_timeout: None,
-            max_connect_attempts: 1,
-            max_downstream_connection_duration: None,
-            access_log: Vec::new(),
-            hash: Vec::new(),
-            metadata_match: Default::default(),
-        })),
+        network: Network::Tcp(Box::new(TcpProxy::new(
+            "",
+            crate::model::ClusterChoice::Name("c".into()),
+        ))),
         refuse: None,
     }
 }

@@ -1,6 +1,8 @@
 //! The TCP proxy: bytes between a downstream connection and an endpoint of a cluster.
 
+mod log;
 mod task;
+mod upstream;
 
 use std::{sync::Arc, time::Duration};
 

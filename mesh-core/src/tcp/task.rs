@@ -2,31 +2,30 @@
 
 use std::{
     future::Future,
-    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
 };
 
-use tokio::io::AsyncWrite;
-
-use super::TcpEnd;
+use super::{
+    TcpEnd,
+    log::Periodic,
+    upstream::{Held, Nobody, cluster_name, failure},
+};
 use crate::{
     Kind,
-    cluster::{Attempt, AttemptOutcome, Cluster, Permit, PickKey},
-    model::{ClusterChoice, Name, Network, Priority, TcpProxy},
+    cluster::{AttemptOutcome, Cluster, Permit, PickKey},
+    model::{LogType, Name, Network, Priority, TcpProxy},
     server::{Accepted, Command, ConnEvent, Link, ListenerHandle, TcpStats},
     snapshot::{Clusters, Tcp},
     telemetry::{
         clock::{self, now},
         flags::Flag,
         metrics::TcpConnection,
-        record::{Ending, Record},
+        record::Record,
     },
-    transport::{
-        ConnectError, Connector, Deadline, Failed, Io, OneWay, Prefixed, Target, UpstreamConn,
-    },
+    transport::{ConnectError, Connector, Deadline, Failed, Io, OneWay, Prefixed, Target},
 };
 
 /// What the task of a TCP connection knows from its listener.
@@ -50,7 +49,7 @@ impl TcpConn {
         Record::begin(Some(conn), http::Version::HTTP_09, false)
     }
 
-    fn tcp(&self) -> Option<&Arc<Tcp>> {
+    pub(super) fn tcp(&self) -> Option<&Arc<Tcp>> {
         self.accepted.listener.tcp(self.accepted.chain)
     }
 }
@@ -59,20 +58,22 @@ impl TcpConn {
 pub(crate) struct TcpTask<I: Io, C: Connector> {
     /// `None`: nobody knows yet whether the client wants this chain; see [`TcpTask::early`].
     downstream: Option<Prefixed<I>>,
-    conn: TcpConn,
+    pub(super) conn: TcpConn,
     clusters: Clusters,
     connector: C,
     state: State<C>,
-    end: TcpEnd,
-    up: OneWay,
-    down: OneWay,
+    pub(super) end: TcpEnd,
+    pub(super) up: OneWay,
+    pub(super) down: OneWay,
     waker: Option<Waker>,
     /// When something moved last.
     moved: Instant,
     expires: Option<Instant>,
-    record: Option<Arc<Record>>,
+    pub(super) record: Option<Arc<Record>>,
+    /// Lines that are written on the way; few proxies do.
+    pub(super) periodic: Option<Box<Periodic>>,
     /// For the listener's own logs, if it has any.
-    listener_record: Option<Arc<Record>>,
+    pub(super) listener_record: Option<Arc<Record>>,
     counted: Option<TcpConnection>,
     /// Bytes that are in the statistics, up and down, and since when.
     told: (u64, u64, Instant),
@@ -84,6 +85,8 @@ const TELL: Duration = Duration::from_secs(1);
 enum State<C: Connector> {
     Begin,
     Connecting(Box<Connecting<C::Future>>),
+    /// Before a further attempt.
+    Waiting(Deadline),
     Open(C::Io, Held),
     Over,
 }
@@ -92,16 +95,6 @@ struct Connecting<F> {
     future: Pin<Box<F>>,
     limit: Deadline,
     held: Held,
-}
-
-/// What an upstream connection holds of its cluster's limits.
-struct Held {
-    attempt: Attempt,
-    _connection: Permit,
-    /// Counted as open.
-    open: bool,
-    /// The upstream has said all before the end.
-    ended: bool,
 }
 
 impl<I: Io, C: Connector> TcpTask<I, C> {
@@ -120,7 +113,13 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
     /// no downstream connection until it gets one.
     pub(crate) fn early(conn: TcpConn, clusters: Clusters, connector: C) -> Self {
         let now = now();
-        let expires = conn.proxy().max_downstream_connection_duration;
+        let expires = conn
+            .proxy()
+            .max_downstream_connection_duration
+            .map(|limit| {
+                let jitter = conn.proxy().max_downstream_connection_duration_jitter;
+                limit + limit.mul_f64(f64::from(jitter) / 10_000.0 * rand::random::<f64>())
+            });
         Self {
             downstream: None,
             clusters,
@@ -133,6 +132,7 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
             moved: now,
             expires: expires.map(|limit| clock::after(now, limit)),
             record: Some(conn.record()),
+            periodic: None,
             listener_record: conn
                 .accepted
                 .listener
@@ -151,8 +151,13 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
         self.conn.stats.downstream_cx_active.add(1);
         self.downstream = Some(downstream);
         self.moved = now();
+        let every = self.conn.proxy().access_log_flush_interval;
+        self.periodic = every.map(|every| Periodic::new(every, self.moved));
+        if self.conn.proxy().flush_access_log_on_start {
+            self.flush(LogType::TcpConnectionStart);
+        }
         if let State::Open(..) = &self.state {
-            self.count();
+            self.is_served();
         }
     }
 
@@ -168,6 +173,9 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
             let progress = match &mut self.state {
                 State::Begin => self.begin(),
                 State::Connecting(_) => self.poll_connect(cx),
+                State::Waiting(until) => {
+                    Pin::new(until).poll(cx).map(|()| self.state = State::Begin)
+                }
                 State::Open(upstream, _) => {
                     let ended = self.down.poll_data(cx, upstream, &mut Nobody);
                     if self.down.holds_bytes() {
@@ -198,6 +206,9 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
             let progress = match &mut self.state {
                 State::Begin => self.begin(),
                 State::Connecting(_) => self.poll_connect(cx),
+                State::Waiting(until) => {
+                    Pin::new(until).poll(cx).map(|()| self.state = State::Begin)
+                }
                 State::Open(..) => self.poll_copy(cx),
                 State::Over => return Poll::Ready(()),
             };
@@ -290,12 +301,20 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
         held.opened();
         self.moved = now();
         let started = self.conn.accepted.conn.started;
-        if self.downstream.is_some() {
-            self.count();
-        }
         self.end.connected = Some(self.moved.saturating_duration_since(started));
         self.end.local = io.local_address();
         self.state = State::Open(io, held);
+        if self.downstream.is_some() {
+            self.is_served();
+        }
+    }
+
+    /// Both sides are connected.
+    fn is_served(&mut self) {
+        self.count();
+        if self.conn.proxy().flush_access_log_on_connected {
+            self.flush(LogType::TcpUpstreamConnected);
+        }
     }
 
     fn not_connected(&mut self, error: &ConnectError, held: Held) {
@@ -306,7 +325,13 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
         let more = self.end.attempts < self.conn.proxy().max_connect_attempts.max(1);
         held.finish(AttemptOutcome::Failed(kind));
         if more && kind != Kind::FailClosed {
-            self.state = State::Begin;
+            self.state = match self.back_off() {
+                None => State::Begin,
+                Some(wait) => {
+                    let timer = self.conn.accepted.conn.timer();
+                    State::Waiting(timer.deadline(clock::after(now(), wait)))
+                }
+            };
         } else {
             if let Some(cluster) = &self.end.cluster {
                 let stats = cluster.stats();
@@ -314,6 +339,14 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
             }
             self.fail(kind, Some(failure(error)));
         }
+    }
+
+    /// The wait before a further attempt: a random part of one that doubles with each.
+    fn back_off(&self) -> Option<Duration> {
+        let (base, longest) = self.conn.proxy().backoff?;
+        let doubled = self.end.attempts.saturating_sub(1).min(31);
+        let wait = base.saturating_mul(1 << doubled).min(longest);
+        Some(wait.mul_f64(rand::random()))
     }
 
     fn poll_copy(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -352,16 +385,22 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let idle = match self.state {
-            State::Open(..) => self.conn.proxy().idle_timeout,
-            _ => None,
+        let flush = self.periodic.as_ref().map(|periodic| periodic.next);
+        [self.idle_at(), self.expires, flush]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// When it has been idle for too long. A first attempt to connect is such a time too, but as in Envoy not a further one.
+    fn idle_at(&self) -> Option<Instant> {
+        let counts = match &self.state {
+            State::Open(..) => true,
+            State::Begin | State::Connecting(_) => self.end.attempts <= 1,
+            State::Waiting(_) | State::Over => false,
         };
-        let idle = idle.filter(|limit| *limit > Duration::ZERO);
-        let idle = idle.map(|limit| clock::after(self.moved, limit));
-        match (idle, self.expires) {
-            (Some(idle), Some(expires)) => Some(idle.min(expires)),
-            (idle, expires) => idle.or(expires),
-        }
+        let limit = self.conn.proxy().idle_timeout.filter(|_| counts)?;
+        (limit > Duration::ZERO).then(|| clock::after(self.moved, limit))
     }
 
     fn expired(&mut self) {
@@ -371,10 +410,12 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
             stats.max_downstream_connection_duration.add(1);
             self.end.flags.insert(Flag::DurationTimeout);
             self.finish();
-        } else if self.next_deadline().is_some_and(|at| at <= now) {
+        } else if self.idle_at().is_some_and(|at| at <= now) {
             // Envoy has no flag for it.
             stats.idle_timeout.add(1);
             self.finish();
+        } else {
+            self.flush_periodic(now);
         }
     }
 
@@ -411,38 +452,6 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
         if let Some(counted) = &self.counted {
             counted.received(sent);
             counted.sent(received);
-        }
-    }
-
-    /// Writes the access logs.
-    fn log(&mut self) {
-        let listener = self.conn.accepted.listener.observer();
-        let tcp = self.conn.tcp().map(|tcp| tcp.observer());
-        let records = [
-            (self.record.take(), tcp),
-            (self.listener_record.take(), Some(listener)),
-        ];
-        for (record, observer) in records {
-            let (Some(record), Some(observer)) = (record, observer) else {
-                continue;
-            };
-            record.spliced(self.up.bytes, self.down.bytes);
-            {
-                let mut late = record.late();
-                late.flags = self.end.flags;
-                late.cluster = self.end.cluster.clone();
-                late.endpoint = self.end.endpoint.clone();
-                late.upstream = self.end.local.map(|local| {
-                    Arc::new(UpstreamConn {
-                        local: Some(local),
-                        protocol: None,
-                        id: 0,
-                    })
-                });
-                late.attempts = self.end.attempts;
-                late.failure = self.end.reason.clone();
-            }
-            record.finish(Ending::Complete, &**observer);
         }
     }
 
@@ -495,85 +504,5 @@ impl<I: Io, C: Connector> Drop for TcpTask<I, C> {
         };
         self.conn.handle.observer().tcp(&event, &self.end);
         self.log();
-    }
-}
-
-impl Held {
-    fn opened(&mut self) {
-        self.open = true;
-        let (stats, endpoint) = (
-            self.attempt.cluster().stats(),
-            self.attempt.endpoint().stats(),
-        );
-        stats.upstream_cx_total.add(1);
-        stats.upstream_cx_active.add(1);
-        stats.upstream_rq_pending_total.add(1);
-        endpoint.cx_total.add(1);
-        endpoint.cx_active.add(1);
-        let cluster = self.attempt.cluster();
-        cluster.count_request(self.attempt.endpoint());
-    }
-
-    fn finish(mut self, outcome: AttemptOutcome) {
-        self.attempt.record(outcome);
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if self.open {
-            let stats = self.attempt.cluster().stats();
-            stats.upstream_cx_active.sub(1);
-            stats.connection_ended(self.ended);
-            self.attempt.endpoint().stats().cx_active.sub(1);
-        }
-    }
-}
-
-/// Takes nothing until somebody is there.
-struct Nobody;
-
-impl AsyncWrite for Nobody {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Pending
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Pending
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Pending
-    }
-}
-
-/// Envoy's words for a connection that could not be made (`%UPSTREAM_TRANSPORT_FAILURE_REASON%`).
-fn failure(error: &ConnectError) -> Name {
-    let ConnectError::Io { source, .. } = error else {
-        return error.to_string().into();
-    };
-    let text = source.to_string();
-    // What the standard library adds to the system's words.
-    let words = text.split(" (os error").next().unwrap_or(&text);
-    format!("delayed connect error: {words}")
-        .replace(' ', "_")
-        .into()
-}
-
-/// The cluster that a choice means; `None` if a request would have to say it.
-pub(super) fn cluster_name(choice: &ClusterChoice, random: u64) -> Option<&Name> {
-    match choice {
-        ClusterChoice::Name(name) => Some(name),
-        ClusterChoice::Weighted(weighted) if weighted.total > 0 => {
-            let mut left = random % u64::from(weighted.total);
-            let arm = weighted.arms.iter().find(|arm| {
-                let weight = u64::from(arm.weight);
-                let hit = left < weight;
-                left = left.saturating_sub(weight);
-                hit
-            });
-            arm.map(|arm| &arm.name)
-        }
-        _ => None,
     }
 }

@@ -49,14 +49,8 @@ impl Factory for Tcp {
 
 fn proxy() -> TcpProxy {
     TcpProxy {
-        stat_prefix: "test".into(),
-        cluster: ClusterChoice::Name("upstream".into()),
         idle_timeout: None,
-        max_connect_attempts: 1,
-        max_downstream_connection_duration: None,
-        access_log: Vec::new(),
-        hash: Vec::new(),
-        metadata_match: Default::default(),
+        ..TcpProxy::new("test", ClusterChoice::Name("upstream".into()))
     }
 }
 
@@ -297,6 +291,50 @@ async fn idle_and_old_connections_are_closed() {
     }
 }
 
+/// The idle time counts while the first attempt to connect is under way.
+#[tokio::test]
+async fn a_connection_is_idle_while_it_waits_for_its_upstream() {
+    // Nobody accepts here, and the queue is full.
+    let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let full = full.expect("a socket");
+    let any: std::net::SocketAddr = ([127, 0, 0, 1], 0).into();
+    full.bind(&any.into()).expect("bound");
+    full.listen(0).expect("it listens");
+    let addr = full.local_addr().expect("bound").as_socket().expect("IP");
+    let _first = tokio::net::TcpStream::connect(addr).await.expect("queued");
+    let mut idle = proxy();
+    idle.idle_timeout = Some(Duration::from_millis(100));
+    let patient = |cluster: &mut model::Cluster| cluster.connect_timeout = PATIENCE * 2;
+    let (server, _) = start(idle, cluster(&[Address::Socket(addr)], patient));
+    assert_eq!(server.connect().await.rest().await, "");
+    assert_eq!(server.stat("tcp.test.idle_timeout"), 1);
+}
+
+#[tokio::test]
+async fn further_attempts_wait_for_a_part_of_a_time_that_doubles() {
+    let mut patient = proxy();
+    patient.max_connect_attempts = 3;
+    patient.backoff = Some((Duration::from_secs(3600), Duration::from_secs(7200)));
+    patient.max_downstream_connection_duration = Some(Duration::from_millis(200));
+    let (server, cluster) = start(patient, cluster(&[nobody().await], |_| {}));
+    assert_eq!(server.connect().await.rest().await, "");
+    assert_eq!(
+        ended(&server).await.attempts,
+        1,
+        "the next would come much later"
+    );
+    assert_eq!(
+        cluster.stats().upstream_cx_connect_attempts_exceeded.get(),
+        0
+    );
+    let mut quick = proxy();
+    quick.max_connect_attempts = 3;
+    quick.backoff = Some((Duration::from_millis(1), Duration::from_millis(2)));
+    let (server, _) = start(quick, self::cluster(&[nobody().await], |_| {}));
+    assert_eq!(server.connect().await.rest().await, "");
+    assert_eq!(ended(&server).await.attempts, 3);
+}
+
 #[test]
 fn weights_share_the_connections() {
     let arm = |name: &str, weight| model::WeightedCluster {
@@ -316,7 +354,7 @@ fn weights_share_the_connections() {
         use_hash: false,
     });
     let names: Vec<_> = (0..5)
-        .map(|random| super::task::cluster_name(&choice, random))
+        .map(|random| super::upstream::cluster_name(&choice, random))
         .collect();
     let names: Vec<_> = names
         .into_iter()

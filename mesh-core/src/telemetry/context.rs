@@ -230,6 +230,7 @@ impl FormatContext for RecordContext<'_> {
                 },
                 out,
             ),
+            Item::AccessLogType => write!(out, "{:?}", late.log_type).is_ok(),
             Item::BytesReceived => text(self.record.request_bytes(), out),
             Item::BytesSent => text(self.record.response_bytes(), out),
             Item::BytesRetransmitted | Item::PacketsRetransmitted => text(0, out),

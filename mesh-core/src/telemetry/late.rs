@@ -13,7 +13,7 @@ use super::{
 use crate::{
     Kind,
     cluster::{Cluster, Endpoint},
-    model::Name,
+    model::{LogType, Name},
     names::GRPC_STATUS,
     route::{Headers as _, RouteEntry, stands_in_one_line},
     scratch,
@@ -43,6 +43,8 @@ pub struct Late {
     pub grpc: bool,
     /// HTTP version of the request.
     pub version: Version,
+    /// What it is logged for.
+    pub(crate) log_type: LogType,
     /// Method, path and authority, if wanted.
     pub head: Option<RecordedHead>,
     /// Request headers, if wanted, in the order of the wants.

@@ -24,6 +24,8 @@ use super::{
     request_id::X_REQUEST_ID,
     way::{Mark, Way},
 };
+#[cfg(feature = "server")]
+use crate::model::LogType;
 #[cfg(feature = "net")]
 use crate::transport::ConnTimer;
 use crate::{Kind, layer::is_grpc, names::ORIGINAL_PATH, sync::lock, transport::ConnInfo};
@@ -366,6 +368,16 @@ impl Record {
             late.grpc_status = Some(status);
         }
         copy(trailers, &wants.trailers, &mut late.trailers);
+    }
+
+    /// Tells `sink` of a proxied connection that goes on.
+    #[cfg(feature = "server")]
+    pub(crate) fn tell(&self, log_type: LogType, sink: &dyn Sink) {
+        let duration = self.elapsed();
+        let mut late = self.late();
+        late.duration = duration;
+        late.log_type = log_type;
+        sink.finish(self, &late);
     }
 
     /// Counts the bytes of a proxied connection.

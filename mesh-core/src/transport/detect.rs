@@ -4,8 +4,8 @@ use crate::model::Name;
 
 /// Longest TLS hello that is read; Envoy's limit.
 pub const MAX_HELLO: usize = 16 * 1024;
-/// Longest request line that is read before a connection counts as something else; Envoy's limit is 64 KiB of head.
-pub const MAX_REQUEST_LINE: usize = 8 * 1024;
+/// Longest request line that is read before a connection is given up; Envoy's limit.
+pub const MAX_REQUEST_LINE: usize = 64 * 1024;
 
 /// The connection preface of HTTP/2.
 pub const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -56,19 +56,10 @@ pub fn http(bytes: &[u8]) -> Verdict<HttpVersion> {
     if same == bytes.len() {
         return Verdict::More;
     }
-    // RFC 9112 section 2.2: empty lines before the request line are skipped.
-    let start = bytes
-        .iter()
-        .take_while(|byte| matches!(byte, b'\r' | b'\n'))
-        .count();
-    // What never begins is not waited for, or it would be kept without end where inspectors have no time limit.
-    if start >= MAX_REQUEST_LINE {
-        return Verdict::Other;
-    }
-    request_line(&bytes[start..])
+    request_line(bytes)
 }
 
-/// A method is a token of RFC 9110; a first byte outside of it is decisive at once.
+/// A method is a token of RFC 9110; a first byte outside of it is decisive at once, also that of an empty line.
 fn request_line(line: &[u8]) -> Verdict<HttpVersion> {
     let method = line.iter().take_while(|byte| is_token(**byte)).count();
     match line.get(method) {
@@ -76,23 +67,64 @@ fn request_line(line: &[u8]) -> Verdict<HttpVersion> {
         Some(b' ') if (1..=MAX_METHOD).contains(&method) => {}
         _ => return Verdict::Other,
     }
-    let end = memchr::memchr(b'\n', line);
-    let line = &line[..end.unwrap_or(line.len()).min(MAX_REQUEST_LINE)];
     // Control bytes never stand in a request line, so a binary protocol is decided without its end.
-    if line.iter().any(|byte| *byte < b' ' && *byte != b'\r') || line.len() == MAX_REQUEST_LINE {
+    let Some(end) = line.iter().position(|byte| *byte < b' ') else {
+        return Verdict::More;
+    };
+    match line[end..] {
+        [b'\n', ..] | [b'\r', b'\n', ..] => {}
+        [b'\r'] => return Verdict::More,
+        _ => return Verdict::Other,
+    }
+    let mut words = line[..end]
+        .split(|byte| *byte == b' ')
+        .filter(|word| !word.is_empty());
+    let (method, target, version) = (words.next(), words.next(), words.next());
+    let is_connect = method == Some(b"CONNECT");
+    if words.next().is_some() || !target.is_some_and(|target| is_target(target, is_connect)) {
         return Verdict::Other;
     }
-    if end.is_none() {
-        return Verdict::More;
+    // As in Envoy all but HTTP/1.1 counts as HTTP/1.0, also a line without a version.
+    match version {
+        Some(b"HTTP/1.1") => Verdict::Is(HttpVersion::Http11),
+        None => Verdict::Is(HttpVersion::Http10),
+        Some(version) => match version.strip_prefix(b"HTTP/") {
+            Some([major, b'.', minor]) if major.is_ascii_digit() && minor.is_ascii_digit() => {
+                Verdict::Is(HttpVersion::Http10)
+            }
+            _ => Verdict::Other,
+        },
     }
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    if line.ends_with(b" HTTP/1.1") {
-        Verdict::Is(HttpVersion::Http11)
-    } else if line.ends_with(b" HTTP/1.0") {
-        Verdict::Is(HttpVersion::Http10)
-    } else {
-        Verdict::Other
+}
+
+/// Whether a request may be for this: a path, `*`, a URI, or after CONNECT an authority.
+fn is_target(target: &[u8], is_connect: bool) -> bool {
+    let is_path = |bytes: &[u8]| bytes.iter().all(u8::is_ascii_graphic);
+    if let [b'/' | b'*', path @ ..] = target {
+        return is_path(path);
     }
+    let rest = match is_connect {
+        true => Some(target),
+        false => after_scheme(target),
+    };
+    rest.is_some_and(|rest| {
+        let host = rest
+            .iter()
+            .take_while(|byte| !matches!(byte, b'/' | b'?'))
+            .count();
+        let (host, path) = rest.split_at(host);
+        let is_host =
+            |byte: &u8| byte.is_ascii_alphanumeric() || b"!$%&'()*+,-.:;=@[]_~".contains(byte);
+        host.iter().all(is_host) && is_path(path)
+    })
+}
+
+fn after_scheme(target: &[u8]) -> Option<&[u8]> {
+    let at = memchr::memmem::find(target, b"://")?;
+    let (scheme, rest) = (&target[..at], &target[at + 3..]);
+    let is_scheme = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+    let valid = scheme.first().is_some_and(u8::is_ascii_alphabetic) && scheme.iter().all(is_scheme);
+    valid.then_some(rest)
 }
 
 /// Longest method that counts as one. The longest registered has 17 bytes.
@@ -118,7 +150,6 @@ pub fn tls(bytes: &[u8]) -> Verdict<ClientHello> {
     loop {
         match record(rest) {
             Verdict::Other => return Verdict::Other,
-            Verdict::More if bytes.len() >= MAX_HELLO => return Verdict::Other,
             Verdict::More => return Verdict::More,
             Verdict::Is((fragment, after)) => {
                 hello.extend_from_slice(fragment);
@@ -126,7 +157,6 @@ pub fn tls(bytes: &[u8]) -> Verdict<ClientHello> {
             }
         }
         match handshake(&hello) {
-            Verdict::More if bytes.len() >= MAX_HELLO => return Verdict::Other,
             Verdict::More => {}
             Verdict::Other => return Verdict::Other,
             Verdict::Is(body) => return client_hello(body).map_or(Verdict::Other, Verdict::Is),
@@ -322,16 +352,38 @@ pub(crate) mod tests {
 
     #[test]
     fn http_is_told_by_preface_or_request_line() {
-        let cases: [(&[u8], Verdict<HttpVersion>); 13] = [
+        let cases: [(&[u8], Verdict<HttpVersion>); 26] = [
             (b"", Verdict::More),
             (b"PRI * HT", Verdict::More),
             (H2_PREFACE, Verdict::Is(HttpVersion::H2c)),
             (b"PRI * HTTP/1.1\r\n", Verdict::Is(HttpVersion::Http11)),
             (b"GET / HTTP/1.1\r\n", Verdict::Is(HttpVersion::Http11)),
-            (b"\r\nGET / HTTP/1.1\n", Verdict::Is(HttpVersion::Http11)),
+            (b"GET / HTTP/1.1\n", Verdict::Is(HttpVersion::Http11)),
+            (
+                b"GET  /anything  HTTP/1.1\r\n",
+                Verdict::Is(HttpVersion::Http11),
+            ),
+            (b"\r\nGET / HTTP/1.1\n", Verdict::Other),
+            (b"\n", Verdict::Other),
+            (b"GET / HTTP/1.1\r", Verdict::More),
+            (b"GET / HTTP/1.1\rX", Verdict::Other),
+            (b"GET / HTTP/1.1 more\r\n", Verdict::Other),
+            (b"GET / HTTP/1.\r\n", Verdict::Other),
+            (b"USER anonymous\r\n", Verdict::Other),
+            (b"GET\r\n", Verdict::Other),
+            (b"GET /\xff HTTP/1.1\r\n", Verdict::Other),
+            (
+                b"GET http://a.test/?b HTTP/1.1\r\n",
+                Verdict::Is(HttpVersion::Http11),
+            ),
+            (
+                b"CONNECT a.test:443 HTTP/1.1\r\n",
+                Verdict::Is(HttpVersion::Http11),
+            ),
+            (b"GET /\r\n", Verdict::Is(HttpVersion::Http10)),
             (b"POST /x HTTP/1.0\r\n", Verdict::Is(HttpVersion::Http10)),
             (b"GET /", Verdict::More),
-            (b"GET / HTTP/0.9\r\n", Verdict::Other),
+            (b"GET / HTTP/0.9\r\n", Verdict::Is(HttpVersion::Http10)),
             (b"\x16\x03", Verdict::Other),
             (b"*1\r\n$4\r\nPING\r\n", Verdict::Other),
             (b"SSH-2.0-OpenSSH_9\r\n", Verdict::Other),
@@ -344,7 +396,7 @@ pub(crate) mod tests {
         assert_eq!(http(&b"\r\n".repeat(MAX_REQUEST_LINE)), Verdict::Other);
         assert_eq!(
             http(&[&b"GET /"[..], &[b'a'; MAX_REQUEST_LINE]].concat()),
-            Verdict::Other
+            Verdict::More
         );
     }
 

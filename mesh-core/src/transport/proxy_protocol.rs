@@ -8,17 +8,19 @@ use crate::model::ProxyProtocolVersion;
 const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Length of version 2's fixed part.
 const V2_FIXED: usize = 16;
-/// Longest line of version 1, with CRLF.
-const V1_MAX: usize = 107;
-/// Longest header of version 2 that is read. The protocol allows more, but nobody sends it.
-const V2_MAX: usize = V2_FIXED + 2048;
+/// First bytes of version 1.
+const V1_SIGNATURE: &[u8; 6] = b"PROXY ";
+/// Longest line of version 1, with CRLF and the NUL that the protocol counts in.
+const V1_MAX: usize = 108;
 
 /// What a header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
+    /// Its version.
+    pub version: ProxyProtocolVersion,
     /// Its length in bytes.
     pub len: usize,
-    /// Source and destination; `None` for `UNKNOWN`, `LOCAL` and families that are no IP.
+    /// Source and destination; `None` for `UNKNOWN` and `LOCAL`.
     pub addresses: Option<(SocketAddr, SocketAddr)>,
 }
 
@@ -31,34 +33,33 @@ pub enum Parsed {
     Header(Header),
     /// No PROXY protocol.
     Absent,
-    /// It begins like a header and is none. The connection must be closed.
-    Invalid,
+    /// It begins like a header and is none. The connection must be closed. `None`: there is not even a whole line, so that
+    /// its version cannot be told.
+    Invalid(Option<ProxyProtocolVersion>),
+}
+
+/// Whether bytes may be the beginning of a header of that version.
+pub fn may_be(version: ProxyProtocolVersion, bytes: &[u8]) -> bool {
+    let signature: &[u8] = match version {
+        ProxyProtocolVersion::V1 => V1_SIGNATURE,
+        ProxyProtocolVersion::V2 => V2_SIGNATURE,
+    };
+    bytes.iter().zip(signature).all(|(a, b)| a == b)
 }
 
 /// Reads a header from the first bytes of a connection.
 pub fn parse(bytes: &[u8]) -> Parsed {
-    let same = bytes
-        .iter()
-        .zip(V2_SIGNATURE)
-        .take_while(|(a, b)| a == b)
-        .count();
-    if same == V2_SIGNATURE.len() {
-        return parse_v2(bytes);
+    if may_be(ProxyProtocolVersion::V2, bytes) {
+        return match bytes.len() < V2_SIGNATURE.len() {
+            true => Parsed::Partial,
+            false => parse_v2(bytes),
+        };
     }
-    if same == bytes.len() {
-        return Parsed::Partial;
-    }
-    const V1_SIGNATURE: &[u8] = b"PROXY ";
-    let same = bytes
-        .iter()
-        .zip(V1_SIGNATURE)
-        .take_while(|(a, b)| a == b)
-        .count();
-    if same == V1_SIGNATURE.len() {
-        return parse_v1(bytes);
-    }
-    if same == bytes.len() {
-        return Parsed::Partial;
+    if may_be(ProxyProtocolVersion::V1, bytes) {
+        return match bytes.len() < V1_SIGNATURE.len() {
+            true => Parsed::Partial,
+            false => parse_v1(bytes),
+        };
     }
     Parsed::Absent
 }
@@ -66,32 +67,40 @@ pub fn parse(bytes: &[u8]) -> Parsed {
 fn parse_v1(bytes: &[u8]) -> Parsed {
     let window = &bytes[..bytes.len().min(V1_MAX)];
     let Some(end) = memchr::memmem::find(window, b"\r\n") else {
-        return if bytes.len() < V1_MAX {
+        return if bytes.len() <= V1_MAX {
             Parsed::Partial
         } else {
-            Parsed::Invalid
+            Parsed::Invalid(None)
         };
     };
-    let Some(line) = std::str::from_utf8(&window[..end]).ok() else {
-        return Parsed::Invalid;
-    };
-    let len = end + 2;
-    let mut words = line.split(' ').skip(1);
-    match words.next() {
-        Some("UNKNOWN") => Parsed::Header(Header {
+    let version = ProxyProtocolVersion::V1;
+    let header = |addresses| {
+        let len = end + 2;
+        Parsed::Header(Header {
+            version,
             len,
-            addresses: None,
-        }),
-        Some(family @ ("TCP4" | "TCP6")) => {
-            v1_addresses(family, words).map_or(Parsed::Invalid, |addresses| {
-                Parsed::Header(Header {
-                    len,
-                    addresses: Some(addresses),
-                })
-            })
-        }
-        _ => Parsed::Invalid,
+            addresses,
+        })
+    };
+    let line = std::str::from_utf8(&window[..end]).unwrap_or_default();
+    let mut words = line.trim_ascii_end().split(' ').skip(1);
+    let addresses = match words.next() {
+        Some("UNKNOWN") => return header(None),
+        Some(family @ ("TCP4" | "TCP6")) => v1_addresses(family, words),
+        _ => None,
+    };
+    match addresses {
+        Some(addresses) if is_of_tcp(addresses) => header(Some(addresses)),
+        _ => Parsed::Invalid(Some(version)),
     }
+}
+
+/// Ends of a TCP connection are neither any address nor many.
+fn is_of_tcp((source, destination): (SocketAddr, SocketAddr)) -> bool {
+    [source, destination].iter().all(|addr| match addr.ip() {
+        IpAddr::V4(ip) => !ip.is_unspecified() && !ip.is_broadcast() && !ip.is_multicast(),
+        IpAddr::V6(ip) => !ip.is_unspecified() && !ip.is_multicast(),
+    })
 }
 
 fn v1_addresses<'a>(
@@ -128,28 +137,55 @@ fn parse_v2(bytes: &[u8]) -> Parsed {
         return Parsed::Partial;
     };
     let len = V2_FIXED + usize::from(u16::from_be_bytes([fixed[14], fixed[15]]));
-    let (version, command, family) = (fixed[12] >> 4, fixed[12] & 0xf, fixed[13]);
-    if version != 2 || command > 1 || len > V2_MAX {
-        return Parsed::Invalid;
+    let version = ProxyProtocolVersion::V2;
+    let invalid = Parsed::Invalid(Some(version));
+    let header = |addresses| {
+        Parsed::Header(Header {
+            version,
+            len,
+            addresses,
+        })
+    };
+    let (local, size) = match (fixed[12], fixed[13]) {
+        // The proxy speaks for itself, and whatever else it says means nothing.
+        (0x20, _) => (true, 0),
+        // Streams or datagrams between addresses of IP.
+        (0x21, 0x11 | 0x12) => (false, 12),
+        (0x21, 0x21 | 0x22) => (false, 36),
+        _ => return invalid,
+    };
+    if len < V2_FIXED + size {
+        return invalid;
     }
     let Some(body) = bytes.get(V2_FIXED..len) else {
         return Parsed::Partial;
     };
-    // Command 0 is LOCAL: the proxy speaks for itself, and the addresses mean nothing.
-    let addresses = match (command, family) {
-        (1, 0x11) => v2_addresses::<4>(body),
-        (1, 0x21) => v2_addresses::<16>(body),
-        _ => {
-            return Parsed::Header(Header {
-                len,
-                addresses: None,
-            });
-        }
-    };
-    match addresses {
-        Some(_) => Parsed::Header(Header { len, addresses }),
-        None => Parsed::Invalid,
+    if local {
+        return header(None);
     }
+    let (addresses, rest) = body.split_at(size);
+    let addresses = match size {
+        12 => v2_addresses::<4>(addresses),
+        _ => v2_addresses::<16>(addresses),
+    };
+    match addresses.filter(|pair| is_of_tcp(*pair) && are_extensions(rest)) {
+        Some(addresses) => header(Some(addresses)),
+        None => invalid,
+    }
+}
+
+/// Whether bytes are whole extensions: a type, two bytes of length, and as many bytes.
+fn are_extensions(mut bytes: &[u8]) -> bool {
+    while let [_, rest @ ..] = bytes {
+        let Some((length, rest)) = rest.split_first_chunk::<2>() else {
+            return false;
+        };
+        let Some(rest) = rest.get(usize::from(u16::from_be_bytes(*length))..) else {
+            return false;
+        };
+        bytes = rest;
+    }
+    true
 }
 
 fn v2_addresses<const N: usize>(body: &[u8]) -> Option<(SocketAddr, SocketAddr)>
@@ -263,39 +299,99 @@ mod tests {
                 .collect::<Vec<_>>(),
             b"\r\n\r\n\0\r\nQUIT\n\x31\x11\0\0",
             b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x01a",
+            b"PROXY \r\n",
+            b"PROXY TCP4 0.0.0.0 1.2.3.4 1 2\r\n",
+            b"PROXY TCP4 1.2.3.4 255.255.255.255 1 2\r\n",
+            b"PROXY TCP6 1::2 ff02::1 1 2\r\n",
         ] {
-            assert_eq!(parse(bad), Parsed::Invalid, "{}", bad.escape_ascii());
+            assert!(
+                matches!(parse(bad), Parsed::Invalid(_)),
+                "{}",
+                bad.escape_ascii()
+            );
         }
         for absent in [&b"GET / HTTP/1.1\r\n"[..], b"PROPFIND / ", b"\x16\x03\x01"] {
             assert_eq!(parse(absent), Parsed::Absent, "{}", absent.escape_ascii());
         }
     }
 
+    /// A header of version 2 with this command and family, and what follows its fixed part.
+    fn v2(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(body.len()).expect("short").to_be_bytes();
+        [&V2_SIGNATURE[..], &[command, family], &length, body].concat()
+    }
+
+    /// From 1.2.3.4:9 to 5.6.7.8:256.
+    const V4: [u8; 12] = [1, 2, 3, 4, 5, 6, 7, 8, 0, 9, 1, 0];
+
     #[test]
-    fn local_and_unknown_families_carry_no_address() {
-        let mut header = write(ProxyProtocolVersion::V2, None, None);
-        assert_eq!(
-            parse(&header),
+    fn version_2_speaks_of_ip_or_for_itself() {
+        let version = ProxyProtocolVersion::V2;
+        let read = |command, family, body: &[u8]| parse(&v2(command, family, body));
+        let header = |len, addresses| {
             Parsed::Header(Header {
-                len: 16,
-                addresses: None
+                version,
+                len,
+                addresses,
             })
-        );
-        header[12] = 0x21;
-        header[13] = 0x31;
-        assert_eq!(
-            parse(&header),
-            Parsed::Header(Header {
-                len: 16,
-                addresses: None
-            })
-        );
+        };
+        let own = write(version, None, None);
+        assert_eq!(parse(&own), header(16, None));
+        assert_eq!(read(0x20, 0x77, b"whatever"), header(24, None));
+        let text = |text: &str| -> SocketAddr { text.parse().expect("an address") };
+        let pair = Some((text("1.2.3.4:9"), text("5.6.7.8:256")));
+        assert_eq!(read(0x21, 0x11, &V4), header(28, pair));
+        assert_eq!(read(0x21, 0x12, &V4), header(28, pair));
+        for (command, family) in [
+            (0x22, 0x11),
+            (0x11, 0x11),
+            (0x21, 0x00),
+            (0x21, 0x31),
+            (0x21, 0x10),
+            (0x21, 0x13),
+        ] {
+            let found = read(command, family, &[1; 216]);
+            assert_eq!(
+                found,
+                Parsed::Invalid(Some(version)),
+                "{command:x} {family:x}"
+            );
+        }
+    }
+
+    #[test]
+    fn extensions_of_any_length_are_whole() {
+        let read = |extensions: &[u8]| parse(&v2(0x21, 0x11, &[&V4, extensions].concat()));
+        let long = [&[2, 0xea, 0x60][..], &[b'a'; 60_000]].concat();
+        for good in [&b""[..], b"\x02\0\0", b"\x02\0\x01a\x03\0\0", &long] {
+            assert!(matches!(read(good), Parsed::Header(_)), "{}", good.len());
+        }
+        for bad in [
+            &b"\x02"[..],
+            b"\x02\0",
+            b"\x02\0\x01",
+            b"\x02\0\x01a\x03",
+            &long[1..],
+        ] {
+            assert!(matches!(read(bad), Parsed::Invalid(_)), "{}", bad.len());
+        }
+    }
+
+    #[test]
+    fn a_line_of_version_1_may_end_in_spaces_and_not_be_long() {
+        let line = b"PROXY TCP4 1.2.3.4 1.2.3.5 1 2 \t\r\n";
+        assert!(matches!(parse(line), Parsed::Header(header) if header.len == line.len()));
+        let line = |len: usize| format!("PROXY UNKNOWN {}\r\n", "a".repeat(len - 16)).into_bytes();
+        assert!(matches!(parse(&line(108)), Parsed::Header(_)));
+        assert_eq!(parse(&line(109)[..108]), Parsed::Partial);
+        assert_eq!(parse(&line(109)), Parsed::Invalid(None));
     }
 
     proptest! {
         #[test]
         fn what_is_written_is_read_at_any_split(a: [u8; 4], b: [u8; 16], port: u16, v2: bool, six: bool) {
             let ip: IpAddr = if six { b.into() } else { a.into() };
+            prop_assume!(is_of_tcp((SocketAddr::new(ip, 1), SocketAddr::new(ip, 1))));
             let source = SocketAddr::new(ip, port);
             let destination = SocketAddr::new(ip, !port);
             let version = if v2 { ProxyProtocolVersion::V2 } else { ProxyProtocolVersion::V1 };
@@ -303,7 +399,7 @@ mod tests {
             for end in 0..bytes.len() {
                 prop_assert_eq!(parse(&bytes[..end]), Parsed::Partial);
             }
-            prop_assert_eq!(parse(&bytes), Parsed::Header(Header { len: bytes.len(), addresses: Some((source, destination)) }));
+            prop_assert_eq!(parse(&bytes), Parsed::Header(Header { version, len: bytes.len(), addresses: Some((source, destination)) }));
         }
 
         #[test]

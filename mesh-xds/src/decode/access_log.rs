@@ -7,13 +7,14 @@ use envoy_types::pb::envoy::{
         self as proto, AccessLogFilter, ComparisonFilter, RuntimeFilter, access_log::ConfigType,
         access_log_filter::FilterSpecifier, comparison_filter::Op,
     },
+    data::accesslog::v3::AccessLogType,
     extensions::access_loggers::{
         file::v3::{FileAccessLog, file_access_log::AccessLogFormat},
         stream::v3::{StderrAccessLog, StdoutAccessLog, stderr_access_log, stdout_access_log},
     },
 };
 use mesh_core::model::{
-    AccessLog, Comparison, FormatKind, Fraction, LogFilter, LogSink, RuntimeFraction,
+    AccessLog, Comparison, FormatKind, Fraction, LogFilter, LogSink, LogType, RuntimeFraction,
 };
 
 use super::{Context, common, context::Typed, format, matcher};
@@ -69,7 +70,6 @@ fn not_served(filter: &AccessLogFilter) -> Option<String> {
         FilterSpecifier::OrFilter(any) => any.filters.iter().find_map(not_served),
         FilterSpecifier::ExtensionFilter(filter) => Some(format!("filter {}", filter.name)),
         FilterSpecifier::MetadataFilter(_) => Some("metadata_filter".to_owned()),
-        FilterSpecifier::LogTypeFilter(_) => Some("log_type_filter".to_owned()),
         _ => None,
     }
 }
@@ -206,10 +206,36 @@ pub(crate) fn log_filter(cx: &mut Context, value: &AccessLogFilter) -> Option<Lo
         Some(FilterSpecifier::MetadataFilter(_)) => {
             return refused(cx, "metadata_filter", "not supported");
         }
-        Some(FilterSpecifier::LogTypeFilter(_)) => {
-            return refused(cx, "log_type_filter", "not supported");
+        Some(FilterSpecifier::LogTypeFilter(filter)) => {
+            let types = filter.types.iter();
+            LogFilter::Type(
+                types.filter_map(|value| log_type(*value)).collect(),
+                filter.exclude,
+            )
         }
         None => return refused(cx, "", "a filter must be set"),
+    })
+}
+
+fn log_type(value: i32) -> Option<LogType> {
+    Some(match AccessLogType::try_from(value).ok()? {
+        AccessLogType::NotSet => LogType::NotSet,
+        AccessLogType::TcpUpstreamConnected => LogType::TcpUpstreamConnected,
+        AccessLogType::TcpPeriodic => LogType::TcpPeriodic,
+        AccessLogType::TcpConnectionStart => LogType::TcpConnectionStart,
+        AccessLogType::TcpConnectionEnd => LogType::TcpConnectionEnd,
+        AccessLogType::DownstreamStart => LogType::DownstreamStart,
+        AccessLogType::DownstreamPeriodic => LogType::DownstreamPeriodic,
+        AccessLogType::DownstreamEnd => LogType::DownstreamEnd,
+        AccessLogType::UpstreamPoolReady => LogType::UpstreamPoolReady,
+        AccessLogType::UpstreamPeriodic => LogType::UpstreamPeriodic,
+        AccessLogType::UpstreamEnd => LogType::UpstreamEnd,
+        AccessLogType::DownstreamTunnelSuccessfullyEstablished => {
+            LogType::DownstreamTunnelSuccessfullyEstablished
+        }
+        AccessLogType::UdpTunnelUpstreamConnected => LogType::UdpTunnelUpstreamConnected,
+        AccessLogType::UdpPeriodic => LogType::UdpPeriodic,
+        AccessLogType::UdpSessionEnd => LogType::UdpSessionEnd,
     })
 }
 

@@ -139,7 +139,11 @@ pub(crate) fn cidr(cx: &mut Context, value: &core::CidrRange) -> Option<Cidr> {
         .parse()
         .ok()
         .zip(u8::try_from(bits).ok())
-        .and_then(|(ip, bits)| Cidr::new(ip, bits));
+        // As in Envoy more bits than the address has are all of them.
+        .and_then(|(ip, bits): (IpAddr, u8)| match ip {
+            IpAddr::V4(_) => Cidr::new(ip, bits.min(32)),
+            IpAddr::V6(_) => Cidr::new(ip, bits),
+        });
     if block.is_none() {
         cx.reject(
             "",

@@ -1,8 +1,10 @@
 //! Listeners and filter chains (`config.listener.v3`).
 
+use std::net::IpAddr;
+
 use envoy_types::pb::envoy::{
     config::{
-        core::v3::TrafficDirection,
+        core::v3::{Address as ProtoAddress, TrafficDirection, address, proxy_protocol_config},
         listener::v3::{
             AdditionalAddress, Filter, FilterChain as ProtoChain, FilterChainMatch as ProtoMatch,
             Listener as Proto, ListenerFilter as ProtoListenerFilter,
@@ -16,8 +18,8 @@ use envoy_types::pb::envoy::{
     },
 };
 use mesh_core::model::{
-    Address, Direction, FilterChain, FilterChainMatch, Listener, ListenerFilter, MatchTree, Name,
-    Network, OnMatch, PortMatch, SourceType,
+    Address, ClusterChoice, Direction, FilterChain, FilterChainMatch, Listener, ListenerFilter,
+    MatchTree, Name, Network, OnMatch, PortMatch, ProxyProtocolVersion, SourceType, TcpProxy,
 };
 
 use super::{
@@ -140,6 +142,11 @@ fn socket(value: &Proto, out: &mut Listener) {
 
 /// Fields without effect, and those that ask for what is not there.
 fn unused(cx: &mut Context, value: &Proto) {
+    let is_pipe =
+        |address: &ProtoAddress| matches!(address.address, Some(address::Address::Pipe(_)));
+    if value.enable_mptcp && value.address.as_ref().is_some_and(is_pipe) {
+        cx.reject("enable_mptcp", "is for IP addresses only");
+    }
     ignored!(cx, value; stat_prefix, stats_matcher, per_connection_buffer_high_watermark_timeout, drain_type, freebind,
         socket_options, tcp_fast_open_queue_length, connection_balance_config, reuse_port,
         max_connections_to_accept_per_socket_event, enable_mptcp, ignore_global_conn_limit,
@@ -148,10 +155,22 @@ fn unused(cx: &mut Context, value: &Proto) {
 }
 
 /// An address that a socket can be bound to.
-fn bound(
-    cx: &mut Context,
-    value: &envoy_types::pb::envoy::config::core::v3::Address,
-) -> Option<Address> {
+fn bound(cx: &mut Context, value: &ProtoAddress) -> Option<Address> {
+    if let Some(address::Address::SocketAddress(socket)) = &value.address
+        && socket.ipv4_compat
+        && let Ok(ip) = socket.address.parse::<IpAddr>()
+    {
+        let fits = match ip {
+            IpAddr::V4(_) => false,
+            IpAddr::V6(ip) => ip.is_unspecified() || ip.to_ipv4_mapped().is_some(),
+        };
+        if !fits {
+            cx.reject(
+                "socket_address.ipv4_compat",
+                format_args!("{ip} is neither :: nor an IPv4-mapped address"),
+            );
+        }
+    }
     match common::address(cx, value)? {
         Address::Host(host, _) => {
             cx.reject(
@@ -213,7 +232,11 @@ fn chain(cx: &mut Context, value: &ProtoChain) -> Option<FilterChain> {
     let field = "transport_socket_connect_timeout";
     let limit = transport_socket_connect_timeout.as_ref();
     let transport_connect_timeout = common::timeout(cx, field, limit, None);
-    let (network, refuse) = network(cx, filters)?;
+    let (network, refuse) = match filters.is_empty() {
+        // As in Envoy, where nobody would read what comes.
+        true => nothing(cx),
+        false => network(cx, filters)?,
+    };
     Some(FilterChain {
         name: name.as_str().into(),
         matches,
@@ -281,6 +304,14 @@ fn server_name(cx: &mut Context, name: &String) -> Option<Name> {
         return None;
     }
     Some(name.to_ascii_lowercase().into())
+}
+
+/// A chain without filters closes its connections.
+fn nothing(cx: &mut Context) -> (Network, Option<Name>) {
+    let reason = "there is no network filter";
+    cx.note("filters", format_args!("{reason}: connections are closed"));
+    let proxy = TcpProxy::new("none", ClusterChoice::Name("".into()));
+    (Network::Tcp(Box::new(proxy)), Some(reason.into()))
 }
 
 /// The terminal network filter, and why the chain must refuse connections.
@@ -364,8 +395,12 @@ fn inspectors(
         .iter()
         .any(|filter| matches!(filter, ListenerFilter::ProxyProtocol { .. }));
     if old && !present {
-        let allow_without = false;
-        out.insert(0, ListenerFilter::ProxyProtocol { allow_without });
+        let filter = ListenerFilter::ProxyProtocol {
+            allow_without: false,
+            disallowed: None,
+            stat_prefix: "".into(),
+        };
+        out.insert(0, filter);
     }
     out
 }
@@ -457,10 +492,20 @@ fn inspector(cx: &mut Context, name: &str, typed: &Typed) -> Option<ListenerFilt
                 stat_prefix,
                 tlv_location,
             } = &cx.message(typed)?;
-            ignored!(cx; rules, pass_through_tlvs, stat_prefix, tlv_location);
-            unsupported!(cx; disallowed_versions);
+            ignored!(cx; rules, pass_through_tlvs, tlv_location);
+            let v1 = proxy_protocol_config::Version::V1 as i32;
+            let [v1, v2] = [true, false].map(|first| {
+                let mut versions = disallowed_versions.iter();
+                versions.any(|version| (*version == v1) == first)
+            });
+            if v1 && v2 {
+                cx.reject("disallowed_versions", "all versions are disallowed");
+            }
+            let disallowed = v1.then_some(ProxyProtocolVersion::V1);
             Some(ListenerFilter::ProxyProtocol {
                 allow_without: *allow_requests_without_proxy_protocol,
+                disallowed: disallowed.or(v2.then_some(ProxyProtocolVersion::V2)),
+                stat_prefix: stat_prefix.as_str().into(),
             })
         }
         kind => {

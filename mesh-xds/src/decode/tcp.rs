@@ -2,16 +2,13 @@
 
 use std::time::Duration;
 
-use envoy_types::pb::{
-    envoy::{
-        config::core::v3::BackoffStrategy,
-        extensions::filters::network::tcp_proxy::v3::{
-            TcpProxy as Proto,
-            tcp_proxy::{ClusterSpecifier, WeightedCluster as ProtoWeighted},
-        },
-        r#type::v3::{HashPolicy as ProtoHash, hash_policy::PolicySpecifier},
+use envoy_types::pb::envoy::{
+    config::core::v3::BackoffStrategy,
+    extensions::filters::network::tcp_proxy::v3::{
+        TcpProxy as Proto,
+        tcp_proxy::{ClusterSpecifier, WeightedCluster as ProtoWeighted},
     },
-    google::protobuf::Duration as ProtoDuration,
+    r#type::v3::{HashPolicy as ProtoHash, hash_policy::PolicySpecifier},
 };
 use mesh_core::model::{
     ClusterChoice, HashPolicy, HashSource, HeaderMutations, TcpProxy, WeightedCluster,
@@ -49,14 +46,12 @@ pub(super) fn proxy(cx: &mut Context, value: &Proto) -> Option<TcpProxy> {
         check_drain_close,
         cluster_specifier,
     } = value;
-    ignored!(cx; on_demand, metadata_match, downstream_idle_timeout, upstream_idle_timeout, backoff_options,
-        max_downstream_connection_duration_jitter_percentage, access_log_flush_interval,
-        flush_access_log_on_connected, access_log_options, proxy_protocol_tlvs, proxy_protocol_tlv_merge_policy,
-        upstream_connect_mode, max_early_data_bytes, check_drain_close);
+    ignored!(cx; on_demand, metadata_match, downstream_idle_timeout, upstream_idle_timeout, proxy_protocol_tlvs,
+        proxy_protocol_tlv_merge_policy, upstream_connect_mode, max_early_data_bytes, check_drain_close);
     unsupported!(cx; tunneling_config);
-    if let Some(times) = backoff_options {
-        intervals(cx, times);
-    }
+    let backoff = backoff_options.as_ref();
+    let backoff =
+        backoff.and_then(|value| cx.field("backoff_options", |cx| self::backoff(cx, value)));
     let cluster = match cluster_specifier {
         Some(ClusterSpecifier::Cluster(name)) => ClusterChoice::Name(name.as_str().into()),
         Some(ClusterSpecifier::WeightedClusters(value)) => {
@@ -67,6 +62,21 @@ pub(super) fn proxy(cx: &mut Context, value: &Proto) -> Option<TcpProxy> {
             return None;
         }
     };
+    let (on_connected, interval) = match access_log_options {
+        None => (*flush_access_log_on_connected, access_log_flush_interval),
+        Some(options) => {
+            if *flush_access_log_on_connected || access_log_flush_interval.is_some() {
+                cx.reject(
+                    "access_log_options",
+                    "must not be set beside the deprecated fields flush_access_log_on_connected and access_log_flush_interval",
+                );
+            }
+            let interval = &options.access_log_flush_interval;
+            (options.flush_access_log_on_connected, interval)
+        }
+    };
+    let jitter = "max_downstream_connection_duration_jitter_percentage";
+    let percentage = max_downstream_connection_duration_jitter_percentage.as_ref();
     let hour = Some(Duration::from_secs(3600));
     let field = "max_downstream_connection_duration";
     let longest = max_downstream_connection_duration.as_ref();
@@ -75,24 +85,43 @@ pub(super) fn proxy(cx: &mut Context, value: &Proto) -> Option<TcpProxy> {
         cluster,
         idle_timeout: common::timeout(cx, "idle_timeout", idle_timeout.as_ref(), hour),
         max_connect_attempts: common::u32_of(max_connect_attempts.as_ref()).unwrap_or(1),
+        backoff,
         max_downstream_connection_duration: common::timeout(cx, field, longest, None),
+        max_downstream_connection_duration_jitter: percentage
+            .and_then(|percentage| common::basis_points(cx, jitter, percentage))
+            .unwrap_or(0),
+        flush_access_log_on_start: access_log_options
+            .as_ref()
+            .is_some_and(|options| options.flush_access_log_on_start),
+        flush_access_log_on_connected: on_connected,
+        access_log_flush_interval: common::timeout(
+            cx,
+            "access_log_flush_interval",
+            interval.as_ref(),
+            None,
+        ),
         access_log: access_log::logs(cx, "access_log", access_log),
         hash: cx.each("hash_policy", hash_policy, hash),
         metadata_match: common::metadata(cx, "metadata_match", metadata_match.as_ref()),
     })
 }
 
-/// Between attempts to connect: the longest interval is not the shorter one.
-fn intervals(cx: &mut Context, value: &BackoffStrategy) {
-    let time = |value: &Option<ProtoDuration>| value.as_ref().map(|it| (it.seconds, it.nanos));
-    if let Some(longest) = time(&value.max_interval)
-        && time(&value.base_interval).is_some_and(|base| base > longest)
-    {
-        cx.reject(
-            "backoff_options.max_interval",
-            "must not be less than base_interval",
-        );
+/// The first and the longest wait before a further attempt.
+fn backoff(cx: &mut Context, value: &BackoffStrategy) -> Option<(Duration, Duration)> {
+    let BackoffStrategy {
+        base_interval,
+        max_interval,
+    } = value;
+    let base = common::some_duration(cx, "base_interval", base_interval.as_ref())?;
+    let longest = match max_interval {
+        None => base.saturating_mul(10),
+        Some(value) => common::duration(cx, "max_interval", value)?,
+    };
+    if longest < base {
+        cx.reject("max_interval", "must not be less than base_interval");
+        return None;
     }
+    Some((base, longest))
 }
 
 fn weighted(cx: &mut Context, value: &ProtoWeighted) -> Option<WeightedClusters> {

@@ -91,6 +91,7 @@ fn settings(cx: &mut Context, value: &Proto) -> Bootstrap {
             ignored!(cx; secrets);
         });
     }
+    contradictions(cx, value);
     let mut out = Bootstrap::default();
     if let Some(resources) = dynamic_resources {
         cx.field("dynamic_resources", |cx| dynamic(cx, resources, &mut out));
@@ -102,6 +103,19 @@ fn settings(cx: &mut Context, value: &Proto) -> Bootstrap {
         out.node = cx.field("node", |cx| self::node(cx, value));
     }
     out
+}
+
+/// Fields that Envoy refuses beside each other, also where they have no effect here.
+fn contradictions(cx: &mut Context, value: &Proto) {
+    if value.stats_flush_interval.is_some() && value.stats_flush.is_some() {
+        cx.reject(
+            "stats_flush_interval",
+            "must not be set beside stats_flush_on_admin",
+        );
+    }
+    if value.watchdog.is_some() && value.watchdogs.is_some() {
+        cx.reject("watchdog", "must not be set beside watchdogs");
+    }
 }
 
 /// Resources may come from files. Without a control plane there would be no configuration at all, so asking for one is

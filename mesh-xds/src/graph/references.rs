@@ -33,7 +33,11 @@ pub(super) fn tcp_clusters(
         if let Network::Tcp(proxy) = &chain.network {
             let mut search = Search::new(&wanted);
             search.choice(&proxy.cluster);
-            let found = search.found.into_iter();
+            // A chain without filters has no cluster.
+            let found = search
+                .found
+                .into_iter()
+                .filter(|(_, name)| !name.is_empty());
             out.extend(found.map(|(at, name)| (path.clone(), at, name)));
         }
     }

@@ -116,7 +116,10 @@ impl Slot<'_, '_> {
             E::custom(format_args!("{value} is not {}{hint}", Expected(slot)))
         };
         if self.list() {
-            return Err(wrong(&self));
+            if self.field.map || self.tapped {
+                return Err(wrong(&self));
+            }
+            return self.only().scalar(scalar);
         }
         let Kind::Message(message) = self.field.kind else {
             encode_key(
@@ -137,6 +140,14 @@ impl Slot<'_, '_> {
         }
         self.encoder.close(at);
         Ok(true)
+    }
+
+    /// What stands for a list of one: Envoy's parser takes it without brackets, and its users write it.
+    fn only(self) -> Self {
+        Self {
+            element: true,
+            ..self
+        }
     }
 
     fn null(self) -> bool {
@@ -315,11 +326,19 @@ impl<'de> Visitor<'de> for Slot<'_, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
         if self.list() {
-            if !self.field.map {
-                return Err(A::Error::custom("an object is not a list"));
+            if self.field.map {
+                map_entries(self.encoder, self.field, &mut map)?;
+                return Ok(true);
             }
-            map_entries(self.encoder, self.field, &mut map)?;
-            return Ok(true);
+            return match (self.field.kind, self.tapped) {
+                (Kind::Message(Some(message)), true) => {
+                    let start = self.encoder.out.len();
+                    fields(self.encoder, message, Vec::new(), map)?;
+                    taken(self.encoder, self.field, start)?;
+                    Ok(true)
+                }
+                _ => self.only().visit_map(map),
+            };
         }
         let Some(message) = self.message() else {
             return Err(A::Error::custom(format_args!(
@@ -336,14 +355,13 @@ impl<'de> Visitor<'de> for Slot<'_, '_> {
                 structure(self.encoder, &mut map)?;
                 self.encoder.close(inner);
             }
-            // Envoy's parser takes a duration's fields too, and its users write them.
-            "google.protobuf.Duration" => fields(self.encoder, message, Vec::new(), map)?,
-            name if scalar_form(name) => {
+            "google.protobuf.FieldMask" | "google.protobuf.ListValue" => {
                 return Err(A::Error::custom(format_args!(
                     "an object is not {}",
                     Expected(&self)
                 )));
             }
+            // Envoy's parser takes the fields of a duration and of wrapped values too, and its users write them.
             _ => fields(self.encoder, message, Vec::new(), map)?,
         }
         self.encoder.close(at);
@@ -381,13 +399,21 @@ fn item<'de, A: SeqAccess<'de>>(
         Some(false) => return Err(A::Error::custom("null is not an item of a list")),
         Some(true) => {}
     }
-    if tapped && let Some(tap) = &mut encoder.tap {
-        let bytes = &encoder.out[start..];
-        let path = &encoder.path;
-        (tap.take)(Element { path, field, bytes }).map_err(A::Error::custom)?;
-        encoder.out.truncate(start);
+    if tapped {
+        taken(encoder, field, start)?;
     }
     Ok(true)
+}
+
+/// Gives away the element that begins at `start`.
+fn taken<E: Error>(encoder: &mut Encoder<'_>, field: Field, start: usize) -> Result<(), E> {
+    if let Some(tap) = &mut encoder.tap {
+        let bytes = &encoder.out[start..];
+        let path = &encoder.path;
+        (tap.take)(Element { path, field, bytes }).map_err(E::custom)?;
+        encoder.out.truncate(start);
+    }
+    Ok(())
 }
 
 fn map_entries<'de, A: MapAccess<'de>>(

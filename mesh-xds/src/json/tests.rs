@@ -155,7 +155,12 @@ fn mistakes_are_refused_with_their_path() {
             "transport_socket.typed_config",
             "@type",
         ),
-        ("{health_checks: {}}", "health_checks", "not a list"),
+        ("{health_checks: x}", "health_checks", "is not"),
+        (
+            "{metadata: {filter_metadata: [a]}}",
+            "filter_metadata",
+            "a map",
+        ),
         ("{health_checks: [null]}", "health_checks", "null"),
     ] {
         let error = yaml::<Cluster>(text).expect_err(text);
@@ -163,6 +168,34 @@ fn mistakes_are_refused_with_their_path() {
         assert!(error.message().contains(reason), "{text}: {error}");
         assert!(error.location().is_some(), "{text}: {error}");
     }
+}
+
+/// As in Envoy's own parser.
+#[test]
+fn a_list_of_one_needs_no_brackets_and_a_wrapped_value_may_be_an_object() {
+    let plain = "{name: a, health_checks: [{timeout: 1s}], circuit_breakers: {thresholds: [{max_requests: 7}]}, respect_dns_ttl: true, lb_subset_config: {subset_selectors: [{keys: [k]}]}}";
+    let short = "{name: a, health_checks: {timeout: {seconds: 1}}, circuit_breakers: {thresholds: {max_requests: {value: 7}}}, respect_dns_ttl: 'true', lb_subset_config: {subset_selectors: {keys: k}}}";
+    assert_eq!(
+        yaml::<Cluster>(short).expect("read"),
+        yaml::<Cluster>(plain).expect("read")
+    );
+    let mut seen = Vec::new();
+    let text = "static_resources: {clusters: {name: only}}";
+    let taps = [(
+        "envoy.config.bootstrap.v3.Bootstrap.StaticResources",
+        "clusters",
+    )];
+    let rest: Bootstrap = stream_yaml(&Bootstrap::full_name(), text, &taps, &mut |element| {
+        let cluster = Cluster::decode(element.bytes).map_err(|error| error.to_string())?;
+        seen.push((element.path.to_owned(), cluster.name));
+        Ok(())
+    })
+    .expect("read");
+    assert_eq!(
+        seen,
+        [("static_resources.clusters".to_owned(), "only".to_owned())]
+    );
+    assert!(rest.static_resources.expect("set").clusters.is_empty());
 }
 
 #[test]

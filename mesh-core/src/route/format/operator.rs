@@ -52,7 +52,6 @@ pub enum Operator {
 
 /// Names of [`Operator::Absent`].
 pub(super) const ABSENT: &[&str] = &[
-    "ACCESS_LOG_TYPE",
     "CONNECTION_TERMINATION_DETAILS",
     "CUSTOM_FLAGS",
     "DOWNSTREAM_CX_RTT",
@@ -352,6 +351,8 @@ items! {
     UniqueId = "UNIQUE_ID";
     /// TLS server name.
     RequestedServerName = "REQUESTED_SERVER_NAME";
+    /// The occasion of a line of an access log.
+    AccessLogType = "ACCESS_LOG_TYPE";
     /// The route's name.
     RouteName = "ROUTE_NAME";
     /// The virtual host's name.

@@ -28,6 +28,8 @@ fn redirecting() -> model::Listener {
     config.use_original_dst = true;
     config.listener_filters = vec![ListenerFilter::ProxyProtocol {
         allow_without: true,
+        disallowed: None,
+        stat_prefix: "".into(),
     }];
     config
 }

@@ -273,6 +273,8 @@ async fn listener_filters_see_the_first_bytes_and_leave_them() {
     config.listener_filters = vec![
         ListenerFilter::ProxyProtocol {
             allow_without: false,
+            disallowed: None,
+            stat_prefix: "".into(),
         },
         ListenerFilter::TlsInspector,
         ListenerFilter::HttpInspector,

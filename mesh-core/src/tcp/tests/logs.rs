@@ -138,6 +138,39 @@ async fn each_connection_is_in_the_logs_of_the_proxy_and_of_the_listener() {
     std::fs::remove_dir_all(&folder).expect("removed");
 }
 
+/// Lines on the way: at the beginning, once connected, and in intervals.
+#[tokio::test]
+async fn a_connection_that_goes_on_is_logged_when_the_proxy_says_so() {
+    let (listening, address) = upstream().await;
+    let path = std::env::temp_dir().join(format!("mesh-tcp-on-{}.log", std::process::id()));
+    let mut proxy = proxy();
+    proxy.access_log = log(&path);
+    proxy.access_log[0].format = Some(model::FormatKind::Text(model::Format {
+        text: "%ACCESS_LOG_TYPE% %BYTES_RECEIVED% %UPSTREAM_HOST%\n".into(),
+    }));
+    proxy.flush_access_log_on_start = true;
+    proxy.flush_access_log_on_connected = true;
+    proxy.access_log_flush_interval = Some(Duration::from_millis(200));
+    let (server, _) = start(proxy, cluster(std::slice::from_ref(&address), |_| {}));
+    let mut client = server.connect().await;
+    client.send(b"four").await;
+    let (socket, _) = listening.accept().await.expect("connected");
+    line(&path, 3).await;
+    client.send(b"more").await;
+    line(&path, 4).await;
+    drop((client, socket));
+    server.idle().await;
+    line(&path, 5).await;
+    let text = std::fs::read_to_string(&path).expect("written");
+    let of = |index: usize| text.lines().nth(index).unwrap_or_default().to_owned();
+    assert_eq!(of(0), "TcpConnectionStart 0 -");
+    assert_eq!(of(1), format!("TcpUpstreamConnected 0 {address}"));
+    assert_eq!(of(2), format!("TcpPeriodic 4 {address}"));
+    let last = text.lines().next_back().unwrap_or_default();
+    assert_eq!(last, format!("TcpConnectionEnd 8 {address}"));
+    std::fs::remove_file(&path).expect("removed");
+}
+
 /// A listener's own log has HTTP connections too.
 #[tokio::test]
 async fn an_http_connection_is_in_the_log_of_its_listener() {

@@ -1,7 +1,7 @@
 //! Which requests a log or a reply mapper takes.
 
 use crate::{
-    model::{Comparison, Fraction, LogFilter, Name},
+    model::{Comparison, Fraction, LogFilter, LogType, Name},
     route::{HeaderTest, format::FormatContext},
     telemetry::{
         context::RecordContext,
@@ -19,6 +19,7 @@ pub(crate) enum FilterRules {
     Header(HeaderTest),
     Flags(Vec<Name>),
     Grpc(Vec<u32>, bool),
+    Type(Vec<LogType>, bool),
     And(Vec<FilterRules>),
     Or(Vec<FilterRules>),
     Traced,
@@ -40,6 +41,7 @@ impl FilterRules {
             }
             LogFilter::ResponseFlag(names) => Self::Flags(names.clone()),
             LogFilter::GrpcStatus(codes, exclude) => Self::Grpc(codes.clone(), *exclude),
+            LogFilter::Type(types, exclude) => Self::Type(types.clone(), *exclude),
             LogFilter::And(filters) => Self::And(all(filters)?),
             LogFilter::Or(filters) => Self::Or(all(filters)?),
         })
@@ -83,6 +85,7 @@ impl FilterRules {
                     .unwrap_or_else(|| from_http(late.status).into());
                 codes.contains(&status) != *exclude
             }
+            Self::Type(types, exclude) => types.contains(&late.log_type) != *exclude,
             Self::And(all) => all.iter().all(|one| one.passes(context, late)),
             Self::Or(any) => any.iter().any(|one| one.passes(context, late)),
             Self::Traced => {

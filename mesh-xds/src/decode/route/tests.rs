@@ -195,6 +195,30 @@ fn inputs_of_a_tree_are_known_by_their_types() {
 }
 
 #[test]
+fn a_predicate_may_look_for_an_address_in_blocks() {
+    let input = r#"{"name":"i","typed_config":{"@type":
+        "type.googleapis.com/envoy.extensions.matching.common_inputs.network.v3.SourceIPInput"}}"#;
+    let custom = r#"{"name":"ip","typed_config":{"@type":"type.googleapis.com/envoy.extensions.matching.input_matchers.ip.v3.Ip",
+        "cidr_ranges":[{"address_prefix":"10.0.0.0","prefix_len":8},{"address_prefix":"1.2.3.4","prefix_len":128}],"stat_prefix":"s"}}"#;
+    let (table, _) = with_matcher(&format!(
+        r#"{{"matcher_list":{{"matchers":[{{"predicate":{{"single_predicate":
+            {{"input":{input},"custom_match":{custom}}}}},"on_match":{LEAF}}}]}}}}"#
+    ));
+    let table = table.expect("accepted");
+    let RouteRules::Tree(tree) = &table.virtual_hosts[0].routes else {
+        panic!("a tree");
+    };
+    let model::MatchNode::List(list) = &tree.node else {
+        panic!("{:?}", tree.node);
+    };
+    let model::MatchPredicate::Ip(model::MatchInput::SourceIp, blocks) = &list[0].0 else {
+        panic!("{:?}", list[0].0);
+    };
+    let blocks: Vec<_> = blocks.iter().map(ToString::to_string).collect();
+    assert_eq!(blocks, ["10.0.0.0/8", "1.2.3.4/32"]);
+}
+
+#[test]
 fn what_a_tree_cannot_do_is_refused_by_name() {
     let input = r#"{"name":"i","typed_config":{"@type":
         "type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput","header_name":"x"}}"#;
@@ -229,7 +253,7 @@ fn what_a_tree_cannot_do_is_refused_by_name() {
                 r#"{{"matcher_list":{{"matchers":[{{"predicate":{{"single_predicate":
                     {{"input":{input},"custom_match":{custom}}}}},"on_match":{LEAF}}}]}}}}"#
             ),
-            "custom_match",
+            "custom_match.typed_config",
         ),
     ] {
         let (table, _) = with_matcher(&matcher);

@@ -3,7 +3,9 @@
 use envoy_types::pb::{
     envoy::{
         config::route::v3::{Route as ProtoRoute, RouteList},
-        extensions::matching::common_inputs::network::v3::FilterStateInput,
+        extensions::matching::{
+            common_inputs::network::v3::FilterStateInput, input_matchers::ip::v3::Ip,
+        },
         r#type::matcher::v3::{HttpRequestHeaderMatchInput, StringMatcher as EnvoyString},
     },
     xds::{
@@ -23,17 +25,18 @@ use envoy_types::pb::{
     },
 };
 use mesh_core::model::{
-    MatchInput, MatchNode, MatchPredicate, MatchTree, Name, OnMatch, StringMatcher,
+    Cidr, MatchInput, MatchNode, MatchPredicate, MatchTree, Name, OnMatch, StringMatcher,
 };
 use prost::Message as _;
 
 use super::route;
-use crate::decode::{Context, context::Typed, matcher};
+use crate::decode::{Context, common, context::Typed, matcher};
 
 const ROUTE: &str = "envoy.config.route.v3.Route";
 const ROUTE_LIST: &str = "envoy.config.route.v3.RouteList";
 const CHAIN_NAME: &str = "google.protobuf.StringValue";
 const HEADER: &str = "envoy.type.matcher.v3.HttpRequestHeaderMatchInput";
+const IP: &str = "envoy.extensions.matching.input_matchers.ip.v3.Ip";
 const NETWORK: &str = "envoy.extensions.matching.common_inputs.network.v3.";
 
 const FILTER_STATE: &str = "envoy.extensions.matching.common_inputs.network.v3.FilterStateInput";
@@ -307,17 +310,35 @@ fn single_predicate(
             Some(MatchPredicate::Single(input?, text?))
         }
         Some(single_predicate::Matcher::CustomMatch(custom)) => {
-            cx.reject(
-                "custom_match",
-                format_args!("matcher {} is not supported", custom.name),
-            );
-            None
+            let blocks = cx.field("custom_match", |cx| ip_blocks(cx, custom));
+            Some(MatchPredicate::Ip(input?, blocks?))
         }
         None => {
-            cx.reject("", "value_match must be set");
+            cx.reject("", "one of value_match, custom_match must be set");
             None
         }
     }
+}
+
+/// The blocks of a matcher of addresses, the one kind beside texts.
+fn ip_blocks(cx: &mut Context, value: &TypedExtensionConfig) -> Option<Vec<Cidr>> {
+    let typed = typed(cx, value)?;
+    cx.field("typed_config", |cx| {
+        if typed.name != IP {
+            let other = &typed.name;
+            cx.reject(
+                "",
+                format_args!("matcher {other:?} is not supported: {IP} is allowed"),
+            );
+            return None;
+        }
+        let Ip {
+            cidr_ranges,
+            stat_prefix,
+        } = cx.message(&typed)?;
+        cx.ignored("stat_prefix", !stat_prefix.is_empty());
+        Some(cx.each("cidr_ranges", &cidr_ranges, common::cidr))
+    })
 }
 
 /// The same message as Envoy's own string matcher, field by field, in xDS' package.
