@@ -148,7 +148,7 @@ fn start<F, X>(
             };
             let reason = Unserved::ConnectionLimit;
             listener.observer().unserved(&event, &reason);
-            log_unserved(&version.listener, &conn, &reason);
+            log_unserved(&version.listener, &conn, Some(&reason));
         }
     }
 }

@@ -268,8 +268,6 @@ impl ListenerHandle {
             return None;
         }
         self.0.open.fetch_add(1, Ordering::AcqRel);
-        stats.downstream_cx_total.add(1);
-        stats.downstream_cx_active.add(1);
         let link = Arc::new(Link::default());
         if let Some(drain) = state.drain {
             link.go(drain.plan());
@@ -280,7 +278,7 @@ impl ListenerHandle {
             stats,
             link,
             id,
-            since: now(),
+            served: None,
         })
     }
 
@@ -395,17 +393,29 @@ pub(super) struct OpenGuard {
     pub(super) stats: Arc<ListenerStats>,
     pub(super) link: Arc<Link>,
     id: u64,
-    since: Instant,
+    /// Since when a filter chain has it: what none takes is not counted, as in Envoy.
+    served: Option<Instant>,
+}
+
+impl OpenGuard {
+    /// Counts the connection, which a filter chain has taken.
+    pub(super) fn serve(&mut self) {
+        self.served = Some(now());
+        self.stats.downstream_cx_total.add(1);
+        self.stats.downstream_cx_active.add(1);
+    }
 }
 
 impl Drop for OpenGuard {
     fn drop(&mut self) {
         let shared = &self.handle.0;
         self.handle.lock().links.remove(&self.id);
-        let life = now().saturating_duration_since(self.since);
-        self.stats.downstream_cx_active.sub(1);
-        self.stats.downstream_cx_destroy.add(1);
-        self.stats.downstream_cx_length_ms.record_time(life);
+        if let Some(since) = self.served {
+            let life = now().saturating_duration_since(since);
+            self.stats.downstream_cx_active.sub(1);
+            self.stats.downstream_cx_destroy.add(1);
+            self.stats.downstream_cx_length_ms.record_time(life);
+        }
         if shared.open.fetch_sub(1, Ordering::AcqRel) == 1 {
             shared.changed.notify_waiters();
         }

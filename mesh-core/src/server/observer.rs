@@ -63,11 +63,12 @@ pub enum Unserved {
 }
 
 impl Unserved {
-    /// Envoy's flags and details for the access log.
-    pub fn outcome(&self) -> (Flags, &'static str) {
+    /// Envoy's flags and details for the access log. It has neither for what ends in the listener filters.
+    pub fn outcome(&self) -> (Flags, Option<&'static str>) {
         use crate::telemetry::flags::Flag;
         let mut flags = Flags::default();
         let details = match self {
+            Self::ListenerFilter(_) | Self::Timeout => return (flags, None),
             Self::NoFilterChain => {
                 flags.insert(Flag::NoRoute);
                 "filter_chain_not_found"
@@ -77,14 +78,9 @@ impl Unserved {
                 "fail_closed"
             }
             Self::Handshake(_) => "transport_socket_handshake_failure",
-            Self::ListenerFilter(_) => {
-                flags.insert(Flag::DownstreamProtocolError);
-                "listener_filter_error"
-            }
-            Self::Timeout => "listener_filter_timeout",
             Self::ConnectionLimit => "connection_limit",
         };
-        (flags, details)
+        (flags, Some(details))
     }
 }
 

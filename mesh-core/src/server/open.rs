@@ -259,13 +259,11 @@ impl Run<'_> {
                 }
                 Parsed::Header(header) => header,
                 Parsed::Absent => return Err(Headerless::Malformed(None)),
-                Parsed::Invalid(version) => {
-                    let version = version.filter(|version| disallowed != Some(*version));
-                    return Err(match version {
-                        None if disallowed.is_some() => Headerless::Malformed(None),
-                        version => Headerless::Malformed(version),
-                    });
+                // As in Envoy one that is not allowed is not looked at.
+                Parsed::Invalid(version) if disallowed == Some(version) => {
+                    return Err(Headerless::Disallowed(version));
                 }
+                Parsed::Invalid(version) => return Err(Headerless::Malformed(Some(version))),
             };
             if disallowed == Some(header.version) {
                 return Err(Headerless::Disallowed(header.version));
@@ -390,8 +388,9 @@ const SMALL: usize = 1024;
 enum Headerless {
     /// The connection ended before.
     Stop(Stop),
-    /// It is none, or of the version that is not allowed.
+    /// It is none of that version, or none at all.
     Malformed(Option<ProxyProtocolVersion>),
+    /// It is of the version that is not allowed.
     Disallowed(ProxyProtocolVersion),
 }
 

@@ -266,6 +266,7 @@ where
             );
             return Phase::Over;
         };
+        self.open.serve();
         let config = filter_chain(&version.listener, chain);
         conn.filter_chain = config.name.clone();
         let acceptor = self.factory.acceptor();
@@ -411,7 +412,7 @@ where
             duration: clock::now().saturating_duration_since(conn.started),
         };
         self.open.handle.observer().unserved(&event, &reason);
-        log_unserved(listener, conn, &reason);
+        log_unserved(listener, conn, Some(&reason));
     }
 }
 
@@ -437,7 +438,10 @@ where
                     };
                     match opened {
                         Ok(opened) => Phase::Opened(Box::new(opened)),
-                        Err(Stop::Remote) => Phase::Over,
+                        Err(Stop::Remote) => {
+                            log_unserved(&this.open.handle.current(), &opens.conn, None);
+                            Phase::Over
+                        }
                         Err(Stop::Unserved(reason)) => {
                             let conn = opens.conn.clone();
                             let listener = this.open.handle.current();
@@ -532,19 +536,21 @@ fn wants_certificate(version: &Version, chain: usize) -> bool {
     }
 }
 
-/// Writes the listener's access logs.
+/// Writes the listener's access logs. Without a reason the peer left.
 pub(super) fn log_unserved(
     listener: &crate::snapshot::Listener,
     conn: &Arc<ConnInfo>,
-    reason: &Unserved,
+    reason: Option<&Unserved>,
 ) {
     let record = Record::begin(Some(conn.clone()), ::http::Version::HTTP_09, false);
     {
         let mut late = record.late();
         late.log_type = LogType::NotSet;
-        let (flags, details) = reason.outcome();
-        late.flags = flags;
-        late.details = Some(details.into());
+        if let Some(reason) = reason {
+            let (flags, details) = reason.outcome();
+            late.flags = flags;
+            late.details = details.map(Into::into);
+        }
     }
     record.finish(Ending::Complete, &**listener.observer());
 }

@@ -56,9 +56,10 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
     pub(super) fn log(&mut self) {
         let listener = self.conn.accepted.listener.observer().clone();
         let tcp = self.conn.tcp().map(|tcp| tcp.observer().clone());
+        // In Envoy's order.
         let records = [
-            (self.record.take(), tcp, LogType::TcpConnectionEnd),
             (self.listener_record.take(), Some(listener), LogType::NotSet),
+            (self.record.take(), tcp, LogType::TcpConnectionEnd),
         ];
         for (record, observer, log_type) in records {
             let (Some(record), Some(observer)) = (record, observer) else {

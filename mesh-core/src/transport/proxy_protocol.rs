@@ -33,9 +33,8 @@ pub enum Parsed {
     Header(Header),
     /// No PROXY protocol.
     Absent,
-    /// It begins like a header and is none. The connection must be closed. `None`: there is not even a whole line, so that
-    /// its version cannot be told.
-    Invalid(Option<ProxyProtocolVersion>),
+    /// It begins like a header of that version and is none. The connection must be closed.
+    Invalid(ProxyProtocolVersion),
 }
 
 /// Whether bytes may be the beginning of a header of that version.
@@ -70,7 +69,7 @@ fn parse_v1(bytes: &[u8]) -> Parsed {
         return if bytes.len() <= V1_MAX {
             Parsed::Partial
         } else {
-            Parsed::Invalid(None)
+            Parsed::Invalid(ProxyProtocolVersion::V1)
         };
     };
     let version = ProxyProtocolVersion::V1;
@@ -91,7 +90,7 @@ fn parse_v1(bytes: &[u8]) -> Parsed {
     };
     match addresses {
         Some(addresses) if is_of_tcp(addresses) => header(Some(addresses)),
-        _ => Parsed::Invalid(Some(version)),
+        _ => Parsed::Invalid(version),
     }
 }
 
@@ -138,7 +137,7 @@ fn parse_v2(bytes: &[u8]) -> Parsed {
     };
     let len = V2_FIXED + usize::from(u16::from_be_bytes([fixed[14], fixed[15]]));
     let version = ProxyProtocolVersion::V2;
-    let invalid = Parsed::Invalid(Some(version));
+    let invalid = Parsed::Invalid(version);
     let header = |addresses| {
         Parsed::Header(Header {
             version,
@@ -351,11 +350,7 @@ mod tests {
             (0x21, 0x13),
         ] {
             let found = read(command, family, &[1; 216]);
-            assert_eq!(
-                found,
-                Parsed::Invalid(Some(version)),
-                "{command:x} {family:x}"
-            );
+            assert_eq!(found, Parsed::Invalid(version), "{command:x} {family:x}");
         }
     }
 
@@ -384,7 +379,7 @@ mod tests {
         let line = |len: usize| format!("PROXY UNKNOWN {}\r\n", "a".repeat(len - 16)).into_bytes();
         assert!(matches!(parse(&line(108)), Parsed::Header(_)));
         assert_eq!(parse(&line(109)[..108]), Parsed::Partial);
-        assert_eq!(parse(&line(109)), Parsed::Invalid(None));
+        assert!(matches!(parse(&line(109)), Parsed::Invalid(_)));
     }
 
     proptest! {

@@ -163,7 +163,11 @@ async fn a_version_that_is_not_allowed_is_refused_or_passed_on() {
     let disallowed = "proxy_proto.p.versions.v1.disallowed";
     moved(
         proxy(false, Some(ProxyProtocolVersion::V1)),
-        &[(V1, &[FOUND[0], disallowed]), (V2, &FOUND[1..])],
+        &[
+            (V1, &[FOUND[0], disallowed]),
+            (BAD_V1, &[FOUND[0], disallowed]),
+            (V2, &FOUND[1..]),
+        ],
     )
     .await;
     moved(
@@ -187,6 +191,7 @@ async fn a_refused_connection_is_no_error_of_its_filter() {
         [Unserved::ListenerFilter(_)]
     ));
     let listener = |field: &str| server.stat(&format!("listener.127.0.0.1_0.{field}"));
+    assert_eq!(listener("downstream_cx_total"), 0);
     assert_eq!(listener("downstream_listener_filter_error"), 0);
     assert_eq!(listener("downstream_listener_filter_remote_close"), 0);
 }
