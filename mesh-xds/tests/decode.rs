@@ -136,6 +136,10 @@ fn discovery_types() {
             "{name: a, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED, original_dst_lb_config: {use_http_header: true}}",
             "OriginalDst(OriginalDst { header: Some(\"x-envoy-original-dst-host\"), port_override: None })",
         ),
+        (
+            "{name: a, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED, original_dst_lb_config: {use_http_header: true, http_header_name: ':authority'}}",
+            "OriginalDst(OriginalDst { header: Some(\"host\"), port_override: None })",
+        ),
     ] {
         let decoded = cluster(text);
         let value = decoded.value.as_ref().expect(text);

@@ -239,6 +239,7 @@ fn original_dst(cx: &mut Context, value: &Proto) -> Option<OriginalDst> {
         unsupported!(cx; metadata_key);
         let name = match http_header_name.as_str() {
             "" => "x-envoy-original-dst-host",
+            ":authority" => "host",
             name => name,
         };
         let header = match use_http_header {

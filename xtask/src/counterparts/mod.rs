@@ -52,6 +52,7 @@ pub(crate) fn steps(summary: &mut Summary, proxy: Option<&Path>) {
     summary.step_twice("router", || plays::run(&rig, "router"));
     summary.step_twice("admin", || plays::run(&rig, "admin"));
     summary.step_twice("counters", || plays::run(&rig, "counters"));
+    summary.step_twice("listeners", || plays::run(&rig, "listeners"));
     summary.step_twice("differential", || plays::differential(&rig));
     summary.step_twice("smuggling", || smuggling::run(&rig));
     summary.step("re2", regex::run);

@@ -116,6 +116,37 @@ async fn a_header_names_the_destination() {
     }
 }
 
+/// Envoy's `:authority`, which CONNECT to a proxy that ends tunnels is for.
+#[tokio::test]
+async fn the_authority_may_name_the_destination() {
+    let discovery = model::Discovery::OriginalDst(model::OriginalDst {
+        header: Some(HOST),
+        port_override: None,
+    });
+    let cluster = cluster(model::Cluster {
+        discovery,
+        ..cluster_config("c", ([127, 0, 0, 1], 1).into())
+    });
+    for of_uri in [true, false] {
+        let (pool, mut handle) = pool();
+        let mut asked = request(forward("c"), &cluster);
+        match of_uri {
+            true => *asked.request.uri_mut() = "http://10.0.0.7:81/".parse().expect("a URI"),
+            false => {
+                *asked.request.uri_mut() = "/".parse().expect("a path");
+                let value = "10.0.0.7:81".parse().expect("a value");
+                asked.request.headers_mut().insert(HOST, value);
+            }
+        }
+        let answer = tokio::spawn(by_route(pool).call(asked));
+        let sent = handle.next_request().await.expect("a request");
+        let to = sent.0.endpoint.address().to_string();
+        assert_eq!(to, "10.0.0.7:81", "{of_uri}");
+        drop((sent, handle));
+        answer.await.expect("no panic").expect("an answer");
+    }
+}
+
 #[tokio::test]
 async fn a_limit_fails_at_once_and_is_given_back_at_the_last_frame() {
     let mut limited = config(1);
