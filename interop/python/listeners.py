@@ -18,7 +18,7 @@ from rig import SHORT, Proxy, address, cluster, free_port, refusing_port, reset,
 
 PLAY = Play()
 TYPE = "type.googleapis.com/envoy.extensions."
-MOVED = re.compile(r"^(listener\.127[^w]*downstream_(pre_cx|listener_filter|cx_total)|listener\.127.*no_filter_chain|http_inspector|tls_inspector|proxy_proto|downstream_cx_proxy|tcp\.t|cluster\.(app|dead)\.upstream_(cx_(total|connect|none|destroy$)|rq_total))")
+MOVED = re.compile(r"^(listener\.127[^w]*downstream_(pre_cx|listener_filter|cx_total)|listener\.127.*no_filter_chain|http_inspector|tls_inspector|proxy_proto|downstream_cx_proxy|tcp\.t|cluster\.(app|dead|no .*|one)\.upstream_(cx_(total|connect|none|destroy$|overflow)|rq_total|rq_pending_overflow))")
 LINE = {
     "log": "%ACCESS_LOG_TYPE%",
     "chain": "%FILTER_CHAIN_NAME%",
@@ -98,7 +98,10 @@ class World:
         open(self.log, "w", encoding="utf-8").close()
         self.ports = {}
         listeners = [self.listener(name, **what) for name, what in self.all()]
-        clusters = [cluster("app", serve(echo)), cluster("dead", refusing_port()), {"name": "empty", "connect_timeout": "1s", "type": "STATIC"}]
+        app = serve(echo)
+        limits = {"no pending": {"max_pending_requests": 0}, "no requests": {"max_requests": 0}, "no connections": {"max_connections": 0}, "one": {"max_connections": 1}}
+        limited = [cluster(name, app, circuit_breakers={"thresholds": [limit]}) for name, limit in limits.items()]
+        clusters = [*limited, cluster("app", app), cluster("dead", refusing_port()), {"name": "empty", "connect_timeout": "1s", "type": "STATIC"}]
         config = {"static_resources": {"listeners": listeners, "clusters": clusters}}
         self.proxy = Proxy(program, config, scratch, "listeners", arguments)
         self.proxy.wait(self.ports["plain"])
@@ -130,6 +133,10 @@ class World:
         waits = {"backoff_options": {"base_interval": "0.1s", "max_interval": "0.2s"}}
         yield "dead with waits", {"chains": [chain("c", {"access_log": lines, "cluster": "dead", "max_connect_attempts": 3, **waits})]}
         yield "empty", {"chains": [chain("c", {"access_log": lines, "cluster": "empty"})]}
+        for name in ("no pending", "no requests", "no connections", "one"):
+            yield name, {"chains": [chain("c", {"access_log": lines, "cluster": name})]}
+        twice = {"cluster": "no pending", "max_connect_attempts": 2}
+        yield "twice no pending", {"chains": [chain("c", {"access_log": lines, **twice})]}
         yield "unknown", {"chains": [chain("c", {"access_log": lines, "cluster": "unknown"})]}
 
     def listener(self, name, chains, filters=(), **more):
@@ -211,6 +218,18 @@ def play(listener, *parts, ends=False, count=1):
                 got, end = said(peer)
         text = got if len(got) < 40 else got[:8] + b"... %d" % len(got)
         return f"{text.decode('latin-1')!r} {end} | {world.told(count)}"
+
+    return case
+
+
+def beside(first, second):
+    """A connection to the second listener while one to the first is open."""
+
+    def case(world, name):
+        with socket.create_connection(("127.0.0.1", world.ports[first]), timeout=SHORT) as peer:
+            peer.sendall(b"first")
+            peer.recv(5)
+            return play(second, b"hi", count=2)(world, name)
 
     return case
 
@@ -317,6 +336,9 @@ def all_cases():
     yield "an old connection", play("old", b"hi", 0.5, count=2)
     yield "nobody listens", play("dead", b"hi", count=2)
     yield "nobody listens, with waits", play("dead with waits", b"hi", 0.3, count=2)
+    for name in ("no pending", "no requests", "no connections", "one", "twice no pending"):
+        yield f"limits: {name}", play(name, b"hi", ends=True, count=2)
+    yield "limits: two on one", beside("one", "one")
     yield "no endpoint", play("empty", b"hi", count=2)
     yield "no cluster", play("unknown", b"hi", count=2)
 

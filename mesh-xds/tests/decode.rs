@@ -511,6 +511,21 @@ fn a_tcp_proxy_waits_between_attempts_and_logs_on_the_way() {
 }
 
 #[test]
+fn a_listener_of_both_families_says_so_at_any_of_its_addresses() {
+    let both = "{address: {socket_address: {address: '::', port_value: 80, ipv4_compat: true}}}";
+    let any = "address: {socket_address: {address: 127.0.0.1, port_value: 80}}";
+    for (text, expected) in [
+        (format!("{{{any}, filter_chains: [{{filters: []}}]}}"), false),
+        (format!("{{{any}, additional_addresses: [{both}], filter_chains: [{{filters: []}}]}}"), true),
+        ("{name: a, address: {socket_address: {address: '::', port_value: 80, ipv4_compat: true}}, filter_chains: [{filters: []}]}".to_owned(), true),
+    ] {
+        let decoded = listener(&text);
+        assert!(!decoded.findings.notes.iter().any(|note| note.path.contains("ipv4_compat")), "{text}");
+        assert_eq!(decoded.value.expect("accepted").ipv4_compat, expected, "{text}");
+    }
+}
+
+#[test]
 fn a_chain_without_filters_closes_its_connections() {
     let decoded = listener(
         "{name: in, address: {socket_address: {address: 127.0.0.1, port_value: 80}}, filter_chains: [{filters: []}]}",

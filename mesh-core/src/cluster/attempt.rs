@@ -35,12 +35,13 @@ impl Attempt {
         cluster: &Arc<Cluster>,
         priority: Priority,
         key: &PickKey<'_>,
+        max_requests: u32,
     ) -> Result<Self, Kind> {
         if cluster.config().refuse.is_some() {
             return Err(Kind::FailClosed);
         }
-        let (limits, state) = cluster.limits(priority);
-        if !state.requests.try_acquire(limits.max_requests) {
+        let state = cluster.limits(priority).1;
+        if !state.requests.try_acquire(max_requests) {
             cluster.stats().upstream_rq_active_overflow.add(1);
             return Err(Kind::Overflow);
         }

@@ -208,7 +208,18 @@ impl Cluster {
         priority: Priority,
         key: &PickKey<'_>,
     ) -> Result<Attempt, Kind> {
-        Attempt::begin(self, priority, key)
+        let max = self.limits(priority).0.max_requests;
+        Attempt::begin(self, priority, key, max)
+    }
+
+    /// The same for a connection that carries bytes: it counts as a request, and as in Envoy the limit of requests is not for it.
+    #[cfg(feature = "server")]
+    pub(crate) fn attempt_of_bytes(
+        self: &Arc<Self>,
+        priority: Priority,
+        key: &PickKey<'_>,
+    ) -> Result<Attempt, Kind> {
+        Attempt::begin(self, priority, key, u32::MAX)
     }
 
     /// Counts a request to `endpoint` (`upstream_rq_total`, `rq_total`). As in Envoy it counts once it has a connection, so the

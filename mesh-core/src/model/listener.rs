@@ -39,6 +39,8 @@ pub struct Listener {
     pub enable_reuse_port: bool,
     /// `IP_TRANSPARENT`.
     pub transparent: bool,
+    /// Its sockets of IPv6 take connections over IPv4 too (`ipv4_compat` of one of its addresses).
+    pub ipv4_compat: bool,
     /// Bytes that are buffered for one connection; default 1 MiB.
     pub per_connection_buffer_limit: u32,
     /// Length of the kernel's accept queue; default 4,096 (bounded by the kernel).
@@ -73,6 +75,7 @@ impl Listener {
             use_original_dst: false,
             enable_reuse_port: true,
             transparent: false,
+            ipv4_compat: false,
             per_connection_buffer_limit: 1 << 20,
             tcp_backlog: None,
             tcp_keepalive: None,

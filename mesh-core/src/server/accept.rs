@@ -1,6 +1,10 @@
 //! The accept loop of one worker on one socket.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use hyper::rt::bounds::Http2ServerConnExec;
 use tokio::net::{TcpListener, UnixListener};
@@ -122,7 +126,7 @@ fn start<F, X>(
     let local = match &stream {
         Stream::Tcp(tcp) => tcp
             .local_addr()
-            .map_or_else(|_| address.clone(), Address::Socket),
+            .map_or_else(|_| address.clone(), |addr| Address::Socket(plain(addr))),
         Stream::Unix(_) => address.clone(),
     };
     let mut conn = ConnInfo::new(local, peer);
@@ -153,6 +157,17 @@ fn start<F, X>(
     }
 }
 
+/// An address of IPv4 as such, also on a socket that takes both.
+fn plain(addr: SocketAddr) -> SocketAddr {
+    match addr.ip() {
+        IpAddr::V4(_) => addr,
+        ip => match ip.to_canonical() {
+            IpAddr::V6(_) => addr,
+            ip => SocketAddr::new(ip, addr.port()),
+        },
+    }
+}
+
 enum Acceptor {
     Tcp(TcpListener),
     Unix(UnixListener),
@@ -173,7 +188,7 @@ impl Acceptor {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                Ok((Stream::Tcp(stream), Address::Socket(peer)))
+                Ok((Stream::Tcp(stream), Address::Socket(plain(peer))))
             }
             Self::Unix(listener) => {
                 let (stream, peer) = listener.accept().await?;
@@ -215,7 +230,7 @@ impl Queue {
                 let (stream, peer) = listener.accept()?;
                 stream.set_nonblocking(true)?;
                 let stream = tokio::net::TcpStream::from_std(stream)?;
-                Ok((Stream::Tcp(stream), Address::Socket(peer)))
+                Ok((Stream::Tcp(stream), Address::Socket(plain(peer))))
             }
             Self::Unix(listener) => {
                 let (stream, peer) = listener.accept()?;

@@ -50,7 +50,7 @@ impl From<&model::Listener> for BindOptions {
             reuse_port: listener.enable_reuse_port,
             backlog: listener.tcp_backlog.unwrap_or(default.backlog),
             transparent: listener.transparent,
-            ..default
+            ipv4_compat: listener.ipv4_compat,
         }
     }
 }

@@ -23,7 +23,11 @@ impl Directory {
         let mut known = self.lock();
         for address in std::iter::once(&config.address).chain(&config.additional_addresses) {
             if let Address::Socket(addr) = address {
-                known.insert(*addr, listener.clone());
+                let addr = match config.ipv4_compat {
+                    true => SocketAddr::new(addr.ip().to_canonical(), addr.port()),
+                    false => *addr,
+                };
+                known.insert(addr, listener.clone());
             }
         }
     }
@@ -36,19 +40,17 @@ impl Directory {
     /// The listener of `addr`; else the one for any address on its port, as Envoy chooses.
     pub(super) fn find(&self, addr: SocketAddr) -> Option<ListenerHandle> {
         let known = self.lock();
-        let any = match addr.ip().to_canonical() {
-            IpAddr::V4(_) => [
-                Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-                // A socket for any address of IPv6 takes those of IPv4 as well.
-                Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
-            ],
-            IpAddr::V6(_) => [Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)), None],
+        let get = |ip: IpAddr| known.get(&SocketAddr::new(ip, addr.port()));
+        let (v4, v6) = (Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into());
+        let ip = addr.ip().to_canonical();
+        let found = match ip {
+            // A socket for any address of IPv6 may take those of IPv4 as well.
+            IpAddr::V4(_) => get(ip)
+                .or_else(|| get(v4))
+                .or_else(|| get(v6).filter(|listener| listener.current().config().ipv4_compat)),
+            IpAddr::V6(_) => get(ip).or_else(|| get(v6)),
         };
-        let wildcards = any.into_iter().flatten();
-        let wildcards = wildcards.map(|ip| SocketAddr::new(ip, addr.port()));
-        std::iter::once(addr)
-            .chain(wildcards)
-            .find_map(|addr| known.get(&addr).cloned())
+        found.cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, ListenerHandle>> {

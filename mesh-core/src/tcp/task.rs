@@ -11,7 +11,7 @@ use std::{
 use super::{
     TcpEnd,
     log::Periodic,
-    upstream::{Held, Nobody, cluster_name, failure},
+    upstream::{Held, Nobody, Unchosen, cluster_name, failure},
 };
 use crate::{
     Kind,
@@ -228,30 +228,48 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
                 self.end.attempts += 1;
                 State::Connecting(Box::new(connecting))
             }
-            Err(kind) => {
+            Err(Unchosen::Failed(kind)) => {
                 self.fail(kind, None);
                 State::Over
+            }
+            // As in Envoy it is an attempt all the same.
+            Err(Unchosen::Full) => {
+                self.end.attempts += 1;
+                self.end.failure = Some(Kind::Overflow);
+                match self.has_more() {
+                    // Later in any case, so that the others get on meanwhile.
+                    true => self.wait(self.back_off().unwrap_or(Duration::from_millis(1))),
+                    false => {
+                        self.exhausted();
+                        self.end.flags.insert(Flag::UpstreamRetryLimitExceeded);
+                        State::Over
+                    }
+                }
             }
         };
         Poll::Ready(())
     }
 
-    fn choose(&mut self) -> Result<Connecting<C::Future>, Kind> {
+    fn choose(&mut self) -> Result<Connecting<C::Future>, Unchosen> {
         let conn = &self.conn.accepted.conn;
         let cluster = self.cluster()?;
         self.end.cluster = Some(cluster.clone());
         let Some(connection) = Permit::connection(&cluster, Priority::Default) else {
             cluster.stats().upstream_cx_overflow.add(1);
-            return Err(Kind::Overflow);
+            return Err(Kind::Overflow.into());
         };
         let key = PickKey {
             random: rand::random(),
             original_dst: conn.original_dst,
             ..PickKey::default()
         };
-        let attempt = cluster.attempt(Priority::Default, &key)?;
+        let attempt = cluster.attempt_of_bytes(Priority::Default, &key)?;
         let endpoint = attempt.endpoint().clone();
         self.end.endpoint = Some(endpoint.clone());
+        let Some(pending) = Permit::pending(&cluster, Priority::Default) else {
+            cluster.stats().upstream_rq_pending_overflow.add(1);
+            return Err(Unchosen::Full);
+        };
         let mut target = Target::new(cluster, endpoint);
         target.downstream = Some(conn.clone());
         Ok(Connecting {
@@ -260,6 +278,7 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
             held: Held {
                 attempt,
                 _connection: connection,
+                pending: Some(pending),
                 open: false,
                 ended: false,
             },
@@ -322,22 +341,38 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
         let stats = held.attempt.cluster().stats();
         stats.connect_failed(held.attempt.endpoint(), kind);
         stats.upstream_rq_pending_total.add(1);
-        let more = self.end.attempts < self.conn.proxy().max_connect_attempts.max(1);
         held.finish(AttemptOutcome::Failed(kind));
-        if more && kind != Kind::FailClosed {
-            self.state = match self.back_off() {
-                None => State::Begin,
-                Some(wait) => {
-                    let timer = self.conn.accepted.conn.timer();
-                    State::Waiting(timer.deadline(clock::after(now(), wait)))
-                }
-            };
+        if self.has_more() && kind != Kind::FailClosed {
+            self.state = self.again();
         } else {
-            if let Some(cluster) = &self.end.cluster {
-                let stats = cluster.stats();
-                stats.upstream_cx_connect_attempts_exceeded.add(1);
-            }
+            self.exhausted();
             self.fail(kind, Some(failure(error)));
+        }
+    }
+
+    /// Whether a further attempt is allowed.
+    fn has_more(&self) -> bool {
+        self.end.attempts < self.conn.proxy().max_connect_attempts.max(1)
+    }
+
+    /// A further attempt, at once or later.
+    fn again(&self) -> State<C> {
+        match self.back_off() {
+            None => State::Begin,
+            Some(wait) => self.wait(wait),
+        }
+    }
+
+    fn wait(&self, time: Duration) -> State<C> {
+        let timer = self.conn.accepted.conn.timer();
+        State::Waiting(timer.deadline(clock::after(now(), time)))
+    }
+
+    /// There is no further attempt.
+    fn exhausted(&self) {
+        if let Some(cluster) = &self.end.cluster {
+            let stats = cluster.stats();
+            stats.upstream_cx_connect_attempts_exceeded.add(1);
         }
     }
 

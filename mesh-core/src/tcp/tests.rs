@@ -269,6 +269,35 @@ async fn what_cannot_be_reached_is_named() {
     }
 }
 
+/// Connections that wait are limited, and the limit of requests is for requests.
+#[tokio::test]
+async fn limits_of_requests_and_of_those_that_wait() {
+    let (listener, address) = upstream().await;
+    let full = |cluster: &mut model::Cluster| cluster.limits[0].max_pending_requests = 0;
+    let mut twice = proxy();
+    twice.max_connect_attempts = 2;
+    let (server, handle) = start(twice, cluster(std::slice::from_ref(&address), full));
+    assert_eq!(server.connect().await.rest().await, "");
+    let end = ended(&server).await;
+    assert_eq!((&*end.flags.to_string(), end.attempts), ("URX", 2));
+    let stats = handle.stats();
+    assert_eq!(stats.upstream_rq_pending_overflow.get(), 2);
+    assert_eq!(stats.upstream_cx_connect_attempts_exceeded.get(), 1);
+    assert_eq!(stats.upstream_cx_total.get(), 0);
+    let (_, state) = handle.limits(model::Priority::Default);
+    let used = [&state.connections, &state.requests, &state.pending];
+    assert_eq!(used.map(|counter| counter.get()), [0; 3]);
+
+    let none = |cluster: &mut model::Cluster| cluster.limits[0].max_requests = 0;
+    let (server, handle) = start(proxy(), cluster(&[address], none));
+    let mut client = server.connect().await;
+    let (mut socket, _) = listener.accept().await.expect("connected");
+    socket.write_all(b"hello").await.expect("written");
+    client.until("hello").await;
+    let (_, state) = handle.limits(model::Priority::Default);
+    assert_eq!((state.requests.get(), state.pending.get()), (1, 0));
+}
+
 #[tokio::test]
 async fn idle_and_old_connections_are_closed() {
     let (listener, address) = upstream().await;

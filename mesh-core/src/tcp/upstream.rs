@@ -9,6 +9,7 @@ use std::{
 use tokio::io::AsyncWrite;
 
 use crate::{
+    Kind,
     cluster::{Attempt, AttemptOutcome, Permit},
     model::{ClusterChoice, Name},
     transport::ConnectError,
@@ -18,6 +19,8 @@ use crate::{
 pub(super) struct Held {
     pub(super) attempt: Attempt,
     pub(super) _connection: Permit,
+    /// While it is made.
+    pub(super) pending: Option<Permit>,
     /// Counted as open.
     pub(super) open: bool,
     /// The upstream has said all before the end.
@@ -27,6 +30,7 @@ pub(super) struct Held {
 impl Held {
     pub(super) fn opened(&mut self) {
         self.open = true;
+        self.pending = None;
         let (stats, endpoint) = (
             self.attempt.cluster().stats(),
             self.attempt.endpoint().stats(),
@@ -53,6 +57,20 @@ impl Drop for Held {
             stats.connection_ended(self.ended);
             self.attempt.endpoint().stats().cx_active.sub(1);
         }
+    }
+}
+
+/// Why there is no attempt at an endpoint.
+pub(super) enum Unchosen {
+    /// There can be none.
+    Failed(Kind),
+    /// Too many wait for a connection just now.
+    Full,
+}
+
+impl From<Kind> for Unchosen {
+    fn from(kind: Kind) -> Self {
+        Self::Failed(kind)
     }
 }
 

@@ -357,6 +357,13 @@ fn predicate() -> impl Strategy<Value = MatchPredicate> {
             },
         )
     });
+    let block = (select(&["10.0.0.0", "10.0.0.8", "::"][..]), 0u8..=32).prop_map(|(ip, bits)| {
+        let ip = ip.parse().expect("an address");
+        Cidr::new(ip, bits).expect("few bits")
+    });
+    let in_blocks = (input(), vec(block, 1..3));
+    let in_blocks = in_blocks.prop_map(|(input, blocks)| MatchPredicate::Ip(input, blocks));
+    let single = prop_oneof![4 => single, 1 => in_blocks];
     single.prop_recursive(2, 6, 3, |inner| {
         prop_oneof![
             vec(inner.clone(), 1..3).prop_map(MatchPredicate::And),

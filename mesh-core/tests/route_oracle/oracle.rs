@@ -153,6 +153,10 @@ fn holds(predicate: &MatchPredicate, request: &Request) -> bool {
         MatchPredicate::Single(input, text) => {
             read(input, request).is_some_and(|value| text_matches(text, &value))
         }
+        MatchPredicate::Ip(input, blocks) => {
+            let ip = read(input, request).and_then(|value| value.parse().ok());
+            ip.is_some_and(|ip| blocks.iter().any(|block| block.contains(ip)))
+        }
         MatchPredicate::And(all) => all.iter().all(|one| holds(one, request)),
         MatchPredicate::Or(all) => all.iter().any(|one| holds(one, request)),
         MatchPredicate::Not(one) => !holds(one, request),

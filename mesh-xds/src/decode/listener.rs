@@ -133,6 +133,9 @@ fn socket(value: &Proto, out: &mut Listener) {
     out.use_original_dst = common::bool_of(value.use_original_dst.as_ref(), false);
     out.enable_reuse_port = common::bool_of(value.enable_reuse_port.as_ref(), true);
     out.transparent = common::bool_of(value.transparent.as_ref(), false);
+    let additional = value.additional_addresses.iter();
+    let additional = additional.filter_map(|additional| additional.address.as_ref());
+    out.ipv4_compat = value.address.iter().chain(additional).any(is_compat);
     if let Some(bytes) = common::u32_of(value.per_connection_buffer_limit_bytes.as_ref()) {
         out.per_connection_buffer_limit = bytes;
     }
@@ -154,10 +157,15 @@ fn unused(cx: &mut Context, value: &Proto) {
     unsupported!(cx, value; fcds_config, udp_listener_config, api_listener);
 }
 
+/// Whether a socket takes connections over IPv4 too.
+fn is_compat(value: &ProtoAddress) -> bool {
+    matches!(&value.address, Some(address::Address::SocketAddress(socket)) if socket.ipv4_compat)
+}
+
 /// An address that a socket can be bound to.
 fn bound(cx: &mut Context, value: &ProtoAddress) -> Option<Address> {
-    if let Some(address::Address::SocketAddress(socket)) = &value.address
-        && socket.ipv4_compat
+    if is_compat(value)
+        && let Some(address::Address::SocketAddress(socket)) = &value.address
         && let Ok(ip) = socket.address.parse::<IpAddr>()
     {
         let fits = match ip {
@@ -171,7 +179,12 @@ fn bound(cx: &mut Context, value: &ProtoAddress) -> Option<Address> {
             );
         }
     }
-    match common::address(cx, value)? {
+    let mut value = value.clone();
+    if let Some(address::Address::SocketAddress(socket)) = &mut value.address {
+        // It acts for the whole listener.
+        socket.ipv4_compat = false;
+    }
+    match common::address(cx, &value)? {
         Address::Host(host, _) => {
             cx.reject(
                 "socket_address.address",

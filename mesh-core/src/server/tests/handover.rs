@@ -94,6 +94,24 @@ async fn a_redirected_connection_goes_to_the_listener_of_its_address() {
     assert_eq!(server.stat("http.front.downstream_cx_total"), 3);
 }
 
+/// One for any address of IPv6 takes those of IPv4 only if it says so.
+#[tokio::test]
+async fn a_listener_of_both_families_takes_both() {
+    for compat in [false, true] {
+        let server = Running::start(redirecting());
+        let directory = Arc::new(Directory::default());
+        let mut any = config("any", 80);
+        any.address = Address::Socket("[::]:80".parse().expect("an address"));
+        any.ipv4_compat = compat;
+        let any = unbound(&server, any);
+        directory.add(&any);
+        server.handle.hand_over_by(&directory);
+        ask(&server, "192.0.2.1 80").await;
+        let taken = server.stat("http.any.downstream_cx_total");
+        assert_eq!(taken, u64::from(compat));
+    }
+}
+
 #[tokio::test]
 async fn an_inspector_is_left_out_for_the_ports_that_say_so() {
     let mut config = redirecting();

@@ -263,6 +263,21 @@ async fn what_no_chain_may_serve_is_closed_and_reported() {
 }
 
 #[tokio::test]
+async fn a_socket_may_take_both_families() {
+    let mut chain = http_chain(manager());
+    chain.matches.source_type = model::SourceType::SameIpOrLoopback;
+    let mut config = listener(vec![chain]);
+    config.address = Address::Socket("[::]:0".parse().expect("an address"));
+    config.ipv4_compat = true;
+    let server = Running::start(config);
+    let port = server.address.socket().expect("bound").port();
+    let over_ipv4 = Address::Socket(([127, 0, 0, 1], port).into());
+    let mut client = Client::connect(&over_ipv4).await;
+    client.get("/a").await;
+    client.until("GET /a").await;
+}
+
+#[tokio::test]
 async fn listener_filters_see_the_first_bytes_and_leave_them() {
     let mut http2 = http_chain(manager());
     http2.matches.application_protocols = vec!["h2c".into()];
