@@ -541,6 +541,8 @@ async fn a_connection_that_nobody_redirected_has_no_original_destination() {
     let (listener, address) = upstream().await;
     let filter = ListenerFilter::ProxyProtocol {
         allow_without: false,
+        disallowed: None,
+        stat_prefix: "".into(),
     };
     let (server, _) = start_with(proxy(), cluster(&[], original), vec![filter]);
     let port = address.socket().expect("TCP").port();
