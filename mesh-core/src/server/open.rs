@@ -312,7 +312,7 @@ impl Run<'_> {
         let stats = &self.known.filters.tls;
         loop {
             match detect::tls(&self.buffer) {
-                Verdict::More if self.buffer.len() >= detect::MAX_HELLO => {
+                Verdict::TooLong => {
                     stats.client_hello_too_large.add(1);
                     return Err(refused("TLS inspector: the hello is too large"));
                 }
@@ -351,13 +351,14 @@ impl Run<'_> {
         loop {
             // A line is looked at as a whole: a long one that comes in many pieces only when something may end it.
             let news = &self.buffer[seen..];
-            let verdict = match seen < SMALL || news.iter().any(|byte| *byte < b' ') {
+            let full = self.buffer.len() >= detect::MAX_REQUEST_LINE;
+            let verdict = match full || seen < SMALL || news.iter().any(|byte| *byte < b' ') {
                 true => detect::http(&self.buffer),
                 false => Verdict::More,
             };
             seen = self.buffer.len();
             match verdict {
-                Verdict::More if seen >= detect::MAX_REQUEST_LINE => {
+                Verdict::TooLong => {
                     stats.read_error.add(1);
                     return Err(refused("HTTP inspector: the request line is too long"));
                 }

@@ -19,6 +19,8 @@ pub enum Verdict<T> {
     Is(T),
     /// It is something else.
     Other,
+    /// It is this as far as can be seen, and longer than any that is read.
+    TooLong,
 }
 
 /// An HTTP version.
@@ -56,7 +58,11 @@ pub fn http(bytes: &[u8]) -> Verdict<HttpVersion> {
     if same == bytes.len() {
         return Verdict::More;
     }
-    request_line(bytes)
+    match request_line(&bytes[..bytes.len().min(MAX_REQUEST_LINE)]) {
+        // What never ends is not waited for, or it would be kept without end where inspectors have no time limit.
+        Verdict::More if bytes.len() >= MAX_REQUEST_LINE => Verdict::TooLong,
+        verdict => verdict,
+    }
 }
 
 /// A method is a token of RFC 9110; a first byte outside of it is decisive at once, also that of an empty line.
@@ -145,11 +151,18 @@ pub struct ClientHello {
 
 /// Reads a TLS hello (RFC 8446 section 4.1.2), which may be spread over several records.
 pub fn tls(bytes: &[u8]) -> Verdict<ClientHello> {
+    match hello(&bytes[..bytes.len().min(MAX_HELLO)]) {
+        Verdict::More if bytes.len() >= MAX_HELLO => Verdict::TooLong,
+        verdict => verdict,
+    }
+}
+
+fn hello(bytes: &[u8]) -> Verdict<ClientHello> {
     let mut hello = Vec::new();
     let mut rest = bytes;
     loop {
         match record(rest) {
-            Verdict::Other => return Verdict::Other,
+            Verdict::Other | Verdict::TooLong => return Verdict::Other,
             Verdict::More => return Verdict::More,
             Verdict::Is((fragment, after)) => {
                 hello.extend_from_slice(fragment);
@@ -158,7 +171,7 @@ pub fn tls(bytes: &[u8]) -> Verdict<ClientHello> {
         }
         match handshake(&hello) {
             Verdict::More => {}
-            Verdict::Other => return Verdict::Other,
+            Verdict::Other | Verdict::TooLong => return Verdict::Other,
             Verdict::Is(body) => return client_hello(body).map_or(Verdict::Other, Verdict::Is),
         }
     }
@@ -396,7 +409,7 @@ pub(crate) mod tests {
         assert_eq!(http(&b"\r\n".repeat(MAX_REQUEST_LINE)), Verdict::Other);
         assert_eq!(
             http(&[&b"GET /"[..], &[b'a'; MAX_REQUEST_LINE]].concat()),
-            Verdict::More
+            Verdict::TooLong
         );
     }
 

@@ -197,7 +197,7 @@ fn inputs_of_a_tree_are_known_by_their_types() {
 #[test]
 fn a_predicate_may_look_for_an_address_in_blocks() {
     let input = r#"{"name":"i","typed_config":{"@type":
-        "type.googleapis.com/envoy.extensions.matching.common_inputs.network.v3.SourceIPInput"}}"#;
+        "type.googleapis.com/envoy.extensions.matching.common_inputs.network.v3.FilterStateInput","key":"k"}}"#;
     let custom = r#"{"name":"ip","typed_config":{"@type":"type.googleapis.com/envoy.extensions.matching.input_matchers.ip.v3.Ip",
         "cidr_ranges":[{"address_prefix":"10.0.0.0","prefix_len":8},{"address_prefix":"1.2.3.4","prefix_len":128}],"stat_prefix":"s"}}"#;
     let (table, _) = with_matcher(&format!(
@@ -211,7 +211,7 @@ fn a_predicate_may_look_for_an_address_in_blocks() {
     let model::MatchNode::List(list) = &tree.node else {
         panic!("{:?}", tree.node);
     };
-    let model::MatchPredicate::Ip(model::MatchInput::SourceIp, blocks) = &list[0].0 else {
+    let model::MatchPredicate::Ip(model::MatchInput::FilterState(_), blocks) = &list[0].0 else {
         panic!("{:?}", list[0].0);
     };
     let blocks: Vec<_> = blocks.iter().map(ToString::to_string).collect();
