@@ -127,7 +127,7 @@ fn load_balancing_is_read_from_both_places() {
 #[test]
 fn discovery_types() {
     for (text, expected) in [
-        ("{name: a, type: EDS}", "Eds(\"a\")"),
+        ("{name: a, type: EDS, eds_cluster_config: {}}", "Eds(\"a\")"),
         (
             "{name: a, type: EDS, eds_cluster_config: {service_name: s}}",
             "Eds(\"s\")",

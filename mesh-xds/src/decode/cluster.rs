@@ -21,7 +21,7 @@ use mesh_core::model::{
 };
 
 use super::{
-    Context, cluster_http, common, endpoint, filter, header, lb,
+    Context, cluster_http, cluster_rules, common, endpoint, filter, header, lb,
     set::{ignored, unsupported},
     transport,
 };
@@ -73,6 +73,7 @@ pub(crate) fn cluster(cx: &mut Context, value: &Proto) -> Cluster {
     out.metadata = common::metadata(cx, "metadata", metadata.as_ref());
     out.origin = common::origin(&out.metadata);
     addresses(cx, &out);
+    cluster_rules::check(cx, value, &out);
     out
 }
 
@@ -237,6 +238,12 @@ fn original_dst(cx: &mut Context, value: &Proto) -> Option<OriginalDst> {
     } = config;
     cx.field("original_dst_lb_config", |cx| {
         unsupported!(cx; metadata_key);
+        if !use_http_header && !http_header_name.is_empty() {
+            cx.reject(
+                "http_header_name",
+                "must not be set without use_http_header",
+            );
+        }
         let name = match http_header_name.as_str() {
             "" => "x-envoy-original-dst-host",
             ":authority" => "host",
@@ -281,8 +288,18 @@ fn limits(cx: &mut Context, value: &CircuitBreakers, out: &mut Cluster) {
                 track_remaining,
                 max_connection_pools,
             } = value;
-            ignored!(cx; max_pending_requests, max_requests, max_retries, retry_budget, track_remaining,
-                max_connection_pools);
+            for (field, set) in [
+                ("max_pending_requests", max_pending_requests.is_some()),
+                ("max_requests", max_requests.is_some()),
+                ("max_retries", max_retries.is_some()),
+                ("max_connection_pools", max_connection_pools.is_some()),
+                ("retry_budget", retry_budget.is_some()),
+            ] {
+                if set {
+                    cx.reject(field, "has no meaning for a single host");
+                }
+            }
+            ignored!(cx; track_remaining);
             if value.priority() == RoutingPriority::Default {
                 out.per_host_max_connections = common::u32_of(max_connections.as_ref());
             } else {

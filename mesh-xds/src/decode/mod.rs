@@ -13,6 +13,7 @@
 pub(crate) mod access_log;
 pub(crate) mod cluster;
 mod cluster_http;
+mod cluster_rules;
 pub(crate) mod common;
 mod context;
 pub(crate) mod endpoint;
