@@ -24,7 +24,8 @@ pub(super) fn service(c: &mut Check, spec: &k8s::Service, annotations: &BTreeMap
     }
 }
 
-/// As the API server refuses them: two ports of one name, or of one number and protocol.
+/// Two ports of one name, or of one number and protocol. The API server of Kubernetes refuses them, istiod takes them: so they
+/// act, and are told of.
 fn ports(c: &mut Check, ports: &[k8s::ServicePort]) {
     let protocol = |port: &k8s::ServicePort| match port.protocol.as_str() {
         "" => "TCP".to_owned(),
@@ -39,7 +40,7 @@ fn ports(c: &mut Check, ports: &[k8s::ServicePort]) {
                 "`{}` stands twice; each port has a name of its own",
                 port.name
             );
-            c.error(&at.key("name"), text);
+            c.warn(&at.key("name"), text);
         }
         let own = (port.port, protocol(port));
         if before
@@ -47,7 +48,7 @@ fn ports(c: &mut Check, ports: &[k8s::ServicePort]) {
             .any(|other| (other.port, protocol(other)) == own)
         {
             let text = format!("{} of {} stands twice", own.0, own.1);
-            c.error(&at.key("port"), text);
+            c.warn(&at.key("port"), text);
         }
     }
 }
@@ -69,22 +70,22 @@ mod tests {
     use crate::istio::read::{Level, TextOptions, parse};
 
     #[test]
-    fn a_port_that_stands_twice_is_refused_at_its_place() {
-        let refused = |ports: &str| {
+    fn a_port_that_stands_twice_is_told_of_at_its_place() {
+        let told = |ports: &str| {
             let text = format!(
                 "apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec: {{ports: [{ports}]}}\n"
             );
             let parsed = parse(&Arc::from("a.yaml"), &text, &TextOptions::default());
             let found = parsed.findings.iter();
-            let found = found.filter(|finding| finding.level == Level::Refused);
+            let found = found.filter(|finding| finding.level == Level::Warning);
             found.map(|f| f.path.to_string()).collect::<Vec<_>>()
         };
         let dns = "{name: dns, port: 53, protocol: UDP}, {name: dns-tcp, port: 53, protocol: TCP}";
-        assert_eq!(refused(dns), [""; 0]);
-        let same = refused("{name: a, port: 80}, {name: b, port: 80, protocol: TCP}");
+        assert_eq!(told(dns), [""; 0]);
+        let same = told("{name: a, port: 80}, {name: b, port: 80, protocol: TCP}");
         assert_eq!(same, ["spec.ports[1].port"]);
         assert_eq!(
-            refused("{name: a, port: 80}, {name: a, port: 81}"),
+            told("{name: a, port: 80}, {name: a, port: 81}"),
             ["spec.ports[1].name"]
         );
     }
