@@ -130,7 +130,7 @@ fn sigterm_lets_requests_in_flight_end_and_closes_what_is_idle() {
     let slow = thread::spawn(move || request(at, "GET", "/held"));
     until("the request is in flight", || {
         let text = meshd
-            .get("/stats?filter=cluster.app.upstream_rq_active")
+            .get("/stats?filter=cluster.app.upstream_rq_active$")
             .body;
         text == "cluster.app.upstream_rq_active: 1\n"
     });
@@ -154,7 +154,7 @@ fn in_flight(meshd: &Meshd) -> thread::JoinHandle<bool> {
     let at = meshd.listener("in");
     let waiting = thread::spawn(move || request(at, "GET", "/held").is_none());
     until("the request is in flight", || {
-        let active = "/stats?filter=cluster.app.upstream_rq_active";
+        let active = "/stats?filter=cluster.app.upstream_rq_active$";
         meshd.get(active).body == "cluster.app.upstream_rq_active: 1\n"
     });
     waiting

@@ -112,7 +112,7 @@ fn of_envoy() -> Vec<Case> {
             envoy("domains: [\"*\"]", "domains: 7"),
             "14:24",
             "static_resources.listeners[0].filter_chains[0].filters[0].typed_config.route_config.virtual_hosts[0].domains",
-            &["list"],
+            &["7 is not a string"],
         ),
         whole(
             "envoy: an unknown field",
