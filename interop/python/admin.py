@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 
 from play import Play
-from rig import SHORT, Proxy, cluster, free_port, listener, manager, read_head, serve
+from rig import SHORT, World, cluster, free_port, listener, manager, read_head, serve
 
 PLAY = Play()
 # Deeper than this the members of an object are not told apart.
@@ -34,34 +34,21 @@ TCP = {
 }
 
 
-class World:
+class Admin(World):
     def __init__(self, program, scratch, arguments):
         self.port = free_port()
         routes = [{"match": {"prefix": "/"}, "route": {"cluster": "app"}}]
         place = {"region": "r", "zone": "z"}
         here = cluster("app", serve(app))
         here["load_assignment"]["endpoints"][0]["locality"] = place
-        config = {
-            "node": {"id": "n", "cluster": "c", "locality": place, "metadata": {"k": "v"}},
-            "static_resources": {
-                "listeners": [
-                    listener("in", self.port, manager("ingress", routes, "/dev/null")),
-                    listener("tcp", free_port(), {}),
-                ],
-                "clusters": [here, cluster("other", free_port())],
-            },
-        }
-        filters = [{"name": "tcp", "typed_config": TCP}]
-        config["static_resources"]["listeners"][1]["filter_chains"] = [{"filters": filters}]
-        self.proxy = Proxy(program, config, scratch, "admin", arguments)
-        self.proxy.wait(self.port)
+        listeners = [listener("in", self.port, manager("ingress", routes, "/dev/null")), listener("tcp", free_port(), {})]
+        listeners[1]["filter_chains"] = [{"filters": [{"name": "tcp", "typed_config": TCP}]}]
+        node = {"id": "n", "cluster": "c", "locality": place, "metadata": {"k": "v"}}
+        self.start("admin", program, scratch, arguments, listeners, [here, cluster("other", free_port())], node=node)
         for _ in range(3):
             urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=SHORT).read()
         # Envoy shows of distributions what it has flushed, every five seconds.
         time.sleep(5.5)
-
-    def stop(self):
-        self.proxy.stop()
 
 
 def ask(world, method, path):
@@ -185,4 +172,4 @@ def all_cases():
 
 
 if __name__ == "__main__":
-    sys.exit(PLAY.main(World, all_cases()))
+    sys.exit(PLAY.main(Admin, all_cases()))

@@ -11,7 +11,7 @@ import sys
 import time
 
 from play import Play
-from rig import H1Client, H2Client, Seen, World, cluster, free_port, headers_of, listener, manager, read_head, serve
+from rig import H1Client, H2Client, Seen, World, by, cluster, free_port, headers_of, listener, manager, read_head, serve
 
 PLAY = Play()
 SEEN = Seen()
@@ -86,10 +86,6 @@ def app(peer):
             peer.sendall(OK)
 
 
-def by(name):
-    return {"prefix": "/", "headers": [{"name": "x-route", "string_match": {"exact": name}}]}
-
-
 def routes(up):
     again = {"retry_on": "5xx,reset", "num_retries": 1, "retry_back_off": {"base_interval": "0.01s"}}
     found = [{"match": by(name), "route": {"cluster": up, "retry_policy": again}} for name in ("dies", "fails")]
@@ -112,14 +108,13 @@ class Continues(World):
 
 
 def counted(world, mode):
-    stats = world.proxy.stats()
+    # The log line comes ahead of the counters.
+    stats = world.settled(0.05)
     names = (f"http.{mode}.downstream_rq_1xx", f"cluster.{mode}.upstream_rq_1xx", f"cluster.{mode}.upstream_rq_retry")
     return [stats.get(name, 0) for name in names]
 
 
 def moved(world, mode, before):
-    # The log line comes ahead of the counters.
-    time.sleep(0.05)
     down, up, retries = (after - old for after, old in zip(counted(world, mode), before))
     return f"down={down} up={up} retried={retries}"
 

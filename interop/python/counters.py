@@ -12,10 +12,9 @@ import sys
 import time
 
 from play import Play
-from rig import SHORT, H1Client, H2Client, H2Server, Proxy, address, cluster, free_port, headers_of, listener, manager, read_head, reset, serve
+from rig import SHORT, H1Client, H2Client, H2Server, World, address, cluster, drain, free_port, headers_of, listener, manager, read_head, reset, serve
 
 PLAY = Play()
-SCOPES = re.compile(r"^(cluster|http\.ingress|listener\.127|tcp|vhost)\.")
 
 # Statistics that meshd does not have, by the end of their names, and why.
 ABSENT = {
@@ -37,11 +36,8 @@ def app(peer):
     rest = b""
     while True:
         head, rest = read_head(peer, rest)
-        (method, path), headers = head.split(" ")[:2], headers_of(head)
-        length = int(headers.get("content-length", 0))
-        while len(rest) < length:
-            rest += peer.recv(65536)
-        rest = rest[length:]
+        method, path = head.split(" ")[:2]
+        rest = drain(peer, headers_of(head), rest)
         if "/slow" in path:
             time.sleep(0.6)
         if "/reset" in path:
@@ -124,7 +120,9 @@ FAULT = {
 }
 
 
-class World:
+class Counters(World):
+    SCOPES = re.compile(r"^(cluster|http\.ingress|listener\.127|tcp|vhost)\.")
+
     def __init__(self, program, scratch, arguments):
         self.ports = {name: free_port() for name in ("in", "tcp", "dead")}
         one = manager("ingress", routes(), "/dev/null", upgrade_configs=[{"upgrade_type": "websocket"}])
@@ -138,29 +136,13 @@ class World:
         none = cluster("none", 1)
         none["load_assignment"]["endpoints"] = []
         clusters = [cluster("app", serve(app)), cluster("app2", serve(app2), {}), cluster("dead", free_port()), none]
-        config = {"static_resources": {"listeners": listeners, "clusters": clusters}}
-        self.proxy = Proxy(program, config, scratch, "counters", arguments)
-        for port in self.ports.values():
-            self.proxy.wait(port)
-        self.settled()
+        self.start("counters", program, scratch, arguments, listeners, clusters)
 
-    def settled(self):
-        """The statistics, once nothing moves any more."""
-        end = time.monotonic() + 10
-        last, since = None, time.monotonic()
-        while time.monotonic() < end:
-            now = {name: value for name, value in self.proxy.stats().items() if SCOPES.match(name)}
-            if now != last:
-                last, since = now, time.monotonic()
-            elif time.monotonic() - since > 0.5:
-                break
-            time.sleep(0.05)
+    def settled(self, quiet=0.5):
+        found = super().settled(quiet)
         for name, port in self.ports.items():
-            last = {key.replace(f"127.0.0.1_{port}", name): value for key, value in last.items()}
-        return last
-
-    def stop(self):
-        self.proxy.stop()
+            found = {key.replace(f"127.0.0.1_{port}", name): value for key, value in found.items()}
+        return found
 
 
 # What meshd has of its own.
@@ -221,8 +203,11 @@ def streams(*paths, reset_last=False):
         client = H2Client(world.ports["in"])
         numbers = []
         for path in paths:
-            head = {":method": "GET", ":scheme": "http", ":authority": "a", ":path": path}
-            numbers.append(client.request(head))
+            numbers.append(client.h2.get_next_available_stream_id())
+            head = [(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", path)]
+            client.h2.send_headers(numbers[-1], head, end_stream=True)
+        # At once, so that each finds the others still there.
+        client.flush()
         if reset_last:
             client.settle(0.2)
             client.h2.reset_stream(numbers[-1], 8)
@@ -308,4 +293,4 @@ def case(traffic):
 
 
 if __name__ == "__main__":
-    sys.exit(PLAY.main(World, [(name, case(traffic)) for name, traffic in TRAFFIC.items()]))
+    sys.exit(PLAY.main(Counters, [(name, case(traffic)) for name, traffic in TRAFFIC.items()]))

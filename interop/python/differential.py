@@ -19,7 +19,7 @@ import time
 import differential_requests
 from differential_config import TYPE, Maker
 from differential_peers import Seen, upstreams
-from rig import LOG_FIELDS, Proxy, free_port
+from rig import LOG_FIELDS, SHORT, Proxy, free_port
 
 SEEN = Seen()
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -136,7 +136,8 @@ class Pair:
             self.proxies.append(proxy)
         for proxy, host in zip(self.proxies, (THEIRS, OURS)):
             try:
-                wait(proxy, (host, ports[0]))
+                for port in ports:
+                    proxy.wait(port, host)
             except RuntimeError:
                 with open(proxy.output.name, encoding="utf-8") as text:
                     self.refused.append((proxy, text.read()[-1500:]))
@@ -147,19 +148,6 @@ class Pair:
         for proxy in self.proxies:
             proxy.stop()
             proxy.output.close()
-
-
-def wait(proxy, address):
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
-        if proxy.process.poll() is not None:
-            raise RuntimeError
-        try:
-            socket.create_connection(address, timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.02)
-    raise RuntimeError
 
 
 def tidy(value):
@@ -273,6 +261,18 @@ def logs(proxy):
     return found
 
 
+def both_logs(proxies):
+    """The logs, once they have as many lines of each case, or the time is over."""
+    end = time.monotonic() + SHORT
+    while True:
+        # Envoy writes them some time after they are said.
+        time.sleep(0.2)
+        found = [logs(proxy) for proxy in proxies]
+        one, other = ({case: len(lines) for case, lines in log.items()} for log in found)
+        if one == other or time.monotonic() >= end:
+            return found
+
+
 def stats(proxy):
     found = {}
     for name, value in proxy.stats().items():
@@ -294,7 +294,7 @@ def file(options, seed):
     def config(host, log):
         return bootstrap(maker, ports, host, [{**one, "manager": with_log(one, log)} for one in listeners])
 
-    pair = Pair(options, f"f{seed}", config, [listeners[-1]["port"]])
+    pair = Pair(options, f"f{seed}", config, [one["port"] for one in listeners])
     try:
         if pair.refused:
             for proxy, text in pair.refused:
@@ -303,7 +303,6 @@ def file(options, seed):
         yield from requests(options, seed, maker, listeners, pair)
     finally:
         pair.stop()
-        ports["keep"].close()
 
 
 def requests(options, seed, maker, listeners, pair):
@@ -323,8 +322,7 @@ def requests(options, seed, maker, listeners, pair):
                 time.sleep(0.03)
             results.append({"answer": answer(request, out), "upstream": upstream(SEEN.take())})
         cases[case] = (request, index, results)
-    time.sleep(0.5)
-    written = [logs(proxy) for proxy in pair.proxies]
+    written = both_logs(pair.proxies)
     for case, (request, index, results) in cases.items():
         for result, lines in zip(results, written):
             result["log"] = [line(found) for found in lines.get(case, [])]

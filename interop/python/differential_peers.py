@@ -5,7 +5,7 @@ import threading
 
 import h2.events
 
-from rig import SHORT, H2Peer, H2Server, serve
+from rig import SHORT, H2Peer, H2Server, free_port, serve
 
 MANY = [("x-many", "one"), ("X-Many", "two"), ("set-cookie", "a=1; Path=/"), ("set-cookie", "b=2"), ("x-empty", "")]
 
@@ -255,10 +255,8 @@ def h2_answer(server, number, answer, method):
 
 def upstreams(seen):
     """Ports of two HTTP/1 apps, one of which gets copies only, of an HTTP/2 app, and of one that refuses."""
-    refused = socket.socket()
-    refused.bind(("127.0.0.1", 0))
     apps = {name: serve(h1_upstream(seen, name)) for name in ("h1", "shadow")}
-    return {**apps, "h2": serve(h2_upstream(seen, "h2")), "none": refused.getsockname()[1], "keep": refused}
+    return {**apps, "h2": serve(h2_upstream(seen, "h2")), "none": free_port()}
 
 
 def h1_call(address, data, method, more=None):

@@ -6,17 +6,15 @@ Each case runs for every pair of protocols that it makes sense for, and states w
 see. The expectations were written down from Envoy 1.40; where the proxy under test may differ, `ours` says so and why.
 """
 
-import socket
 import sys
 import time
 
 from play import Play
-from rig import KEPT, H1Client, H2Client, H2Server, Seen, World, cluster, free_port
-from rig import headers_of, listener, manager, read_head, refusing_port, reset, serve
+from rig import SHORT, H1Client, H2Client, H2Server, Seen, World, by, cluster, free_port, full_port
+from rig import drain, headers_of, listener, manager, read_head, reset, serve
 
 SEEN = Seen()
 PLAY = Play()
-case = PLAY.case
 HALF = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello"
 CHUNK = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"
 WHOLE = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
@@ -35,21 +33,7 @@ def h1_app(peer):
         if does in H1_LAST:
             H1_LAST[does](peer, name)
             return
-        if "content-length" in headers:
-            length = int(headers["content-length"])
-            while len(rest) < length:
-                more = peer.recv(65536)
-                if not more:
-                    return
-                rest += more
-            rest = rest[length:]
-        elif headers.get("transfer-encoding") == "chunked":
-            while not rest.endswith(b"0\r\n\r\n"):
-                more = peer.recv(65536)
-                if not more:
-                    return
-                rest += more
-            rest = b""
+        rest = drain(peer, headers, rest)
         peer.sendall(WHOLE)
         if does == "close-after":
             return
@@ -232,27 +216,8 @@ def h2_answer(server, number, does, dripping):
     return None
 
 
-def never_accepts():
-    """A port whose queue of connections is full."""
-    peer = socket.socket()
-    peer.bind(("127.0.0.1", 0))
-    peer.listen(0)
-    filled = []
-    for _ in range(4):
-        one = socket.socket()
-        one.setblocking(False)
-        one.connect_ex(peer.getsockname())
-        filled.append(one)
-    KEPT.extend([peer, *filled])
-    return peer.getsockname()[1]
-
-
-def by(name):
-    return [{"name": "x-route", "string_match": {"exact": name}}]
-
-
 def route(name, target, **more):
-    return {"name": name, "match": {"prefix": "/", "headers": by(name)}, "route": {"cluster": target, **more}}
+    return {"name": name, "match": by(name), "route": {"cluster": target, **more}}
 
 
 def routes():
@@ -275,8 +240,8 @@ class Failures(World):
 
     def __init__(self, program, scratch, arguments):
         SEEN.clear()
-        self.ports = {"h1": serve(h1_app), "h2": serve(h2_app), "refused": refusing_port(), "a": free_port()}
-        full = never_accepts()
+        self.ports = {"h1": serve(h1_app), "h2": serve(h2_app), "refused": free_port(), "a": free_port()}
+        full = full_port()
         listeners = [listener("a", self.ports["a"], manager("a", routes(), f"{scratch}/failures-access.log"))]
         clusters = [
             cluster("h1", self.ports["h1"]),
@@ -303,10 +268,11 @@ def h2_get(world, name, upstream, does):
     return client, number
 
 
-def ends(name):
-    """How the upstream saw it end. The code of a reset is the proxy's own affair."""
-    facts = [fact for fact in SEEN.get(name) if not fact.startswith("request")]
-    return ["reset" if "rst" in fact else fact for fact in facts]
+def ends(name, limit=0):
+    """How the upstream saw it end, for which it has so long. The code of a reset is the proxy's own affair."""
+    of_ends = lambda facts: [fact for fact in facts if not fact.startswith("request")]
+    SEEN.until(name, of_ends, limit)
+    return ["reset" if "rst" in fact else fact for fact in of_ends(SEEN.get(name))]
 
 
 def brief(body):
@@ -444,11 +410,7 @@ def leave(when, downstream, upstream):
             )
             if sending:
                 client.send(number, b"part")
-        SEEN.wait(name, "request 1")
-        if not SEEN.get(name):
-            end = time.monotonic() + 2
-            while not SEEN.get(name) and time.monotonic() < end:
-                time.sleep(0.02)
+        SEEN.until(name, bool)
         status = "-"
         if when == "reading":
             status = client.head()[0] if downstream == "h1" else client.answer(number)
@@ -458,10 +420,7 @@ def leave(when, downstream, upstream):
             alive = f" alive={client.alive()}"
         else:
             client.close()
-        end = time.monotonic() + 3
-        while time.monotonic() < end and not any(not fact.startswith("request") for fact in SEEN.get(name)):
-            time.sleep(0.02)
-        left = ends(name)
+        left = ends(name, SHORT)
         if downstream == "h2":
             client.close()
         return f"{status}{alive} | upstream {' '.join(left) or '-'} | {world.log(name)}"
@@ -476,10 +435,7 @@ def vanish(upstream):
         client, number = h2_get(world, name, upstream, "drip")
         status = client.answer(number)
         client.close()
-        end = time.monotonic() + 3
-        while time.monotonic() < end and not any(not fact.startswith("request") for fact in SEEN.get(name)):
-            time.sleep(0.02)
-        left = ends(name)
+        left = ends(name, SHORT)
         return f"{status} | upstream {' '.join(left) or '-'} | {world.log(name)}"
 
     return play

@@ -10,10 +10,9 @@ import sys
 import time
 
 from play import Play
-from rig import H1Client, World, cluster, free_port, listener, manager, read_head, refusing_port, serve
+from rig import H1Client, World, by, cluster, free_port, listener, manager, read_head, serve
 
 PLAY = Play()
-case = PLAY.case
 CORS = "envoy.filters.http.cors"
 FAULT = "envoy.filters.http.fault"
 SLOW = 0.5
@@ -28,10 +27,6 @@ def app(peer):
 
 def of(kind, **config):
     return {"@type": f"type.googleapis.com/envoy.extensions.filters.http.{kind}", **config}
-
-
-def by(name):
-    return {"prefix": "/", "headers": [{"name": "x-route", "string_match": {"exact": name}}]}
 
 
 ALL = {"numerator": 100}
@@ -91,7 +86,7 @@ class Filters(World):
             long = f"%LOCAL_REPLY_BODY%{'.' * 300}"
             one["local_reply_config"] = {"body_format": {"text_format_source": {"inline_string": long}}}
         listeners = [listener("a", self.port, managers[0]), listener("b", self.always, managers[1])]
-        clusters = [cluster("up", serve(app)), cluster("gone", refusing_port())]
+        clusters = [cluster("up", serve(app)), cluster("gone", free_port())]
         self.start("filters", program, scratch, arguments, listeners, clusters)
 
 

@@ -14,7 +14,7 @@ import sys
 import time
 
 from play import Play
-from rig import SHORT, Proxy, address, cluster, free_port, refusing_port, reset, serve
+from rig import SHORT, World, address, cluster, free_port, reset, serve
 
 PLAY = Play()
 TYPE = "type.googleapis.com/envoy.extensions."
@@ -92,25 +92,26 @@ def v2(command=0x21, family=0x11, rest=b"", body=bytes([1, 2, 3, 4, 5, 6, 7, 8, 
     return b"\r\n\r\n\0\r\nQUIT\n" + bytes([command, family]) + struct.pack(">H", len(body + rest)) + body + rest
 
 
-class World:
+class Listeners(World):
+    SCOPES = MOVED
+
     def __init__(self, program, scratch, arguments):
-        self.log = os.path.join(scratch, "listeners-all.log")
-        open(self.log, "w", encoding="utf-8").close()
+        self.path = os.path.join(scratch, "listeners-all.log")
+        open(self.path, "w", encoding="utf-8").close()
         self.ports = {}
         listeners = [self.listener(name, **what) for name, what in self.all()]
         app = serve(echo)
         limits = {"no pending": {"max_pending_requests": 0}, "no requests": {"max_requests": 0}, "no connections": {"max_connections": 0}, "one": {"max_connections": 1}}
         limited = [cluster(name, app, circuit_breakers={"thresholds": [limit]}) for name, limit in limits.items()]
-        clusters = [*limited, cluster("app", app), cluster("dead", refusing_port()), {"name": "empty", "connect_timeout": "1s", "type": "STATIC"}]
-        config = {"static_resources": {"listeners": listeners, "clusters": clusters}}
-        self.proxy = Proxy(program, config, scratch, "listeners", arguments)
-        self.proxy.wait(self.ports["plain"])
-        time.sleep(0.3)
+        clusters = [*limited, cluster("app", app), cluster("dead", free_port()), {"name": "empty", "connect_timeout": "1s", "type": "STATIC"}]
+        self.start("listeners", program, scratch, arguments, listeners, clusters)
+        # The connections that found all listeners there, some of which lead to attempts with pauses, are over.
+        self.settled(0.5)
 
     def all(self):
         any_kind = [chain("h1", application_protocols=["http/1.1"]), chain("old", application_protocols=["http/1.0"]), chain("h2", application_protocols=["h2c"]), chain("bytes")]
         tls = [chain("named", server_names=["a.test", "*.b.test"]), chain("h2", application_protocols=["h2"]), chain("tls", transport_protocol="tls"), chain("raw", transport_protocol="raw_buffer")]
-        lines = [log(self.log)]
+        lines = [log(self.path)]
         yield "plain", {"chains": [chain("c", {"access_log": lines})]}
         yield "header", {"filters": [inspector("proxy_protocol")], "chains": [chain("c", {"access_log": lines})]}
         yield "maybe", {"filters": [inspector("proxy_protocol", allow_requests_without_proxy_protocol=True, stat_prefix="p")], "chains": [chain("c")]}
@@ -125,7 +126,7 @@ class World:
         yield "no filters", {"chains": [{"name": "c", "filters": []}]}
         flushed = {"access_log": lines, "access_log_options": {"flush_access_log_on_connected": True, "access_log_flush_interval": "0.5s"}}
         yield "flushed", {"chains": [chain("c", flushed)]}
-        only = [{**log(self.log), "filter": {"log_type_filter": {"types": ["TcpUpstreamConnected"]}}}]
+        only = [{**log(self.path), "filter": {"log_type_filter": {"types": ["TcpUpstreamConnected"]}}}]
         yield "type", {"chains": [chain("c", {**flushed, "access_log": only})]}
         yield "idle", {"chains": [chain("c", {"access_log": lines, "idle_timeout": "0.3s"})]}
         yield "old", {"chains": [chain("c", {"access_log": lines, "max_downstream_connection_duration": "0.3s"})]}
@@ -146,7 +147,7 @@ class World:
             "address": address(self.ports[name]),
             "listener_filters": list(filters),
             "filter_chains": chains,
-            "access_log": [log(self.log)],
+            "access_log": [log(self.path)],
             **more,
         }
 
@@ -154,34 +155,28 @@ class World:
         """The new lines of the log, once there are `count`."""
         end = time.monotonic() + SHORT
         while True:
-            with open(self.log, encoding="utf-8") as text:
+            with open(self.path, encoding="utf-8") as text:
                 found = text.read().splitlines()[self.read :]
             if len(found) >= count or time.monotonic() >= end:
                 return found
             time.sleep(0.02)
 
     def begin(self):
-        time.sleep(0.1)
-        with open(self.log, encoding="utf-8") as text:
+        self.before = self.settled(0.1)
+        with open(self.path, encoding="utf-8") as text:
             self.read = len(text.read().splitlines())
-        self.before = self.proxy.stats()
 
     def told(self, count):
         lines = self.lines(count)
-        # Counters of workers are seen a little later.
-        time.sleep(0.2)
-        after = self.proxy.stats()
-        moved = {name: value - self.before.get(name, 0) for name, value in after.items() if MOVED.match(name)}
+        after = self.settled(0.2)
+        moved = {name: value - self.before.get(name, 0) for name, value in after.items()}
         short = (re.sub(r"^listener\.127\.0\.0\.1_\d+\.", "listener.", name) + f"={value}" for name, value in sorted(moved.items()) if value)
         return "; ".join(lines) + " | " + " ".join(short)
 
-    def stop(self):
-        self.proxy.stop()
-
 
 def said(peer):
-    """What comes until the end or half a second of silence."""
-    peer.settimeout(0.5)
+    """What comes until the end."""
+    peer.settimeout(SHORT)
     got = b""
     try:
         while data := peer.recv(65536):
@@ -229,7 +224,10 @@ def beside(first, second):
         with socket.create_connection(("127.0.0.1", world.ports[first]), timeout=SHORT) as peer:
             peer.sendall(b"first")
             peer.recv(5)
-            return play(second, b"hi", count=2)(world, name)
+            seen = play(second, b"hi", count=2)(world, name)
+        # What is said of it belongs to no other case.
+        world.lines(4)
+        return seen
 
     return case
 
@@ -344,4 +342,4 @@ def all_cases():
 
 
 if __name__ == "__main__":
-    sys.exit(PLAY.main(World, all_cases()))
+    sys.exit(PLAY.main(Listeners, all_cases()))

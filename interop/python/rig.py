@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import re
 import signal
 import socket
 import struct
@@ -21,34 +22,39 @@ SHORT = 3.0
 RESET = struct.pack("ii", 1, 0)
 
 
-GIVEN = set()
+# Sockets that keep their ports until the play ends.
 KEPT = []
 
 
+def kept(address):
+    """A socket on a port of its own, which nobody is given who asks for any."""
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    one.bind((address, 0))
+    KEPT.append(one)
+    return one
+
+
 def free_port():
-    """A port that was free a moment ago, and another one each time."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        if port not in GIVEN:
-            GIVEN.add(port)
-            return port
+    """A port that refuses connections until a proxy listens there, which this socket, as it does not listen, lets it do."""
+    return kept("").getsockname()[1]
 
 
-def refusing_port():
-    """A port that refuses connections: it is taken, so that nobody else listens there."""
-    taken = socket.socket()
-    taken.bind(("127.0.0.1", 0))
-    KEPT.append(taken)
-    return taken.getsockname()[1]
+def full_port():
+    """A port whose queue of connections is full."""
+    full = kept("127.0.0.1")
+    full.listen(0)
+    for _ in range(4):
+        filler = socket.socket()
+        filler.setblocking(False)
+        filler.connect_ex(full.getsockname())
+        KEPT.append(filler)
+    return full.getsockname()[1]
 
 
 def serve(handler):
     """Runs `handler(socket)` in a thread for each connection; returns the port."""
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", 0))
+    listener = kept("127.0.0.1")
     listener.listen(64)
 
     def one(peer):
@@ -92,6 +98,18 @@ def headers_of(head):
     return found
 
 
+def drain(peer, asked, rest):
+    """Reads the body of a request with these headers, and returns what comes behind it."""
+    chunked = asked.get("transfer-encoding") == "chunked"
+    length = int(asked.get("content-length", 0))
+    while not rest.endswith(b"0\r\n\r\n") if chunked else len(rest) < length:
+        more = peer.recv(65536)
+        if not more:
+            raise ValueError("no end")
+        rest += more
+    return b"" if chunked else rest[length:]
+
+
 class Seen:
     """What upstreams saw, by case."""
 
@@ -112,15 +130,13 @@ class Seen:
         with self.lock:
             return list(self.facts.get(case, []))
 
-    def wait(self, case, fact, limit=SHORT):
-        end = time.monotonic() + limit
+    def until(self, case, wanted, limit=SHORT):
+        """Waits until `wanted` holds for the facts; whether it does."""
         with self.lock:
-            while fact not in self.facts.get(case, []):
-                if not self.lock.wait(max(0.0, end - time.monotonic())):
-                    break
-                if time.monotonic() >= end:
-                    break
-            return fact in self.facts.get(case, [])
+            return self.lock.wait_for(lambda: wanted(self.facts.get(case, [])), limit)
+
+    def wait(self, case, fact, limit=SHORT):
+        return self.until(case, lambda facts: fact in facts, limit)
 
 
 class H1Client:
@@ -426,13 +442,13 @@ class Proxy:
             preexec_fn=end_with_parent,
         )
 
-    def wait(self, port):
+    def wait(self, port, host="127.0.0.1"):
         end = time.monotonic() + 20
         while time.monotonic() < end:
             if self.process.poll() is not None:
                 raise RuntimeError(f"the proxy ended with {self.process.returncode}, see {self.output.name}")
             try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                socket.create_connection((host, port), timeout=1).close()
                 return
             except OSError:
                 time.sleep(0.05)
@@ -564,13 +580,9 @@ def cluster(name, port, http2=None, **more):
     return config
 
 
-def line_of(proxy, case):
-    """The one log line of a case, as the tables write it."""
-    found = proxy.lines(case)
-    if len(found) != 1:
-        return f"{len(found)} log lines"
-    line = found[0]
-    return f"{line['code']} {line['flags'] or '-'} {line['details'] or '-'}"
+def by(name):
+    """A match of each path by the header that names a route."""
+    return {"prefix": "/", "headers": [{"name": "x-route", "string_match": {"exact": name}}]}
 
 
 class World:
@@ -578,15 +590,34 @@ class World:
 
     # Ends of the names of gauges that are 0 when nothing goes on.
     GAUGES = ()
+    # The statistics that are looked at.
+    SCOPES = re.compile("")
 
-    def start(self, name, program, scratch, arguments, listeners, clusters):
-        config = {"static_resources": {"listeners": listeners, "clusters": clusters}}
+    def start(self, name, program, scratch, arguments, listeners, clusters, **more):
+        config = {"static_resources": {"listeners": listeners, "clusters": clusters}, **more}
         self.proxy = Proxy(program, config, scratch, name, arguments)
         for one in listeners:
             self.proxy.wait(one["address"]["socket_address"]["port_value"])
 
     def log(self, case):
-        return line_of(self.proxy, case)
+        """The one log line of a case, as the tables write it."""
+        found = self.proxy.lines(case)
+        if len(found) != 1:
+            return f"{len(found)} log lines"
+        line = found[0]
+        return f"{line['code']} {line['flags'] or '-'} {line['details'] or '-'}"
+
+    def settled(self, quiet):
+        """The statistics, once none of them has moved for so long."""
+        end = time.monotonic() + 10
+        last, since = None, 0.0
+        while True:
+            now = {name: value for name, value in self.proxy.stats().items() if self.SCOPES.match(name)}
+            if now != last:
+                last, since = now, time.monotonic()
+            elif not since + quiet > time.monotonic() < end:
+                return now
+            time.sleep(0.02)
 
     def gauges(self):
         """Those that are not 0, and those that are not there at all."""

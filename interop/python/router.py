@@ -6,12 +6,11 @@ Each case states what the client, the upstream and the access log see, and the s
 were written down from Envoy 1.40; where the proxy under test differs, `ours` says so and why.
 """
 
-import socket
 import sys
 import time
 
 from play import Play
-from rig import H1Client, Seen, World, cluster, free_port, headers_of, listener, manager, read_head, serve
+from rig import H1Client, Seen, World, by, cluster, drain, free_port, full_port, headers_of, listener, manager, read_head, serve
 
 PLAY = Play()
 SEEN = Seen()
@@ -46,24 +45,6 @@ def app(peer):
         peer.sendall(f"HTTP/1.1 {status} Any\r\ncontent-length: 2\r\n{added}\r\nok".encode())
 
 
-def drain(peer, asked, rest):
-    """Reads the body of a request, and returns what comes behind it."""
-    if asked.get("transfer-encoding") == "chunked":
-        while not rest.endswith(b"0\r\n\r\n"):
-            more = peer.recv(65536)
-            if not more:
-                raise ValueError("no end")
-            rest = rest[-5:] + more
-        return b""
-    length = int(asked.get("content-length", 0))
-    while len(rest) < length:
-        more = peer.recv(65536)
-        if not more:
-            raise ValueError("no end")
-        rest += more
-    return rest[length:]
-
-
 def copies(peer):
     """Where mirrors go: says how much of a request came."""
     head, rest = read_head(peer)
@@ -79,23 +60,6 @@ def copies(peer):
     peer.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
 
 
-def full_port():
-    """A port that takes no connection."""
-    full = socket.socket()
-    full.bind(("127.0.0.1", 0))
-    full.listen(0)
-    port = full.getsockname()[1]
-    KEPT.append(full)
-    for _ in range(4):
-        filler = socket.socket()
-        filler.setblocking(False)
-        filler.connect_ex(("127.0.0.1", port))
-        KEPT.append(filler)
-    time.sleep(0.1)
-    return port
-
-
-KEPT = []
 BRIEF = {"base_interval": "0.001s"}
 
 
@@ -161,8 +125,7 @@ ADDED = {
 def routes():
     found = []
     for name, action in ROUTES.items():
-        match = {"prefix": "/", "headers": [{"name": "x-route", "string_match": {"exact": name}}]}
-        route = {"name": name, "match": match, "route": {"cluster": "up", **action}}
+        route = {"name": name, "match": by(name), "route": {"cluster": "up", **action}}
         if name in ADDED:
             header = dict(zip(("key", "value"), ADDED[name]))
             route["request_headers_to_add"] = [{"header": header}]

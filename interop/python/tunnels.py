@@ -4,8 +4,8 @@ import socket
 import time
 
 from play import Play
-from rig import H1Client, H2Client, H2Server, Seen, World, cluster, free_port
-from rig import headers_of, listener, manager, read_head, refusing_port, reset, serve
+from rig import H1Client, H2Client, H2Server, Seen, World, by, cluster, free_port
+from rig import headers_of, listener, manager, read_head, reset, serve
 
 SEEN = Seen()
 PLAY = Play()
@@ -138,14 +138,10 @@ CONNECT = {"upgrade_type": "CONNECT"}
 TERMINATE = {"upgrade_type": "CONNECT", "connect_config": {}}
 
 
-def by(name):
-    return [{"name": "x-route", "string_match": {"exact": name}}]
-
-
 def connect_route(name, target, upgrade, **more):
     return {
         "name": name,
-        "match": {"connect_matcher": {}, "headers": by(name)},
+        "match": {"connect_matcher": {}, "headers": by(name)["headers"]},
         "route": {"cluster": target, "upgrade_configs": [upgrade], **more},
     }
 
@@ -153,7 +149,7 @@ def connect_route(name, target, upgrade, **more):
 def route(name, target, *upgrades, **more):
     return {
         "name": name,
-        "match": {"prefix": "/", "headers": by(name)},
+        "match": by(name),
         "route": {"cluster": target, "upgrade_configs": list(upgrades), **more},
     }
 
@@ -168,7 +164,7 @@ ROUTES = [
         "tcp-retry",
         "halfdead",
         TERMINATE,
-        retry_policy={"retry_on": "connect-failure", "num_retries": 3, "retry_host_predicate": [PREVIOUS_HOSTS := {
+        retry_policy={"retry_on": "connect-failure", "num_retries": 3, "retry_host_predicate": [{
             "name": "envoy.retry_host_predicates.previous_hosts",
             "typed_config": {"@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"},
         }]},
@@ -183,7 +179,7 @@ ROUTES = [
     connect_route("connect-off", "h1", {"upgrade_type": "CONNECT", "enabled": False}),
     {
         "name": "post",
-        "match": {"prefix": "/", "headers": by("post")},
+        "match": by("post"),
         "route": {"cluster": "tcp", "upgrade_configs": [{"upgrade_type": "CONNECT", "connect_config": {"allow_post": True}}]},
     },
     route("ws-h1", "h1", WEBSOCKET),
@@ -192,7 +188,7 @@ ROUTES = [
     route("ws-timeout", "h1", WEBSOCKET, timeout="0.5s"),
     route("ws-off", "h1", {"upgrade_type": "websocket", "enabled": False}),
     route("any-h1", "h1"),
-    {"name": "moved", "match": {"prefix": "/", "headers": by("moved")}, "redirect": {"path_redirect": "/there"}},
+    {"name": "moved", "match": by("moved"), "redirect": {"path_redirect": "/there"}},
     {"name": "plain", "match": {"prefix": "/ok"}, "route": {"cluster": "h1"}},
 ]
 
@@ -223,7 +219,7 @@ class Tunnels(World):
             "h2": serve(h2_app),
             "tcp": serve(tcp_app),
             "proxied": serve(tcp_proxied),
-            "refused": refusing_port(),
+            "refused": free_port(),
             "a": free_port(),
             "b": free_port(),
         }
