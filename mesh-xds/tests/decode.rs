@@ -359,7 +359,13 @@ fn wrong_listeners_are_refused_by_name() {
             format!(
                 "{{name: a, {at}, filter_chains: [{{filter_chain_match: {{server_names: [a*.x]}}, {tcp}}}]}}"
             ),
-            "filter_chains[0].filter_chain_match.server_names[0]: \"a*.x\": a wildcard may only be the first label",
+            "filter_chains[0].filter_chain_match.server_names[0]: \"a*.x\": a wildcard may only be the first of several labels",
+        ),
+        (
+            format!(
+                "{{name: a, {at}, filter_chains: [{{filter_chain_match: {{server_names: [a.x, '*']}}, {tcp}}}]}}"
+            ),
+            "filter_chains[0].filter_chain_match.server_names[1]: \"*\": a wildcard may only be the first of several labels",
         ),
         (
             format!(

@@ -260,8 +260,12 @@ impl RuleSet {
         }
     }
 
-    /// Index of the first rule that matches.
-    pub(super) fn find<H: Headers + ?Sized>(&self, head: &Head<'_, H>) -> Option<usize> {
+    /// Index of the first rule that matches, of those at `from` and behind it.
+    pub(super) fn find<H: Headers + ?Sized>(
+        &self,
+        head: &Head<'_, H>,
+        from: usize,
+    ) -> Option<usize> {
         let stripped;
         let mut path = head.path_only();
         if self.ignore_parameters {
@@ -269,6 +273,7 @@ impl RuleSet {
             path = &stripped;
         }
         if self.all
+            && from == 0
             && path.first() == Some(&b'/')
             && !head.is_pathless()
             && self.rules[0].hold(head, path)
@@ -284,7 +289,7 @@ impl RuleSet {
             }
         }
         while let Some(id) = cursors.next(head) {
-            if self.rules[id as usize].hold(head, path) {
+            if id as usize >= from && self.rules[id as usize].hold(head, path) {
                 return Some(id as usize);
             }
         }

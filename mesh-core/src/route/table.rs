@@ -53,8 +53,17 @@ pub(super) struct List {
 }
 
 impl List {
-    fn find<H: Headers + ?Sized>(&self, head: &Head<'_, H>) -> Option<&Arc<RouteEntry>> {
-        self.set.find(head).map(|index| &self.routes[index])
+    fn decide<H: Headers + ?Sized>(&self, head: &Head<'_, H>) -> Option<Decision> {
+        let mut from = 0;
+        loop {
+            let index = self.set.find(head, from)?;
+            let decision = decide_route(&self.routes[index], head);
+            if decision.is_some() {
+                return decision;
+            }
+            // As in Envoy, a route whose arms have no share is passed over.
+            from = index + 1;
+        }
     }
 }
 
@@ -121,10 +130,8 @@ impl RouteTable {
                 path: None,
             });
         }
-        match host.find(head) {
-            Some(route) => decide_route(route, head),
-            None => Decision::NotFound(Some(host.entry.clone())),
-        }
+        host.decide(head)
+            .unwrap_or_else(|| Decision::NotFound(Some(host.entry.clone())))
     }
 
     fn find_host<H: Headers + ?Sized>(&self, head: &Head<'_, H>) -> Option<&Host> {
@@ -151,20 +158,21 @@ impl Host {
         }
     }
 
-    fn find<H: Headers + ?Sized>(&self, head: &Head<'_, H>) -> Option<&Arc<RouteEntry>> {
+    fn decide<H: Headers + ?Sized>(&self, head: &Head<'_, H>) -> Option<Decision> {
         match &self.rules {
-            Rules::List(list) => list.find(head),
-            Rules::Tree(tree, lists) => lists[tree.find(head)?].find(head),
+            Rules::List(list) => list.decide(head),
+            Rules::Tree(tree, lists) => lists[tree.find(head)?].decide(head),
         }
     }
 }
 
-fn decide_route<H: Headers + ?Sized>(route: &Arc<RouteEntry>, head: &Head<'_, H>) -> Decision {
-    match &route.action {
-        EntryAction::Forward(forward) => match forward_to(route, forward, head) {
-            Some(forwarding) => Decision::Forward(forwarding),
-            None => Decision::NotFound(Some(route.host.clone())),
-        },
+/// `None`: the runtime leaves no arm a share.
+fn decide_route<H: Headers + ?Sized>(
+    route: &Arc<RouteEntry>,
+    head: &Head<'_, H>,
+) -> Option<Decision> {
+    Some(match &route.action {
+        EntryAction::Forward(forward) => Decision::Forward(forward_to(route, forward, head)?),
         EntryAction::Redirect(to) => Decision::Redirect(Redirection {
             route: Some(route.clone()),
             host: route.host.clone(),
@@ -186,7 +194,7 @@ fn decide_route<H: Headers + ?Sized>(route: &Arc<RouteEntry>, head: &Head<'_, H>
             _ => Decision::DirectResponse(route.clone()),
         },
         EntryAction::NonForwarding => Decision::NonForwarding(route.clone()),
-    }
+    })
 }
 
 /// Whether an answer of this status has a `location`.

@@ -180,10 +180,18 @@ fn weights_follow_the_runtime_and_a_header_may_be_the_dice() {
     clusters.runtime_key_prefix = "w".into();
     clusters.random_header = Some(HeaderName::from_static("x-dice"));
     let choice = ClusterChoice::Weighted(clusters);
-    let table = compile(&config(vec![route(
-        prefix("/"),
-        Action::Forward(Box::new(Forward::to(choice))),
-    )]));
+    let split = || Action::Forward(Box::new(Forward::to(choice.clone())));
+    let table = compile(&config(vec![
+        route(prefix("/"), split()),
+        route(
+            PathMatch::Exact("/other".into()),
+            Action::Forward(Box::new(to("other"))),
+        ),
+        route(
+            PathMatch::Exact("/".into()),
+            Action::Forward(Box::new(to("next"))),
+        ),
+    ]));
     let mut head = request("/");
     let arm = |head: &HeadBuf, random, runtime: Option<&dyn Runtime>| {
         let head = Head {
@@ -205,8 +213,12 @@ fn weights_follow_the_runtime_and_a_header_may_be_the_dice() {
     for (random, wanted) in [(45, "a"), (82, "b"), (92, "c")] {
         assert_eq!(arm(&head, random, Some(&valid)), wanted, "{random}");
     }
-    // As in Envoy, no arm is found where none has a share.
-    assert_eq!(arm(&head, 45, Some(&Weights([0, 0, 0]))), "none");
+    // As in Envoy, the route is passed over where no arm has a share.
+    let nothing = Weights([0, 0, 0]);
+    assert_eq!(arm(&head, 45, Some(&nothing)), "next");
+    head.path = "/only".into();
+    assert_eq!(arm(&head, 45, Some(&nothing)), "none");
+    head.path = "/".into();
     head.headers
         .insert("x-dice", HeaderValue::from_static("61"));
     assert_eq!(arm(&head, 0, None), "c");

@@ -303,16 +303,13 @@ fn names(values: &[String]) -> Vec<Name> {
     values.iter().map(|value| value.as_str().into()).collect()
 }
 
-/// A server name: exact, or `*.` and a suffix. `*` alone matches all and says nothing.
+/// A server name: exact, or `*.` and a suffix. As in Envoy not `*` alone: a list that is left out matches all.
 fn server_name(cx: &mut Context, name: &String) -> Option<Name> {
     let suffix = name.strip_prefix("*.").unwrap_or(name);
-    if name == "*" {
-        return None;
-    }
     if suffix.contains('*') {
         cx.reject(
             "",
-            format_args!("{name:?}: a wildcard may only be the first label"),
+            format_args!("{name:?}: a wildcard may only be the first of several labels"),
         );
         return None;
     }

@@ -421,47 +421,43 @@ fn variable(text: &str) -> Option<&str> {
     }
     let arguments = text[end + 1..].trim_start_matches(' ');
     let rest = match arguments.strip_prefix('[') {
-        Some(list) => argument_list(list)?
-            .trim_start_matches(' ')
-            .strip_prefix(')')?,
-        None => string_argument(arguments)?,
+        Some(list) => self::arguments(list.trim_start_matches(' ').strip_prefix('"')?)?,
+        // The first character of a bare argument is taken, whatever it is.
+        None => {
+            let first = arguments.chars().next()?;
+            self::arguments(&arguments[first.len_utf8()..])?
+        }
     };
     rest.trim_start_matches(' ').strip_prefix('%')
 }
 
-/// `"a", "b"]`.
-fn argument_list(text: &str) -> Option<&str> {
+/// What follows the `)` of the arguments. As in Istio it may stand in quotes, and a quote ends a bare argument as well.
+fn arguments(text: &str) -> Option<&str> {
     let mut rest = text;
     loop {
-        rest = quoted(rest.trim_start_matches(' ').strip_prefix('"')?)?.trim_start_matches(' ');
-        if let Some(after) = rest.strip_prefix(']') {
+        let (end, after) = argument(rest)?;
+        if end == ')' {
             return Some(after);
         }
-        rest = rest.strip_prefix(',')?;
+        let after = after.trim_start_matches(' ');
+        rest = match after.strip_prefix(',') {
+            Some(next) => next.trim_start_matches(' ').strip_prefix('"')?,
+            None => {
+                let end = after.strip_prefix(']')?.trim_start_matches(' ');
+                return end.strip_prefix(')');
+            }
+        };
     }
 }
 
-fn quoted(text: &str) -> Option<&str> {
+/// What ends an argument, and what follows.
+fn argument(text: &str) -> Option<(char, &str)> {
     let mut escaped = false;
     for (i, c) in text.char_indices() {
         match c {
             _ if escaped => escaped = false,
             '\\' => escaped = true,
-            '"' => return Some(&text[i + 1..]),
-            _ => {}
-        }
-    }
-    None
-}
-
-/// An argument without quotes: up to the closing parenthesis.
-fn string_argument(text: &str) -> Option<&str> {
-    let mut escaped = false;
-    for (i, c) in text.char_indices() {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            ')' => return Some(&text[i + 1..]),
+            ')' | '"' => return Some((c, &text[i + 1..])),
             _ => {}
         }
     }
@@ -559,6 +555,9 @@ mod tests {
             "%HOSTNAME%",
             "a %REQ(X?Y)% b",
             "%DYN([\"a\", \"b\\\"\"])%",
+            "%DYN([\"a)%",
+            "%REQ(a\", \"b\"])%",
+            "%A()b)%",
         ] {
             assert_eq!(header_value(good), Ok(()), "{good}");
         }
@@ -568,6 +567,10 @@ mod tests {
             "%START_TIME%%",
             "%A(",
             "%A([\"x\"%",
+            "%A()%",
+            "%A(\\",
+            "%DYN([\"a)\"])%",
+            "%REQ(a\"b)%",
             "\u{1}",
         ] {
             assert!(header_value(bad).is_err(), "{bad}");
