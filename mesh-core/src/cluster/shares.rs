@@ -173,6 +173,7 @@ mod tests {
             [(0, Healthy, 50), (1, Healthy, 50)]
         );
         assert_eq!(by_default(&[(1, 0, 1), (1, 1, 0)]), [(1, Healthy, 100)]);
+        assert_eq!(by_default(&[(2, 0, 1)]), [(0, Degraded, 100)]);
         assert_eq!(by_default(&[(1, 0, 0), (1, 0, 1)]), [(1, Degraded, 100)]);
         assert_eq!(
             by_default(&[(2, 0, 0), (1, 0, 0)]),

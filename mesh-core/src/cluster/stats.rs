@@ -300,4 +300,27 @@ mod tests {
         assert_eq!(all["retry.upstream_rq_completed"], 1);
         assert_eq!(all["upstream_rq_completed"], 6, "counted apart");
     }
+
+    #[test]
+    fn a_connection_that_is_not_made_was_one() {
+        // Whether the other side ended it.
+        for (kind, remote) in [(Kind::ConnectFailure, 1), (Kind::ConnectTimeout, 0)] {
+            let stats = ClusterStats::default();
+            let endpoint = Endpoint::for_address(([127, 0, 0, 1], 1).into());
+            stats.connect_failed(&endpoint, kind);
+            for (count, wanted) in [
+                (&stats.upstream_cx_total, 1),
+                (&stats.upstream_cx_connect_fail, 1),
+                (&stats.upstream_cx_connect_timeout, 1 - remote),
+                (&stats.upstream_cx_destroy, 1),
+                (&stats.upstream_cx_destroy_remote, remote),
+                (&stats.upstream_cx_destroy_local, 1 - remote),
+                (&stats.upstream_rq_pending_failure_eject, 1),
+                (&endpoint.stats().cx_total, 1),
+                (&endpoint.stats().cx_connect_fail, 1),
+            ] {
+                assert_eq!(count.get(), wanted, "{kind:?}");
+            }
+        }
+    }
 }

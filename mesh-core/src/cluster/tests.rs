@@ -1,3 +1,7 @@
+//! Picks, shares, limits.
+
+mod state;
+
 use std::sync::Arc;
 
 use super::{AttemptOutcome, Cluster, Omit, Permit, PickKey};
@@ -176,6 +180,78 @@ fn priorities_share_by_health_and_panic_as_in_envoy() {
 }
 
 #[test]
+fn an_assignment_says_how_far_the_healthy_carry_the_rest() {
+    use HealthStatus::{Healthy, Unhealthy};
+    let half = vec![endpoint(1, 1, Healthy), endpoint(2, 1, Unhealthy)];
+    let groups = vec![group(0, half), group(1, vec![endpoint(3, 1, Healthy)])];
+    let mut config = cluster(LbPolicy::Random, groups);
+    config.discovery = Discovery::Eds("".into());
+    let assignment = ClusterLoadAssignment {
+        overprovisioning_factor: Some(100),
+        ..std::mem::take(&mut config.load_assignment)
+    };
+    let old = Cluster::new(Arc::new(config.clone()), None);
+    old.set_endpoints(&assignment);
+    // Another policy keeps what the assignment says.
+    config.lb = LbPolicy::RoundRobin;
+    let new = Cluster::new(Arc::new(config), Some(&old));
+    for handle in [old, new] {
+        let first = percent(&handle)[0];
+        assert!(first.0 == 1 && first.1.abs_diff(50) <= 2, "{first:?}");
+    }
+}
+
+#[test]
+fn one_percent_is_no_more() {
+    let mut first = vec![endpoint(1, 1, HealthStatus::Unhealthy); 99];
+    first.push(endpoint(2, 1, HealthStatus::Healthy));
+    let second = vec![endpoint(3, 1, HealthStatus::Healthy)];
+    let mut config = cluster(LbPolicy::Random, vec![group(0, first), group(1, second)]);
+    config.panic_threshold = 0;
+    let handle = Cluster::new(Arc::new(config), None);
+    let picked = ports(&handle, 10_000);
+    let first = picked.iter().filter(|port| **port == 2).count();
+    assert!((60..140).contains(&first), "{first}");
+}
+
+#[test]
+fn whoever_is_ejected_serves_nobody_while_others_do() {
+    use HealthStatus::{Degraded, Healthy, Unhealthy};
+    for (health, policy) in [
+        (Healthy, LbPolicy::RoundRobin),
+        (Degraded, LbPolicy::RoundRobin),
+        (Healthy, LbPolicy::LeastRequest { choices: 8 }),
+    ] {
+        let members = vec![
+            endpoint(1, 1, health),
+            endpoint(2, 1, health),
+            endpoint(3, 1, Unhealthy),
+        ];
+        let mut config = cluster(policy, vec![group(0, members)]);
+        config.panic_threshold = 0;
+        let handle = Cluster::new(Arc::new(config), None);
+        handle.endpoints().all()[0].set_ejected(true);
+        assert_eq!(ports(&handle, 20), [2; 20], "{health:?}");
+    }
+}
+
+#[test]
+fn least_request_asks_for_weights() {
+    let members = vec![
+        endpoint(1, 1, HealthStatus::Healthy),
+        endpoint(2, 3, HealthStatus::Healthy),
+    ];
+    let config = cluster(
+        LbPolicy::LeastRequest { choices: 2 },
+        vec![group(0, members)],
+    );
+    let handle = Cluster::new(Arc::new(config), None);
+    // Both are idle, so the first choice stays.
+    let first = percent(&handle)[0];
+    assert!(first.0 == 1 && first.1.abs_diff(25) <= 2, "{first:?}");
+}
+
+#[test]
 fn least_request_prefers_the_idle_endpoint() {
     let members = vec![
         endpoint(1, 1, HealthStatus::Healthy),
@@ -269,37 +345,6 @@ fn a_retry_budget_allows_its_minimum() {
 }
 
 #[test]
-fn state_survives_a_new_configuration_and_an_update_of_endpoints() {
-    let members = vec![
-        endpoint(1, 1, HealthStatus::Healthy),
-        endpoint(2, 1, HealthStatus::Healthy),
-    ];
-    let old = Arc::new(Cluster::new(
-        Arc::new(cluster(LbPolicy::RoundRobin, vec![group(0, members)])),
-        None,
-    ));
-    let attempt = old
-        .attempt(Priority::Default, &PickKey::default())
-        .expect("admitted");
-    let kept = old.endpoints().all()[1].id();
-    let mut config = cluster(
-        LbPolicy::Random,
-        vec![group(0, vec![endpoint(2, 5, HealthStatus::Healthy)])],
-    );
-    config.limits[0].max_requests = 1;
-    let new = Arc::new(Cluster::new(Arc::new(config), Some(&old)));
-    assert_eq!(new.endpoints().all()[0].id(), kept);
-    assert_eq!(new.endpoints().all()[0].weight(), 5);
-    assert_eq!(new.generation(), 0);
-    assert_eq!(
-        new.attempt(Priority::Default, &PickKey::default()).err(),
-        Some(Kind::Overflow)
-    );
-    drop(attempt);
-    assert!(new.attempt(Priority::Default, &PickKey::default()).is_ok());
-}
-
-#[test]
 fn an_original_destination_is_one_endpoint_each() {
     let handle = Cluster::new(
         Arc::new(model::Cluster::new(
@@ -350,6 +395,16 @@ fn a_previous_host_is_avoided_while_another_takes_traffic() {
         };
         assert_ne!(handle.pick(&key).expect("an endpoint").id(), tried[0].id());
     }
+    // Without attempts to find another, chance decides.
+    let again = (0..20).any(|random| {
+        let key = PickKey {
+            random: random << 59,
+            exclude: &tried,
+            ..PickKey::default()
+        };
+        handle.pick(&key).expect("an endpoint").id() == tried[0].id()
+    });
+    assert!(again);
 }
 
 /// Metadata in `envoy.lb`.

@@ -20,7 +20,8 @@ use crate::{
     model::{self, Metadata, Priority, Value},
     pool::Outgoing,
     stack::tests::{cluster_config, forward},
-    telemetry::flags::Flag,
+    telemetry::{flags::Flag, late::Asked, record::Wants},
+    transport::UpstreamConn,
 };
 
 type Body = RequestBody<Full<Bytes>>;
@@ -65,9 +66,11 @@ fn request(route: model::Route, cluster: &Arc<Cluster>) -> Routed<Body> {
 /// Status, text and flags of a request that does not reach the pool.
 async fn refused(config: model::Cluster) -> (u16, String, String) {
     let (pool, mut handle) = pool();
-    let request = request(forward("c"), &cluster(config));
+    let mut request = request(forward("c"), &cluster(config));
+    request.attempt = 2;
     let record = request.record.clone();
     let Ok(response) = by_route(pool).call(request).await;
+    assert_eq!(record.late().attempts, 2);
     let (status, body) = (response.status().as_u16(), response.into_body());
     let body = body.collect().await.expect("a body").to_bytes();
     assert!(handle.next_request().await.is_none(), "nothing is sent");
@@ -234,20 +237,127 @@ async fn nothing_to_pick_is_uh_and_protection_that_cannot_act_is_named() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_ends_at_the_end_of_its_longest_life() {
-    let mut short = config(1);
-    short.max_stream_duration = Some(Duration::from_secs(3));
+    // Of the cluster and of the request, which has the last word; zero is none.
+    for (own, asked, wanted) in [
+        (Some(3), None, Some(3)),
+        (Some(3), Some(5), Some(5)),
+        (Some(3), Some(0), None),
+        (Some(0), None, None),
+    ] {
+        let mut short = config(1);
+        short.max_stream_duration = own.map(Duration::from_secs);
+        let (pool, mut handle) = pool();
+        let request = request(forward("c"), &cluster(short));
+        let record = request.record.clone();
+        record.late().asked = Some(Box::new(Asked {
+            life: asked.map(Duration::from_secs),
+            ..Asked::default()
+        }));
+        let answer = by_route(pool).call(request);
+        let begun = tokio::time::Instant::now();
+        let answer = tokio::spawn(async move { (answer.await, begun.elapsed().as_secs()) });
+        let (_, send) = handle.next_request().await.expect("a request");
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        if wanted.is_none() {
+            send.send_response(Response::new(Full::default()));
+        }
+        let (Ok(response), after) = answer.await.expect("no panic");
+        let (status, at, flag) = match wanted {
+            Some(at) => (504, at, "UMSDR"),
+            None => (200, 60, "-"),
+        };
+        let seen = (response.status().as_u16(), after);
+        assert_eq!(seen, (status, at), "{own:?} {asked:?}");
+        assert_eq!(record.late().flags.to_string(), flag);
+    }
+}
+
+#[tokio::test]
+async fn the_pool_has_the_record_where_that_makes_a_difference() {
+    type Change = fn(&mut Routed<Body>);
+    let changes: [(Change, bool); 5] = [
+        (|_| {}, false),
+        (|routed| routed.timed = true, true),
+        (|routed| routed.cluster.sent_interim(), true),
+        (
+            |routed| routed.record.late().expectation = Some(Arc::default()),
+            true,
+        ),
+        (
+            |routed| {
+                let wants = Wants {
+                    upstream: true,
+                    ..Wants::default()
+                };
+                routed.record.see_request(&routed.request, &Arc::new(wants));
+            },
+            true,
+        ),
+    ];
+    for (index, (change, wanted)) in changes.into_iter().enumerate() {
+        let (pool, mut handle) = pool();
+        let mut asked = request(forward("c"), &cluster(config(1)));
+        change(&mut asked);
+        // That of an attempt before says nothing of this one.
+        let record = asked.record.clone();
+        record.late().upstream = Some(Arc::new(UpstreamConn {
+            local: None,
+            protocol: None,
+            id: 7,
+        }));
+        let answer = tokio::spawn(by_route(pool).call(asked));
+        let (seen, send) = handle.next_request().await.expect("a request");
+        assert_eq!(seen.record.is_some(), wanted, "{index}");
+        assert!(record.late().upstream.is_none(), "{index}");
+        send.send_response(Response::new(Full::default()));
+        let _ = answer.await.expect("no panic");
+    }
+}
+
+#[tokio::test]
+async fn a_tunnel_ends_here_where_the_route_says_so() {
+    for (method, allow_post, wanted) in [
+        ("CONNECT", false, true),
+        ("POST", true, true),
+        ("POST", false, false),
+        ("GET", true, false),
+    ] {
+        let mut route = forward("c");
+        let model::Action::Forward(action) = &mut route.action else {
+            unreachable!("the route forwards");
+        };
+        action.upgrades = vec![model::Upgrade {
+            kind: "connect".into(),
+            enabled: true,
+            connect: Some(model::ConnectConfig {
+                allow_post,
+                proxy_protocol: None,
+            }),
+        }];
+        let (pool, mut handle) = pool();
+        let mut asked = request(route, &cluster(config(1)));
+        *asked.request.method_mut() = method.parse().expect("a method");
+        let answer = tokio::spawn(by_route(pool).call(asked));
+        let (seen, send) = handle.next_request().await.expect("a request");
+        assert_eq!(seen.connect.is_some(), wanted, "{method} {allow_post}");
+        send.send_response(Response::new(Full::default()));
+        let _ = answer.await.expect("no panic");
+    }
+}
+
+#[tokio::test]
+async fn why_there_was_no_connection_is_in_the_record() {
     let (pool, mut handle) = pool();
-    let request = request(forward("c"), &cluster(short));
-    let record = request.record.clone();
-    let begun = tokio::time::Instant::now();
-    let answer = tokio::spawn(by_route(pool).call(request));
-    let (_, _send) = handle.next_request().await.expect("a request");
+    let asked = request(forward("c"), &cluster(config(1)));
+    let record = asked.record.clone();
+    let answer = tokio::spawn(by_route(pool).call(asked));
+    let (_, send) = handle.next_request().await.expect("a request");
+    let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+    send.send_error(crate::Error::caused_by(Kind::ConnectFailure, refused));
     let Ok(response) = answer.await.expect("no panic");
-    assert_eq!(
-        (response.status().as_u16(), begun.elapsed().as_secs()),
-        (504, 3)
-    );
-    assert_eq!(record.late().flags.to_string(), "UMSDR");
+    assert_eq!(response.status(), 503);
+    let failure = record.late().failure.clone();
+    assert_eq!(failure.as_deref(), Some("connection refused"));
 }
 
 #[tokio::test]
@@ -263,11 +373,18 @@ async fn the_host_becomes_that_of_the_endpoint_where_the_route_says_so() {
     let cluster = cluster(named);
     let mut service = by_route(pool);
     for (route, host) in [(forward("c"), "a"), (auto, "endpoint.test")] {
-        let request = request(route, &cluster);
+        let mut request = request(route, &cluster);
+        request.attempt = 2;
         let record = request.record.clone();
+        record.see_request(&request.request, &Arc::new(Wants::HEAD));
         let answer = tokio::spawn(service.call(request));
         let (seen, send) = handle.next_request().await.expect("a request");
         assert_eq!(seen.request.headers()[HOST], host);
+        let head = record.late().head.clone().expect("it was wanted");
+        assert_eq!(head.authority.expect("one"), host);
+        // A further attempt begins with what the one before wrote, as in Envoy.
+        let kept = seen.request.headers().get("x-envoy-original-host");
+        assert_eq!(kept.is_some_and(|kept| kept == host), host != "a");
         assert_eq!(&**seen.endpoint.hostname(), "endpoint.test");
         let late = record
             .late()

@@ -24,6 +24,7 @@ use crate::{
     model::{self, Limits, Priority, RateLimitedBackOff, RetryBudget, RetryOn, RetryPolicy},
     pool::Outgoing,
     stack::tests::{cluster_config, forward},
+    telemetry::record::Record,
 };
 
 type Body = RequestBody<Full<Bytes>>;
@@ -59,6 +60,8 @@ struct Fixture {
     service: Retry<Admit<Pool, ByRoute>, ByRoute>,
     upstream: Upstream,
     cluster: Arc<Cluster>,
+    /// Of the last request.
+    record: Option<Arc<Record>>,
 }
 
 impl Fixture {
@@ -70,6 +73,7 @@ impl Fixture {
             service: RetryLayer::new(ByRoute).layer(admit),
             upstream,
             cluster: cluster(limits),
+            record: None,
         }
     }
 
@@ -77,6 +81,7 @@ impl Fixture {
         let request = Request::get("/").header(HOST, "a");
         let request = request.body(RequestBody::new(Full::from("")));
         let routed = routed(route(policy), &self.cluster, request.expect("a request"));
+        self.record = Some(routed.record.clone());
         tokio::spawn(self.service.call(routed))
     }
 
@@ -150,8 +155,37 @@ async fn a_retry_keeps_its_place_until_the_end_of_its_response() {
         fixture.answer(503).await;
         fixture.answer(200).await;
         assert_eq!(status(third).await, 200);
+        let record = fixture.record.as_ref().expect("there was a request");
+        assert_eq!(record.late().attempts, 2);
         fixture.assert_idle("at the end");
+        // What was tried again is counted apart.
+        let mut counted = Vec::new();
+        fixture.cluster.stats().each(|name, value| {
+            if name.ends_with("_200") || name.ends_with("_503") {
+                counted.push(format!("{name}: {value}"));
+            }
+        });
+        let wanted = [
+            "upstream_rq_200: 2",
+            "upstream_rq_503: 1",
+            "retry.upstream_rq_503: 2",
+        ];
+        assert_eq!(counted, wanted);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_counted_for_the_endpoint() {
+    let routed = limited(RetryPolicy::default(), 2, &[]);
+    let endpoints = routed.cluster.endpoints();
+    let mut fixture = Fixture::new(Limits::default());
+    let mut service = TimeoutLayer::new(ByRoute, StreamLimits::default()).layer(fixture.service);
+    let answer = tokio::spawn(service.call(routed));
+    let _silent = fixture.upstream.next_request().await;
+    let error = answer.await.expect("no panic").expect_err("no answer");
+    assert_eq!(error.kind(), Kind::UpstreamTimeout);
+    let stats = endpoints.all()[0].stats();
+    assert_eq!((stats.rq_timeout.get(), stats.rq_error.get()), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -81,7 +81,11 @@ async fn play(
         let next = tokio::time::timeout(Duration::from_secs(60), handle.next_request()).await;
         let Ok(Some((seen, send))) = next else { break };
         attempts += 1;
-        for name in ["x-envoy-retry-on", "x-envoy-upstream-alt-stat-name"] {
+        for name in [
+            "x-envoy-retry-on",
+            "x-envoy-upstream-alt-stat-name",
+            "x-envoy-hedge-on-per-try-timeout",
+        ] {
             assert_eq!(seen.headers().get(name), None, "{name} is not sent on");
         }
         let body = seen.into_body().collect().await.expect("a body").to_bytes();
@@ -127,7 +131,9 @@ async fn conditions_decide_what_is_tried_again() {
         ("5xx", Status(404), 1),
         ("5xx", Fail(Kind::ConnectionTermination), 2),
         ("gateway-error", Status(500), 1),
-        ("gateway-error", Status(503), 2),
+        ("gateway-error", Status(502), 2),
+        ("gateway-error", Status(504), 2),
+        ("gateway-error", Status(505), 1),
         ("reset", Status(503), 1),
         ("reset", Fail(Kind::RemoteReset), 2),
         ("reset-before-request", Fail(Kind::RemoteReset), 1),
@@ -135,6 +141,7 @@ async fn conditions_decide_what_is_tried_again() {
         ("connect-failure", Fail(Kind::ConnectTimeout), 2),
         ("connect-failure", Fail(Kind::RefusedStream), 1),
         ("refused-stream", Fail(Kind::RefusedStream), 2),
+        ("refused-stream", Fail(Kind::RemoteReset), 1),
         ("retriable-4xx", Status(409), 2),
         ("retriable-4xx", Status(404), 1),
         ("retriable-status-codes", Status(418), 2),
@@ -197,6 +204,7 @@ async fn headers_of_the_request_add_to_the_policy() {
         ("x-envoy-retry-on", "5xx"),
         ("x-envoy-max-retries", "3"),
         ("x-envoy-upstream-alt-stat-name", "other"),
+        ("x-envoy-hedge-on-per-try-timeout", "true"),
     ];
     assert_eq!(play(policy("", 0), &asks, &[bad; 9]).await, (Ok(503), 4));
     let codes = [
@@ -327,8 +335,11 @@ async fn each_header_of_the_request_means_what_it_means_in_envoy() {
     };
     let begun = tokio::time::Instant::now();
     let asks = [("x-envoy-upstream-rq-per-try-timeout-ms", "2000")];
-    let seen = play(limit, &asks, &[Silence, Status(200)]).await;
+    let seen = play(limit.clone(), &asks, &[Silence, Status(200)]).await;
     assert_eq!((seen, begun.elapsed().as_secs()), ((Ok(200), 2), 2));
+    let asks = [("x-envoy-upstream-rq-per-try-timeout-ms", "0")];
+    let seen = play(limit, &asks, &[Status(200)]).await;
+    assert_eq!(seen, (Ok(200), 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -426,6 +437,14 @@ async fn what_came_too_early_is_sent_again_at_once_unless_it_came_so() {
     let begun = tokio::time::Instant::now();
     assert_eq!(play(slow.clone(), &[], &answers).await, (Ok(200), 2));
     assert_eq!(begun.elapsed().as_millis(), 0);
+    // For another reason it is as any other response.
+    let other = RetryPolicy {
+        on: RetryOn::parse("retriable-4xx,retriable-headers").0,
+        headers: vec![exact(":status", "425")],
+        ..slow.clone()
+    };
+    assert_eq!(patient(other, &[Answer::Header(425, "x-a", "")]).await.1, 2);
+    assert!(begun.elapsed().as_millis() > 0);
     let early = [("early-data", "1")];
     assert_eq!(play(slow, &early, &answers).await, (Ok(425), 1));
 }

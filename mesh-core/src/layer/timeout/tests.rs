@@ -88,6 +88,53 @@ async fn a_request_may_ask_for_204_in_the_place_of_a_timeout() {
     }
 }
 
+/// What a route adds acts beside what the request asked for itself, and is used up.
+#[cfg(feature = "client")]
+#[tokio::test(start_paused = true)]
+async fn a_route_may_add_what_a_request_may_ask() {
+    use crate::{
+        cluster::Cluster,
+        layer::tests::routed,
+        stack::tests::{cluster_config, forward},
+        telemetry::late::Asked,
+    };
+
+    let config = cluster_config("c", ([127, 0, 0, 1], 1).into());
+    let cluster = Arc::new(Cluster::new(Arc::new(config), None));
+    let routed = routed(forward("c"), &cluster, Request::new(()));
+    let record = routed.record.clone();
+    let add = |name: &'static str, value| {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, HeaderValue::from_static(value));
+        super::policy::take_added(&mut headers, &routed.forwarding, &record);
+        assert!(headers.is_empty(), "{headers:?}");
+        record.late().asked.as_deref().copied()
+    };
+    let mut wanted = Asked {
+        route: seconds(15),
+        life: seconds(7),
+        alt_response: false,
+    };
+    assert_eq!(
+        add("x-envoy-upstream-stream-duration-ms", "7000"),
+        Some(wanted)
+    );
+    wanted.alt_response = true;
+    let alt = "x-envoy-upstream-rq-timeout-alt-response";
+    assert_eq!(add(alt, ""), Some(wanted));
+    let inner = tower::service_fn(|_: Exchange<RequestBody<Empty<Bytes>>>| async {
+        Err::<Res, _>(Error::new(Kind::UpstreamTimeout))
+    });
+    let mut service = TimeoutLayer::new(
+        Fixed(Timeouts::of(&self::forward(), None)),
+        StreamLimits::default(),
+    )
+    .layer(inner);
+    let exchange = Exchange::new(request(), record.clone());
+    let error = service.call(exchange).await.expect_err("a timeout");
+    assert_eq!(error.status(), 204);
+}
+
 #[test]
 fn what_is_expected_of_a_request_limits_it_where_that_counts() {
     let limits = |respect_expected| StreamLimits {
@@ -129,12 +176,14 @@ async fn the_earliest_of_all_limits_acts() {
         (error.kind(), error.status(), after),
         (Kind::StreamIdle, 504, 7)
     );
+    assert_eq!(error.grpc_override(), None);
     let policy = Timeouts {
         idle: Some(Duration::ZERO),
         ..Timeouts::default()
     };
     let (error, after) = unanswered(policy, defaults).await;
     assert_eq!((error.kind(), after), (Kind::DownstreamMaxDuration, 9));
+    assert_eq!(error.grpc_override(), Some(4));
 }
 
 #[tokio::test(start_paused = true)]
@@ -331,7 +380,7 @@ fn timeouts_of_grpc_follow_envoys_final_timeout() {
         (Some(4000), None, said("4000"), said("4000m"))
     );
     assert_eq!(
-        resolved(capped, &[GRPC, ("grpc-timeout", "1H")]),
+        resolved(capped.clone(), &[GRPC, ("grpc-timeout", "1H")]),
         (Some(10_000), None, said("10000"), said("10000m"))
     );
     // max_stream_duration switches the route timeout off.
@@ -349,25 +398,57 @@ fn timeouts_of_grpc_follow_envoys_final_timeout() {
         (None, Some(30_000), None, None)
     );
     assert_eq!(
-        resolved(lives, &[GRPC, ("grpc-timeout", "20S")]),
+        resolved(lives.clone(), &[GRPC, ("grpc-timeout", "20S")]),
         (None, Some(8000), None, said("8000m"))
     );
-    // What is malformed counts as absent.
-    for bad in ["S", "123456789m", "5x", ""] {
+    // None of it is for others, nor where the life of the stream decides.
+    assert_eq!(
+        resolved(capped.clone(), &[("grpc-timeout", "5S")]),
+        (Some(15_000), None, said("15000"), said("5S"))
+    );
+    let both = model::Forward {
+        max_grpc_timeout: seconds(10),
+        ..lives.clone()
+    };
+    assert_eq!(resolved(both, &[GRPC, ("grpc-timeout", "5S")]).0, None);
+}
+
+#[test]
+fn a_grpc_timeout_is_capped_lowered_and_told() {
+    // The cap and the offset in seconds, what is asked, what it comes to in milliseconds, what is said.
+    for (most, offset, asked, limit, told) in [
+        (10, 2, "2S", Some(2000), said("2000m")),
+        (10, 2, "2001m", Some(1), said("1m")),
+        (10, 2, "0S", Some(10_000), said("10000m")),
+        (10, 2, "x", Some(10_000), said("10000m")),
+        (0, 0, "0S", None, said("0S")),
+        (0, 0, "1500u", Some(2), said("2m")),
+        (0, 0, "1n", Some(1), said("1m")),
+        (0, 0, "99999999m", Some(99_999_999), said("99999999m")),
+        (0, 0, "100000S", Some(100_000_000), said("100000S")),
+        // What is malformed counts as absent.
+        (0, 0, "S", None, said("S")),
+        (0, 0, "123456789m", None, said("123456789m")),
+        (0, 0, "5x", None, said("5x")),
+        (0, 0, "", None, said("")),
+    ] {
         let capped = model::Forward {
-            max_grpc_timeout: Some(Duration::ZERO),
+            max_grpc_timeout: seconds(most),
+            grpc_timeout_offset: seconds(offset),
             ..forward()
         };
-        assert_eq!(
-            resolved(capped, &[GRPC, ("grpc-timeout", bad)]).0,
-            None,
-            "{bad}"
-        );
+        let seen = resolved(capped, &[GRPC, ("grpc-timeout", asked)]);
+        assert_eq!((seen.0, seen.3), (limit, told), "{asked}");
     }
 }
 
 /// Drives a request whose body is on its way through the layer; `finish`: when its last byte comes.
 async fn receiving(defaults: StreamLimits, finish: Option<u64>) -> (Result<u16, Kind>, u64) {
+    // The time of the upstream begins when it has the request.
+    let policy = Timeouts {
+        route: seconds(4),
+        ..Timeouts::default()
+    };
     let record = Record::begin(None, http::Version::HTTP_11, false);
     let body = RequestBody::observed(Full::from("on its way"), &record);
     let exchange = Exchange::new(Request::new(body), record);
@@ -385,7 +466,6 @@ async fn receiving(defaults: StreamLimits, finish: Option<u64>) -> (Result<u16, 
             Ok::<_, Error>(Response::new(ResponseBody::<Full<Bytes>>::empty()))
         },
     );
-    let policy = Timeouts::default();
     let mut service = TimeoutLayer::new(Fixed(policy), defaults).layer(inner);
     let begun = tokio::time::Instant::now();
     let seen = service.call(exchange).await;
@@ -477,6 +557,16 @@ fn the_life_of_a_stream_follows_envoys_refresh_duration_timeout() {
     // Zero is no limit, and an offset may leave nothing.
     let none = forward_with(Some(Duration::ZERO), None, None);
     assert_eq!(resolved(none, &[]).1, None);
+    // A route that says nothing of its own has the limit of the listener.
+    let defaults = StreamLimits {
+        max_stream: seconds(9),
+        ..StreamLimits::default()
+    };
+    for (max, wanted) in [(None, 9), (seconds(3), 3)] {
+        let seen = Timeouts::of(&forward_with(max, None, None), None);
+        let seen = seen.resolve(&mut HeaderMap::new(), Scan::UNKNOWN, defaults, false);
+        assert_eq!(seen.max_stream, seconds(wanted));
+    }
     let any = forward_with(None, Some(Duration::ZERO), seconds(2));
     let seen = resolved(any.clone(), &[grpc, ("grpc-timeout", "5S")]);
     assert_eq!(seen, (None, Some(3000), None, text("3000m")));
