@@ -84,6 +84,7 @@ mod tests {
             ("http://a/x@y", true),
             ("http://a?x@y", true),
             ("http://a.test/<x>", true),
+            ("http://a.test/a b", false),
             ("/only", true),
             ("/a?b", true),
             ("/a@b", true),

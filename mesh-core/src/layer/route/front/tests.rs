@@ -1,3 +1,5 @@
+mod client;
+
 use std::{net::SocketAddr, sync::Arc};
 
 use http::{Request, Version};
