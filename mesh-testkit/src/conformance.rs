@@ -44,8 +44,8 @@ pub struct SuiteResult {
     pub failed: usize,
     /// One entry for each failed case, `CASE: expected …, seen …`; the case's identifier comes first.
     pub failures: Vec<String>,
-    /// Differences that a case may show and pass all the same: where, how often it was so, and why.
-    pub allowed: Vec<String>,
+    /// Differences that a case may show and pass all the same.
+    pub allowed: Vec<Allowance>,
     /// What a reader should know besides; `apart: CASE: …` of a case that failed and does not count.
     pub notes: Vec<String>,
 }
@@ -78,9 +78,13 @@ impl SuiteResult {
         }
     }
 
-    /// Tells of an allowed difference, however often it was used.
-    pub fn allow(&mut self, difference: impl Into<String>) {
-        self.allowed.push(difference.into());
+    /// Tells of an allowed difference, and how often it was used.
+    pub fn allow(&mut self, place: &'static str, uses: usize, reason: &'static str) {
+        self.allowed.push(Allowance {
+            place,
+            uses,
+            reason,
+        });
     }
 
     /// Adds a remark that is neither a pass nor a failure.
@@ -88,9 +92,26 @@ impl SuiteResult {
         self.notes.push(note.into());
     }
 
-    /// Whether cases ran and none of them failed.
+    /// Whether cases ran, none of them failed, and all that is allowed is needed.
     pub fn is_green(&self) -> bool {
-        self.failed == 0 && self.passed > 0
+        self.failed == 0 && self.passed > 0 && self.allowed.iter().all(|one| one.uses > 0)
+    }
+}
+
+/// A difference that a case may show and pass all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowance {
+    /// Where.
+    pub place: &'static str,
+    /// How often it was so; what is never used is to be taken off the list.
+    pub uses: usize,
+    /// Why.
+    pub reason: &'static str,
+}
+
+impl fmt::Display for Allowance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {} times: {}", self.place, self.uses, self.reason)
     }
 }
 
@@ -214,6 +235,20 @@ mod tests {
         };
         let result = play(&suite, &here());
         assert_eq!(result.failures, ["suite: panicked: case 7 is odd"]);
+    }
+
+    #[test]
+    fn what_is_allowed_and_never_used_is_no_success() {
+        let mut result = SuiteResult::new("demo");
+        result.pass();
+        result.allow(".a", 1, "a reason");
+        assert!(result.is_green());
+        result.allow(".b", 0, "a reason of old");
+        assert!(!result.is_green());
+        assert_eq!(
+            result.allowed[1].to_string(),
+            ".b, 0 times: a reason of old"
+        );
     }
 
     #[test]

@@ -6,9 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -16,6 +15,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::conformance::SuiteResult;
+use crate::program::free_port;
+use crate::suites::envoy_router_check::entry;
+use crate::suites::{read_json, read_text};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -34,8 +36,8 @@ const UNSEEN: [&str; 4] = [
 pub struct Play {
     dir: PathBuf,
     cases: Vec<Value>,
-    /// A port for each route configuration.
-    listeners: BTreeMap<String, u16>,
+    /// A port for each route configuration, and its text.
+    listeners: BTreeMap<String, (u16, String)>,
     /// Route configurations in which chance decides; the tool's is always 0.
     by_chance: BTreeSet<String>,
     /// The port of each upstream.
@@ -49,13 +51,9 @@ impl Play {
     ///
     /// A file cannot be read or understood, or no port is left.
     pub fn new(dir: &Path) -> Result<Self, String> {
-        let cases = json(&dir.join("cases.json"))?
-            .as_array()
-            .cloned()
-            .ok_or("cases.json holds no list")?;
         let mut play = Self {
             dir: dir.to_path_buf(),
-            cases,
+            cases: read_json(&dir.join("cases.json"))?,
             listeners: BTreeMap::new(),
             by_chance: BTreeSet::new(),
             clusters: BTreeMap::new(),
@@ -64,17 +62,17 @@ impl Play {
         for case in &play.cases {
             let config = text(case, "config");
             if !play.listeners.contains_key(config) {
-                let file = fs::read_to_string(dir.join("config").join(config))
-                    .map_err(|error| error.to_string())?;
+                let file = read_text(&dir.join("config").join(config))?;
                 let value: Value = mesh_xds::yaml::from_str(&file)
                     .map_err(|error| format!("{config}: {error}"))?;
                 cluster_names(&value, &mut names);
                 if has_chance(&value) {
                     play.by_chance.insert(config.to_owned());
                 }
-                play.listeners.insert(config.to_owned(), free_port()?);
+                let port = free_port().map_err(|error| error.to_string())?;
+                play.listeners.insert(config.to_owned(), (port, file));
             }
-            let wanted = play.entry(case)?["validate"]["cluster_name"]
+            let wanted = entry(dir, case)?["validate"]["cluster_name"]
                 .as_str()
                 .unwrap_or_default()
                 .to_owned();
@@ -90,20 +88,13 @@ impl Play {
         Ok(play)
     }
 
-    /// Envoy's bootstrap for the proxy: a listener for each configuration, the upstreams as clusters.
-    ///
-    /// # Errors
-    ///
-    /// A file cannot be read, or no port is left for the admin interface.
-    pub fn config(&self) -> Result<String, String> {
+    /// Envoy's bootstrap for the proxy: its admin server's port, a listener for each configuration, the upstreams as clusters.
+    pub fn config(&self, admin: u16) -> String {
         let mut out = format!(
-            "admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {}}}}}}}\nstatic_resources:\n  listeners:\n",
-            free_port()?
+            "admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}}}}\nstatic_resources:\n  listeners:\n"
         );
-        for (config, port) in &self.listeners {
-            let routes = fs::read_to_string(self.dir.join("config").join(config))
-                .map_err(|error| error.to_string())?;
-            listener(&mut out, config, *port, &routes);
+        for (config, (port, routes)) in &self.listeners {
+            listener(&mut out, config, *port, routes);
         }
         out.push_str("  clusters:\n");
         for (name, port) in &self.clusters {
@@ -113,12 +104,12 @@ impl Play {
                  [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}]}}]}}}}"
             );
         }
-        Ok(out)
+        out
     }
 
     /// Where the proxy will listen.
     pub fn ports(&self) -> impl Iterator<Item = u16> + '_ {
-        self.listeners.values().copied()
+        self.listeners.values().map(|(port, _)| *port)
     }
 
     /// Sends each entry through the proxy.
@@ -127,7 +118,7 @@ impl Play {
         let mut unsendable = 0;
         let mut unseen = BTreeMap::<&str, usize>::new();
         for case in &self.cases {
-            let outcome = self.entry(case).and_then(|entry| {
+            let outcome = entry(&self.dir, case).and_then(|entry| {
                 let sendable = |input: &&str| entry["input"].get(input).is_none();
                 if self.by_chance.contains(text(case, "config")) || !UNSENDABLE.iter().all(sendable)
                 {
@@ -154,7 +145,7 @@ impl Play {
     }
 
     fn one(&self, case: &Value, entry: &Value) -> Result<(), String> {
-        let port = self
+        let (port, _) = self
             .listeners
             .get(text(case, "config"))
             .ok_or("no listener")?;
@@ -162,19 +153,6 @@ impl Play {
         let verdict = check(&entry["validate"], &answer);
         // What an entry that must be refused asserts wrongly is nothing that a socket shows, so the rest must hold all the more.
         verdict.map_err(|why| format!("{why}; answer {} {:?}", answer.status, answer.headers))
-    }
-
-    fn entry(&self, case: &Value) -> Result<Value, String> {
-        let golden = json(&self.dir.join("golden").join(text(case, "golden")))?;
-        let tests = golden["tests"]
-            .as_array()
-            .ok_or("a golden file holds no list of tests")?;
-        let entry = tests
-            .iter()
-            .find(|entry| entry["test_name"] == case["test_name"]);
-        entry
-            .cloned()
-            .ok_or_else(|| format!("no entry {}", case["test_name"]))
     }
 }
 
@@ -209,8 +187,16 @@ type Headers = Vec<(String, String)>;
 struct Answer {
     status: u16,
     headers: Headers,
-    /// The cluster that answered, its request line's target, its request headers.
-    upstream: Option<(String, String, Headers)>,
+    upstream: Option<Upstream>,
+}
+
+/// What the upstream that answered saw.
+#[derive(Debug)]
+struct Upstream {
+    cluster: String,
+    method: String,
+    path: String,
+    headers: Headers,
 }
 
 fn ask(port: u16, input: &Value) -> Result<Answer, String> {
@@ -258,11 +244,14 @@ fn ask(port: u16, input: &Value) -> Result<Answer, String> {
         .map(|(_, value)| value.clone());
     let upstream = cluster.map(|cluster| {
         let (line, headers) = parse_head(body);
-        (
+        let mut words = line.split(' ').map(str::to_owned);
+        let mut word = || words.next().unwrap_or_default();
+        Upstream {
             cluster,
-            line.split(' ').nth(1).unwrap_or_default().to_owned(),
+            method: word(),
+            path: word(),
             headers,
-        )
+        }
     });
     Ok(Answer {
         status,
@@ -281,14 +270,14 @@ fn exchange(port: u16, request: &[u8]) -> std::io::Result<Vec<u8>> {
 }
 
 fn check(validate: &Value, answer: &Answer) -> Result<(), String> {
-    for (assertion, wanted) in validate.as_object().into_iter().flatten() {
+    for (assertion, wanted) in validate.as_object().ok_or("nothing to validate")? {
         let wanted_text = wanted.as_str().unwrap_or_default();
         let upstream = answer.upstream.as_ref();
         let seen = match assertion.as_str() {
-            "cluster_name" => upstream.map_or("", |(cluster, ..)| cluster),
-            "path_rewrite" => upstream.map_or("", |(_, path, _)| path),
-            "host_rewrite" => upstream.map_or("", |(.., headers)| {
-                find(headers, "host").unwrap_or_default()
+            "cluster_name" => upstream.map_or("", |upstream| &upstream.cluster),
+            "path_rewrite" => upstream.map_or("", |upstream| &upstream.path),
+            "host_rewrite" => upstream.map_or("", |upstream| {
+                find(&upstream.headers, "host").unwrap_or_default()
             }),
             // The tool names the request's own URI where a direct response is no redirect.
             "path_redirect" if !(300..400).contains(&answer.status) && !wanted_text.is_empty() => {
@@ -306,12 +295,12 @@ fn check(validate: &Value, answer: &Answer) -> Result<(), String> {
                 continue;
             }
             "request_header_matches" => {
-                let (_, path, headers) = upstream.ok_or("no upstream saw the request")?;
+                let upstream = upstream.ok_or("no upstream saw the request")?;
                 matches(wanted, &|name| match name {
-                    ":path" => Some(path.clone()),
-                    ":authority" => find(headers, "host").map(str::to_owned),
-                    ":method" => Some("GET".to_owned()),
-                    _ => find(headers, name).map(str::to_owned),
+                    ":path" => Some(upstream.path.clone()),
+                    ":method" => Some(upstream.method.clone()),
+                    ":authority" => find(&upstream.headers, "host").map(str::to_owned),
+                    _ => find(&upstream.headers, name).map(str::to_owned),
                 })?;
                 continue;
             }
@@ -450,36 +439,4 @@ fn find<'h>(headers: &'h [(String, String)], name: &str) -> Option<&'h str> {
 
 fn text<'v>(value: &'v Value, key: &str) -> &'v str {
     value[key].as_str().unwrap_or_default()
-}
-
-fn json(file: &Path) -> Result<Value, String> {
-    let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))
-}
-
-fn free_port() -> Result<u16, String> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(|error| error.to_string())?;
-    Ok(listener
-        .local_addr()
-        .map_err(|error| error.to_string())?
-        .port())
-}
-
-/// Waits until each of `ports` accepts a connection.
-///
-/// # Errors
-///
-/// One of them does not within `limit`.
-pub fn wait_for(ports: impl Iterator<Item = u16>, limit: Duration) -> Result<(), String> {
-    let start = std::time::Instant::now();
-    for port in ports {
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        while TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_err() {
-            if start.elapsed() > limit {
-                return Err(format!("nothing listens on port {port} after {limit:?}"));
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-    }
-    Ok(())
 }

@@ -13,6 +13,8 @@ use mesh_core::model::{
 use mesh_core::route::{Decision, Head};
 use mesh_core::snapshot::{ConnFacts, Http, Listener, Mesh, Snapshot};
 use mesh_xds::decode;
+use mesh_xds::istio::translate;
+use prost::Message;
 use serde::Deserialize;
 
 /// One configuration, compiled.
@@ -31,6 +33,19 @@ pub struct Resources {
     pub routes: Vec<Vec<u8>>,
     /// `envoy.config.cluster.v3.Cluster`.
     pub clusters: Vec<Vec<u8>>,
+}
+
+impl From<&translate::Resources> for Resources {
+    fn from(made: &translate::Resources) -> Self {
+        fn wires<M: Message>(messages: &[M]) -> Vec<Vec<u8>> {
+            messages.iter().map(Message::encode_to_vec).collect()
+        }
+        Self {
+            listeners: wires(&made.listeners),
+            routes: wires(&made.routes),
+            clusters: wires(&made.clusters),
+        }
+    }
 }
 
 /// Who sends a call, and what.

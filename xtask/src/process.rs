@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
 
 use crate::Fallible;
 
@@ -210,9 +212,16 @@ impl Drop for Background {
     }
 }
 
-/// A loopback port that nobody listens on at the moment.
+/// A loopback port that is ours until we end: nobody is given it who asks for any, and a program that we tell of it may listen
+/// there, beside a socket that does not.
 pub(crate) fn free_port() -> Fallible<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+    let address = socket.local_addr()?.as_socket();
+    // Never closed.
+    Box::leak(Box::new(socket));
+    Ok(address.ok_or("a socket of TCP has a port")?.port())
 }
 
 /// The last `lines` lines of `text`.

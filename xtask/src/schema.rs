@@ -4,7 +4,6 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use prost_reflect::prost_types::{
@@ -17,6 +16,7 @@ use prost_reflect::{
     MessageDescriptor, ReflectMessage, Value,
 };
 
+use crate::process;
 use crate::workspace;
 
 /// Where the table is committed, in the workspace.
@@ -54,12 +54,10 @@ pub(crate) fn run(check: bool) -> Result<(), String> {
 
 /// The descriptor set that lies in the package `envoy-types`.
 fn descriptors() -> Result<PathBuf, String> {
-    let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1"])
-        .output()
-        .map_err(|error| format!("cargo metadata: {error}"))?;
+    let mut command = workspace::cargo(["metadata", "--locked", "--format-version", "1"]);
+    let output = process::output(&mut command).map_err(|error| error.to_string())?;
     let metadata: serde_json::Value =
-        serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+        serde_json::from_str(&output).map_err(|error| error.to_string())?;
     let manifest = metadata["packages"]
         .as_array()
         .into_iter()

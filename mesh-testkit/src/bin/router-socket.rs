@@ -1,14 +1,13 @@
-//! Plays `envoy-router-check` through the sockets of a running proxy: `router-socket --proxy PROGRAM --config FILE`.
-//!
-//! The program is started with Envoy's command line on FILE, which is written first.
+//! Plays `envoy-router-check` through the sockets of a running proxy: `router-socket --proxy PROGRAM`, a program that takes Envoy's
+//! command line.
 
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode};
-use std::time::Duration;
+use std::process::ExitCode;
 
 use clap::Parser;
 use mesh_testkit::conformance::{self, Ctx, SuiteResult};
-use mesh_testkit::router_socket::{self, Play};
+use mesh_testkit::program::Program;
+use mesh_testkit::router_socket::Play;
 
 /// Play envoy-router-check through a proxy's sockets; exit 1 if any entry fails.
 #[derive(Debug, Parser)]
@@ -16,16 +15,13 @@ struct Args {
     /// The proxy
     #[arg(long)]
     proxy: PathBuf,
-    /// Where its configuration is written
-    #[arg(long)]
-    config: PathBuf,
     /// Folder of the suites [default: $MESH_CONFORMANCE, else ../shared/conformance]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
-    match play(&Args::parse()) {
+    match play(Args::parse()) {
         Ok(result) => {
             for line in result.failures.iter().chain(&result.notes) {
                 println!("{line}");
@@ -44,34 +40,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn play(args: &Args) -> Result<SuiteResult, String> {
-    let root = args.root.clone().unwrap_or_else(conformance::default_root);
+fn play(args: Args) -> Result<SuiteResult, String> {
+    let root = args.root.unwrap_or_else(conformance::default_root);
     let play = Play::new(&Ctx::new(root).dir("envoy-router-check"))?;
-    std::fs::write(&args.config, play.config()?).map_err(|error| error.to_string())?;
-    let mut command = Command::new(&args.proxy);
-    command.arg("-c").arg(&args.config).args([
-        "--concurrency",
-        "1",
-        "--disable-hot-restart",
-        "-l",
-        "warning",
-    ]);
-    let _proxy = Ends(
-        command
-            .spawn()
-            .map_err(|error| format!("{}: {error}", args.proxy.display()))?,
-    );
-    router_socket::wait_for(play.ports(), Duration::from_secs(20))?;
-    Ok(play.run())
-}
-
-/// Ends the proxy when the play is over.
-struct Ends(Child);
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        // Both fail only if it is gone already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+    let ports: Vec<u16> = play.ports().collect();
+    let started = Program::start(&args.proxy, &ports, |_, admin| play.config(admin));
+    let proxy = started.map_err(|error| format!("{}: {error}", args.proxy.display()))?;
+    let result = play.run();
+    proxy.finish().map_err(|error| error.to_string())?;
+    Ok(result)
 }

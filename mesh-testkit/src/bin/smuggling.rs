@@ -11,7 +11,7 @@ use clap::Parser;
 use mesh_testkit::smuggling::{
     self, Upstream, Want,
     floods::{self, FLOODS, Flood},
-    program::{LogLine, Program},
+    lines_of,
 };
 
 /// Try request smuggling and floods on a proxy; exit 1 if any case fools it.
@@ -102,8 +102,8 @@ fn table(meshd: &Path, envoy: Option<&Path>) -> std::io::Result<usize> {
 
 fn rows(path: &Path) -> std::io::Result<Vec<Row>> {
     let upstream = Upstream::listen(SocketAddr::from(([127, 0, 0, 1], 0)))?;
-    let program = Program::start(path, upstream.address())?;
-    let played = smuggling::play(program.address(), &upstream)?;
+    let (program, proxy) = smuggling::start(path, upstream.address())?;
+    let played = smuggling::play(proxy, &upstream)?;
     let log = program.finish()?;
     let mut rows: Vec<Row> = played
         .into_iter()
@@ -111,7 +111,7 @@ fn rows(path: &Path) -> std::io::Result<Vec<Row>> {
             one: matches!(case.case.want, Want::Refuse),
             name: case.case.name,
             rfc: case.case.rfc,
-            lines: lines(&log, case.port),
+            lines: lines_of(&log, case.port),
             answer: case.answer,
             answered: case.answered,
             verdict: case.verdict,
@@ -148,22 +148,16 @@ fn flooded(path: &Path, upstream: SocketAddr) -> std::io::Result<Vec<Row>> {
 
 /// One flood on a program of its own, so that what it costs can be told.
 fn tried(flood: &'static Flood, path: &Path, upstream: SocketAddr) -> std::io::Result<Row> {
-    let program = Program::start(path, upstream)?;
-    let tried = floods::attack(flood, program.address(), || program.used());
+    let (program, proxy) = smuggling::start(path, upstream)?;
+    let tried = floods::attack(flood, proxy, || program.used());
     let log = program.finish()?;
     Ok(Row {
         one: false,
         name: flood.name,
         rfc: flood.rfc,
-        lines: lines(&log, tried.port),
+        lines: lines_of(&log, tried.port),
         answer: tried.answer,
         answered: tried.answered,
         verdict: tried.verdict,
     })
-}
-
-/// What the access log says of the connection from that port.
-fn lines(log: &[LogLine], port: u16) -> Vec<String> {
-    let of = log.iter().filter(|line| line.port == port);
-    of.map(|line| line.text.clone()).collect()
 }

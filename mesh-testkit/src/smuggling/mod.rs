@@ -3,27 +3,57 @@
 //! Every smuggling case sends bytes to the proxy; a raw upstream behind it reads what was sent on with the [strict](crate::strict)
 //! parser. A case says which targets may arrive. Cases run at once, each under a path of its own, and share upstream connections, so
 //! that one request swallowing another one shows as well. Each of the [`floods`] has a proxy of its own, so that what it costs can be
-//! told, and [`program`] starts the proxy, its access log included.
+//! told, and [`start`] starts the proxy, its access log included.
 
 pub mod cases;
 pub mod floods;
 mod h2;
-pub mod program;
 mod upstream;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::program::{Program, free_port};
 use crate::strict::Request;
 
 pub use cases::{Case, Want};
 pub use upstream::{Seen, Upstream};
 
+/// The configuration, with places for ports and log.
+const CONFIG: &str = include_str!("proxy.yaml");
 /// How long a connection may stay quiet until the case counts as answered.
 const QUIET: Duration = Duration::from_millis(1500);
 /// The longest that a case may take.
 const LIMIT: Duration = Duration::from_secs(10);
+
+/// Starts the program at `path` with `upstream` behind it; where it listens.
+///
+/// # Errors
+///
+/// As of [`Program::start`].
+pub fn start(path: &Path, upstream: SocketAddr) -> std::io::Result<(Program, SocketAddr)> {
+    let port = free_port()?;
+    let program = Program::start(path, &[port], |folder, admin| {
+        CONFIG
+            .replace("{listen_port}", &port.to_string())
+            .replace("{admin_port}", &admin.to_string())
+            .replace("{upstream_port}", &upstream.port().to_string())
+            .replace("{log}", &folder.join("access.log").display().to_string())
+    })?;
+    Ok((program, ([127, 0, 0, 1], port).into()))
+}
+
+/// The lines of an access log about the connection from a port, without that address.
+pub fn lines_of(log: &str, port: u16) -> Vec<String> {
+    let of = |line: &str| {
+        let (address, rest) = line.split_once(' ')?;
+        let (_, seen) = address.rsplit_once(':')?;
+        (seen == port.to_string()).then(|| rest.to_owned())
+    };
+    log.lines().filter_map(of).collect()
+}
 
 /// A case after it was played.
 #[derive(Debug)]
@@ -220,4 +250,16 @@ fn h1_status(answer: &[u8]) -> Option<u16> {
         .match_indices("HTTP/1.")
         .filter_map(|(at, _)| text.get(at + 9..at + 12)?.parse().ok());
     codes.filter(|code| *code >= 200).last()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lines_of;
+
+    #[test]
+    fn a_log_line_begins_with_the_clients_address() {
+        let log = "127.0.0.1:4711 400 DPE http1.codec_error\n127.0.0.1:471 200 - -\nnothing\n";
+        assert_eq!(lines_of(log, 4711), ["400 DPE http1.codec_error"]);
+        assert_eq!(lines_of(log, 47), [""; 0]);
+    }
 }

@@ -1,6 +1,5 @@
 //! `envoy-route-config`: requests against route configurations, facts of Envoy's own unit tests.
 
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
@@ -15,6 +14,7 @@ use mesh_core::snapshot::Clusters;
 use mesh_xds::{decode, json, yaml};
 use serde_json::Value;
 
+use super::{read_json, read_text};
 use crate::conformance::{Ctx, SuiteResult};
 
 /// The route timeout that Envoy uses where none is set.
@@ -53,12 +53,7 @@ pub fn run(ctx: &Ctx) -> SuiteResult {
 
 /// The list in `cases.json`; without one the suite has failed.
 pub(super) fn cases(dir: &Path, result: &mut SuiteResult) -> Option<Vec<Value>> {
-    let list = |value| match value {
-        Value::Array(cases) => Ok(cases),
-        _ => Err("no list".to_owned()),
-    };
     read_json(&dir.join("cases.json"))
-        .and_then(list)
         .map_err(|error| result.fail("cases.json", error))
         .ok()
 }
@@ -141,8 +136,7 @@ fn first_value(head: &HeadBuf, name: &str) -> Result<String, String> {
 
 /// Reads a route configuration.
 pub(super) fn message(path: &Path) -> Result<proto::RouteConfiguration, String> {
-    let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let value: Value = yaml::from_str(&text).map_err(|error| error.to_string())?;
+    let value: Value = yaml::from_str(&read_text(path)?).map_err(|error| error.to_string())?;
     json::from_deserializer("envoy.config.route.v3.RouteConfiguration", value)
         .map_err(|error| error.to_string())
 }
@@ -263,17 +257,11 @@ pub(super) fn same(what: &str, expected: &str, seen: &str) -> Result<(), String>
     Err(format!("{what}: expected {expected:?}, seen {seen:?}"))
 }
 
-/// The text of a value; other values as JSON, so that they cannot pass for an empty text.
+/// The text of a value; other values have one that cannot pass for an empty text.
 pub(super) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or("<no text>")
 }
 
 pub(super) fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Reads a JSON file.
-pub(super) fn read_json(path: &Path) -> Result<Value, String> {
-    let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
 }

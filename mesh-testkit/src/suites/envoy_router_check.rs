@@ -12,9 +12,10 @@ use mesh_xds::{decode, json};
 use serde_json::Value;
 
 use super::envoy_route_config::{
-    cases, cluster, compile, finalized, loopback, lossy, message, only, read_json, same, set,
-    status, text, timeout, virtual_host,
+    cases, cluster, compile, finalized, loopback, lossy, message, only, same, set, status, text,
+    timeout, virtual_host,
 };
+use super::read_json;
 use crate::conformance::{Ctx, SuiteResult};
 
 /// Plays all entries.
@@ -76,8 +77,8 @@ fn assign_runtime_fraction(message: &mut proto::RouteConfiguration) {
 }
 
 /// The entry that a case names.
-fn entry(dir: &std::path::Path, case: &Value) -> Result<Value, String> {
-    let golden = read_json(&dir.join("golden").join(text(&case["golden"])))?;
+pub(crate) fn entry(dir: &std::path::Path, case: &Value) -> Result<Value, String> {
+    let golden: Value = read_json(&dir.join("golden").join(text(&case["golden"])))?;
     golden["tests"]
         .as_array()
         .into_iter()

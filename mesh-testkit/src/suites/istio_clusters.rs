@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mesh_xds::istio::api::MeshConfig;
 use mesh_xds::istio::index::{
-    Catalog, Context, Health, Instance, Interception, Port, Protocol, Proxy, Registry, Resolution,
-    Service, Workload, service_entry,
+    Catalog, Context, Health, Instance, Interception, Proxy, Registry, Resolution, Service,
+    Workload, service_entry,
 };
-use mesh_xds::istio::{Object, Spec, translate};
+use mesh_xds::istio::{Object, translate};
 use mesh_xds::json;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::compare::{Allowed, Uses, normalized};
-use super::istio_translate::{CaseObject, object, proxy_kind, spec};
+use super::compare::{Allowed, METADATA_EXCHANGE, NAMESPACE, Uses, normalized};
+use super::istio_translate::{
+    CaseObject, CasePort, mesh_object, object, plain_service, proxy_kind,
+};
 use crate::conformance::{Ctx, SuiteResult};
 
 const CLUSTER: &str = "envoy.config.cluster.v3.Cluster";
@@ -37,7 +38,7 @@ pub(super) const ALPN_OVERRIDE: Allowed = Allowed {
 };
 
 /// The name that TLS would ask for.
-pub(super) const AUTO_SNI: Allowed = Allowed {
+const AUTO_SNI: Allowed = Allowed {
     path: ".upstream_http_protocol_options",
     reason: NO_TLS,
     holds: |expected, seen| expected["auto_sni"] == true && seen.is_null(),
@@ -82,25 +83,8 @@ const ALLOWED: &[Allowed] = &[
         reason: "made for Redis by a switch of istiod, which is not recorded",
         holds: |expected, seen| expected == "MAGLEV" && seen == "LEAST_REQUEST",
     },
-    Allowed {
-        path: ".filters",
-        reason: "the exchange of metadata on TCP connections is not served",
-        holds: |expected, seen| {
-            let only = expected.as_array().filter(|filters| filters.len() == 1);
-            only.is_some_and(|filters| filters[0]["name"] == "istio.metadata_exchange")
-                && seen.is_null()
-        },
-    },
-    Allowed {
-        path: ".metadata.filter_metadata.istio.config",
-        reason: "the rule of the upstream test has no namespace, the case file says `default`",
-        holds: |expected, seen| {
-            let with_namespace = expected
-                .as_str()
-                .map(|text| text.replace("/namespaces//", "/namespaces/default/"));
-            expected != seen && with_namespace.as_deref() == seen.as_str()
-        },
-    },
+    METADATA_EXCHANGE,
+    NAMESPACE,
 ];
 
 /// Fields that automatic mutual TLS makes.
@@ -114,8 +98,11 @@ pub(super) const AUTO_TLS: &str =
 pub(super) const NO_TLS: &str =
     "TLS to upstreams cannot be originated yet: that it is asked for is what counts";
 
-/// Besides, for inbound clusters of a proxy behind redirected traffic: here the application is called at its own address.
-const REDIRECTED: &[&str] = &[
+/// Why what takes redirected traffic looks otherwise.
+const REDIRECTED: &str = "of redirected traffic: here the application is called at its own address";
+
+/// What is otherwise in its inbound clusters.
+const OF_REDIRECTED: &[&str] = &[
     "type",
     "lb_policy",
     "load_assignment",
@@ -194,14 +181,6 @@ struct CaseService {
     #[serde(rename = "registry")]
     _registry: String,
     resolution: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CasePort {
-    name: String,
-    port: u32,
-    protocol: String,
 }
 
 #[derive(Deserialize)]
@@ -306,10 +285,7 @@ impl Case {
             .map(object)
             .collect::<Result<_, _>>()?;
         if let Some(mesh) = &self.mesh_config {
-            objects.push(Arc::new(Object {
-                spec: Spec::MeshConfig(spec::<MeshConfig>(mesh)?),
-                ..Object::default()
-            }));
+            objects.push(mesh_object(mesh)?);
         }
         Ok(objects)
     }
@@ -351,18 +327,11 @@ impl Case {
 
 impl CaseService {
     fn service(&self) -> Service {
-        let ports = self.ports.iter().map(|port| Port {
-            name: port.name.clone(),
-            port: port.port,
-            protocol: Protocol::parse(&port.protocol),
-        });
         let addresses = std::iter::once(&self.address).filter(|address| !address.is_empty());
         Service {
-            hostname: self.hostname.clone(),
             namespace: self.namespace.clone(),
             name: self.name.clone(),
             addresses: addresses.cloned().collect(),
-            ports: ports.collect(),
             resolution: match self.resolution.as_str() {
                 "DNS" => Resolution::DnsLb,
                 "Passthrough" => Resolution::Passthrough,
@@ -370,17 +339,7 @@ impl CaseService {
             },
             registry: Registry::Kubernetes,
             mesh_external: self.mesh_external,
-            labels: BTreeMap::new(),
-            selector: BTreeMap::new(),
-            export_to: Default::default(),
-            external_name: None,
-            aliases: Vec::new(),
-            headless: false,
-            creation_time: 0,
-            subject_alt_names: Vec::new(),
-            target_ports: BTreeMap::new(),
-            races: false,
-            origin: Default::default(),
+            ..plain_service(&self.hostname, &self.ports)
         }
     }
 }
@@ -427,7 +386,9 @@ fn play(case: &Case, uses: &mut Uses) -> Result<(), String> {
         let mut expected = normalized(CLUSTER, expected)?;
         let name = expected["name"].as_str().unwrap_or_default().to_owned();
         // What takes redirected traffic for nobody in particular.
-        if name == "InboundPassthroughCluster" {
+        const FOR_NOBODY: &str = "InboundPassthroughCluster";
+        if name == FOR_NOBODY {
+            uses.count(FOR_NOBODY, REDIRECTED);
             continue;
         }
         let mut seen = seen
@@ -438,12 +399,7 @@ fn play(case: &Case, uses: &mut Uses) -> Result<(), String> {
             uses.excuse(&AUTO_FIELDS, AUTO_TLS, (&mut expected, &seen));
         }
         if case.intercepted() && name.starts_with("inbound|") {
-            for cluster in [&mut expected, &mut seen] {
-                let fields = cluster.as_object_mut().ok_or("a cluster is an object")?;
-                REDIRECTED
-                    .iter()
-                    .for_each(|field| drop(fields.remove(*field)));
-            }
+            uses.leave_out(OF_REDIRECTED, REDIRECTED, (&mut expected, &mut seen));
         }
         uses.compare(&expected, &seen)
             .map_err(|error| format!("{name}: {error}"))?;

@@ -9,6 +9,7 @@ use mesh_xds::istio::read::{self, Finding, Level, Parsed, TextOptions};
 use mesh_xds::yaml::{self, Limits, Segment};
 use serde_json::{Value, json};
 
+use super::read_text;
 use crate::conformance::{Ctx, SuiteResult};
 
 /// `istio-samples`: every object of a mesh group is taken or listed; with one field of an Istio object misspelt the file is
@@ -359,8 +360,4 @@ fn relative(root: &Path, path: &Path) -> String {
         .unwrap_or(path)
         .display()
         .to_string()
-}
-
-pub(super) fn read_text(path: &Path) -> Result<String, String> {
-    fs::read_to_string(path).map_err(|e| e.to_string())
 }

@@ -5,14 +5,12 @@
 //! left out there: the recorded ones stand behind redirected traffic, which is not served yet.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
 use mesh_xds::istio::index::{Context, Proxy, ProxyKind};
 use mesh_xds::istio::{Object, read, translate};
 use mesh_xds::json;
-use prost::Message;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -171,8 +169,7 @@ fn play(result: &mut SuiteResult, name: &str, case: &Case, world: Result<World, 
 
 /// What istiod made, as it was recorded.
 fn recorded(file: &Path) -> Result<World, String> {
-    let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
-    let recorded: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    let recorded: Value = super::read_json(file)?;
     let wires = |key: &str, kind: &str| -> Result<Vec<Vec<u8>>, String> {
         let list = recorded[key].as_array().map_or(&[][..], Vec::as_slice);
         let wire = |value: &Value| {
@@ -225,14 +222,7 @@ fn translated(case: &Case) -> Result<World, String> {
         ..Proxy::default()
     };
     let made = translate::translate(&context, &proxy, &translate::Options::default());
-    fn wires<M: Message>(messages: &[M]) -> Vec<Vec<u8>> {
-        messages.iter().map(Message::encode_to_vec).collect()
-    }
-    Ok(World::new(&Resources {
-        listeners: wires(&made.listeners),
-        routes: wires(&made.routes),
-        clusters: wires(&made.clusters),
-    }))
+    Ok(World::new(&Resources::from(&made)))
 }
 
 fn objects(case: &Case) -> Result<Vec<Arc<Object>>, String> {

@@ -21,24 +21,15 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::compare::{Allowed, Uses, normalized};
+use super::compare::{Allowed, NAMESPACE, Uses, normalized};
 use crate::conformance::{Ctx, SuiteResult};
 
 const ROUTE: &str = "envoy.config.route.v3.Route";
 const ROUTE_CONFIGURATION: &str = "envoy.config.route.v3.RouteConfiguration";
 
-/// All allowed differences.
+/// All differences that are allowed of routes; of Sidecar scopes none are.
 const ALLOWED: &[Allowed] = &[
-    Allowed {
-        path: ".metadata.filter_metadata.istio.config",
-        reason: "the rule of the upstream test has no namespace, the case file says `default`",
-        holds: |expected, seen| {
-            let with_namespace = expected
-                .as_str()
-                .map(|text| text.replace("/namespaces//", "/namespaces/default/"));
-            expected != seen && with_namespace.as_deref() == seen.as_str()
-        },
-    },
+    NAMESPACE,
     Allowed {
         path: ".typed_per_filter_config.envoy.filters.http.stateful_session",
         reason: "made from a label of the service, and services are recorded without labels",
@@ -66,7 +57,7 @@ pub fn virtualservice_routes(ctx: &Ctx) -> SuiteResult {
 /// Plays `istio-sidecar-route-configs`; cases made from Gateway API routes are reported apart.
 pub fn sidecar_route_configs(ctx: &Ctx) -> SuiteResult {
     let mut result = SuiteResult::new("istio-sidecar-route-configs");
-    let mut uses = Uses::of(ALLOWED);
+    let mut uses = Uses::of(&[]);
     let mut apart = (0, Vec::new());
     for (name, text) in super::case_files(&ctx.dir(&result.name), &mut result) {
         let outcome = play_sidecar(&text, &mut uses);
@@ -88,7 +79,6 @@ pub fn sidecar_route_configs(ctx: &Ctx) -> SuiteResult {
     for failure in failures {
         result.note(format!("apart: {failure}"));
     }
-    uses.report(&mut result);
     result
 }
 
@@ -149,14 +139,14 @@ struct CaseService {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CasePort {
+pub(super) struct CasePort {
     #[serde(default)]
-    name: String,
-    port: u32,
+    pub(super) name: String,
+    pub(super) port: u32,
     protocol: String,
 }
 
-pub(super) fn spec<T: DeserializeOwned>(value: &Value) -> Result<Box<T>, String> {
+fn spec<T: DeserializeOwned>(value: &Value) -> Result<Box<T>, String> {
     T::deserialize(value)
         .map(Box::new)
         .map_err(|error| error.to_string())
@@ -182,16 +172,25 @@ pub(super) fn object(case: &CaseObject) -> Result<Arc<Object>, String> {
     }))
 }
 
-fn service(case: &CaseService) -> Service {
-    let ports = case.ports.iter().map(|port| Port {
+/// The object that holds the settings of the mesh.
+pub(super) fn mesh_object(mesh: &Value) -> Result<Arc<Object>, String> {
+    Ok(Arc::new(Object {
+        spec: Spec::MeshConfig(spec::<MeshConfig>(mesh)?),
+        ..Object::default()
+    }))
+}
+
+/// A service of which no more is said.
+pub(super) fn plain_service(hostname: &str, ports: &[CasePort]) -> Service {
+    let ports = ports.iter().map(|port| Port {
         name: port.name.clone(),
         port: port.port,
         protocol: Protocol::parse(&port.protocol),
     });
     Service {
-        hostname: case.hostname.clone(),
+        hostname: hostname.to_owned(),
         namespace: String::new(),
-        name: case.hostname.clone(),
+        name: hostname.to_owned(),
         addresses: Vec::new(),
         ports: ports.collect(),
         resolution: Resolution::ClientSideLb,
@@ -232,11 +231,9 @@ fn play_rule(text: &str, uses: &mut Uses) -> Result<(), String> {
         .map(object)
         .collect::<Result<Vec<_>, _>>()?;
     if let Some(mesh) = &case.mesh_config {
-        objects.push(Arc::new(Object {
-            spec: Spec::MeshConfig(spec::<MeshConfig>(mesh)?),
-            ..Object::default()
-        }));
+        objects.push(mesh_object(mesh)?);
     }
+    let service = |case: &CaseService| plain_service(&case.hostname, &case.ports);
     let catalog = Catalog {
         services: case.services.values().flatten().map(service).collect(),
         ..Catalog::default()

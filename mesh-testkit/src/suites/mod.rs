@@ -4,6 +4,8 @@
 
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
+
 use crate::conformance::{Suite, SuiteResult};
 
 mod compare;
@@ -101,13 +103,23 @@ pub(crate) fn case_files(dir: &Path, result: &mut SuiteResult) -> Vec<(String, S
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        match std::fs::read_to_string(&path) {
+        match read_text(&path) {
             Ok(text) => found.push((name, text)),
             Err(error) => result.fail(name, error),
         }
     }
     found.sort();
     found
+}
+
+/// The text of a file.
+pub(crate) fn read_text(path: &Path) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// What a JSON file holds.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
+    serde_json::from_str(&read_text(path)?).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// How many entries a folder has; none if it is not there.

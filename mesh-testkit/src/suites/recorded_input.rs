@@ -10,15 +10,16 @@ use std::sync::Arc;
 use mesh_xds::istio::api::gateway::ServerTlsMode;
 use mesh_xds::istio::index::{Context, Interception, Proxy, ProxyKind};
 use mesh_xds::istio::{Object, read, translate};
-use mesh_xds::json;
+use mesh_xds::json as protobuf;
 use prost::Message;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::compare::{Allowed, Uses, normalized};
+use super::compare::{Allowed, METADATA_EXCHANGE, Uses, normalized};
 use super::istio_clusters::{
-    ALPN_OVERRIDE, AUTO_FIELDS, AUTO_SNI, AUTO_TLS, DNS_JITTER, DNS_RESOLVER, NO_TLS, TLS_MODE,
+    ALPN_OVERRIDE, AUTO_FIELDS, AUTO_TLS, DNS_JITTER, DNS_RESOLVER, NO_TLS, TLS_MODE,
 };
-use super::recorded_xds::{matching_calls, nodes, read as text_of, shown};
+use super::recorded_xds::{matching_calls, nodes, shown};
+use super::{read_json, read_text};
 use crate::conformance::{Ctx, SuiteResult};
 use crate::simulation::{Resources, World};
 
@@ -32,18 +33,9 @@ const NO_FAILOVER: &str =
 
 /// All allowed differences.
 const ALLOWED: &[Allowed] = &[
-    Allowed {
-        path: ".filters",
-        reason: "the exchange of metadata on TCP connections is not served",
-        holds: |expected, seen| {
-            let only = expected.as_array().filter(|filters| filters.len() == 1);
-            only.is_some_and(|filters| filters[0]["name"] == "istio.metadata_exchange")
-                && seen.is_null()
-        },
-    },
+    METADATA_EXCHANGE,
     TLS_MODE,
     ALPN_OVERRIDE,
-    AUTO_SNI,
     Allowed {
         path: ".typed_extension_protocol_options",
         reason: NO_TLS,
@@ -63,7 +55,7 @@ const ALLOWED: &[Allowed] = &[
     Allowed {
         path: ".common_lb_config.locality_weighted_lb_config",
         reason: NO_FAILOVER,
-        holds: |expected, seen| expected.is_object() && seen.is_null(),
+        holds: |expected, seen| *expected == json!({}) && seen.is_null(),
     },
     Allowed {
         path: ".endpoints[0].load_balancing_weight",
@@ -128,8 +120,7 @@ pub fn run(ctx: &Ctx) -> SuiteResult {
 
 /// The proxy that the node is, if we translate for its kind.
 fn proxy(node: &Path) -> Result<Option<Proxy>, String> {
-    let value: Value =
-        serde_json::from_str(&text_of(&node.join("node.json"))?).map_err(|e| e.to_string())?;
+    let value: Value = read_json(&node.join("node.json"))?;
     let id = value["id"].as_str().unwrap_or_default();
     let parts: Vec<&str> = id.split('~').collect();
     let [kind, address, name, domain] = parts.as_slice() else {
@@ -174,7 +165,7 @@ fn objects(input: &Path) -> Result<Vec<Arc<Object>>, String> {
             .unwrap_or_default()
             .to_string_lossy()
             .into();
-        let parsed = read::parse(&name, &text_of(&path)?, &Default::default());
+        let parsed = read::parse(&name, &read_text(&path)?, &Default::default());
         if let Some(refused) = parsed.refused.first() {
             return Err(format!(
                 "{name}: {refused:?} was refused: {:?}",
@@ -219,14 +210,7 @@ fn play(
     compare(ROUTES, "rds.json", by_name(ROUTES, &made.routes)?)?;
     compare(CLUSTER, "cds.json", by_name(CLUSTER, &made.clusters)?)?;
     compare(ENDPOINTS, "eds.json", by_name(ENDPOINTS, &made.endpoints)?)?;
-    fn wires<M: Message>(messages: &[M]) -> Vec<Vec<u8>> {
-        messages.iter().map(Message::encode_to_vec).collect()
-    }
-    let world = World::new(&Resources {
-        listeners: wires(&made.listeners),
-        routes: wires(&made.routes),
-        clusters: wires(&made.clusters),
-    });
+    let world = World::new(&Resources::from(&made));
     for (n, (call, expect)) in matching_calls(node)?.iter().enumerate() {
         if passes_by_name(&context, call.port) {
             left_out += 1;
@@ -247,8 +231,7 @@ fn play(
 
 /// Resources as they were recorded.
 fn recorded(file: &Path) -> Result<Vec<Value>, String> {
-    let recorded: Value =
-        serde_json::from_str(&text_of(file)?).map_err(|error| error.to_string())?;
+    let recorded: Value = read_json(file)?;
     let resources = recorded["resources"].as_array().into_iter().flatten();
     let without_type = resources.map(|resource| {
         let mut resource = resource.clone();
@@ -319,7 +302,7 @@ fn key_of(resource: &Value) -> String {
 fn by_name<M: Message>(kind: &str, messages: &[M]) -> Result<BTreeMap<String, Value>, String> {
     let mut found = BTreeMap::new();
     for message in messages {
-        let value = json::to_value(kind, message)
+        let value = protobuf::to_value(kind, message)
             .map_err(|_| format!("{kind} cannot be written as JSON"))?;
         found.insert(key_of(&value), value);
     }

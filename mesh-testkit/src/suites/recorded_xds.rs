@@ -18,6 +18,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::istio_simulation::Expect;
+use super::read_json;
 use crate::conformance::{Ctx, SuiteResult};
 use crate::simulation::{Call, Mode, Resources, World};
 
@@ -102,7 +103,7 @@ fn later(refused: &[Rejection]) -> Option<&'static Later> {
 pub fn decoding(ctx: &Ctx) -> SuiteResult {
     let mut result = SuiteResult::new("istiod-responses");
     let mut notes = BTreeMap::<String, usize>::new();
-    let mut apart = BTreeMap::<&str, (usize, usize)>::new();
+    let mut apart: BTreeMap<_, _> = LATER.iter().map(|l| (l.why, (0, l.most))).collect();
     for node in nodes(ctx, &mut result) {
         for kind in ["cds", "eds", "lds", "rds"] {
             let Some(response) = response(&node, kind, &mut result) else {
@@ -114,7 +115,7 @@ pub fn decoding(ctx: &Ctx) -> SuiteResult {
                     Ok(name) => (name, Ok(())),
                     Err((name, refused)) => match later(&refused) {
                         Some(later) => {
-                            apart.entry(later.why).or_insert((0, later.most)).0 += 1;
+                            apart.entry(later.why).or_default().0 += 1;
                             continue;
                         }
                         None => (name, Err(format!("refused: {refused:?}"))),
@@ -125,7 +126,7 @@ pub fn decoding(ctx: &Ctx) -> SuiteResult {
         }
     }
     for (why, (count, most)) in apart {
-        result.allow(format!("{count} resources: {why}"));
+        result.allow("a resource", count, why);
         if count > most {
             result.fail(why, format!("expected at most {most}, seen {count}"));
         }
@@ -145,9 +146,7 @@ pub fn routing(ctx: &Ctx) -> SuiteResult {
             continue;
         }
         let tables = tables(&node, &mut result);
-        let cases: Vec<Value> = match read(&file)
-            .and_then(|text| serde_json::from_str(&text).map_err(|error| error.to_string()))
-        {
+        let cases: Vec<Value> = match read_json(&file) {
             Ok(cases) => cases,
             Err(why) => {
                 result.fail(shown(ctx, &file), why);
@@ -208,9 +207,8 @@ pub fn matching(ctx: &Ctx) -> SuiteResult {
             result.case(format!("{} #{n}", shown(ctx, &node)), outcome);
         }
     }
-    result.allow(format!(
-        "{apart} calls: their listener is refused, for what comes with later work"
-    ));
+    let why = "its listener is refused, for what comes with later work";
+    result.allow("a call", apart, why);
     if apart > CALLS_OF_LATER {
         let seen = format!("expected at most {CALLS_OF_LATER}, seen {apart}");
         result.fail("calls of refused listeners", seen);
@@ -239,8 +237,7 @@ pub(super) fn matching_calls(node: &Path) -> Result<Vec<(Call, Expect)>, String>
     if !file.is_file() {
         return Ok(Vec::new());
     }
-    let calls: Vec<Matching> =
-        serde_json::from_str(&read(&file)?).map_err(|error| error.to_string())?;
+    let calls: Vec<Matching> = read_json(&file)?;
     Ok(calls
         .into_iter()
         .map(|case| (case.call, case.expect))
@@ -332,7 +329,7 @@ fn route(tables: &Tables, case: &Value) -> Result<(), String> {
     );
     let decision = table.decide(&head);
     let expect = &case["expect"];
-    for (key, wanted) in expect.as_object().into_iter().flatten() {
+    for (key, wanted) in expect.as_object().ok_or("no expectations")? {
         let seen = fact(key, table, &decision)?;
         if seen != *wanted {
             return Err(format!("{key}: expected {wanted}, seen {seen}"));
@@ -437,10 +434,6 @@ fn response(node: &Path, kind: &str, result: &mut SuiteResult) -> Option<Discove
             None
         }
     }
-}
-
-pub(super) fn read(file: &Path) -> Result<String, String> {
-    fs::read_to_string(file).map_err(|error| error.to_string())
 }
 
 pub(super) fn shown(ctx: &Ctx, path: &Path) -> String {

@@ -6,7 +6,8 @@ use mesh_xds::istio::read::Level;
 use serde_json::{Value, json};
 
 use super::envoy_route_config::only;
-use super::istio_files::{files, parse, read_text, texts};
+use super::istio_files::{files, parse, texts};
+use super::read_json;
 use crate::conformance::{Ctx, SuiteResult};
 
 /// `istio-validation-cases`: whole objects as recorded; parts of objects are put into the smallest object that holds them.
@@ -14,9 +15,7 @@ pub fn run(ctx: &Ctx) -> SuiteResult {
     let mut result = SuiteResult::new("istio-validation-cases");
     let mut by_validator: BTreeMap<String, (usize, usize)> = BTreeMap::new();
     for path in files(&ctx.dir("istio-validation-cases"), &["json"]) {
-        let cases = read_text(&path)
-            .and_then(|text| serde_json::from_str::<Vec<Value>>(&text).map_err(|e| e.to_string()));
-        let cases = match cases {
+        let cases: Vec<Value> = match read_json(&path) {
             Ok(cases) => cases,
             Err(error) => {
                 result.fail(path.display(), error);

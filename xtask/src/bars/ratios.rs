@@ -82,6 +82,10 @@ fn read(runs: &Value, ratio: &Ratio) -> Reading {
     );
     let costs = |who| costs(&runs[ratio.scenario]["contestants"][who], ratio.load);
     match (costs(ratio.ours), costs(ratio.theirs)) {
+        (Ok(ours), Ok(theirs)) if ours.len() != theirs.len() => {
+            let why = format!("{} rounds beside {}", ours.len(), theirs.len());
+            Reading::holds(name, why, format!("<= {}", ratio.bar), false)
+        }
         (Ok(ours), Ok(theirs)) => {
             let each: Vec<f64> = ours
                 .iter()
@@ -120,21 +124,13 @@ fn costs(contestant: &Value, load: &str) -> Result<Vec<f64>, String> {
         .as_array()
         .filter(|rounds| !rounds.is_empty())
         .ok_or("not measured")?;
-    let errors: u64 = rounds
-        .iter()
-        .filter_map(|round| round["errors"].as_u64())
-        .sum();
-    if errors > 0 {
-        return Err(format!("invalid: {errors} errors"));
-    }
-    rounds
-        .iter()
-        .map(|round| {
-            round["cpu_us"]
-                .as_f64()
-                .ok_or_else(|| "a round without a cost".to_owned())
-        })
-        .collect()
+    let cost = |round: &Value| match (round["errors"].as_u64(), round["cpu_us"].as_f64()) {
+        (Some(0), Some(cost)) => Ok(cost),
+        (Some(0), None) => Err("a round without a cost".to_owned()),
+        (Some(errors), _) => Err(format!("invalid: {errors} errors in a round")),
+        (None, _) => Err("a round that does not tell its errors".to_owned()),
+    };
+    rounds.iter().map(cost).collect()
 }
 
 /// The median; of an even number, the mean of the two in the middle.

@@ -45,14 +45,9 @@ pub(crate) fn steps(summary: &mut Summary, proxy: Option<&Path>) {
     for (name, run) in WHOLE {
         summary.step_twice(name, || run(&rig));
     }
-    summary.step_twice("upgrades", || plays::run(&rig, "upgrades"));
-    summary.step_twice("failures", || plays::run(&rig, "failures"));
-    summary.step_twice("filters", || plays::run(&rig, "filters"));
-    summary.step_twice("continues", || plays::run(&rig, "continues"));
-    summary.step_twice("router", || plays::run(&rig, "router"));
-    summary.step_twice("admin", || plays::run(&rig, "admin"));
-    summary.step_twice("counters", || plays::run(&rig, "counters"));
-    summary.step_twice("listeners", || plays::run(&rig, "listeners"));
+    for name in plays::NAMES {
+        summary.step_twice(name, || plays::run(&rig, name));
+    }
     summary.step_twice("differential", || plays::differential(&rig));
     summary.step_twice("smuggling", || smuggling::run(&rig));
     summary.step("re2", regex::run);

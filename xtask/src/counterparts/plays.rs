@@ -1,5 +1,4 @@
-//! Plays in Python (hyper-h2 and raw sockets): upgrades, peers that leave or break, filters, 1xx, the router, and what the admin
-//! server says.
+//! Plays in Python, with hyper-h2 and raw sockets.
 
 use std::process::Command;
 use std::time::Duration;
@@ -9,11 +8,23 @@ use crate::Fallible;
 use crate::tools;
 use crate::workspace;
 
+/// Those with expectations of their own, `interop/python/NAME.py`.
+pub(super) const NAMES: [&str; 8] = [
+    "upgrades",
+    "failures",
+    "filters",
+    "continues",
+    "router",
+    "admin",
+    "counters",
+    "listeners",
+];
+
 /// Random files, and requests to each: less than a minute.
 const FILES: &str = "6";
 const REQUESTS: &str = "100";
 
-/// Runs `interop/python/NAME.py` against the proxy.
+/// Runs one of [`NAMES`] against the proxy.
 pub(super) fn run(rig: &Rig, name: &str) -> Fallible<String> {
     let program = rig.program()?;
     let plays = workspace::root().join("interop/python");

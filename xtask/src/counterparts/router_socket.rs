@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Rig, play, scratch};
+use super::{Rig, play};
 use crate::Fallible;
 use crate::workspace;
 
@@ -11,8 +11,6 @@ pub(super) fn run(rig: &Rig) -> Fallible<String> {
     command
         .arg("--proxy")
         .arg(rig.program()?)
-        .arg("--config")
-        .arg(scratch()?.join("router-socket.yaml"))
         .arg("--root")
         .arg(workspace::shared("MESH_CONFORMANCE", "conformance"));
     play(&mut command, "router-socket", Duration::from_secs(180))

@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::h2;
+use crate::program::Used;
 
 mod list;
 
@@ -63,8 +64,6 @@ struct Plan {
 /// An attack after it was tried.
 #[derive(Debug)]
 pub struct Tried {
-    /// The attack.
-    pub flood: &'static Flood,
     /// What the client saw, in short.
     pub answer: String,
     /// The proxy answered, reset the stream or said goodbye.
@@ -75,20 +74,10 @@ pub struct Tried {
     pub verdict: Result<(), String>,
 }
 
-/// What a proxy has used so far, where the system says it.
-#[derive(Debug, Clone, Copy)]
-pub struct Used {
-    /// The most memory that it has had resident, in KiB.
-    pub peak: Option<u64>,
-    /// Processor time.
-    pub cpu: Option<Duration>,
-}
-
 /// Tries one attack on the proxy at `proxy`, of which `used` tells what it has used.
 pub fn attack(flood: &'static Flood, proxy: SocketAddr, used: impl Fn() -> Used) -> Tried {
     let before = used();
     let mut tried = Tried {
-        flood,
         answer: String::new(),
         answered: false,
         port: 0,
