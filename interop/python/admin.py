@@ -12,8 +12,9 @@ import time
 import urllib.error
 import urllib.request
 
+from peers import SHORT, free_port, read_head, serve
 from play import Play
-from rig import SHORT, World, cluster, free_port, listener, manager, read_head, serve
+from rig import World, cluster, listener, manager
 
 PLAY = Play()
 # Deeper than this the members of an object are not told apart.

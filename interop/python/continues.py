@@ -10,8 +10,9 @@ import socket
 import sys
 import time
 
+from peers import H1Client, H2Client, Seen, free_port, headers_of, read_head, serve
 from play import Play
-from rig import H1Client, H2Client, Seen, World, by, cluster, free_port, headers_of, listener, manager, read_head, serve
+from rig import World, by, cluster, listener, manager
 
 PLAY = Play()
 SEEN = Seen()

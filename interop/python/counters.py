@@ -11,8 +11,9 @@ import socket
 import sys
 import time
 
+from peers import SHORT, H1Client, H2Client, H2Server, drain, free_port, headers_of, read_head, reset, serve
 from play import Play
-from rig import SHORT, H1Client, H2Client, H2Server, World, address, cluster, drain, free_port, headers_of, listener, manager, read_head, reset, serve
+from rig import World, address, cluster, listener, manager
 
 PLAY = Play()
 

@@ -19,7 +19,8 @@ import time
 import differential_requests
 from differential_config import TYPE, Maker
 from differential_peers import Seen, upstreams
-from rig import LOG_FIELDS, SHORT, Proxy, free_port
+from peers import SHORT, free_port
+from rig import LOG_FIELDS, Proxy
 
 SEEN = Seen()
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")

@@ -5,7 +5,7 @@ import threading
 
 import h2.events
 
-from rig import SHORT, H2Peer, H2Server, free_port, serve
+from peers import SHORT, H2Peer, H2Server, free_port, serve
 
 MANY = [("x-many", "one"), ("X-Many", "two"), ("set-cookie", "a=1; Path=/"), ("set-cookie", "b=2"), ("x-empty", "")]
 

@@ -9,9 +9,9 @@ see. The expectations were written down from Envoy 1.40; where the proxy under t
 import sys
 import time
 
+from peers import SHORT, H1Client, H2Client, H2Server, Seen, drain, free_port, full_port, headers_of, read_head, reset, serve
 from play import Play
-from rig import SHORT, H1Client, H2Client, H2Server, Seen, World, by, cluster, free_port, full_port
-from rig import drain, headers_of, listener, manager, read_head, reset, serve
+from rig import World, by, cluster, listener, manager
 
 SEEN = Seen()
 PLAY = Play()

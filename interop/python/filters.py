@@ -9,8 +9,9 @@ test differs, `ours` says so and why.
 import sys
 import time
 
+from peers import H1Client, free_port, read_head, serve
 from play import Play
-from rig import H1Client, World, by, cluster, free_port, listener, manager, read_head, serve
+from rig import World, by, cluster, listener, manager
 
 PLAY = Play()
 CORS = "envoy.filters.http.cors"

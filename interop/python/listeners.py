@@ -13,8 +13,9 @@ import struct
 import sys
 import time
 
+from peers import SHORT, free_port, reset, serve
 from play import Play
-from rig import SHORT, World, address, cluster, free_port, reset, serve
+from rig import World, address, cluster
 
 PLAY = Play()
 TYPE = "type.googleapis.com/envoy.extensions."

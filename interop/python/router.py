@@ -9,8 +9,9 @@ were written down from Envoy 1.40; where the proxy under test differs, `ours` sa
 import sys
 import time
 
+from peers import H1Client, Seen, drain, free_port, full_port, headers_of, read_head, serve
 from play import Play
-from rig import H1Client, Seen, World, by, cluster, drain, free_port, full_port, headers_of, listener, manager, read_head, serve
+from rig import World, by, cluster, listener, manager
 
 PLAY = Play()
 SEEN = Seen()

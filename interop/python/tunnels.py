@@ -3,9 +3,9 @@
 import socket
 import time
 
+from peers import H1Client, H2Client, H2Server, Seen, free_port, headers_of, read_head, reset, serve
 from play import Play
-from rig import H1Client, H2Client, H2Server, Seen, World, by, cluster, free_port
-from rig import headers_of, listener, manager, read_head, reset, serve
+from rig import World, by, cluster, listener, manager
 
 SEEN = Seen()
 PLAY = Play()

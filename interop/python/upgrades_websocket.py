@@ -2,7 +2,7 @@
 
 import time
 
-from rig import H1Client, H2Client
+from peers import H1Client, H2Client
 from tunnels import CANCEL, PLAY, SEEN, exchange_h1, exchange_h2, h1_held, h1_left, h1_refused, h1_told, h2_left, h2_refused, h2_told
 
 case = PLAY.case
