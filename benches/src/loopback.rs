@@ -26,7 +26,7 @@ use mesh_core::{
     transport::{TcpConnector, TokioExec},
 };
 use mesh_xds::file::FileSource;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 
 /// What any of this may fail with.
@@ -79,14 +79,17 @@ pub fn app(protocol: Protocol) -> Result<SocketAddr, Failure> {
     Ok(address)
 }
 
-/// A loopback port that nobody listens on at the moment.
+/// A loopback port that is ours until we end: nobody is given it who asks for any, and a program that is told of it may listen
+/// there, beside a socket that does not.
 ///
 /// # Errors
 ///
 /// Loopback has no port left.
 pub fn free_port() -> std::io::Result<u16> {
-    let socket = std::net::TcpListener::bind(("127.0.0.1", 0))?;
-    Ok(socket.local_addr()?.port())
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(([127, 0, 0, 1], 0).into())?;
+    Ok(Box::leak(Box::new(socket)).local_addr()?.port())
 }
 
 /// Sends requests by one connection of hyper's, one after another. Returns the headers of the last answer.

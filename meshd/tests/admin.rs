@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::{Answer, Meshd, Temp, bootstrap, request, until, upstream};
+use support::{Answer, Meshd, Temp, bootstrap, free_address, request, until, upstream};
 
 fn start(name: &str) -> (Temp, Meshd) {
     let temp = Temp::new(name);
@@ -324,10 +324,7 @@ fn distributions_are_shown_as_they_are_asked_for() {
 #[test]
 fn a_cluster_that_gives_no_response_is_charged_with_the_answer() {
     let temp = Temp::new("charged");
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = closed.local_addr().expect("bound");
-    drop(closed);
-    let file = temp.put("envoy.yaml", &bootstrap(0, address));
+    let file = temp.put("envoy.yaml", &bootstrap(0, free_address()));
     let meshd = Meshd::start(&temp, &file, &[]);
     let answer = request(meshd.listener("in"), "GET", "/").expect("an answer");
     assert_eq!(answer.status, 503);

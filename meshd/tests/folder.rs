@@ -3,12 +3,12 @@
 
 use std::{
     fs,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     os::unix::fs::symlink,
     time::{Duration, Instant},
 };
 
-use support::{LONG, Meshd, Temp, request, sidecar, upstream};
+use support::{LONG, Meshd, Temp, free_address, request, sidecar, upstream};
 
 mod support;
 
@@ -17,8 +17,7 @@ const POLICY: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolic
 /// A folder with the workload `default/x-1`, and where it takes requests.
 fn folder(name: &str) -> (Temp, SocketAddr) {
     let temp = Temp::new(name);
-    let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let at = free.local_addr().expect("bound");
+    let at = free_address();
     let (port, app) = (at.port(), upstream());
     temp.put(
         "x.yaml",

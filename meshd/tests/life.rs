@@ -11,7 +11,9 @@ use std::{
     time::Instant,
 };
 
-use support::{LONG, Meshd, Temp, bootstrap, command, request, sidecar, until, upstream};
+use support::{
+    LONG, Meshd, Temp, bootstrap, command, free_address, request, sidecar, until, upstream,
+};
 
 /// Waits until the process has so many workers: a thread takes its name when it first runs.
 fn until_workers(meshd: &Meshd, count: usize) {
@@ -396,12 +398,8 @@ fn routes_from_a_file_act_and_lose_no_request() {
 #[test]
 fn listeners_that_are_renamed_keep_their_sockets_and_a_taken_port_is_tried_again() {
     let temp = Temp::new("renamed");
-    let taken = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    let second = taken.local_addr().expect("an address");
-    let first = {
-        let free = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-        free.local_addr().expect("an address")
-    };
+    let (first, second) = (free_address(), free_address());
+    let taken = TcpListener::bind(second).expect("our port");
     let listener = |name: &str, port: u16| {
         format!(
             "- \"@type\": type.googleapis.com/envoy.config.listener.v3.Listener\n  name: {name}\n  address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}\n  filter_chains:\n  - filters:\n    - name: http\n      typed_config:\n        \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager\n        stat_prefix: http\n        route_config: {{virtual_hosts: [{{name: all, domains: [\"*\"], routes: [{{match: {{prefix: /}}, direct_response: {{status: 200, body: {{inline_string: {name}}}}}}}]}}]}}\n        http_filters: [{{name: router, typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}]\n"

@@ -4,6 +4,7 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use http_body::Body;
+use mesh_benches::loopback;
 use mesh_benches::stack::{Instant, outbound, request};
 use tower_service::Service;
 
@@ -14,10 +15,7 @@ const ROUNDS: u32 = 7;
 const CALLS: u32 = 200_000;
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime = loopback::runtime().expect("a runtime");
     let bare = measure(&runtime, None);
     for (name, retries) in [("plain", false), ("with a retry policy", true)] {
         let whole = measure(&runtime, Some(retries));

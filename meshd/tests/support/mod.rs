@@ -73,28 +73,23 @@ impl Meshd {
     }
 
     /// Waits until the process says at its admin server that it is ready.
-    fn served(mut child: Child, admin: impl Fn() -> Option<SocketAddr>) -> Self {
-        let deadline = Instant::now() + LONG;
-        loop {
-            if let Some(status) = child.try_wait().expect("our own child") {
-                panic!("ended with {status}: {}", said(&mut child));
+    fn served(child: Child, find: impl Fn() -> Option<SocketAddr>) -> Self {
+        let admin = ([0, 0, 0, 0], 0).into();
+        let mut meshd = Self { child, admin };
+        until("it is ready", || {
+            if let Some(status) = meshd.child.try_wait().expect("our own child") {
+                panic!("ended with {status}: {}", said(&mut meshd.child));
             }
-            let admin = admin();
-            if let Some(admin) = admin
-                && request(admin, "GET", "/ready").is_some_and(|answer| answer.status == 200)
-            {
-                return Self { child, admin };
-            }
-            assert!(Instant::now() < deadline, "not ready in time");
-            thread::sleep(Duration::from_millis(10));
-        }
+            meshd.admin = find().unwrap_or(admin);
+            let ready = request(meshd.admin, "GET", "/ready");
+            ready.is_some_and(|answer| answer.status == 200)
+        });
+        meshd
     }
 
     /// Starts `meshd sidecar` for a workload of a folder, with further flags, and waits until it serves.
     pub fn sidecar(folder: &Path, workload: &str, flags: &[&str]) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let admin = free.local_addr().expect("bound");
-        drop(free);
+        let admin = free_address();
         let child = sidecar(folder, workload, admin).args(flags).spawn();
         Self::served(child.expect("cargo built the program"), || Some(admin))
     }
@@ -131,14 +126,12 @@ impl Meshd {
 
     /// Waits for its end.
     pub fn end(mut self) -> ExitStatus {
-        let deadline = Instant::now() + LONG;
-        loop {
-            if let Some(status) = self.child.try_wait().expect("our own child") {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "it does not end");
-            thread::sleep(Duration::from_millis(10));
-        }
+        let mut status = None;
+        until("it ends", || {
+            status = self.child.try_wait().expect("our own child");
+            status.is_some()
+        });
+        status.expect("it has ended")
     }
 }
 
@@ -215,6 +208,15 @@ pub fn request(to: SocketAddr, method: &str, path: &str) -> Option<Answer> {
 
 /// Whether what is held may go on.
 type Gate = Arc<(Mutex<bool>, Condvar)>;
+
+/// A loopback address that refuses connections and that nobody is given who asks for any port, until this process ends; who is
+/// told of it may listen there, beside a socket that does not.
+pub fn free_address() -> SocketAddr {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.set_reuseaddr(true).expect("an option");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+    Box::leak(Box::new(socket)).local_addr().expect("bound")
+}
 
 /// Serves HTTP on a thread: `/held` waits until somebody has asked for `/release`, `/N` answers the status N, everything else 200.
 pub fn upstream() -> SocketAddr {
