@@ -424,6 +424,6 @@ pub enum FilterConfig {
     Fault(Fault),
     /// CORS.
     Cors(Cors),
-    /// A message that only a stage understands: type URL and bytes. Without a stage the resource fails closed.
+    /// A message that only a stage understands: type URL and bytes. Without a stage its routes answer 403.
     Opaque(Name, bytes::Bytes),
 }

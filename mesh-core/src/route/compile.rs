@@ -217,6 +217,9 @@ impl Compiler<'_> {
     }
 
     fn route(&self, host: &Arc<HostEntry>, config: &Route) -> Result<RouteEntry> {
+        let filters = filters(&[&config.filters, &host.config.filters, &self.table.filters])?;
+        let refusing = cannot_act(config, &filters).map(|filter| refusing(config, filter));
+        let config = refusing.as_ref().unwrap_or(config);
         let mut response =
             self.mutations(&host.config.headers, &config.headers, None, Side::Response)?;
         let matched = &config.matches.path;
@@ -242,7 +245,6 @@ impl Compiler<'_> {
         if let EntryAction::Direct(Some(format)) = &action {
             response.read_also(format.wants());
         }
-        let filters = filters(&[&config.filters, &host.config.filters, &self.table.filters])?;
         Ok(RouteEntry {
             host: host.clone(),
             config: config.clone(),
@@ -509,6 +511,34 @@ fn filters(levels: &[&Vec<FilterOverride>]) -> Result<Vec<FilterPolicy>> {
         });
     }
     Ok(out)
+}
+
+/// The filter that a route, or an arm of it, has settings of which nobody here understands.
+fn cannot_act<'a>(route: &'a Route, filters: &'a [FilterPolicy]) -> Option<&'a Name> {
+    let opaque = |policy: &&FilterPolicy| matches!(policy.setting, FilterSetting::Opaque(..));
+    let arms = match &route.action {
+        Action::Forward(forward) => match &forward.cluster {
+            ClusterChoice::Weighted(weighted) => weighted.arms.as_slice(),
+            _ => &[],
+        },
+        _ => &[],
+    };
+    let of_arms = arms.iter().flat_map(|arm| &arm.filters);
+    let mut of_arms = of_arms.filter(|own| matches!(own.config, FilterConfig::Opaque(..)));
+    let own = filters.iter().find(opaque).map(|policy| &policy.name);
+    own.or_else(|| of_arms.next().map(|own| &own.filter))
+}
+
+/// The route with an answer that refuses in place of its action: what would protect it cannot act.
+fn refusing(route: &Route, filter: &Name) -> Route {
+    Route {
+        action: Action::DirectResponse(model::DirectResponse {
+            status: http::StatusCode::FORBIDDEN,
+            body: format!("HTTP filter {filter} cannot act here").into(),
+            format: None,
+        }),
+        ..route.clone()
+    }
 }
 
 fn retry_rules(config: &model::RetryPolicy) -> Result<RetryRules> {

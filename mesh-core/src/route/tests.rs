@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 
 use super::*;
@@ -395,6 +396,42 @@ fn the_most_specific_filter_setting_counts() {
         matches!(second.filter("f"), Some(FilterSetting::Cors(policy)) if policy.config.allow_credentials == Some(true))
     );
     assert!(first.cors().is_none() && second.cors().is_some() && second.filter("g").is_none());
+}
+
+/// A filter that is off for a listener and on for a route may protect that route, so nothing passes where it cannot act.
+#[test]
+fn a_route_with_settings_of_a_filter_that_cannot_act_refuses() {
+    let opaque = || {
+        let config = FilterConfig::Opaque("type.googleapis.com/x".into(), Bytes::new());
+        vec![FilterOverride::new("f".into(), config)]
+    };
+    let mut free = route(prefix("/free"), Action::Forward(Box::new(to("a"))));
+    free.filters = vec![FilterOverride::new("f".into(), FilterConfig::Disabled)];
+    let guarded = route(prefix("/"), Action::Forward(Box::new(to("a"))));
+    let mut table = config(vec![free, guarded]);
+    table.filters = opaque();
+    let compiled = compile(&table);
+    let asked = |path: &str| match compiled.decide(&request(path).head()) {
+        Decision::DirectResponse(route) => Some(route.direct_response(&()).status()),
+        Decision::Forward(_) => None,
+        other => panic!("{path}: {other:?}"),
+    };
+    assert_eq!(asked("/"), Some(StatusCode::FORBIDDEN));
+    assert_eq!(asked("/free"), None);
+
+    let mut arms = weighted(&[("a", 1), ("b", 1)]);
+    arms.arms[1].filters = opaque();
+    let mut split = to("a");
+    split.cluster = ClusterChoice::Weighted(arms);
+    let table = compile(&config(vec![route(
+        prefix("/"),
+        Action::Forward(Box::new(split)),
+    )]));
+    let decision = table.decide(&request("/").head());
+    assert!(
+        matches!(decision, Decision::DirectResponse(_)),
+        "{decision:?}"
+    );
 }
 
 #[test]
