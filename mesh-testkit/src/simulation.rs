@@ -181,7 +181,7 @@ impl World {
         let mode = call.mode.unwrap_or_default();
         let Some(listener) = self.listener(mode, destination) else {
             // Envoy takes no listener with two equal chains, and Istio's simulation finds both of them.
-            let twice = self.has_equal_chains(destination.port());
+            let twice = self.has_overlapping_chains(destination.port());
             let error = if twice {
                 TWO_CHAINS
             } else {
@@ -227,19 +227,18 @@ impl World {
             })
     }
 
-    /// Whether a listener of that port is refused since two of its filter chains are equal.
-    pub fn has_equal_chains(&self, port: u16) -> bool {
+    /// Whether a listener of that port is refused since two of its filter chains match the same connections.
+    pub fn has_overlapping_chains(&self, port: u16) -> bool {
         let ending = format!("_{port}");
-        let equal = |rejection: &Rejection| {
-            rejection
-                .reason
-                .contains("is the same as that of filter_chains[")
+        let overlap = |rejection: &Rejection| {
+            let reason = &rejection.reason;
+            reason.starts_with("overlaps with that of filter_chains[")
         };
         let mut rejections = self
             .rejections
             .iter()
             .filter(|r| r.resource.ends_with(&ending));
-        rejections.any(equal)
+        rejections.any(overlap)
     }
 }
 

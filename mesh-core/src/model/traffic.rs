@@ -324,8 +324,8 @@ pub struct HashPolicy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HashSource {
-    /// A header, with an optional rewrite.
-    Header(HeaderName, Option<(Regex, Name)>),
+    /// A header by its name in small letters, which may be `:path` or another pseudo header, with an optional rewrite.
+    Header(Name, Option<(Regex, Name)>),
     /// A cookie; made when absent if `ttl` is set.
     Cookie {
         /// Its name.

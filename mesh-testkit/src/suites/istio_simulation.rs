@@ -198,8 +198,9 @@ fn not_translated(case: &Case, recorded: Option<&World>) -> Option<&'static str>
     if case.config_yaml.contains("internal.istio.io/") || !case.config_objects.is_empty() {
         return Some("it is made from objects of the Gateway API");
     }
-    let clash =
-        |call: &CaseCall| recorded.is_some_and(|world| world.has_equal_chains(call.call.port));
+    let clash = |call: &CaseCall| {
+        recorded.is_some_and(|world| world.has_overlapping_chains(call.call.port))
+    };
     if case.calls.iter().any(clash) {
         return Some(
             "two servers for one name: istiod makes a listener that Envoy refuses, we serve the older one",

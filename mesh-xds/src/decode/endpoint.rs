@@ -81,11 +81,11 @@ fn locality(
         lb_config,
     } = value;
     ignored!(cx; metadata, proximity);
-    let mut endpoints = lb_endpoints;
+    let (mut endpoints, mut field) = (lb_endpoints, "lb_endpoints");
     match lb_config {
         None => {}
         Some(locality_lb_endpoints::LbConfig::LoadBalancerEndpoints(list)) => {
-            endpoints = &list.lb_endpoints;
+            (endpoints, field) = (&list.lb_endpoints, "load_balancer_endpoints.lb_endpoints");
         }
         Some(locality_lb_endpoints::LbConfig::LedsClusterLocalityConfig(_)) => {
             cx.reject("leds_cluster_locality_config", "not supported");
@@ -97,9 +97,7 @@ fn locality(
             .map_or_else(Locality::default, self::place),
         priority: *priority,
         weight: common::u32_of(load_balancing_weight.as_ref()),
-        endpoints: cx.each("lb_endpoints", endpoints, |cx, value| {
-            endpoint(cx, value, all)
-        }),
+        endpoints: cx.each(field, endpoints, |cx, value| endpoint(cx, value, all)),
     }
 }
 

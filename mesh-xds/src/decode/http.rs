@@ -71,7 +71,7 @@ pub(super) fn manager(cx: &mut Context, value: &Proto) -> Option<HttpConnectionM
     timeouts(cx, value, &mut out);
     addresses(cx, value, &mut out);
     request_id(cx, value, &mut out);
-    paths(value, &mut out);
+    paths(cx, value, &mut out);
     out.upgrades = cx.each("upgrade_configs", upgrade_configs, upgrade);
     route::distinct_upgrades(cx, &out.upgrades);
     if let Some(value) = local_reply_config {
@@ -281,7 +281,7 @@ fn request_id(cx: &mut Context, value: &Proto, out: &mut HttpConnectionManager) 
     });
 }
 
-fn paths(value: &Proto, out: &mut HttpConnectionManager) {
+fn paths(cx: &mut Context, value: &Proto, out: &mut HttpConnectionManager) {
     out.normalize_path = common::bool_of(value.normalize_path.as_ref(), false);
     out.merge_slashes = value.merge_slashes;
     out.escaped_slashes = match value.path_with_escaped_slashes_action() {
@@ -291,10 +291,16 @@ fn paths(value: &Proto, out: &mut HttpConnectionManager) {
         PathWithEscapedSlashesAction::UnescapeAndRedirect => EscapedSlashes::UnescapeAndRedirect,
         PathWithEscapedSlashesAction::UnescapeAndForward => EscapedSlashes::UnescapeAndForward,
     };
-    out.strip_port = match &value.strip_port_mode {
-        Some(StripPortMode::StripAnyHostPort(true)) => StripPort::Any,
-        _ if value.strip_matching_host_port => StripPort::Matching,
-        _ => StripPort::No,
+    let any = value.strip_port_mode == Some(StripPortMode::StripAnyHostPort(true));
+    out.strip_port = match (any, value.strip_matching_host_port) {
+        (true, false) => StripPort::Any,
+        (false, true) => StripPort::Matching,
+        (false, false) => StripPort::No,
+        (true, true) => {
+            let reason = "must not be set beside strip_matching_host_port";
+            cx.reject("strip_any_host_port", reason);
+            StripPort::Any
+        }
     };
 }
 

@@ -1,12 +1,15 @@
 //! How a cluster chooses an endpoint: `lb_policy` with its settings, and `load_balancing_policy`.
 
-use envoy_types::pb::envoy::{
-    config::cluster::v3::{Cluster, LoadBalancingPolicy, cluster},
-    extensions::load_balancing_policies::{
-        common::v3::LocalityLbConfig, least_request::v3::LeastRequest, maglev::v3::Maglev,
-        random::v3::Random, ring_hash::v3::RingHash, round_robin::v3::RoundRobin,
-        wrr_locality::v3::WrrLocality,
+use envoy_types::pb::{
+    envoy::{
+        config::cluster::v3::{Cluster, LoadBalancingPolicy, cluster},
+        extensions::load_balancing_policies::{
+            common::v3::LocalityLbConfig, least_request::v3::LeastRequest, maglev::v3::Maglev,
+            random::v3::Random, ring_hash::v3::RingHash, round_robin::v3::RoundRobin,
+            wrr_locality::v3::WrrLocality,
+        },
     },
+    google::protobuf::UInt64Value,
 };
 use mesh_core::model::LbPolicy;
 
@@ -85,22 +88,22 @@ fn classic(cx: &mut Context, value: &Cluster) -> Option<LbPolicy> {
         },
         Proto::Random => LbPolicy::Random,
         Proto::ClusterProvided => LbPolicy::ClusterProvided,
-        Proto::RingHash => {
-            let (min_size, max_size) = match config {
-                Some(LbConfig::RingHashLbConfig(config)) => classic_ring(cx, config),
-                _ => RING,
-            };
-            LbPolicy::RingHash { min_size, max_size }
-        }
-        Proto::Maglev => {
-            let size = match config {
-                Some(LbConfig::MaglevLbConfig(config)) => config.table_size.as_ref(),
-                _ => None,
-            };
-            LbPolicy::Maglev {
-                table_size: size.map_or(MAGLEV, |size| size.value),
+        Proto::RingHash => cx.field("ring_hash_lb_config", |cx| match config {
+            Some(LbConfig::RingHashLbConfig(config)) => {
+                let cluster::RingHashLbConfig {
+                    minimum_ring_size,
+                    hash_function,
+                    maximum_ring_size,
+                } = config;
+                ignored!(cx; hash_function);
+                ring(cx, minimum_ring_size.as_ref(), maximum_ring_size.as_ref())
             }
-        }
+            _ => ring(cx, None, None),
+        }),
+        Proto::Maglev => cx.field("maglev_lb_config", |cx| match config {
+            Some(LbConfig::MaglevLbConfig(config)) => table(cx, config.table_size.as_ref()),
+            _ => table(cx, None),
+        }),
         Proto::LoadBalancingPolicyConfig => {
             cx.reject("load_balancing_policy", "must be set");
             return None;
@@ -120,20 +123,37 @@ fn classic_choices(cx: &mut Context, config: &cluster::LeastRequestLbConfig) -> 
     })
 }
 
-/// The smallest and the largest ring.
-fn classic_ring(cx: &mut Context, config: &cluster::RingHashLbConfig) -> (u64, u64) {
-    cx.ignored(
-        "ring_hash_lb_config.hash_function",
-        config.hash_function != 0,
-    );
-    let (min, max) = (
-        config.minimum_ring_size.as_ref(),
-        config.maximum_ring_size.as_ref(),
-    );
-    (
-        min.map_or(RING.0, |size| size.value),
-        max.map_or(RING.1, |size| size.value),
-    )
+/// A ring of at least and at most so many entries.
+fn ring(cx: &mut Context, min: Option<&UInt64Value>, max: Option<&UInt64Value>) -> LbPolicy {
+    let min_size = min.map_or(RING.0, |size| size.value);
+    let max_size = max.map_or(RING.1, |size| size.value);
+    if min_size > max_size {
+        let reason = format_args!("{min_size} is over maximum_ring_size, {max_size}");
+        cx.reject("minimum_ring_size", reason);
+    }
+    LbPolicy::RingHash { min_size, max_size }
+}
+
+/// A Maglev table of that size.
+fn table(cx: &mut Context, size: Option<&UInt64Value>) -> LbPolicy {
+    let table_size = size.map_or(MAGLEV, |size| size.value);
+    if !is_prime(table_size) {
+        let reason = format_args!("{table_size} is no prime number");
+        cx.reject("table_size", reason);
+    }
+    LbPolicy::Maglev { table_size }
+}
+
+/// A prime number, as Envoy counts them for Maglev tables.
+pub(crate) fn is_prime(n: u64) -> bool {
+    if n < 4 {
+        return n != 0;
+    }
+    !n.is_multiple_of(2)
+        && (3..)
+            .step_by(2)
+            .take_while(|f| f * f <= n)
+            .all(|f| !n.is_multiple_of(f))
 }
 
 /// The first policy of the list that is known, as Envoy chooses.
@@ -239,9 +259,7 @@ fn maglev(cx: &mut Context, value: &Maglev) -> LbPolicy {
         locality_weighted_lb_config,
     } = value;
     ignored!(cx; consistent_hashing_lb_config, locality_weighted_lb_config);
-    LbPolicy::Maglev {
-        table_size: table_size.as_ref().map_or(MAGLEV, |size| size.value),
-    }
+    table(cx, table_size.as_ref())
 }
 
 fn ring_hash(cx: &mut Context, value: &RingHash) -> LbPolicy {
@@ -256,10 +274,7 @@ fn ring_hash(cx: &mut Context, value: &RingHash) -> LbPolicy {
     } = value;
     ignored!(cx; hash_function, use_hostname_for_hashing, hash_balance_factor, consistent_hashing_lb_config,
         locality_weighted_lb_config);
-    LbPolicy::RingHash {
-        min_size: minimum_ring_size.as_ref().map_or(RING.0, |size| size.value),
-        max_size: maximum_ring_size.as_ref().map_or(RING.1, |size| size.value),
-    }
+    ring(cx, minimum_ring_size.as_ref(), maximum_ring_size.as_ref())
 }
 
 fn locality(cx: &mut Context, value: Option<&LocalityLbConfig>) {
@@ -297,4 +312,15 @@ pub(super) fn common(cx: &mut Context, value: &cluster::CommonLbConfig) -> Optio
 pub(super) fn subsets(cx: &mut Context, value: &Cluster) {
     let lb_subset_config = &value.lb_subset_config;
     unsupported!(cx; lb_subset_config);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_prime;
+
+    #[test]
+    fn primes_are_told_from_products() {
+        assert!([2, 3, 65_537].into_iter().all(is_prime));
+        assert!(![0, 9, 65_536].into_iter().any(is_prime));
+    }
 }

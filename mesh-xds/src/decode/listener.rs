@@ -37,7 +37,6 @@ pub(crate) fn listener(cx: &mut Context, value: &Proto) -> Option<Listener> {
         name,
         address,
         additional_addresses,
-        filter_chains,
         metadata,
         listener_filters,
         listener_filters_timeout,
@@ -64,7 +63,8 @@ pub(crate) fn listener(cx: &mut Context, value: &Proto) -> Option<Listener> {
     out.additional_addresses = cx.each("additional_addresses", additional_addresses, additional);
     socket(value, &mut out);
     chains(cx, value, &mut out);
-    out.listener_filters = inspectors(cx, listener_filters, filter_chains);
+    out.listener_filters = cx.each("listener_filters", listener_filters, listener_filter);
+    old_proxy_protocol(value, &mut out.listener_filters);
     // As in Envoy, whoever hands connections over looks for where they go.
     if out.use_original_dst && !out.listener_filters.contains(&ListenerFilter::OriginalDst) {
         out.listener_filters.insert(0, ListenerFilter::OriginalDst);
@@ -210,19 +210,33 @@ fn additional(cx: &mut Context, value: &AdditionalAddress) -> Option<Address> {
     cx.field("address", |cx| bound(cx, address))
 }
 
-/// Two chains with the same match could not be told apart.
+/// Two chains that a connection can belong to with equal right could not be told apart.
 fn distinct(cx: &mut Context, chains: &[FilterChain]) {
     for (index, chain) in chains.iter().enumerate() {
-        if let Some(other) = chains[..index]
-            .iter()
-            .position(|other| other.matches == chain.matches)
-        {
+        let mut before = chains[..index].iter();
+        if let Some(other) = before.position(|other| overlap(&other.matches, &chain.matches)) {
             cx.reject(
                 &format!("filter_chains[{index}].filter_chain_match"),
-                format_args!("is the same as that of filter_chains[{other}]"),
+                format_args!("overlaps with that of filter_chains[{other}]"),
             );
         }
     }
+}
+
+/// Whether each criterion of both says nothing, or has a value of the other.
+fn overlap(a: &FilterChainMatch, b: &FilterChainMatch) -> bool {
+    fn share<T: PartialEq>(a: &[T], b: &[T]) -> bool {
+        (a.is_empty() && b.is_empty()) || a.iter().any(|value| b.contains(value))
+    }
+    a.destination_port == b.destination_port
+        && a.transport_protocol == b.transport_protocol
+        && a.source_type == b.source_type
+        && share(&a.destination, &b.destination)
+        && share(&a.server_names, &b.server_names)
+        && share(&a.application_protocols, &b.application_protocols)
+        && share(&a.direct_source, &b.direct_source)
+        && share(&a.source, &b.source)
+        && share(&a.source_ports, &b.source_ports)
 }
 
 fn chain(cx: &mut Context, value: &ProtoChain) -> Option<FilterChain> {
@@ -392,27 +406,21 @@ fn network_filter(cx: &mut Context, value: &Filter, refuse: &mut Option<Name>) -
     })
 }
 
-fn inspectors(
-    cx: &mut Context,
-    values: &[ProtoListenerFilter],
-    chains: &[ProtoChain],
-) -> Vec<ListenerFilter> {
-    let mut out = cx.each("listener_filters", values, listener_filter);
-    let old = chains
-        .iter()
-        .any(|chain| common::bool_of(chain.use_proxy_proto.as_ref(), false));
-    let present = out
-        .iter()
-        .any(|filter| matches!(filter, ListenerFilter::ProxyProtocol { .. }));
-    if old && !present {
+/// The older way to ask for the PROXY protocol: as in Envoy the first chain speaks for all, the default chain where there is
+/// no other.
+fn old_proxy_protocol(value: &Proto, filters: &mut Vec<ListenerFilter>) {
+    let first = value.filter_chains.first();
+    let chain = first.or(value.default_filter_chain.as_ref());
+    let asked = chain.and_then(|chain| chain.use_proxy_proto.as_ref());
+    let is_proxy = |filter: &ListenerFilter| matches!(filter, ListenerFilter::ProxyProtocol { .. });
+    if common::bool_of(asked, false) && !filters.iter().any(is_proxy) {
         let filter = ListenerFilter::ProxyProtocol {
             allow_without: false,
             disallowed: None,
             stat_prefix: "".into(),
         };
-        out.insert(0, filter);
+        filters.insert(0, filter);
     }
-    out
 }
 
 fn listener_filter(cx: &mut Context, value: &ProtoListenerFilter) -> Option<ListenerFilter> {

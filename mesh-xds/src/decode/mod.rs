@@ -3,7 +3,8 @@
 //! Functions take a [`Context`] and the message, and return what the model can hold. Most take the message apart with a
 //! pattern that names every field, so that a new field of the API is a compile error here, not silence; the test
 //! `coverage` sets each field in turn and finds those that leave no trace. A field without effect is a note
-//! ([`Context::ignored`]); a wrong one is a rejection ([`Context::reject`]), and then the resource as a whole is not used. What would protect traffic and cannot act is kept as data and fails closed.
+//! ([`Context::ignored`]); a wrong one is a rejection ([`Context::reject`]), and then the resource as a whole is not used.
+//! What would protect traffic and cannot act is kept as data and fails closed.
 
 #![allow(
     deprecated,
@@ -21,7 +22,7 @@ pub(crate) mod filter;
 pub(crate) mod format;
 pub(crate) mod header;
 pub(crate) mod http;
-mod lb;
+pub(crate) mod lb;
 pub(crate) mod listener;
 pub(crate) mod matcher;
 mod protocol;

@@ -34,35 +34,20 @@ pub(crate) fn http1(cx: &mut Context, value: &Http1ProtocolOptions) -> Http1Opti
     ignored!(cx; use_balsa_parser, ignore_http_11_upgrade,
         override_stream_error_on_invalid_http_message);
     unsupported!(cx; send_fully_qualified_url);
-    let (mut preserve_case, mut proper_case) = (false, false);
-    match header_key_format
-        .as_ref()
-        .and_then(|format| format.header_format.as_ref())
-    {
-        None => {}
-        Some(HeaderFormat::ProperCaseWords(_)) => proper_case = true,
+    let format = header_key_format.as_ref();
+    let format = format.and_then(|format| format.header_format.as_ref());
+    let preserve_case = match format {
         Some(HeaderFormat::StatefulFormatter(formatter)) => {
-            let url = formatter
-                .typed_config
-                .as_ref()
-                .map_or("", |any| &any.type_url);
-            if url.ends_with("header_formatters.preserve_case.v3.PreserveCaseFormatterConfig") {
-                preserve_case = true;
-                let field = "header_key_format.stateful_formatter.typed_config";
-                cx.field(field, |cx| preserve_case_settings(cx, formatter));
-            } else {
-                cx.reject(
-                    "header_key_format.stateful_formatter",
-                    format_args!("{url} is not supported"),
-                );
-            }
+            let field = "header_key_format.stateful_formatter";
+            cx.field(field, |cx| self::preserve_case(cx, formatter))
         }
-    }
+        Some(HeaderFormat::ProperCaseWords(_)) | None => false,
+    };
     Http1Options {
         accept_http_10: *accept_http_10,
         default_host: default_host_for_http_10.as_str().into(),
         preserve_case,
-        proper_case,
+        proper_case: matches!(format, Some(HeaderFormat::ProperCaseWords(_))),
         allow_chunked_length: *allow_chunked_length,
         refuse_absolute_url: !common::bool_of(allow_absolute_url.as_ref(), true),
         allow_custom_methods: *allow_custom_methods,
@@ -70,16 +55,19 @@ pub(crate) fn http1(cx: &mut Context, value: &Http1ProtocolOptions) -> Http1Opti
     }
 }
 
-fn preserve_case_settings(cx: &mut Context, value: &TypedExtensionConfig) {
-    let typed = value.typed_config.as_ref().and_then(|any| cx.typed(any));
-    let message = typed.and_then(|typed| cx.message(&typed));
-    if let Some(PreserveCaseFormatterConfig {
+/// Whether names keep their case: the one formatter that is known does that.
+fn preserve_case(cx: &mut Context, value: &TypedExtensionConfig) -> bool {
+    let Some(PreserveCaseFormatterConfig {
         forward_reason_phrase,
         formatter_type_on_envoy_headers,
-    }) = &message
-    {
+    }) = &cx.extension("header formatter", value)
+    else {
+        return false;
+    };
+    cx.field("typed_config", |cx| {
         ignored!(cx; forward_reason_phrase, formatter_type_on_envoy_headers);
-    }
+    });
+    true
 }
 
 /// HTTP/2 settings.

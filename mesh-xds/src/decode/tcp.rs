@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use envoy_types::pb::envoy::{
-    config::core::v3::BackoffStrategy,
-    extensions::filters::network::tcp_proxy::v3::{
-        TcpProxy as Proto,
-        tcp_proxy::{ClusterSpecifier, WeightedCluster as ProtoWeighted},
+use envoy_types::pb::{
+    envoy::{
+        config::core::v3::BackoffStrategy,
+        extensions::filters::network::tcp_proxy::v3::{
+            TcpProxy as Proto,
+            tcp_proxy::{ClusterSpecifier, WeightedCluster as ProtoWeighted},
+        },
+        r#type::v3::{HashPolicy as ProtoHash, hash_policy::PolicySpecifier},
     },
-    r#type::v3::{HashPolicy as ProtoHash, hash_policy::PolicySpecifier},
+    google::protobuf::Duration as ProtoDuration,
 };
 use mesh_core::model::{
     ClusterChoice, HashPolicy, HashSource, HeaderMutations, TcpProxy, WeightedCluster,
@@ -36,8 +39,8 @@ pub(super) fn proxy(cx: &mut Context, value: &Proto) -> Option<TcpProxy> {
         tunneling_config,
         max_downstream_connection_duration,
         max_downstream_connection_duration_jitter_percentage,
-        access_log_flush_interval,
-        flush_access_log_on_connected,
+        access_log_flush_interval: _,
+        flush_access_log_on_connected: _,
         access_log_options,
         proxy_protocol_tlvs,
         proxy_protocol_tlv_merge_policy,
@@ -52,29 +55,8 @@ pub(super) fn proxy(cx: &mut Context, value: &Proto) -> Option<TcpProxy> {
     let backoff = backoff_options.as_ref();
     let backoff =
         backoff.and_then(|value| cx.field("backoff_options", |cx| self::backoff(cx, value)));
-    let cluster = match cluster_specifier {
-        Some(ClusterSpecifier::Cluster(name)) => ClusterChoice::Name(name.as_str().into()),
-        Some(ClusterSpecifier::WeightedClusters(value)) => {
-            ClusterChoice::Weighted(cx.field("weighted_clusters", |cx| weighted(cx, value))?)
-        }
-        None => {
-            cx.reject("", "one of cluster, weighted_clusters must be set");
-            return None;
-        }
-    };
-    let (on_connected, interval) = match access_log_options {
-        None => (*flush_access_log_on_connected, access_log_flush_interval),
-        Some(options) => {
-            if *flush_access_log_on_connected || access_log_flush_interval.is_some() {
-                cx.reject(
-                    "access_log_options",
-                    "must not be set beside the deprecated fields flush_access_log_on_connected and access_log_flush_interval",
-                );
-            }
-            let interval = &options.access_log_flush_interval;
-            (options.flush_access_log_on_connected, interval)
-        }
-    };
+    let cluster = cluster(cx, cluster_specifier.as_ref())?;
+    let (on_connected, interval) = flushes(cx, value);
     let jitter = "max_downstream_connection_duration_jitter_percentage";
     let percentage = max_downstream_connection_duration_jitter_percentage.as_ref();
     let hour = Some(Duration::from_secs(3600));
@@ -94,16 +76,43 @@ pub(super) fn proxy(cx: &mut Context, value: &Proto) -> Option<TcpProxy> {
             .as_ref()
             .is_some_and(|options| options.flush_access_log_on_start),
         flush_access_log_on_connected: on_connected,
-        access_log_flush_interval: common::timeout(
-            cx,
-            "access_log_flush_interval",
-            interval.as_ref(),
-            None,
-        ),
+        access_log_flush_interval: common::timeout(cx, "access_log_flush_interval", interval, None),
         access_log: access_log::logs(cx, "access_log", access_log),
         hash: cx.each("hash_policy", hash_policy, hash),
         metadata_match: common::metadata(cx, "metadata_match", metadata_match.as_ref()),
     })
+}
+
+fn cluster(cx: &mut Context, value: Option<&ClusterSpecifier>) -> Option<ClusterChoice> {
+    match value {
+        Some(ClusterSpecifier::Cluster(name)) => Some(ClusterChoice::Name(name.as_str().into())),
+        Some(ClusterSpecifier::WeightedClusters(value)) => cx
+            .field("weighted_clusters", |cx| weighted(cx, value))
+            .map(ClusterChoice::Weighted),
+        None => {
+            cx.reject("", "one of cluster, weighted_clusters must be set");
+            None
+        }
+    }
+}
+
+/// Whether the log has a line once the upstream is connected, and how often one on the way.
+fn flushes<'v>(cx: &mut Context, value: &'v Proto) -> (bool, Option<&'v ProtoDuration>) {
+    let older = (
+        value.flush_access_log_on_connected,
+        value.access_log_flush_interval.as_ref(),
+    );
+    let Some(options) = &value.access_log_options else {
+        return older;
+    };
+    if older != (false, None) {
+        cx.reject(
+            "access_log_options",
+            "must not be set beside the deprecated fields flush_access_log_on_connected and access_log_flush_interval",
+        );
+    }
+    let interval = options.access_log_flush_interval.as_ref();
+    (options.flush_access_log_on_connected, interval)
 }
 
 /// The first and the longest wait before a further attempt.

@@ -1,16 +1,19 @@
 //! Fault injection (`extensions.filters.http.fault.v3.HTTPFault`).
 
-use envoy_types::pb::envoy::extensions::filters::{
-    common::fault::v3::{
-        FaultDelay as ProtoDelay, FaultRateLimit as ProtoLimit, fault_delay::FaultDelaySecifier,
-        fault_rate_limit::LimitType,
+use envoy_types::pb::envoy::{
+    extensions::filters::{
+        common::fault::v3::{
+            FaultDelay as ProtoDelay, FaultRateLimit as ProtoLimit,
+            fault_delay::FaultDelaySecifier, fault_rate_limit::LimitType,
+        },
+        http::fault::v3::{FaultAbort as ProtoAbort, HttpFault, fault_abort::ErrorType},
     },
-    http::fault::v3::{FaultAbort as ProtoAbort, HttpFault, fault_abort::ErrorType},
+    r#type::v3::FractionalPercent,
 };
 use http::StatusCode;
 use mesh_core::model::{AbortWith, Fault, FaultAbort, FaultDelay, FaultRateLimit, Fraction};
 
-use crate::decode::{Context, common, matcher};
+use crate::decode::{Context, common, matcher, set::ignored};
 
 /// The faults of a filter or an override.
 pub(super) fn fault(cx: &mut Context, value: &HttpFault) -> Option<Fault> {
@@ -32,25 +35,9 @@ pub(super) fn fault(cx: &mut Context, value: &HttpFault) -> Option<Fault> {
         disable_downstream_cluster_stats,
         filter_metadata,
     } = value;
-    for (field, key) in [
-        ("delay_percent_runtime", delay_percent_runtime),
-        ("abort_percent_runtime", abort_percent_runtime),
-        ("delay_duration_runtime", delay_duration_runtime),
-        ("abort_http_status_runtime", abort_http_status_runtime),
-        ("max_active_faults_runtime", max_active_faults_runtime),
-        (
-            "response_rate_limit_percent_runtime",
-            response_rate_limit_percent_runtime,
-        ),
-        ("abort_grpc_status_runtime", abort_grpc_status_runtime),
-    ] {
-        cx.ignored(field, !key.is_empty());
-    }
-    cx.ignored(
-        "disable_downstream_cluster_stats",
-        *disable_downstream_cluster_stats,
-    );
-    cx.ignored("filter_metadata", filter_metadata.is_some());
+    ignored!(cx; delay_percent_runtime, abort_percent_runtime, delay_duration_runtime, abort_http_status_runtime,
+        max_active_faults_runtime, response_rate_limit_percent_runtime, abort_grpc_status_runtime,
+        disable_downstream_cluster_stats, filter_metadata);
     Some(Fault {
         delay: match delay {
             Some(delay) => Some(cx.field("delay", |cx| self::delay(cx, delay))?),
@@ -75,7 +62,7 @@ pub(super) fn fault(cx: &mut Context, value: &HttpFault) -> Option<Fault> {
 }
 
 /// Without a percentage nothing is hit, as in Envoy.
-fn percentage(value: Option<&envoy_types::pb::envoy::r#type::v3::FractionalPercent>) -> Fraction {
+fn percentage(value: Option<&FractionalPercent>) -> Fraction {
     value.map_or(Fraction::NEVER, common::fraction)
 }
 
@@ -102,7 +89,7 @@ fn abort(cx: &mut Context, value: &ProtoAbort) -> Option<FaultAbort> {
         response_body,
         error_type,
     } = value;
-    cx.ignored("response_body", !response_body.is_empty());
+    ignored!(cx; response_body);
     let with = match error_type {
         Some(ErrorType::HttpStatus(code)) => {
             let status = u16::try_from(*code).ok();

@@ -3,7 +3,10 @@
 use envoy_types::pb::envoy::extensions::filters::http::health_check::v3::HealthCheck;
 use mesh_core::model::{HeaderValueMatcher, HttpFilterKind, StringPattern};
 
-use crate::decode::{Context, common, matcher};
+use crate::decode::{
+    Context, common, matcher,
+    set::{ignored, unsupported},
+};
 
 /// The filter, if it answers one exact path itself; refuses other forms.
 pub(super) fn health_check(cx: &mut Context, value: &HealthCheck) -> Option<HttpFilterKind> {
@@ -17,11 +20,8 @@ pub(super) fn health_check(cx: &mut Context, value: &HealthCheck) -> Option<Http
         "pass_through_mode",
         common::bool_of(pass_through_mode.as_ref(), false),
     );
-    cx.ignored("cache_time", cache_time.is_some());
-    cx.unsupported(
-        "cluster_min_healthy_percentages",
-        !cluster_min_healthy_percentages.is_empty(),
-    );
+    ignored!(cx; cache_time);
+    unsupported!(cx; cluster_min_healthy_percentages);
     let headers = cx.each("headers", headers, matcher::header);
     if let [header] = headers.as_slice()
         && &*header.name == ":path"

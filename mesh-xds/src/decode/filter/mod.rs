@@ -63,17 +63,22 @@ pub(crate) fn chain(
     values: &[ProtoFilter],
 ) -> (Vec<HttpFilter>, RouterSettings) {
     let mut settings = RouterSettings::default();
-    let filters = cx.each(field, values, |cx, value| filter(cx, value, &mut settings));
-    let last = filters.last().map(|filter| &filter.kind);
-    if !cx.is_rejected() && last != Some(&HttpFilterKind::Router) {
+    let mut behind_router = false;
+    let filters = cx.each(field, values, |cx, value| {
+        if behind_router {
+            cx.reject(
+                "",
+                "stands behind the router, which must be the last filter",
+            );
+        }
+        let filter = filter(cx, value, &mut settings);
+        behind_router |= filter
+            .as_ref()
+            .is_some_and(|filter| filter.kind == HttpFilterKind::Router);
+        filter
+    });
+    if !cx.is_rejected() && !behind_router {
         cx.reject(field, "the last filter must be envoy.filters.http.router");
-    }
-    let routers = filters
-        .iter()
-        .filter(|filter| filter.kind == HttpFilterKind::Router)
-        .count();
-    if routers > 1 {
-        cx.reject(field, "the router must be the last filter");
     }
     (filters, settings)
 }
@@ -98,6 +103,9 @@ fn filter(
         return None;
     }
     let kind = cx.field("typed_config", |cx| kind(cx, &typed, settings))?;
+    if kind == HttpFilterKind::Router && *disabled {
+        cx.reject("disabled", "the router cannot be off");
+    }
     if let HttpFilterKind::Opaque(..) = &kind {
         if *is_optional {
             cx.note(
@@ -187,7 +195,10 @@ fn override_config(cx: &mut Context, name: &str, any: &Any) -> Option<FilterConf
     let typed = cx.typed(any)?;
     match typed.name.as_str() {
         "" => {
-            cx.reject("", "an override needs a type URL");
+            cx.reject(
+                "",
+                "a filter that is off cannot be turned on here without settings of its own",
+            );
             None
         }
         FILTER_CONFIG => {
@@ -200,10 +211,7 @@ fn override_config(cx: &mut Context, name: &str, any: &Any) -> Option<FilterConf
                 return Some(FilterConfig::Disabled);
             }
             let Some(inner) = config else {
-                cx.note(
-                    "config",
-                    "ignored: an override without configuration has no effect",
-                );
+                cx.reject("config", "must be set where the filter is not disabled");
                 return None;
             };
             let inner = cx.field("config", |cx| override_config(cx, name, &inner))?;

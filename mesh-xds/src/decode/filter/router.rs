@@ -2,7 +2,10 @@
 
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
 
-use crate::decode::{Context, common};
+use crate::decode::{
+    Context, common,
+    set::{ignored, unsupported},
+};
 
 /// What the router says about the connection manager.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,19 +33,9 @@ pub(super) fn router(cx: &mut Context, value: &Router) -> RouterSettings {
         "dynamic_stats",
         !common::bool_of(dynamic_stats.as_ref(), true),
     );
-    cx.ignored("start_child_span", *start_child_span);
-    cx.ignored("upstream_log", !upstream_log.is_empty());
-    cx.ignored("upstream_log_options", upstream_log_options.is_some());
-    cx.unsupported("strict_check_headers", !strict_check_headers.is_empty());
-    cx.ignored(
-        "suppress_grpc_request_failure_code_stats",
-        *suppress_grpc_request_failure_code_stats,
-    );
-    cx.unsupported("upstream_http_filters", !upstream_http_filters.is_empty());
-    cx.ignored(
-        "reject_connect_request_early_data",
-        reject_connect_request_early_data.is_some(),
-    );
+    ignored!(cx; start_child_span, upstream_log, upstream_log_options, suppress_grpc_request_failure_code_stats,
+        reject_connect_request_early_data);
+    unsupported!(cx; strict_check_headers, upstream_http_filters);
     RouterSettings {
         suppress_envoy_headers: *suppress_envoy_headers,
         respect_expected_rq_timeout: *respect_expected_rq_timeout,

@@ -8,7 +8,10 @@ use envoy_types::pb::envoy::{
             route_action::{
                 self, ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier,
             },
-            weighted_cluster::{self, ClusterWeight, RandomValueSpecifier},
+            weighted_cluster::{
+                ClusterWeight, RandomValueSpecifier,
+                cluster_weight::HostRewriteSpecifier as ArmHost,
+            },
         },
     },
     extensions::path::rewrite::uri_template::v3::UriTemplateRewriteConfig,
@@ -29,7 +32,9 @@ use crate::decode::{
     common::{self, bool_of, some_duration},
     filter, format,
     header::{mutations, name as header_name},
-    matcher, transport,
+    matcher,
+    set::{ignored, unsupported},
+    transport,
 };
 
 pub(super) fn forward(cx: &mut Context, value: &proto::RouteAction) -> Option<Forward> {
@@ -116,16 +121,8 @@ fn not_acting(cx: &mut Context, value: &proto::RouteAction) {
         cluster_specifier: _,
         host_rewrite_specifier: _,
     } = value;
-    cx.ignored("metadata_match", metadata_match.is_some());
-    cx.ignored("flush_timeout", flush_timeout.is_some());
-    cx.ignored("early_data_policy", early_data_policy.is_some());
-    cx.unsupported(
-        "retry_policy_typed_config",
-        retry_policy_typed_config.is_some(),
-    );
-    cx.ignored("rate_limits", !rate_limits.is_empty());
-    cx.ignored("include_vh_rate_limits", include_vh_rate_limits.is_some());
-    cx.ignored("hedge_policy", hedge_policy.is_some());
+    ignored!(cx; metadata_match, flush_timeout, early_data_policy, rate_limits, include_vh_rate_limits, hedge_policy);
+    unsupported!(cx; retry_policy_typed_config);
 }
 
 fn cluster(cx: &mut Context, value: Option<&ClusterSpecifier>) -> Option<ClusterChoice> {
@@ -165,7 +162,7 @@ fn cluster(cx: &mut Context, value: Option<&ClusterSpecifier>) -> Option<Cluster
 }
 
 /// The header that names the cluster. `:authority` stands as `host`, which means the same.
-fn cluster_header(cx: &mut Context, field: &str, name: &str) -> Option<HeaderName> {
+pub(super) fn cluster_header(cx: &mut Context, field: &str, name: &str) -> Option<HeaderName> {
     if name.eq_ignore_ascii_case(":authority") {
         return Some(header::HOST);
     }
@@ -179,7 +176,7 @@ fn weighted_clusters(cx: &mut Context, value: &proto::WeightedCluster) -> Option
         runtime_key_prefix,
         random_value_specifier,
     } = value;
-    cx.ignored("total_weight", total_weight.is_some());
+    ignored!(cx; total_weight);
     let arms = cx.each("clusters", clusters, arm);
     let total: u64 = arms.iter().map(|arm| u64::from(arm.weight)).sum();
     let total = match u32::try_from(total) {
@@ -235,7 +232,7 @@ fn arm(cx: &mut Context, value: &ClusterWeight) -> Option<WeightedCluster> {
     if weight.is_none() {
         cx.reject("weight", "must be set");
     }
-    cx.ignored("metadata_match", metadata_match.is_some());
+    ignored!(cx; metadata_match);
     let header = match header.as_str() {
         "" => None,
         header => Some(cluster_header(cx, "cluster_header", header)?),
@@ -251,13 +248,12 @@ fn arm(cx: &mut Context, value: &ClusterWeight) -> Option<WeightedCluster> {
             response_headers_to_add,
             response_headers_to_remove,
         ),
-        host_rewrite: host_rewrite_specifier
-            .as_ref()
-            .map(|rewrite| match rewrite {
-                weighted_cluster::cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(
-                    host,
-                ) => Name::from(host.as_str()),
-            }),
+        host_rewrite: match host_rewrite_specifier {
+            Some(ArmHost::HostRewriteLiteral(host)) if !host.is_empty() => {
+                Some(host.as_str().into())
+            }
+            _ => None,
+        },
         metadata_match: common::metadata(cx, "metadata_match", metadata_match.as_ref()),
         filters: filter::overrides(cx, "typed_per_filter_config", typed_per_filter_config),
     })

@@ -143,13 +143,10 @@ fn virtual_host(cx: &mut Context, value: &proto::VirtualHost, max_body: u32) -> 
     } = value;
     ignored!(cx; rate_limits, hedge_policy);
     unsupported!(cx; retry_policy_typed_config, route_specifiers);
-    if domains.is_empty() {
-        cx.reject("domains", "must name at least one domain");
-    }
     let metadata = common::metadata(cx, "metadata", metadata.as_ref());
     model::VirtualHost {
         name: name.as_str().into(),
-        domains: cx.each("domains", domains, domain),
+        domains: self::domains(cx, domains),
         routes: rules(cx, routes, matcher.as_ref(), max_body),
         require_tls: tls(cx, *require_tls),
         virtual_clusters: cx.each("virtual_clusters", virtual_clusters, virtual_cluster),
@@ -186,6 +183,13 @@ fn tls(cx: &mut Context, value: i32) -> RequireTls {
             RequireTls::All
         }
     }
+}
+
+fn domains(cx: &mut Context, domains: &[String]) -> Vec<Name> {
+    if domains.is_empty() {
+        cx.reject("domains", "must name at least one domain");
+    }
+    cx.each("domains", domains, domain)
 }
 
 /// A `*` stands for something at one end only. As in Envoy any other is itself, which no host has.
@@ -250,8 +254,8 @@ fn route(cx: &mut Context, value: &proto::Route, max_body: u32) -> Option<Route>
         route_specifiers,
         action,
     } = value;
-    cx.ignored("tracing", tracing.is_some());
-    cx.unsupported("route_specifiers", !route_specifiers.is_empty());
+    ignored!(cx; tracing);
+    unsupported!(cx; route_specifiers);
     let metadata = common::metadata(cx, "metadata", metadata.as_ref());
     let matches = match r#match {
         Some(value) => cx.field("match", |cx| matches::route_match(cx, value)),

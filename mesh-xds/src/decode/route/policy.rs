@@ -29,7 +29,7 @@ use mesh_core::model::{
     RateLimitedBackOff, RetryOn, RetryPolicy, RuntimeFraction,
 };
 
-use super::forward::substitution;
+use super::forward::{self, substitution};
 use crate::decode::{
     Context,
     common::{self, some_duration},
@@ -84,9 +84,8 @@ fn retry_policy(cx: &mut Context, value: &proto::RetryPolicy) -> RetryPolicy {
             retriable_request_headers,
             matcher::header,
         ),
-        host_selection_attempts: u32::try_from(*host_selection_retry_max_attempts)
-            .unwrap_or(0)
-            .max(1),
+        host_selection_attempts: u32::try_from((*host_selection_retry_max_attempts).max(1))
+            .unwrap_or(u32::MAX),
         ..RetryPolicy::default()
     };
     if let Some(back_off) = retry_back_off {
@@ -223,13 +222,13 @@ fn mirror(cx: &mut Context, value: &RequestMirrorPolicy) -> Option<Mirror> {
         request_headers_mutations,
         host_rewrite_literal,
     } = value;
-    cx.ignored("trace_sampled", trace_sampled.is_some());
+    ignored!(cx; trace_sampled);
     let cluster = match (cluster.as_str(), cluster_header.as_str()) {
         ("", "") => {
             cx.reject("", "one of cluster, cluster_header must be set");
             return None;
         }
-        ("", name) => ClusterChoice::Header(header::name(cx, "cluster_header", name)?),
+        ("", name) => ClusterChoice::Header(forward::cluster_header(cx, "cluster_header", name)?),
         (name, "") => ClusterChoice::Name(name.into()),
         _ => {
             cx.reject("", "only one of cluster, cluster_header may be set");
@@ -325,10 +324,7 @@ fn hash_source(cx: &mut Context, value: &hash_policy::PolicySpecifier) -> Option
             let rewrite = value.regex_rewrite.as_ref().and_then(|rewrite| {
                 cx.field("header.regex_rewrite", |cx| substitution(cx, rewrite))
             });
-            HashSource::Header(
-                header::name(cx, "header.header_name", &value.header_name)?,
-                rewrite,
-            )
+            HashSource::Header(value.header_name.to_ascii_lowercase().into(), rewrite)
         }
         Source::Cookie(value) => HashSource::Cookie {
             name: value.name.as_str().into(),

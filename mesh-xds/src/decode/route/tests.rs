@@ -11,6 +11,22 @@ fn decode(text: &str) -> (Result<RouteConfiguration, Vec<Rejection>>, Vec<Note>)
     (route_configuration(&message, &mut notes), notes)
 }
 
+/// The rules of the first virtual host.
+fn routes(table: &RouteConfiguration) -> &[Route] {
+    match &table.virtual_hosts[0].routes {
+        RouteRules::List(routes) => routes,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The action of its first rule.
+fn first_forward(table: &RouteConfiguration) -> &model::Forward {
+    match &routes(table)[0].action {
+        Action::Forward(forward) => forward,
+        other => panic!("{other:?}"),
+    }
+}
+
 fn refused(routes: &str) -> Vec<String> {
     let text = format!(
         r#"{{"name":"r","virtual_hosts":[{{"name":"v","domains":["*"],"routes":[{routes}]}}]}}"#
@@ -29,17 +45,10 @@ fn a_route_keeps_what_it_says() {
                       "timeout":"3s","hash_policy":[{"connection_properties":{"source_ip":true}}]}}]}]}"#,
     );
     let table = table.expect("accepted");
-    let RouteRules::List(routes) = &table.virtual_hosts[0].routes else {
-        panic!("a list");
-    };
-    assert_eq!(
-        routes[0].matches.path,
-        PathMatch::SeparatedPrefix("/p".into())
-    );
-    assert!(!routes[0].matches.case_sensitive);
-    let Action::Forward(forward) = &routes[0].action else {
-        panic!("forwards");
-    };
+    let matches = &routes(&table)[0].matches;
+    assert_eq!(matches.path, PathMatch::SeparatedPrefix("/p".into()));
+    assert!(!matches.case_sensitive);
+    let forward = first_forward(&table);
     assert_eq!(forward.timeout, Some(std::time::Duration::from_secs(3)));
     let model::ClusterChoice::Weighted(weighted) = &forward.cluster else {
         panic!("weighted");
@@ -81,6 +90,14 @@ fn wrong_fields_are_refused_with_their_paths() {
             "virtual_hosts[0].routes[0].route",
         ),
         (
+            r#"{"match":{"prefix":"/"},"route":{"cluster":"a"},"typed_per_filter_config":{"f":{"@type":"type.googleapis.com/envoy.config.route.v3.FilterConfig"}}}"#,
+            "virtual_hosts[0].routes[0].typed_per_filter_config[\"f\"].config",
+        ),
+        (
+            r#"{"match":{"prefix":"/"},"route":{"cluster":"a"},"typed_per_filter_config":{"f":{"@type":"type.googleapis.com/envoy.config.route.v3.FilterConfig","config":{}}}}"#,
+            "virtual_hosts[0].routes[0].typed_per_filter_config[\"f\"].config",
+        ),
+        (
             r#"{"match":{"prefix":"/"},"redirect":{"regex_rewrite":{"pattern":{"regex":"a"},"substitution":"\\x"}}}"#,
             "virtual_hosts[0].routes[0].redirect.regex_rewrite.substitution",
         ),
@@ -101,6 +118,7 @@ fn odd_values_are_accepted() {
         r#"{"match":{"prefix":"/"},"route":{"cluster":"a","priority":"high"}}"#,
         r#"{"match":{"prefix":"/","cookies":[{"name":"a","string_match":{"exact":"1"}}]},"route":{"cluster":"a"}}"#,
         r#"{"match":{"prefix":"/"},"redirect":{"response_code":"See_Other"}}"#,
+        r#"{"match":{"prefix":"/"},"route":{"cluster":"a","hash_policy":[{"header":{"header_name":":path"}}]}}"#,
         r#"{"match":{"prefix":"/"},"route":{"cluster":"a","retry_policy":{"retry_back_off":{"base_interval":"0.0009s","max_interval":"0.0001s"}}}}"#,
     ] {
         let text =
@@ -108,6 +126,27 @@ fn odd_values_are_accepted() {
         let (table, _) = decode(&text);
         assert!(table.is_ok(), "{route}: {table:?}");
     }
+}
+
+#[test]
+fn the_authority_may_name_the_cluster_of_a_mirror() {
+    let (route, _) = forward(r#""request_mirror_policies":[{"cluster_header":":authority"}]"#);
+    let wanted = model::ClusterChoice::Header(http::header::HOST);
+    assert_eq!(route.mirrors[0].cluster, wanted);
+}
+
+#[test]
+fn an_arm_with_an_empty_host_keeps_that_of_the_request() {
+    let (table, _) = decode(
+        r#"{"virtual_hosts":[{"name":"v","domains":["*"],"routes":[{"match":{"prefix":"/"},"route":{"weighted_clusters":{"clusters":[
+            {"name":"a","weight":1,"host_rewrite_literal":""}]}}}]}]}"#,
+    );
+    let table = table.expect("accepted");
+    let forward = first_forward(&table);
+    let model::ClusterChoice::Weighted(weighted) = &forward.cluster else {
+        panic!("weighted");
+    };
+    assert_eq!(weighted.arms[0].host_rewrite, None);
 }
 
 #[test]
@@ -120,12 +159,7 @@ fn changes_of_a_mirrored_head_keep_their_order() {
                 {"append":{"header":{"key":"x-a","value":"2"}}}]}]}}]}]}"#,
     );
     let table = table.expect("accepted");
-    let RouteRules::List(routes) = &table.virtual_hosts[0].routes else {
-        panic!("a list");
-    };
-    let Action::Forward(forward) = &routes[0].action else {
-        panic!("forwards");
-    };
+    let forward = first_forward(&table);
     let changes = forward.mirrors[0].headers.iter();
     let counts: Vec<_> = changes
         .map(|change| (change.request_add.len(), change.request_remove.len()))
@@ -273,15 +307,9 @@ fn forward(route: &str) -> (model::Forward, Vec<String>) {
     );
     let (table, notes) = decode(&text);
     let table = table.expect("accepted");
-    let RouteRules::List(routes) = &table.virtual_hosts[0].routes else {
-        panic!("a list");
-    };
-    let Action::Forward(forward) = &routes[0].action else {
-        panic!("forwards");
-    };
     let within = "virtual_hosts[0].routes[0].route.";
     let paths = notes.iter().map(|note| note.path.replace(within, ""));
-    ((**forward).clone(), paths.collect())
+    (first_forward(&table).clone(), paths.collect())
 }
 
 #[test]

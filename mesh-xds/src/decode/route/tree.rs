@@ -234,7 +234,7 @@ fn input(
         return None;
     }
     match typed.name.as_str() {
-        HEADER => {
+        HEADER if of_routes => {
             let message: HttpRequestHeaderMatchInput = cx.message(&typed)?;
             Some(MatchInput::RequestHeader(
                 message.header_name.to_ascii_lowercase().into(),
