@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::MatchLabels;
-use super::json;
-use super::json::Double;
+use super::json::{self, Double};
+use super::{MatchLabels, PortSelector};
 
 /// Policies for traffic to a service, after routing.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -71,14 +70,6 @@ pub struct PortTrafficPolicy {
     #[serde(alias = "outlier_detection")]
     pub outlier_detection: Option<OutlierDetection>,
     pub tls: Option<ClientTlsSettings>,
-}
-
-/// A port by number.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct PortSelector {
-    #[serde(deserialize_with = "json::int")]
-    pub number: u32,
 }
 
 /// CONNECT or POST tunnels.

@@ -179,6 +179,8 @@ pub struct FilterChainMatch {
     pub filter: Option<FilterMatch>,
     #[serde(alias = "destination_port", deserialize_with = "json::int")]
     pub destination_port: u32,
+    #[serde(alias = "transport_socket", deserialize_with = "json::null")]
+    pub transport_socket: String,
 }
 
 /// A network filter, or a part of it.

@@ -6,8 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::json;
-use super::telemetry::WorkloadMode;
-use super::{MatchLabels, PolicyTargetReference};
+use super::{MatchLabels, PolicyTargetReference, PortSelector};
 
 /// A WebAssembly filter.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -111,6 +110,16 @@ json::enumeration! {
     }
 }
 
+json::enumeration! {
+    /// The side of a connection. Unlike Telemetry's enum of the same name it may be left open.
+    pub enum WorkloadMode {
+        Undefined = 0 "UNDEFINED",
+        Client = 1 "CLIENT",
+        Server = 2 "SERVER",
+        ClientAndServer = 3 "CLIENT_AND_SERVER",
+    }
+}
+
 /// The traffic that an extension sees.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
@@ -119,14 +128,6 @@ pub struct TrafficSelector {
     pub mode: WorkloadMode,
     #[serde(deserialize_with = "json::null")]
     pub ports: Vec<PortSelector>,
-}
-
-/// A port by number.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct PortSelector {
-    #[serde(deserialize_with = "json::int")]
-    pub number: u32,
 }
 
 /// A WebAssembly or Lua filter.

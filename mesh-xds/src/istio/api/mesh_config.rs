@@ -1,4 +1,5 @@
-//! `MeshConfig`: <https://istio.io/latest/docs/reference/config/istio.mesh.v1alpha1/>. Only the fields below are read; the others are kept by name, to be listed.
+//! `MeshConfig`: <https://istio.io/latest/docs/reference/config/istio.mesh.v1alpha1/>. Only the fields below are read; the
+//! others are kept by name, to be listed.
 
 #![allow(missing_docs)] // Field names and meaning are those of the API page named above.
 

@@ -49,6 +49,15 @@ pub struct MatchLabels {
     pub match_labels: BTreeMap<String, String>,
 }
 
+/// A port by number.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PortSelector {
+    /// The number.
+    #[serde(deserialize_with = "json::int")]
+    pub number: u32,
+}
+
 /// The gateway or service that a policy is attached to.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -81,7 +81,15 @@ pub struct JwtRule {
     pub space_delimited_claims: Vec<String>,
     /// New in Istio 1.32.
     #[serde(deserialize_with = "json::null")]
-    pub presence: String,
+    pub presence: JwtRequirement,
+}
+
+json::enumeration! {
+    /// Whether a request must carry a token.
+    pub enum JwtRequirement {
+        Optional = 0 "OPTIONAL",
+        Required = 1 "REQUIRED",
+    }
 }
 
 /// A header that carries a token.

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::json;
-use super::json::Double;
+use super::json::{self, Double};
 use super::{MatchLabels, PolicyTargetReference};
 
 /// Traces, metrics and access logs of workloads.

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::json;
-use super::json::Double;
-use super::json::StringMatch;
+use super::PortSelector;
+use super::json::{self, Double, StringMatch};
 
 /// Routing rules for hosts of the mesh or of a gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -112,14 +111,6 @@ pub struct Destination {
     #[serde(deserialize_with = "json::null")]
     pub subset: String,
     pub port: Option<PortSelector>,
-}
-
-/// A port by number.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct PortSelector {
-    #[serde(deserialize_with = "json::int")]
-    pub number: u32,
 }
 
 /// The VirtualService that holds the rules of a root rule.

@@ -41,6 +41,7 @@ pub(super) struct At<'a> {
 enum Step<'a> {
     Key(&'a str),
     Index(usize),
+    Item(&'a str, usize),
 }
 
 impl<'a> At<'a> {
@@ -65,14 +66,25 @@ impl<'a> At<'a> {
         }
     }
 
+    /// An item of the list `key`.
+    pub(super) const fn item(&'a self, key: &'a str, index: usize) -> Self {
+        Self {
+            parent: Some(self),
+            step: Step::Item(key, index),
+        }
+    }
+
     fn path(&self) -> Path {
         let mut segments = Vec::new();
         let mut at = Some(self);
         while let Some(here) = at {
-            segments.push(match here.step {
-                Step::Key(key) => Segment::Key(key.to_owned()),
-                Step::Index(index) => Segment::Index(index),
-            });
+            let (key, index) = match here.step {
+                Step::Key(key) => (Some(key), None),
+                Step::Index(index) => (None, Some(index)),
+                Step::Item(key, index) => (Some(key), Some(index)),
+            };
+            segments.extend(index.map(Segment::Index));
+            segments.extend(key.map(|key| Segment::Key(key.to_owned())));
             at = here.parent;
         }
         segments.into_iter().rev().collect()

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::check::{At, Check};
 use super::{rules, selector};
+use crate::decode::lb::is_prime;
 use crate::istio::api::DestinationRule;
 use crate::istio::api::destination_rule::{
     ClientTlsMode, ClientTlsSettings, ConnectionPoolSettings, ConsistentHashLb, Failover,
@@ -26,8 +27,7 @@ pub(super) fn check(c: &mut Check, at: &At<'_>, rule: &DestinationRule, namespac
     }
     let mut names = BTreeSet::new();
     for (i, subset) in rule.subsets.iter().enumerate() {
-        let at = at.key("subsets");
-        let at = at.index(i);
+        let at = at.item("subsets", i);
         if !names.insert(&subset.name) {
             c.error(
                 &at.key("name"),
@@ -48,7 +48,7 @@ pub(super) fn check(c: &mut Check, at: &At<'_>, rule: &DestinationRule, namespac
         }
     }
     for (i, error) in rules::export_to(namespace, &rule.export_to, false) {
-        c.error(&at.key("exportTo").index(i), error);
+        c.error(&at.item("exportTo", i), error);
     }
     if rule.workload_selector.is_some() && !rule.export_to.is_empty() {
         let own = |entry: &String| entry == "." || entry == namespace;
@@ -83,8 +83,7 @@ fn traffic_policy(c: &mut Check, at: &At<'_>, policy: &TrafficPolicy, namespace:
     load_balancer(c, at, policy.load_balancer.as_ref(), outlier.is_some());
     client_tls(c, at, policy.tls.as_ref(), namespace);
     for (i, port) in policy.port_level_settings.iter().enumerate() {
-        let at = at.key("portLevelSettings");
-        let at = at.index(i);
+        let at = at.item("portLevelSettings", i);
         if port.port.is_none() {
             c.error(&at.key("port"), "a port is required");
         }
@@ -335,8 +334,7 @@ fn consistent_hash(c: &mut Check, at: &At<'_>, hash: &ConsistentHashLb) {
         }
         let mut names = BTreeSet::new();
         for (i, attribute) in cookie.attributes.iter().enumerate() {
-            let at = at.key("attributes");
-            let at = at.index(i);
+            let at = at.item("attributes", i);
             if attribute.name.is_empty() {
                 c.error(&at.key("name"), "the attribute needs a name");
             } else if !names.insert(&attribute.name) {
@@ -360,7 +358,7 @@ fn consistent_hash(c: &mut Check, at: &At<'_>, hash: &ConsistentHashLb) {
     if let Some(maglev) = &hash.maglev {
         const MOST: u64 = 5_000_011;
         let size = maglev.table_size.unwrap_or(0);
-        if size >= MOST || !rules::is_prime(size) {
+        if size >= MOST || !is_prime(size) {
             c.error(
                 &at.key("maglev").key("tableSize"),
                 format_args!("the size must be a prime number less than {MOST}"),
@@ -406,14 +404,13 @@ pub(super) fn locality_lb(
             .filter(|(_, l)| TOPOLOGY.contains(&l.as_str()))
         {
             c.error(
-                &at.key("failoverPriority").index(i),
+                &at.item("failoverPriority", i),
                 format_args!("`{label}` cannot stand beside failover"),
             );
         }
     }
     for (i, distribute) in lb.distribute.iter().enumerate() {
-        let at = at.key("distribute");
-        let at = at.index(i);
+        let at = at.item("distribute", i);
         let at = at.key("to");
         let mut total = 0_u64;
         for (locality, weight) in &distribute.to {
@@ -460,7 +457,7 @@ pub(super) fn zone_aware(
         .filter(|(_, l)| TOPOLOGY.contains(&l.as_str()))
     {
         c.error(
-            &at.key("failoverPriority").index(i),
+            &at.item("failoverPriority", i),
             format_args!("`{label}` is not for zone-aware balancing, which follows it anyway"),
         );
     }
@@ -478,8 +475,7 @@ fn failover_needs_outlier(
         c.warn(at, "failover has no effect without outlierDetection");
     }
     for (i, pair) in failover.iter().enumerate() {
-        let at = at.key("failover");
-        let at = at.index(i);
+        let at = at.item("failover", i);
         if pair.from == pair.to {
             c.error(&at, "from and to must be different regions");
         }

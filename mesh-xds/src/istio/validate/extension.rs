@@ -119,8 +119,7 @@ fn vm(c: &mut Check, at: &At<'_>, vm: Option<&VmConfig>) {
     let mut names = BTreeSet::new();
     for (i, env) in vm.iter().flat_map(|vm| &vm.env).enumerate() {
         let at = at.key("vmConfig");
-        let at = at.key("env");
-        let at = at.index(i);
+        let at = at.item("env", i);
         if env.name.is_empty() || env.name.len() > 256 {
             c.error(&at.key("name"), "a name of 1 to 256 characters is required");
         } else if !names.insert(&env.name) {
@@ -138,12 +137,8 @@ fn vm(c: &mut Check, at: &At<'_>, vm: Option<&VmConfig>) {
 fn ports(c: &mut Check, at: &At<'_>, selectors: &[TrafficSelector]) {
     for (i, selector) in selectors.iter().enumerate() {
         for (j, port) in selector.ports.iter().enumerate() {
-            let at = at.key("match");
-            let at = at.index(i);
-            c.rule(
-                &at.key("ports").index(j).key("number"),
-                rules::port(port.number),
-            );
+            let at = at.item("match", i);
+            c.rule(&at.item("ports", j).key("number"), rules::port(port.number));
         }
     }
 }

@@ -28,8 +28,7 @@ pub(super) fn check(c: &mut Check, at: &At<'_>, gateway: &Gateway, object: &Obje
     }
     let mut names = BTreeSet::new();
     for (i, server) in gateway.servers.iter().enumerate() {
-        let at = at.key("servers");
-        let at = at.index(i);
+        let at = at.item("servers", i);
         self::server(c, &at, server, made);
         let Some(port) = &server.port else {
             continue;
@@ -57,7 +56,7 @@ fn server(c: &mut Check, at: &At<'_>, server: &Server, made: bool) {
     for (i, host) in server.hosts.iter().enumerate() {
         let host = host.strip_prefix("~/").filter(|_| made).unwrap_or(host);
         for error in rules::namespaced_host(host, true) {
-            c.error(&at.key("hosts").index(i), error);
+            c.error(&at.item("hosts", i), error);
         }
     }
     let Some(port) = &server.port else {
@@ -249,7 +248,7 @@ fn certificates(c: &mut Check, at: &At<'_>, tls: &ServerTlsSettings, mutual: boo
         one(c, at, &own);
     }
     for (i, certificate) in tls.tls_certificates.iter().enumerate() {
-        one(c, &at.key("tlsCertificates").index(i), certificate);
+        one(c, &at.item("tlsCertificates", i), certificate);
     }
 }
 

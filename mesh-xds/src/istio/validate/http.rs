@@ -10,11 +10,12 @@ use crate::istio::api::virtual_service::{
     Abort, CorsPolicy, Delay, GRPC_STATUSES, Headers, HttpDirectResponse, HttpFaultInjection,
     HttpMatchRequest, HttpRedirect, HttpRetry, HttpRewrite, HttpRoute, Percent,
 };
+use crate::json::base64;
 
 pub(super) fn route(c: &mut Check, at: &At<'_>, route: &HttpRoute, delegate: bool) {
     conflicts(c, at, route, delegate);
     for (i, matched) in route.matches.iter().enumerate() {
-        match_request(c, &at.key("match").index(i), matched);
+        match_request(c, &at.item("match", i), matched);
     }
     headers(c, at, route.headers.as_ref());
     if let Some(cors) = &route.cors_policy {
@@ -44,8 +45,7 @@ pub(super) fn route(c: &mut Check, at: &At<'_>, route: &HttpRoute, delegate: boo
         );
     }
     for (i, arm) in route.route.iter().enumerate() {
-        let at = at.key("route");
-        let at = at.index(i);
+        let at = at.item("route", i);
         required_destination(c, &at, arm.destination.as_ref());
         headers(c, &at, arm.headers.as_ref());
         weight(c, &at, arm.weight);
@@ -201,10 +201,7 @@ fn headers(c: &mut Check, at: &At<'_>, headers: Option<&Headers>) {
             }
         }
         for (i, name) in operations.remove.iter().enumerate() {
-            c.rule(
-                &at.key("remove").index(i),
-                rules::header_operation(name, false),
-            );
+            c.rule(&at.item("remove", i), rules::header_operation(name, false));
         }
     }
 }
@@ -236,8 +233,7 @@ fn cors_policy(c: &mut Check, at: &At<'_>, cors: &CorsPolicy) {
         "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "*",
     ];
     for (i, origin) in cors.allow_origins.iter().enumerate() {
-        let at = at.key("allowOrigins");
-        let at = at.index(i);
+        let at = at.item("allowOrigins", i);
         match origin {
             StringMatch::Exact(text) | StringMatch::Prefix(text) if !text.is_empty() => {}
             StringMatch::Regex(regex) => c.rule(&at.key("regex"), rules::regex(regex)),
@@ -249,12 +245,7 @@ fn cors_policy(c: &mut Check, at: &At<'_>, cors: &CorsPolicy) {
     }
     for (i, method) in cors.allow_methods.iter().enumerate() {
         if !METHODS.contains(&method.as_str()) {
-            c.not_one_of(
-                &at.key("allowMethods").index(i),
-                "HTTP method",
-                method,
-                METHODS,
-            );
+            c.not_one_of(&at.item("allowMethods", i), "HTTP method", method, METHODS);
         }
     }
     for (field, names) in [
@@ -264,7 +255,7 @@ fn cors_policy(c: &mut Check, at: &At<'_>, cors: &CorsPolicy) {
         for (i, name) in names.iter().enumerate().filter(|(_, name)| *name != "*") {
             // Istio takes a list in one item: all end in one line with commas.
             let each = name.replace(',', ".");
-            c.rule(&at.key(field).index(i), rules::header_name(&each));
+            c.rule(&at.item(field, i), rules::header_name(&each));
         }
     }
     if let Some(age) = cors.max_age {
@@ -371,8 +362,7 @@ fn mirrors(c: &mut Check, at: &At<'_>, route: &HttpRoute) {
         destination(c, &at.key("mirror"), to);
     }
     for (i, mirror) in route.mirrors.iter().enumerate() {
-        let at = at.key("mirrors");
-        let at = at.index(i);
+        let at = at.item("mirrors", i);
         required_destination(c, &at, mirror.destination.as_ref());
         mirror_share(c, &at.key("percentage"), mirror.percentage.as_ref());
     }
@@ -452,11 +442,11 @@ fn direct_response(c: &mut Check, at: &At<'_>, response: &HttpDirectResponse) {
             c.error(&at, "only one of string and bytes can be set");
         }
         let text = body.string.as_ref().map_or(0, String::len);
-        let bytes = body
-            .bytes
-            .as_ref()
-            .map_or(0, |b| b.trim_end_matches('=').len() * 3 / 4);
-        let size = text + bytes;
+        let bytes = body.bytes.as_deref().map(base64);
+        if bytes == Some(None) {
+            c.error(&at.key("bytes"), "not base64");
+        }
+        let size = text + bytes.flatten().map_or(0, |bytes| bytes.len());
         if size > 1 << 20 {
             c.error(
                 &at,

@@ -32,8 +32,7 @@ fn ports(c: &mut Check, ports: &[k8s::ServicePort]) {
         named => named.to_owned(),
     };
     for (index, port) in ports.iter().enumerate() {
-        let at = SPEC.key("ports");
-        let at = at.index(index);
+        let at = SPEC.item("ports", index);
         let before = &ports[..index];
         if !port.name.is_empty() && before.iter().any(|other| other.name == port.name) {
             let text = format!(

@@ -165,27 +165,31 @@ fn judged(c: &mut Check, at: &At<'_>, field: &str, value: &Value) {
         let items = value.as_array().into_iter().flatten();
         items.filter_map(Value::as_str).map(str::to_owned).collect()
     };
-    match field {
-        "trustDomain" => c.rule(at, trust_domain(value.as_str().unwrap_or_default())),
-        "trustDomainAliases" => {
+    match field.replace('_', "").to_lowercase().as_str() {
+        "trustdomain" => c.rule(at, trust_domain(value.as_str().unwrap_or_default())),
+        "trustdomainaliases" => {
             for (i, alias) in texts(value).iter().enumerate() {
                 c.rule(&at.index(i), trust_domain(alias));
             }
         }
-        "serviceSettings" => {
+        "servicesettings" => {
             let settings = value.as_array().into_iter().flatten();
             for (i, setting) in settings.enumerate() {
                 for (k, host) in texts(&setting["hosts"]).iter().enumerate() {
                     let at = at.index(i);
-                    c.rule(&at.key("hosts").index(k), rules::wildcard_domain(host));
+                    c.rule(&at.item("hosts", k), rules::wildcard_domain(host));
                 }
             }
         }
-        "meshMTLS" if !texts(&value["ecdhCurves"]).is_empty() => {
-            let message = "curves cannot be chosen for mutual TLS of the mesh";
-            c.error(&at.key("ecdhCurves"), message);
+        "meshmtls" => {
+            for curves in ["ecdhCurves", "ecdh_curves"] {
+                if !texts(&value[curves]).is_empty() {
+                    let message = "curves cannot be chosen for mutual TLS of the mesh";
+                    c.error(&at.key(curves), message);
+                }
+            }
         }
-        "zoneAwareLbSetting" => match serde_json::from_value(value.clone()) {
+        "zoneawarelbsetting" => match serde_json::from_value(value.clone()) {
             Ok(setting) => zone_aware(c, at, &setting, true),
             Err(error) => c.error(at, error),
         },
@@ -269,8 +273,6 @@ pub(crate) const MESH_FIELDS: &[&str] = &[
     "enableAutoMtls",
     "trustDomain",
     "trustDomainAliases",
-    "certSigners",
-    "trustDomains",
     "caCertificates",
     "defaultServiceExportTo",
     "defaultVirtualServiceExportTo",
@@ -341,7 +343,6 @@ const PROXY_FIELDS: &[&str] = &[
     "fileFlushInterval",
     "fileFlushMinSizeKb",
     "statsCompression",
-    "statsEvictionInterval",
     "connectionSettings",
 ];
 
@@ -365,3 +366,131 @@ const TOPOLOGY_FIELDS: &[&str] = &[
     "forwardClientCertDetails",
     "proxyProtocol",
 ];
+
+#[cfg(test)]
+mod tests {
+    use crate::istio::read::{Level, TextOptions, parse};
+
+    #[test]
+    fn mesh_settings_name_unknown_and_unused_fields() {
+        let text = "accessLogFile: /dev/stdout\nenableTracin: true\ningressClass: istio\ndefaultConfig: {holdApplicationUntilProxyStarts: true}\n";
+        let parsed = parse(&"mesh.yaml".into(), text, &TextOptions::default());
+        let found: Vec<String> = parsed.findings.iter().map(ToString::to_string).collect();
+        assert!(
+            found
+                .iter()
+                .any(|f| f.starts_with("mesh.yaml:2:1: ")
+                    && f.contains("did you mean `enableTracing`")),
+            "{found:?}"
+        );
+        assert!(
+            found
+                .iter()
+                .any(|f| f.contains("ingressClass has no effect")),
+            "{found:?}"
+        );
+        assert!(
+            found
+                .iter()
+                .any(|f| f.contains("defaultConfig.holdApplicationUntilProxyStarts")),
+            "{found:?}"
+        );
+    }
+
+    /// The paths of what is refused of these settings.
+    fn judge(settings: &str) -> Vec<String> {
+        let text = format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\ndata:\n  mesh: |-\n    {settings}\n"
+        );
+        let parsed = parse(&"a.yaml".into(), &text, &TextOptions::default());
+        let refused = parsed.findings.iter().filter(|f| f.level == Level::Refused);
+        refused.map(|f| f.path.to_string()).collect()
+    }
+
+    /// Also where they have no effect.
+    #[test]
+    fn settings_of_the_mesh_that_istio_takes_are_taken() {
+        for good in [
+            "trustDomain: a.b.",
+            "trustDomainAliases: [a, 10.1]",
+            "serviceSettings: [{hosts: ['*.a.b']}]",
+            "meshMTLS: {minProtocolVersion: TLSV1_3}",
+            "defaultInboundHttpRetryPolicy: {attempts: 2, retryOn: 5xx}",
+            "defaultHttpRetryPolicy: {attempts: 0, retryOn: 5xx}",
+            "outboundTrafficPolicy: {mode: ALLOW_ANY, tls: {mode: SIMPLE}}",
+            "proxyInboundListenPort: 66000",
+            "defaultConfig: {discoveryAddress: 'istiod.istio-system.svc:15012', statsdUdpAddress: ''}",
+            "defaultConfig: {tracing: {zipkin: {address: '$(HOST_IP):9411'}}, controlPlaneAuthPolicy: MUTUAL_TLS}",
+            "defaultConfig: {privateKeyProvider: {qat: {pollDelay: 0.02s}}, statsdUdpAddress: '[::1]:9'}",
+            "defaultConfig: {connectionSettings: {httpIdleTimeout: 0s, http2InitialStreamWindowSize: 65535}}",
+        ] {
+            assert_eq!(judge(good), [""; 0], "{good}");
+        }
+    }
+
+    #[test]
+    fn settings_of_the_mesh_that_istio_refuses_are_refused() {
+        for (bad, path) in [
+            (
+                "defaultConfig: {discoveryAddress: istiod}",
+                "data.mesh.defaultConfig.discoveryAddress",
+            ),
+            (
+                "defaultConfig: {statsdUdpAddress: 'a_b:9'}",
+                "data.mesh.defaultConfig.statsdUdpAddress",
+            ),
+            (
+                "defaultConfig: {tracing: {zipkin: {address: 'a:99999'}}}",
+                "data.mesh.defaultConfig.tracing.zipkin.address",
+            ),
+            (
+                "defaultConfig: {controlPlaneAuthPolicy: INHERIT}",
+                "data.mesh.defaultConfig.controlPlaneAuthPolicy",
+            ),
+            (
+                "defaultConfig: {privateKeyProvider: {}}",
+                "data.mesh.defaultConfig.privateKeyProvider",
+            ),
+            (
+                "defaultConfig: {privateKeyProvider: {cryptomb: {pollDelay: 0s}}}",
+                "data.mesh.defaultConfig.privateKeyProvider.cryptomb.pollDelay",
+            ),
+            (
+                "defaultConfig: {connectionSettings: {httpIdleTimeout: -1s}}",
+                "data.mesh.defaultConfig.connectionSettings.httpIdleTimeout",
+            ),
+            (
+                "defaultConfig: {connectionSettings: {listenerConnectionLimit: 0}}",
+                "data.mesh.defaultConfig.connectionSettings.listenerConnectionLimit",
+            ),
+            ("trustDomain: ''", "data.mesh.trustDomain"),
+            ("trust_domain: ''", "data.mesh.trust_domain"),
+            (
+                "trustDomainAliases: [a, b_c]",
+                "data.mesh.trustDomainAliases[1]",
+            ),
+            (
+                "serviceSettings: [{hosts: [a_b]}]",
+                "data.mesh.serviceSettings[0].hosts[0]",
+            ),
+            (
+                "meshMTLS: {ecdhCurves: [P-256]}",
+                "data.mesh.meshMTLS.ecdhCurves",
+            ),
+            (
+                "defaultInboundHttpRetryPolicy: {backoff: 1s}",
+                "data.mesh.defaultInboundHttpRetryPolicy.backoff",
+            ),
+            (
+                "defaultTrafficPolicy: {connectionPool: {tcp: {maxConnections: -1}}}",
+                "data.mesh.defaultTrafficPolicy.connectionPool.tcp.maxConnections",
+            ),
+            (
+                "zoneAwareLbSetting: {failoverPriority: [topology.istio.io/subzone]}",
+                "data.mesh.zoneAwareLbSetting.failoverPriority[0]",
+            ),
+        ] {
+            assert_eq!(judge(bad), [path], "{bad}");
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Rules of a VirtualService that no request can reach: warnings.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 use std::fmt::Debug;
 
 use super::check::{At, Check};
@@ -65,16 +65,17 @@ fn unreachable<'m, M: 'm>(
         }
         let mut duplicates = 0;
         for (j, matched) in matches.iter().enumerate() {
-            match seen.get(&key(matched)) {
-                Some(before) => {
+            match seen.entry(key(matched)) {
+                Entry::Occupied(before) => {
                     duplicates += 1;
+                    let before = before.get();
                     c.warn(
-                        &at.key("match").index(j),
+                        &at.item("match", j),
                         format_args!("never reached: rule {before} has the same match"),
                     );
                 }
-                None => {
-                    seen.insert(key(matched), i);
+                Entry::Vacant(free) => {
+                    free.insert(i);
                 }
             }
         }
@@ -113,7 +114,7 @@ fn covered(c: &mut Check, at: &At<'_>, spec: &VirtualService) {
                 let at = at.index(*i);
                 let message =
                     format_args!("never reached: prefix `{outer}` of rule {rule} covers `{inner}`");
-                c.warn(&at.key("match").index(*j), message);
+                c.warn(&at.item("match", *j), message);
             }
         }
     }

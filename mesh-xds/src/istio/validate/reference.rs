@@ -114,31 +114,30 @@ impl<'c> References<'c> {
         for (i, name) in spec.gateways.iter().enumerate() {
             let full = resolve_gateway(name, &object.namespace);
             if name != MESH_GATEWAY && !self.gateways.contains(&full) {
-                let at = SPEC.key("gateways");
-                c.warn(&at.index(i), format_args!("there is no Gateway {full}"));
+                c.warn(
+                    &SPEC.item("gateways", i),
+                    format_args!("there is no Gateway {full}"),
+                );
             }
         }
         for (i, route) in spec.http.iter().enumerate() {
-            let at = SPEC.key("http");
-            let at = at.index(i);
+            let at = SPEC.item("http", i);
             if let Some(delegate) = &route.delegate {
                 self.delegate(c, &at.key("delegate"), object, delegate);
             }
             for (j, arm) in route.route.iter().enumerate() {
-                let at = at.key("route");
                 self.destination(
                     c,
-                    &at.index(j).key("destination"),
+                    &at.item("route", j).key("destination"),
                     object,
                     arm.destination.as_ref(),
                 );
             }
             self.destination(c, &at.key("mirror"), object, route.mirror.as_ref());
             for (j, mirror) in route.mirrors.iter().enumerate() {
-                let at = at.key("mirrors");
                 self.destination(
                     c,
-                    &at.index(j).key("destination"),
+                    &at.item("mirrors", j).key("destination"),
                     object,
                     mirror.destination.as_ref(),
                 );
@@ -148,12 +147,10 @@ impl<'c> References<'c> {
         let tcp = spec.tcp.iter().map(|r| ("tcp", &r.route)).enumerate();
         for (i, (field, arms)) in tls.chain(tcp) {
             for (j, arm) in arms.iter().enumerate() {
-                let at = SPEC.key(field);
-                let at = at.index(i);
-                let at = at.key("route");
+                let at = SPEC.item(field, i);
                 self.destination(
                     c,
-                    &at.index(j).key("destination"),
+                    &at.item("route", j).key("destination"),
                     object,
                     arm.destination.as_ref(),
                 );
@@ -256,12 +253,11 @@ impl<'c> References<'c> {
             // A service without any endpoint says nothing about labels.
             let known = labels.peek().is_some();
             if known && !labels.any(|labels| service_entry::selects(&subset.labels, labels)) {
-                let at = SPEC.key("subsets");
                 let message = format!(
                     "no endpoint of {full} has the labels of subset `{}`: traffic to it answers 503",
                     subset.name
                 );
-                c.warn(&at.index(i).key("labels"), message);
+                c.warn(&SPEC.item("subsets", i).key("labels"), message);
             }
         }
     }

@@ -511,18 +511,6 @@ pub(super) fn percent(value: i32) -> Rule {
     }
 }
 
-/// A prime number, as Envoy counts them for Maglev tables.
-pub(super) fn is_prime(n: u64) -> bool {
-    if n < 4 {
-        return n != 0;
-    }
-    !n.is_multiple_of(2)
-        && (3..)
-            .step_by(2)
-            .take_while(|f| f * f <= n)
-            .all(|f| !n.is_multiple_of(f))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -578,10 +566,7 @@ mod tests {
     }
 
     #[test]
-    fn primes_and_labels() {
-        assert!(
-            is_prime(65_537) && is_prime(2) && !is_prime(0) && !is_prime(65_536) && !is_prime(9)
-        );
+    fn labels_and_claims() {
         assert!(is_label_key("istio.io/rev") && !is_label_key("a/b/c") && !is_label_key("-a"));
         assert!(
             is_claim("@request.auth.claims.iss")

@@ -32,7 +32,7 @@ pub(super) fn request_authentication(c: &mut Check, at: &At<'_>, policy: &Reques
         &policy.target_refs,
     );
     for (i, rule) in policy.jwt_rules.iter().enumerate() {
-        jwt_rule(c, &at.key("jwtRules").index(i), rule);
+        jwt_rule(c, &at.item("jwtRules", i), rule);
     }
 }
 
@@ -54,12 +54,11 @@ fn jwt_rule(c: &mut Check, at: &At<'_>, rule: &JwtRule) {
         ("fromCookies", &rule.from_cookies),
     ] {
         for (i, _) in texts.iter().enumerate().filter(|(_, text)| text.is_empty()) {
-            c.error(&at.key(field).index(i), "must not be empty");
+            c.error(&at.item(field, i), "must not be empty");
         }
     }
     for (i, output) in rule.output_claim_to_headers.iter().enumerate() {
-        let at = at.key("outputClaimToHeaders");
-        let at = at.index(i);
+        let at = at.item("outputClaimToHeaders", i);
         if output.claim.is_empty() || output.header.is_empty() {
             c.error(&at, "both header and claim are required");
         } else {
@@ -180,8 +179,7 @@ fn unsupported_by_custom(c: &mut Check, at: &At<'_>, rule: &Rule) {
         .enumerate()
         .filter_map(|(i, f)| f.source.as_ref().map(|s| (i, s)))
     {
-        let at = at.key("from");
-        let at = at.index(i);
+        let at = at.item("from", i);
         let at = at.key("source");
         for (field, list) in identities(source) {
             if !list.is_empty() {
@@ -202,7 +200,7 @@ fn unsupported_by_custom(c: &mut Check, at: &At<'_>, rule: &Rule) {
         );
         if identity || when.key.starts_with("request.auth.") {
             c.error(
-                &at.key("when").index(i).key("key"),
+                &at.item("when", i).key("key"),
                 format_args!("`{}` is not supported with CUSTOM", when.key),
             );
         }
@@ -248,8 +246,7 @@ fn operations(operation: &Operation) -> [(&'static str, &Vec<String>); 8] {
 
 fn rule(c: &mut Check, at: &At<'_>, rule: &Rule) {
     for (i, from) in rule.from.iter().enumerate() {
-        let at = at.key("from");
-        let at = at.index(i);
+        let at = at.item("from", i);
         let at = at.key("source");
         match &from.source {
             None => c.error(&at, "a source is required"),
@@ -257,8 +254,7 @@ fn rule(c: &mut Check, at: &At<'_>, rule: &Rule) {
         }
     }
     for (i, to) in rule.to.iter().enumerate() {
-        let at = at.key("to");
-        let at = at.index(i);
+        let at = at.item("to", i);
         let at = at.key("operation");
         match &to.operation {
             None => c.error(&at, "an operation is required"),
@@ -266,7 +262,7 @@ fn rule(c: &mut Check, at: &At<'_>, rule: &Rule) {
         }
     }
     for (i, when) in rule.when.iter().enumerate() {
-        condition(c, &at.key("when").index(i), when);
+        condition(c, &at.item("when", i), when);
     }
 }
 
@@ -300,7 +296,7 @@ fn source(c: &mut Check, at: &At<'_>, source: &Source) {
     }
     for (field, list) in addresses(source) {
         for (i, address) in list.iter().enumerate() {
-            c.rule(&at.key(field).index(i), rules::ip_or_block(address));
+            c.rule(&at.item(field, i), rules::ip_or_block(address));
         }
     }
 }
@@ -438,34 +434,37 @@ fn condition(c: &mut Check, at: &At<'_>, when: &Condition) {
         "connection.sni",
         "experimental.envoy.filters.NAME[KEY]",
     ];
+    const WITH_NAME: [&str; 3] = [
+        "request.headers",
+        "request.auth.claims",
+        "experimental.envoy.filters.",
+    ];
+    let key = when.key.as_str();
+    let named = WITH_NAME.iter().any(|prefix| key.starts_with(prefix));
+    if named && !has_name(key) {
+        c.error(
+            &at.key("key"),
+            format_args!("`{key}` must be of the form a[b]"),
+        );
+    }
     for (field, values) in [("values", &when.values), ("notValues", &when.not_values)] {
         not_empty(c, &at.key(field), values);
-        match attribute(&when.key, values) {
-            None => return c.not_one_of(&at.key("key"), "key", &when.key, KEYS),
+        match attribute(key, values) {
+            None if named => {}
+            None => return c.not_one_of(&at.key("key"), "key", key, KEYS),
             Some(result) => c.rule(&at.key(field), result),
         }
     }
 }
 
+/// Whether a key ends with a name in brackets.
+fn has_name(key: &str) -> bool {
+    key.find('[')
+        .is_some_and(|open| open > 0 && key.ends_with(']') && open + 2 < key.len())
+}
+
 /// Checks the values of an attribute; `None` if there is none of this name.
 fn attribute(key: &str, values: &[String]) -> Option<Result<(), String>> {
-    if [
-        "request.headers",
-        "request.auth.claims",
-        "experimental.envoy.filters.",
-    ]
-    .iter()
-    .any(|p| key.starts_with(p))
-    {
-        let inner = key
-            .find('[')
-            .is_some_and(|open| open > 0 && key.ends_with(']') && open + 2 < key.len());
-        return Some(if inner {
-            Ok(())
-        } else {
-            Err(format!("`{key}` must be of the form a[b]"))
-        });
-    }
     Some(match key {
         "source.ip" | "remote.ip" | "destination.ip" => {
             values.iter().try_for_each(|v| rules::ip_or_block(v))

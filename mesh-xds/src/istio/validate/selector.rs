@@ -67,7 +67,7 @@ pub(super) fn targets(
         reference(c, &at.key("targetRef"), target);
     }
     for (i, target) in targets.iter().enumerate() {
-        reference(c, &at.key("targetRefs").index(i), target);
+        reference(c, &at.item("targetRefs", i), target);
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) fn check(c: &mut Check, at: &At<'_>, entry: &ServiceEntry, object: &O
     }
     hosts(c, &at.key("hosts"), entry);
     for (i, address) in entry.addresses.iter().enumerate() {
-        c.rule(&at.key("addresses").index(i), rules::ip_or_block(address));
+        c.rule(&at.item("addresses", i), rules::ip_or_block(address));
     }
     let block = entry.addresses.iter().any(|a| a.contains('/'));
     if block && !matches!(entry.resolution, Resolution::None | Resolution::Static) {
@@ -49,7 +49,7 @@ pub(super) fn check(c: &mut Check, at: &At<'_>, entry: &ServiceEntry, object: &O
         );
     }
     for (i, error) in rules::export_to(&object.namespace, &entry.export_to, true) {
-        c.error(&at.key("exportTo").index(i), error);
+        c.error(&at.item("exportTo", i), error);
     }
 }
 
@@ -76,8 +76,7 @@ fn ports(c: &mut Check, at: &At<'_>, entry: &ServiceEntry, object: &Object) {
     let mut names = BTreeSet::new();
     let mut numbers = BTreeSet::new();
     for (i, port) in entry.ports.iter().enumerate() {
-        let at = at.key("ports");
-        let at = at.index(i);
+        let at = at.item("ports", i);
         if !names.insert(&port.name) {
             c.error(
                 &at.key("name"),
@@ -139,13 +138,7 @@ fn resolution(c: &mut Check, at: &At<'_>, entry: &ServiceEntry, object: &Object)
         }
         Resolution::Static => {
             for (i, endpoint) in entry.endpoints.iter().enumerate() {
-                workload_entry(
-                    c,
-                    &at.key("endpoints").index(i),
-                    endpoint,
-                    Some(&names),
-                    false,
-                );
+                workload_entry(c, &at.item("endpoints", i), endpoint, Some(&names), false);
             }
         }
         Resolution::Dns | Resolution::DnsRoundRobin => dns(c, at, entry, &names),
@@ -159,7 +152,7 @@ fn dns(c: &mut Check, at: &At<'_>, entry: &ServiceEntry, names: &BTreeSet<&str>)
         for (i, host) in entry.hosts.iter().enumerate() {
             if let Err(error) = rules::fqdn(host) {
                 c.error(
-                    &at.key("hosts").index(i),
+                    &at.item("hosts", i),
                     format_args!(
                         "resolution {resolution} without endpoints needs full names: {error}"
                     ),
@@ -174,8 +167,7 @@ fn dns(c: &mut Check, at: &At<'_>, entry: &ServiceEntry, names: &BTreeSet<&str>)
         );
     }
     for (i, endpoint) in entry.endpoints.iter().enumerate() {
-        let at = at.key("endpoints");
-        let at = at.index(i);
+        let at = at.item("endpoints", i);
         if rules::ip(&endpoint.address).is_err() && rules::fqdn(&endpoint.address).is_err() {
             c.error(
                 &at.key("address"),
@@ -209,7 +201,7 @@ fn dynamic_dns(c: &mut Check, at: &At<'_>, entry: &ServiceEntry, object: &Object
         .filter(|(_, h)| !h.starts_with('*'))
     {
         c.error(
-            &at.key("hosts").index(i),
+            &at.item("hosts", i),
             format_args!("resolution DYNAMIC_DNS needs wildcard hosts, `{host}` is none"),
         );
     }
@@ -228,7 +220,7 @@ fn dynamic_dns(c: &mut Check, at: &At<'_>, entry: &ServiceEntry, object: &Object
         let allowed = ["HTTP", "TLS", "GRPC", "HTTP2"];
         if !allowed.contains(&port.protocol.to_ascii_uppercase().as_str()) {
             c.not_one_of(
-                &at.key("ports").index(i).key("protocol"),
+                &at.item("ports", i).key("protocol"),
                 "protocol for DYNAMIC_DNS",
                 &port.protocol,
                 &allowed,
@@ -372,7 +364,7 @@ fn readiness(c: &mut Check, at: &At<'_>, probe: &ReadinessProbe) {
                 .all(|b| b.is_ascii_alphanumeric() || b == b'-');
             if header.name.is_empty() || !dashed {
                 c.error(
-                    &at.key("httpHeaders").index(i),
+                    &at.item("httpHeaders", i),
                     format_args!("`{}` is not a valid header name", header.name),
                 );
             }

@@ -29,7 +29,7 @@ pub(super) fn check(c: &mut Check, at: &At<'_>, sidecar: &Sidecar, namespace: &s
     }
     let mut ports = BTreeSet::new();
     for (i, listener) in sidecar.ingress.iter().enumerate() {
-        ingress(c, &at.key("ingress").index(i), listener, &mut ports);
+        ingress(c, &at.item("ingress", i), listener, &mut ports);
     }
     connection_pool(
         c,
@@ -43,8 +43,7 @@ pub(super) fn check(c: &mut Check, at: &At<'_>, sidecar: &Sidecar, namespace: &s
     );
     let mut binds = BTreeSet::new();
     for (i, listener) in sidecar.egress.iter().enumerate() {
-        let at = at.key("egress");
-        let at = at.index(i);
+        let at = at.item("egress", i);
         not_captured(c, &at, listener.capture_mode);
         match &listener.port {
             None if i + 1 == sidecar.egress.len() => {}

@@ -16,22 +16,20 @@ pub(super) fn check(c: &mut Check, at: &At<'_>, telemetry: &Telemetry) {
         &telemetry.target_refs,
     );
     for (i, metrics) in telemetry.metrics.iter().enumerate() {
-        let at = at.key("metrics");
-        let at = at.index(i);
+        let at = at.item("metrics", i);
         providers(c, &at, &metrics.providers);
         for (j, overrides) in metrics.overrides.iter().enumerate() {
-            metric(c, &at.key("overrides").index(j), overrides);
+            metric(c, &at.item("overrides", j), overrides);
         }
     }
     if telemetry.tracing.len() > 1 {
         c.warn(&at.key("tracing"), "only one entry is used");
     }
     for (i, tracing) in telemetry.tracing.iter().enumerate() {
-        self::tracing(c, &at.key("tracing").index(i), tracing);
+        self::tracing(c, &at.item("tracing", i), tracing);
     }
     for (i, logging) in telemetry.access_logging.iter().enumerate() {
-        let at = at.key("accessLogging");
-        let at = at.index(i);
+        let at = at.item("accessLogging", i);
         providers(c, &at, &logging.providers);
         let text = logging
             .filter
@@ -52,10 +50,7 @@ fn providers(c: &mut Check, at: &At<'_>, providers: &[ProviderRef]) {
         .enumerate()
         .filter(|(_, p)| p.name.is_empty())
     {
-        c.error(
-            &at.key("providers").index(i).key("name"),
-            "a name is required",
-        );
+        c.error(&at.item("providers", i).key("name"), "a name is required");
     }
 }
 

@@ -37,34 +37,31 @@ pub(super) fn check(c: &mut Check, at: &At<'_>, spec: &VirtualService, namespace
         c.error(at, "one of http, tls and tcp is required");
     }
     for (i, route) in spec.http.iter().enumerate() {
-        let at = at.key("http");
-        let at = at.index(i);
+        let at = at.item("http", i);
         if !for_gateway {
             claims(c, &at, route);
         }
         http::route(c, &at, route, delegate);
     }
     for (i, route) in spec.tls.iter().enumerate() {
-        let at = at.key("tls");
-        let at = at.index(i);
+        let at = at.item("tls", i);
         if route.matches.is_empty() {
             c.error(&at, "a TLS route needs at least one match");
         }
         for (j, matched) in route.matches.iter().enumerate() {
-            tls_match(c, &at.key("match").index(j), matched, spec, for_gateway);
+            tls_match(c, &at.item("match", j), matched, spec, for_gateway);
         }
         destinations(c, &at, "TLS", &route.route);
     }
     for (i, route) in spec.tcp.iter().enumerate() {
-        let at = at.key("tcp");
-        let at = at.index(i);
+        let at = at.item("tcp", i);
         for (j, matched) in route.matches.iter().enumerate() {
-            tcp_match(c, &at.key("match").index(j), matched);
+            tcp_match(c, &at.item("match", j), matched);
         }
         destinations(c, &at, "TCP", &route.route);
     }
     for (i, error) in rules::export_to(namespace, &spec.export_to, false) {
-        c.error(&at.key("exportTo").index(i), error);
+        c.error(&at.item("exportTo", i), error);
     }
     reach::check(c, at, spec);
 }
@@ -118,8 +115,7 @@ fn claims(c: &mut Check, at: &At<'_>, route: &crate::istio::api::virtual_service
         ];
         for (field, headers) in conditions {
             for name in headers.keys().filter(|name| rules::is_claim(name)) {
-                let at = at.key("match");
-                let at = at.index(i);
+                let at = at.item("match", i);
                 c.error(
                     &at.key(field).key(name),
                     "routing by claims is supported for gateways only",
@@ -184,10 +180,9 @@ fn tls_match(
         );
     }
     for (i, name) in matched.sni_hosts.iter().enumerate() {
-        let at = at.key("sniHosts");
         sni_host(
             c,
-            &at.index(i),
+            &at.item("sniHosts", i),
             name,
             spec,
             for_gateway || spec.gateways.is_empty(),
@@ -256,7 +251,7 @@ fn l4(
 ) {
     for (i, subnet) in subnets.iter().enumerate() {
         c.rule(
-            &at.key("destinationSubnets").index(i),
+            &at.item("destinationSubnets", i),
             rules::ip_or_block(subnet),
         );
     }

@@ -1,6 +1,5 @@
 //! Listeners, and the parts that outbound, inbound and gateway listeners share.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use core::TrafficDirection;
@@ -14,6 +13,7 @@ use envoy_types::pb::envoy::extensions::filters::listener::http_inspector::v3::H
 use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
+use mesh_core::model::Cidr;
 use serde_json::json;
 
 use hcm::http_connection_manager::{PathWithEscapedSlashesAction, RouteSpecifier, UpgradeConfig};
@@ -102,21 +102,11 @@ impl Chain {
     }
 }
 
-/// Address and length of a network, without the bits that do not count: 1.2.3.4/8 is 1.0.0.0/8.
-fn masked(network: &str) -> Option<(IpAddr, u32)> {
+/// A network without the bits that do not count: 1.2.3.4/8 is 1.0.0.0/8.
+fn masked(network: &str) -> Option<Cidr> {
     let range = range(network)?;
-    let length = range.prefix_len?.value;
-    let address = match range.address_prefix.parse().ok()? {
-        IpAddr::V4(ip) => {
-            let mask = u32::MAX.checked_shl(32_u32.checked_sub(length)?);
-            Ipv4Addr::from_bits(ip.to_bits() & mask.unwrap_or(0)).into()
-        }
-        IpAddr::V6(ip) => {
-            let mask = u128::MAX.checked_shl(128_u32.checked_sub(length)?);
-            Ipv6Addr::from_bits(ip.to_bits() & mask.unwrap_or(0)).into()
-        }
-    };
-    Some((address, length))
+    let bits = u8::try_from(range.prefix_len?.value).ok()?;
+    Cidr::new(range.address_prefix.parse().ok()?, bits)
 }
 
 fn range(network: &str) -> Option<core::CidrRange> {

@@ -296,22 +296,38 @@ impl Env<'_> {
         false
     }
 
+    /// Whether a condition is for sidecars, and for this one.
+    fn is_meant(
+        &self,
+        gateways: &[String],
+        labels: &BTreeMap<String, String>,
+        namespace: &str,
+    ) -> bool {
+        (gateways.is_empty() || gateways.iter().any(|name| name == MESH_GATEWAY))
+            && service_entry::selects(labels, &self.proxy.labels)
+            && (namespace.is_empty() || *namespace == *self.proxy.namespace)
+    }
+
     fn tls_applies(&self, condition: &TlsMatchAttributes, port: &Port) -> bool {
-        let namespace = &condition.source_namespace;
-        (condition.gateways.is_empty()
-            || condition.gateways.iter().any(|name| name == MESH_GATEWAY))
-            && service_entry::selects(&condition.source_labels, &self.proxy.labels)
-            && (condition.port == 0 || condition.port == port.port)
-            && (namespace.is_empty() || *namespace == self.proxy.namespace)
+        let TlsMatchAttributes {
+            gateways,
+            source_labels,
+            source_namespace,
+            ..
+        } = condition;
+        (condition.port == 0 || condition.port == port.port)
+            && self.is_meant(gateways, source_labels, source_namespace)
     }
 
     fn tcp_applies(&self, condition: &L4MatchAttributes, port: &Port) -> bool {
-        let namespace = &condition.source_namespace;
-        (condition.gateways.is_empty()
-            || condition.gateways.iter().any(|name| name == MESH_GATEWAY))
-            && service_entry::selects(&condition.source_labels, &self.proxy.labels)
-            && (condition.port == 0 || condition.port == port.port)
-            && (namespace.is_empty() || *namespace == self.proxy.namespace)
+        let L4MatchAttributes {
+            gateways,
+            source_labels,
+            source_namespace,
+            ..
+        } = condition;
+        (condition.port == 0 || condition.port == port.port)
+            && self.is_meant(gateways, source_labels, source_namespace)
     }
 
     /// MeshConfig's `proxyHttpPort`: a port on which every HTTP host of the mesh can be asked for.
