@@ -264,9 +264,7 @@ class Maker:
         if self.maybe(0.2):
             arm["host_rewrite_literal"] = "arm.test"
         self.mutations(arm)
-        overrides = self.overrides()
-        if overrides:
-            arm["typed_per_filter_config"] = overrides
+        self.override(arm)
         return arm
 
     def forward(self, kind, template):
@@ -388,18 +386,17 @@ class Maker:
             found["metadata"] = self.metadata()
         if self.maybe(0.1):
             found["decorator"] = {"operation": self.pick(["op", "op two"])}
-        overrides = self.overrides()
-        if overrides:
-            found["typed_per_filter_config"] = overrides
+        self.override(found)
         return found, paths
 
-    def overrides(self):
+    def override(self, into):
         found = {}
         if self.maybe(0.12):
             found["envoy.filters.http.cors"] = self.cors()
         if self.maybe(0.08):
             found["envoy.filters.http.fault"] = self.fault()
-        return found
+        if found:
+            into["typed_per_filter_config"] = found
 
     def cors(self):
         found = {"@type": TYPE + "extensions.filters.http.cors.v3.CorsPolicy", "allow_origin_string_match": [self.pick([{"exact": "http://a.test"}, {"prefix": "http"}, {"safe_regex": {"regex": ".*\\.test"}}, {"exact": "*"}])]}
@@ -460,9 +457,7 @@ class Maker:
             found["retry_policy"] = self.retry()
         if self.maybe(0.2):
             found["metadata"] = self.metadata()
-        overrides = self.overrides()
-        if overrides:
-            found["typed_per_filter_config"] = overrides
+        self.override(found)
         return found, paths
 
     def tree(self, routes):

@@ -121,7 +121,10 @@ def h2_app(peer):
             if number not in told and stream.headers and (stream.end or does in H2_AT_ONCE):
                 told.add(number)
                 SEEN.tell(name, f"request {len(told)}")
-                if h2_answer(server, number, does, dripping) == "close":
+                if does == "drip":
+                    server.headers(number, [(":status", "200")])
+                    dripping.add(number)
+                elif H2_DOES.get(does, answer())(server, number) == "close":
                     return
             if stream.end and "rst" in stream.end and ("end", number) not in told:
                 told.add(("end", number))
@@ -133,87 +136,103 @@ def h2_app(peer):
 H2_AT_ONCE = {"close-before", "reset-before", "rst-before", "refuse", "goaway", "silent", "early", "early-rst", "drip", "garbage"}
 
 
-def h2_answer(server, number, does, dripping):
-    head = [(":status", "200"), ("content-length", "10")]
-    open_head = [(":status", "200")]
-    if does in ("silent",):
-        return None
-    if does == "close-before":
-        return "close"
-    if does == "reset-before":
-        reset(server.socket)
-        return "close"
-    if does == "rst-before":
-        server.rst(number, 2)
-    elif does == "refuse":
-        server.rst(number, 7)
-    elif does == "garbage":
-        server.socket.sendall(b"SSH-2.0-OpenSSH_9.6\r\n\r\n" * 4)
-        time.sleep(0.5)
-        return "close"
-    elif does == "goaway":
-        # None of the streams was looked at.
-        server.socket.sendall(bytes([0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]))
-        time.sleep(0.3)
-        return "close"
-    elif does == "close-mid":
-        server.headers(number, head)
-        server.send(number, b"hello")
-        time.sleep(0.1)
-        return "close"
-    elif does == "reset-mid":
-        server.headers(number, head)
-        server.send(number, b"hello")
-        time.sleep(0.1)
-        reset(server.socket)
-        return "close"
-    elif does == "rst-mid":
-        server.headers(number, open_head)
-        server.send(number, b"hello")
-        time.sleep(0.1)
-        server.rst(number, 2)
-    elif does == "rst-cancel-mid":
-        server.headers(number, open_head)
-        server.send(number, b"hello")
-        time.sleep(0.1)
-        server.rst(number, 8)
-    elif does == "short":
-        server.headers(number, head)
-        server.send(number, b"hello", False)
-        time.sleep(0.1)
-        server.socket.sendall(bytes([0, 0, 0, 0, 1, 0, 0, 0, number]))
-    elif does == "stall-mid":
-        server.headers(number, head)
-        server.send(number, b"hello")
-    elif does == "goaway-mid":
-        server.headers(number, open_head)
-        server.send(number, b"hello")
-        server.socket.sendall(bytes([0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, number, 0, 0, 0, 0]))
-        time.sleep(0.2)
-        server.send(number, b" more", True)
-    elif does == "early":
-        server.headers(number, [(":status", "200"), ("content-length", "5")])
-        server.send(number, b"hello", True)
-    elif does == "early-rst":
-        server.headers(number, [(":status", "413"), ("content-length", "5")])
-        server.send(number, b"large", True)
-        server.rst(number, 0)
-    elif does == "trailers":
-        server.headers(number, [(":status", "200"), ("content-length", "5")])
-        server.send(number, b"hello")
-        server.headers(number, [("x-trailer", "yes")], True)
-    elif does == "drip":
-        server.headers(number, open_head)
-        dripping.add(number)
-    else:
-        server.headers(number, [(":status", "200"), ("content-length", "5")])
-        server.send(number, b"hello", True)
-        if does == "close-after":
-            time.sleep(0.1)
-            return "close"
-        if does == "goaway-after":
-            server.socket.sendall(bytes([0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, number, 0, 0, 0, 0]))
+def nothing(_server, _number):
     return None
+
+
+def close(_server, _number):
+    return "close"
+
+
+def cut(server, _number):
+    reset(server.socket)
+    return "close"
+
+
+def rst(code):
+    return lambda server, number: server.rst(number, code)
+
+
+def goaway(server, last):
+    """Streams behind `last` were not looked at."""
+    server.socket.sendall(bytes([0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, last, 0, 0, 0, 0]))
+
+
+def goaway_at_once(server, _number):
+    goaway(server, 0)
+    time.sleep(0.3)
+    return "close"
+
+
+def goaway_and_go_on(server, number):
+    goaway(server, number)
+    time.sleep(0.2)
+    server.send(number, b" more", True)
+
+
+def no_frames(server, _number):
+    server.socket.sendall(b"SSH-2.0-OpenSSH_9.6\r\n\r\n" * 4)
+    time.sleep(0.5)
+    return "close"
+
+
+def end_early(server, number):
+    """The end of a body that is shorter than its head says, which the library would refuse to send."""
+    server.socket.sendall(bytes([0, 0, 0, 0, 1, 0, 0, 0, number]))
+
+
+def end_with_trailers(server, number):
+    server.headers(number, [("x-trailer", "yes")], True)
+
+
+def begin(then, length="10"):
+    """A head, with a length or without, five bytes, and after a moment the rest."""
+
+    def act(server, number):
+        server.headers(number, [(":status", "200")] + ([("content-length", length)] if length else []))
+        server.send(number, b"hello")
+        time.sleep(0.1)
+        return then(server, number)
+
+    return act
+
+
+def answer(then=nothing, status="200", body=b"hello"):
+    """A whole answer, and then."""
+
+    def act(server, number):
+        server.headers(number, [(":status", status), ("content-length", "5")])
+        server.send(number, body, True)
+        return then(server, number)
+
+    return act
+
+
+def close_later(_server, _number):
+    time.sleep(0.1)
+    return "close"
+
+
+H2_DOES = {
+    "silent": nothing,
+    "close-before": close,
+    "reset-before": cut,
+    "rst-before": rst(2),
+    "refuse": rst(7),
+    "garbage": no_frames,
+    "goaway": goaway_at_once,
+    "close-mid": begin(close),
+    "reset-mid": begin(cut),
+    "rst-mid": begin(rst(2), None),
+    "rst-cancel-mid": begin(rst(8), None),
+    "short": begin(end_early),
+    "stall-mid": begin(nothing),
+    "goaway-mid": begin(goaway_and_go_on, None),
+    "trailers": begin(end_with_trailers, "5"),
+    "early-rst": answer(rst(0), "413", b"large"),
+    "close-after": answer(close_later),
+    "goaway-after": answer(goaway),
+}
 
 
 def route(name, target, **more):

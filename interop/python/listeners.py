@@ -237,10 +237,7 @@ V1 = b"PROXY TCP4 1.2.3.4 5.6.7.8 9 256\r\n"
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
-def all_cases():
-    yield "bytes", play("plain", b"hi", ends=True, count=2)
-    yield "the upstream resets", play("plain", b"reset", count=2)
-    yield "the upstream closes", play("plain", b"close", count=2)
+def proxy_protocol():
     for name, header in {
         "v1": V1,
         "v1 of IPv6": b"PROXY TCP6 1::2 3::4 9 256\r\n",
@@ -277,6 +274,9 @@ def all_cases():
     for name in ("maybe", "not v1", "maybe not v1"):
         for what, first in {"v1": V1, "v2": v2(), "none": GET, "a bad v1": V1[:10] + b"\r\n", "a few bytes": b"PRO", "other bytes": b"PROPFIND"}.items():
             yield f"PROXY protocol, {name}: {what}", play(name, first + b"", ends=True)
+
+
+def http_inspector():
     lines = {
         "HTTP/1.1": GET,
         "HTTP/1.0": b"GET / HTTP/1.0\r\n\r\n",
@@ -306,6 +306,9 @@ def all_cases():
     }
     for name, line in lines.items():
         yield f"HTTP inspector: {name}", play("http", *(line if isinstance(line, tuple) else (line,)), ends=True)
+
+
+def tls_inspector():
     for name, first in {
         "a name": hello(b"a.test", [b"h2"]),
         "a name in capitals": hello(b"A.Test", []),
@@ -322,6 +325,15 @@ def all_cases():
     }.items():
         yield f"TLS inspector: {name}", play("tls", first, ends=True)
     yield "TLS inspector: in pieces", play("tls", hello(b"a.test", [])[:3], 0.05, hello(b"a.test", [])[3:], ends=True)
+
+
+def all_cases():
+    yield "bytes", play("plain", b"hi", ends=True, count=2)
+    yield "the upstream resets", play("plain", b"reset", count=2)
+    yield "the upstream closes", play("plain", b"close", count=2)
+    yield from proxy_protocol()
+    yield from http_inspector()
+    yield from tls_inspector()
     yield "both inspectors: TLS", play("both", hello(b"a.test", [b"http/1.1"]), ends=True)
     yield "both inspectors: HTTP", play("both", GET, ends=True)
     yield "a silent client", play("short", b"", 0.6)
