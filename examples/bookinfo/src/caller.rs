@@ -4,6 +4,7 @@ use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, task, time::Dura
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
+use http_body::Body;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::{
     client::legacy::Client,
@@ -60,6 +61,20 @@ pub async fn get(
     Ok((head.status, body))
 }
 
+/// Reads an answer to its end.
+///
+/// # Errors
+/// [`CallError::Failed`] when it breaks off, or is longer than [`MAX_ANSWER`].
+pub(crate) async fn whole<B>(answer: Response<B>) -> Result<Response<Bytes>, CallError>
+where
+    B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+{
+    let (head, body) = answer.into_parts();
+    let body = Limited::new(body, MAX_ANSWER).collect().await;
+    let body = body.map_err(CallError::Failed)?;
+    Ok(Response::from_parts(head, body.to_bytes()))
+}
+
 /// Plain HTTP/1.1 to one address, whatever the request's authority is; that goes into `Host`, for the sidecar to route by.
 #[derive(Clone, Debug)]
 pub struct Plain {
@@ -81,17 +96,8 @@ impl Plain {
 impl Caller for Plain {
     fn call(&self, request: Request<Empty<Bytes>>) -> CallFuture<'_> {
         Box::pin(async move {
-            let answer = self
-                .client
-                .request(request)
-                .await
-                .map_err(|error| CallError::Failed(error.into()))?;
-            let (head, body) = answer.into_parts();
-            let body = Limited::new(body, MAX_ANSWER)
-                .collect()
-                .await
-                .map_err(CallError::Failed)?;
-            Ok(Response::from_parts(head, body.to_bytes()))
+            let answer = self.client.request(request).await;
+            whole(answer.map_err(|error| CallError::Failed(error.into()))?).await
         })
     }
 }

@@ -125,7 +125,7 @@ async fn a_broken_edit_is_refused_with_its_place_and_the_last_good_one_stays_emb
 async fn broken_edit(mode: Mode) {
     let mut demo = Demo::start(mode, &[]).await;
     demo.write("mine.yaml", REVIEWS);
-    all_red(&demo).await;
+    all(&demo, "red").await;
     demo.write("mine.yaml", &REVIEWS.replace("subset: v3", "subsett: v1"));
     demo.until("the refusal is shown", LONG, |text| {
         text.contains("config refused")
@@ -141,16 +141,9 @@ async fn broken_edit(mode: Mode) {
     ] {
         assert!(text.contains(part), "{part} is missing:\n{text}");
     }
-    all_red(&demo).await;
+    all(&demo, "red").await;
     demo.write("mine.yaml", &REVIEWS.replace("subset: v3", "subset: v2"));
-    let deadline = Instant::now() + LONG;
-    while demo.page(None).await.stars() != "black" {
-        assert!(
-            Instant::now() < deadline,
-            "the repaired file does not act:\n{}",
-            demo.text()
-        );
-    }
+    all(&demo, "black").await;
     demo.until("all is well again", LONG, |text| {
         text.rfind("config in force") > text.rfind("config refused")
     })
@@ -158,15 +151,16 @@ async fn broken_edit(mode: Mode) {
     ends_clean(demo, "TERM").await;
 }
 
-async fn all_red(demo: &Demo) {
+/// Waits until all pages show these stars.
+async fn all(demo: &Demo, stars: &str) {
     let deadline = Instant::now() + LONG;
     while !demo
         .pages(6, None)
         .await
         .iter()
-        .all(|page| page.stars() == "red")
+        .all(|page| page.stars() == stars)
     {
-        assert!(Instant::now() < deadline, "{}", demo.text());
+        assert!(Instant::now() < deadline, "{stars}: {}", demo.text());
     }
 }
 
@@ -174,25 +168,17 @@ async fn all_red(demo: &Demo) {
 async fn of_two_files_with_one_object_the_later_acts_and_both_are_named() {
     let mut demo = Demo::start(Mode::Sidecars, &[]).await;
     demo.write("a.yaml", REVIEWS);
-    all_red(&demo).await;
+    all(&demo, "red").await;
     demo.write("b.yaml", &REVIEWS.replace("v3", "v2"));
     demo.until("both files are named", LONG, |text| {
         text.lines()
             .any(|l| l.contains("a.yaml") && l.contains("b.yaml"))
     })
     .await;
-    let deadline = Instant::now() + LONG;
-    while !demo
-        .pages(6, None)
-        .await
-        .iter()
-        .all(|page| page.stars() == "black")
-    {
-        assert!(Instant::now() < deadline, "{}", demo.text());
-    }
+    all(&demo, "black").await;
     // What is changed later wins, whatever the files' names are.
     demo.write("a.yaml", &format!("# once more\n{REVIEWS}"));
-    all_red(&demo).await;
+    all(&demo, "red").await;
     ends_clean(demo, "TERM").await;
 }
 

@@ -8,7 +8,7 @@ use std::{io, net::IpAddr, sync::Arc, time::Duration};
 use axum::Router;
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::Empty;
 use hyper::body::Incoming;
 use mesh_core::{
     BoxError,
@@ -41,7 +41,7 @@ use super::{
     state::Gathered,
 };
 use crate::{
-    caller::{CallError, CallFuture, Caller, MAX_ANSWER},
+    caller::{CallFuture, Caller, whole},
     world::{Workload, World},
 };
 
@@ -316,12 +316,7 @@ where
         Box::pin(async move {
             // A `MeshClient` is always ready, and its errors are answers.
             let Ok(answer) = client.call(request).await;
-            let (head, body) = answer.into_parts();
-            let body = Limited::new(body, MAX_ANSWER)
-                .collect()
-                .await
-                .map_err(CallError::Failed)?;
-            Ok(Response::from_parts(head, body.to_bytes()))
+            whole(answer).await
         })
     }
 }
