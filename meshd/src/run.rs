@@ -1,15 +1,16 @@
-//! Assembly: configuration and admin on this thread, traffic on workers of their own.
+//! Assembly: admin and signals on this thread, configuration on one of its own, traffic on workers.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use mesh_core::{
     config::{ConfigSource, SourceError},
     server::ServerStats,
-    snapshot::{Mesh, Snapshot, Watch},
+    snapshot::{Driver, Mesh, Snapshot, Watch},
 };
 use tokio::{
+    runtime::Handle,
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
+    sync::{oneshot, watch},
     task::{AbortHandle, JoinError, JoinHandle},
 };
 
@@ -85,7 +86,7 @@ async fn serve<S: ConfigSource + 'static>(
     };
     // Before there is a configuration, so that it can be seen what that waits for.
     open_early(&admin, &options)?;
-    let mut driving = tokio::spawn(driver.run());
+    let (mut driving, _stop) = drive(driver);
     let mut watch = mesh.watch();
     let mut early = EarlyAdmin::default();
     let first = first(&mut watch, &mut driving, &lifecycle, &mut signals);
@@ -112,10 +113,29 @@ async fn serve<S: ConfigSource + 'static>(
         workers,
         manager,
     };
-    let served = serving.until_told(&mut watch, &mut asked, &mut signals);
-    let outcome = served.await;
-    driving.abort();
-    outcome
+    serving
+        .until_told(&mut watch, &mut asked, &mut signals)
+        .await
+}
+
+/// Keeps the configuration up to date until the sender is dropped. A large one takes a while to compile: on a thread of its
+/// own, so that probes and signals are answered meanwhile.
+fn drive<S: ConfigSource + 'static>(
+    driver: Driver<S>,
+) -> (
+    JoinHandle<Result<(), SourceError>>,
+    oneshot::Sender<Infallible>,
+) {
+    let (stop, stopped) = oneshot::channel();
+    let control = Handle::current();
+    let run = async {
+        tokio::select! {
+            ended = driver.run() => ended,
+            _ = stopped => Ok(()),
+        }
+    };
+    let driving = tokio::task::spawn_blocking(move || control.block_on(run));
+    (driving, stop)
 }
 
 /// Waits for the first configuration; `None`: the process is told to end before.

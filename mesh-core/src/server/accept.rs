@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use hyper::rt::bounds::Http2ServerConnExec;
@@ -20,6 +20,9 @@ use crate::{
 
 /// How long accepting pauses when the system has no descriptors or memory left.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How often it is said at most that accepting pauses.
+const SAID_EVERY: Duration = Duration::from_secs(10);
 
 /// What starts the streams of HTTP/2 connections: any executor of hyper.
 pub trait StreamExec<F: Factory>:
@@ -66,6 +69,7 @@ where
         }
     };
     tokio::pin!(closing);
+    let mut said: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -76,7 +80,10 @@ where
             Ok((stream, peer)) => start(stream, peer, &address, &listener, &factory, &exec),
             Err(error) if is_of_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(listener = %listener.name(), %error, "Accepting pauses");
+                if said.is_none_or(|at| at.elapsed() >= SAID_EVERY) {
+                    tracing::warn!(listener = %listener.name(), %error, "Accepting pauses");
+                    said = Some(Instant::now());
+                }
                 tokio::select! {
                     () = &mut closing => break,
                     () = tokio::time::sleep(PAUSE) => {}

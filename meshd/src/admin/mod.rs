@@ -1,4 +1,4 @@
-//! The admin server: Envoy's paths and formats, on the control thread.
+//! The admin server: Envoy's paths and formats, on the control thread but for long pages.
 
 mod clusters;
 mod dump;

@@ -1,6 +1,6 @@
 //! `/stats` and `/stats/prometheus`.
 
-use std::sync::PoisonError;
+use std::{rc::Rc, sync::PoisonError};
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -18,10 +18,17 @@ const NEVER: u64 = u32::MAX as u64;
 
 impl Admin {
     pub(super) fn stats(&self) -> Stats {
-        let mut stats = Stats::new(match self.options.source {
+        self.collected(self.no_stats())
+    }
+
+    fn no_stats(&self) -> Stats {
+        Stats::new(match self.options.source {
             Source::Folder(..) => Tags::Istio,
             _ => Tags::Envoy,
-        });
+        })
+    }
+
+    fn collected(&self, mut stats: Stats) -> Stats {
         self.server_stats(&mut stats);
         self.config_stats(&mut stats);
         stats.clusters(&self.mesh.snapshot());
@@ -161,13 +168,19 @@ impl Admin {
     fn selected(&self, query: Query<'_>) -> Result<Stats, String> {
         let types = ["All", "Counters", "Gauges", "Histograms", "TextReadouts"];
         let kind = query.choice("/stats", "type", &types)?;
-        let filter = query.filter("filter")?;
+        let filter = Rc::new(query.filter("filter")?);
         // No statistic is hidden here.
         let hidden = query.choice("/stats", "hidden", &["exclude", "include", "only"])?;
-        let mut stats = self.stats().finish();
-        if query.has("usedonly") {
-            stats = stats.used();
-        }
+        let stats = if query.has("usedonly") {
+            // Whether one was used may stand in another.
+            self.collected(self.no_stats().only_counted())
+                .finish()
+                .used()
+        } else {
+            let filter = Rc::clone(&filter);
+            let stats = self.no_stats().only_named(move |name| filter.takes(name));
+            self.collected(stats).finish()
+        };
         let of_kind = |stat: &Stat| match kind {
             _ if hidden == "only" => false,
             "All" => true,

@@ -1,5 +1,6 @@
 //! Statistics under Envoy's names, as text, JSON and Prometheus.
 
+mod only;
 mod shown;
 
 use std::{
@@ -15,7 +16,7 @@ use mesh_core::{
 };
 
 pub(crate) use self::shown::Buckets;
-use self::shown::Shown;
+use self::{only::Only, shown::Shown};
 
 /// Whether a statistic only rises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,7 @@ pub(crate) enum Tags {
 #[derive(Debug, Default)]
 pub(crate) struct Stats {
     tags: Tags,
+    only: Only,
     list: Vec<Stat>,
     histograms: Vec<Shown>,
 }
@@ -71,8 +73,23 @@ impl Stats {
         }
     }
 
+    /// Collects only what `wanted` takes by name.
+    pub(crate) fn only_named(mut self, wanted: impl Fn(&str) -> bool + 'static) -> Self {
+        self.only = Only::Named(Box::new(wanted));
+        self
+    }
+
+    /// Collects what [`Stats::used`] looks at, which has to follow.
+    pub(crate) fn only_counted(mut self) -> Self {
+        self.only = Only::Counted;
+        self
+    }
+
     /// Adds a statistic without a scope, for example `server.uptime`.
     pub(crate) fn plain(&mut self, name: &str, kind: Kind, value: u64) {
+        if !self.only.counts(kind, value) || !self.only.names(name) {
+            return;
+        }
         self.list.push(Stat {
             name: name.into(),
             metric: sanitize(name),
@@ -83,16 +100,30 @@ impl Stats {
     }
 
     /// Adds a statistic of a scope.
-    pub(crate) fn scoped(&mut self, scope: Scope<'_>, name: &str, kind: Kind, value: u64) {
+    pub(crate) fn scoped(&mut self, scope: Scope<'_>, field: &str, kind: Kind, value: u64) {
+        if !self.only.counts(kind, value) {
+            return;
+        }
+        let name = format!("{}.{}.{field}", scope.prefix, scope.value);
+        if !self.only.names(&name) {
+            return;
+        }
         let labels = vec![self.label(scope.label, scope.value)];
-        let metric = format!("{}_{}", scope.prefix, sanitize(name));
-        let name = format!("{}.{}.{name}", scope.prefix, scope.value);
+        let metric = format!("{}_{}", scope.prefix, sanitize(field));
         self.classed(name, metric, labels, kind, value);
     }
 
     /// Adds a statistic of a virtual cluster, or of a route with a prefix of its own.
     pub(crate) fn routed(&mut self, scope: &RouteScope, field: &str, value: u64) {
+        let kind = kind_of(field);
+        if !self.only.counts(kind, value) {
+            return;
+        }
         let part = scope.part.as_str();
+        let name = format!("vhost.{}.{part}.{}.{field}", scope.host, scope.name);
+        if !self.only.names(&name) {
+            return;
+        }
         let label = match scope.part {
             RoutePart::VirtualCluster => "envoy_virtual_cluster",
             RoutePart::Route => "envoy_route",
@@ -104,16 +135,19 @@ impl Stats {
         // In Envoy's order.
         labels.sort_by_key(|(name, _)| std::cmp::Reverse(*name == "envoy_virtual_cluster"));
         let metric = format!("vhost_{part}_{}", sanitize(field));
-        let name = format!("vhost.{}.{part}.{}.{field}", scope.host, scope.name);
-        self.classed(name, metric, labels, kind_of(field), value);
+        self.classed(name, metric, labels, kind, value);
     }
 
     /// Adds a distribution of a scope.
-    pub(crate) fn histogram(&mut self, scope: Scope<'_>, name: &str, histogram: &Histogram) {
+    pub(crate) fn histogram(&mut self, scope: Scope<'_>, field: &str, histogram: &Histogram) {
+        let name = format!("{}.{}.{field}", scope.prefix, scope.value);
+        if !self.only.names(&name) {
+            return;
+        }
         let (label, value) = self.label(scope.label, scope.value);
         self.histograms.push(Shown::of(
-            format!("{}.{}.{name}", scope.prefix, scope.value),
-            format!("envoy_{}_{}", scope.prefix, sanitize(name)),
+            name,
+            format!("envoy_{}_{}", scope.prefix, sanitize(field)),
             format!("{label}=\"{}\"", escape(&value)),
             histogram,
         ));
@@ -522,5 +556,36 @@ mod tests {
         let text = stats.finish().used().text(Buckets::default());
         let used = "cluster.a.membership_degraded: 0\ncluster.a.upstream_cx_active: 0\ncluster.a.upstream_cx_total: 1\nserver.state: 0\n";
         assert_eq!(text, used);
+    }
+
+    fn two_clusters(mut stats: Stats) -> Stats {
+        for value in ["a", "b"] {
+            let scope = Scope {
+                prefix: "cluster",
+                label: "envoy_cluster_name",
+                value,
+            };
+            let used = u64::from(value == "a");
+            stats.scoped(scope, "upstream_cx_total", Kind::Counter, used);
+            stats.scoped(scope, "upstream_cx_active", Kind::Gauge, 0);
+            stats.histogram(scope, "upstream_rq_time", &Histogram::default());
+        }
+        stats.plain("server.live", Kind::Gauge, 1);
+        stats.plain("some.counter", Kind::Counter, 0);
+        stats
+    }
+
+    #[test]
+    fn what_is_not_asked_for_is_not_collected() {
+        let named = Stats::default().only_named(|name| name.starts_with("cluster.b."));
+        let named = two_clusters(named);
+        assert_eq!((named.list.len(), named.histograms.len()), (2, 1));
+        let counted = two_clusters(Stats::default().only_counted());
+        assert_eq!(counted.list.len(), 4, "{:?}", counted.list);
+        // It shows what it would have shown of all.
+        let all = two_clusters(Stats::default()).finish().used();
+        let (all, counted) = (all.text(Buckets::default()), counted.finish().used());
+        assert_eq!(counted.text(Buckets::default()), all);
+        assert!(all.contains("cluster.a.upstream_cx_active: 0\n"), "{all}");
     }
 }
