@@ -186,6 +186,8 @@ async fn a_request_that_meets_the_close_of_a_kept_connection_goes_to_a_new_one_o
         Ok(fresh) => {
             Http1(fresh.expect("the pool lives")).serve().await;
             assert_eq!(text(second).await, "ok");
+            let sent = fixture.cluster.stats().upstream_rq_total.get();
+            assert_eq!(sent, 2, "the second is one request");
         }
         Err(_) => {
             let error = failure(second).await;
@@ -311,7 +313,9 @@ async fn an_answer_with_connection_close_is_the_last() {
         .write("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
         .await;
     text(answer).await;
+    let begun = tokio::time::Instant::now();
     upstream.closed().await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "not for its age");
     let next = fixture.get("/");
     let mut upstream = fixture.accept().await;
     upstream.serve().await;

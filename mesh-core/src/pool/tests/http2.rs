@@ -76,19 +76,22 @@ async fn streams_share_one_connection() {
 
 #[tokio::test(start_paused = true)]
 async fn over_our_limit_of_streams_another_connection_is_made() {
-    let mut fixture = fixture(|config| {
-        http2(config);
-        config.http2.max_concurrent_streams = Some(1);
-    });
-    let (first, second) = (fixture.get("/1"), fixture.get("/2"));
-    let mut one = Http2::new(&mut fixture, &server::Builder::new()).await;
-    let mut two = Http2::new(&mut fixture, &server::Builder::new()).await;
-    ok(one.request().await);
-    ok(two.request().await);
-    let drivers = [one.run(), two.run()];
-    text(first).await;
-    text(second).await;
-    drivers.iter().for_each(|driver| driver.abort());
+    for (streams, requests) in [(Some(1), None), (None, Some(1))] {
+        let mut fixture = fixture(|config| {
+            http2(config);
+            config.http2.max_concurrent_streams = streams;
+            config.max_requests_per_connection = requests;
+        });
+        let (first, second) = (fixture.get("/1"), fixture.get("/2"));
+        let mut one = Http2::new(&mut fixture, &server::Builder::new()).await;
+        let mut two = Http2::new(&mut fixture, &server::Builder::new()).await;
+        ok(one.request().await);
+        ok(two.request().await);
+        let drivers = [one.run(), two.run()];
+        text(first).await;
+        text(second).await;
+        drivers.iter().for_each(|driver| driver.abort());
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -165,6 +168,8 @@ async fn resets_have_their_kinds() {
             sent,
             "{reason:?}"
         );
+        // What the other side has ended is not reset once more.
+        assert_eq!(fixture.cluster.stats().upstream_rq_tx_reset.get(), 0);
         driver.abort();
     }
 }
@@ -195,7 +200,9 @@ async fn a_reset_in_the_body_fails_the_body_and_spares_the_connection() {
         Kind::RemoteReset
     );
     assert_eq!(text(next).await, "ok");
-    assert_eq!(fixture.cluster.stats().upstream_cx_total.get(), 1);
+    let stats = fixture.cluster.stats();
+    assert_eq!(stats.upstream_cx_total.get(), 1);
+    assert_eq!(stats.upstream_rq_tx_reset.get(), 0);
     driver.abort();
 }
 
@@ -233,6 +240,7 @@ async fn dropping_a_request_resets_its_stream_only() {
         .expect("a reset");
     assert_eq!(reset, Reason::CANCEL);
     assert_eq!(text(kept).await, "ok");
+    assert_eq!(fixture.cluster.stats().upstream_rq_tx_reset.get(), 1);
     driver.abort();
 }
 
@@ -257,4 +265,6 @@ async fn who_waits_for_a_connection_that_fails_fails_with_it() {
             Kind::ConnectFailure
         );
     }
+    let stats = fixture.cluster.stats();
+    assert_eq!(stats.upstream_rq_pending_failure_eject.get(), 2);
 }

@@ -181,7 +181,9 @@ async fn a_connection_closes_after_its_number_of_requests() {
     let second = fixture.get("/");
     upstream.serve().await;
     text(second).await;
+    let begun = tokio::time::Instant::now();
     upstream.closed().await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "not for its age");
     let stats = fixture.cluster.stats();
     assert_eq!(stats.upstream_cx_max_requests.get(), 1);
     let third = fixture.get("/");
@@ -249,7 +251,9 @@ async fn a_connection_ends_after_its_longest_life_but_not_within_an_exchange() {
         .write("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
         .await;
     assert_eq!(text(answer).await, "ok");
+    let begun = tokio::time::Instant::now();
     upstream.closed().await;
+    assert!(begun.elapsed() < Duration::from_secs(5));
 }
 
 #[tokio::test(start_paused = true)]
