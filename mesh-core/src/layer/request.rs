@@ -166,7 +166,6 @@ impl<B: 'static> Carrier for Routed<B> {
 pub struct RoutedRest {
     record: Arc<Record>,
     forwarding: Forwarding,
-    cluster: Arc<Cluster>,
     quiet: bool,
     timed: bool,
 }
@@ -199,20 +198,23 @@ impl<B: 'static> super::retry::Repeat for Routed<B> {
         RoutedRest {
             record: self.record.clone(),
             forwarding: self.forwarding.clone(),
-            cluster: self.cluster.clone(),
             quiet: self.quiet,
             timed: self.timed,
         }
     }
 
-    fn again(rest: &RoutedRest, mut request: Request<B>, next: &Next<'_>) -> Self {
+    fn record_of(rest: &RoutedRest) -> Option<&Arc<Record>> {
+        Some(&rest.record)
+    }
+
+    fn again(rest: &RoutedRest, mut request: Request<B>, next: &Next<'_>) -> Option<Self> {
         let rest = rest.clone();
         rest.tell(request.headers_mut(), next);
-        Self {
+        Some(Self {
             request: request.into(),
             record: rest.record,
+            cluster: rest.forwarding.cluster()?.clone(),
             forwarding: rest.forwarding,
-            cluster: rest.cluster,
             random: rand::random(),
             attempt: next.attempt,
             tried: next.tried.to_vec(),
@@ -222,7 +224,7 @@ impl<B: 'static> super::retry::Repeat for Routed<B> {
             redirected: false,
             quiet: rest.quiet,
             timed: rest.timed,
-        }
+        })
     }
 
     fn route_limit(&self) -> Option<Duration> {
@@ -236,7 +238,7 @@ impl<B: 'static> super::retry::Repeat for Routed<B> {
 
     fn budget(rest: &RoutedRest) -> Option<(Arc<Cluster>, Priority)> {
         let priority = rest.forwarding.forward().config().priority;
-        Some((rest.cluster.clone(), priority))
+        Some((rest.forwarding.cluster()?.clone(), priority))
     }
 
     fn asks(&self) -> bool {

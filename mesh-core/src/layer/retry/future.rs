@@ -20,7 +20,7 @@ use super::{
 use crate::{
     Error, Kind,
     body::{MeshBody, ReplayEnd, RequestBody, ResponseBody},
-    cluster::{Endpoint, Permit},
+    cluster::{ClusterStats, Endpoint, Permit},
     recycle::{Blocks, Recycle, Recycled},
     telemetry::{clock, flags::Flag, record::Record},
     transport::Deadline,
@@ -28,9 +28,8 @@ use crate::{
 
 /// What a further attempt is made of.
 #[derive(Debug)]
-pub(super) struct Again<S, X, B> {
+pub(super) struct Again<S, B> {
     pub(super) inner: S,
-    pub(super) rest: X,
     /// `None`: there is none.
     pub(super) body: Option<ReplayEnd<B>>,
 }
@@ -41,7 +40,9 @@ pin_project! {
         #[pin]
         state: State<S::Future>,
         turn: Option<Recycled<Turn>>,
-        again: Option<Again<S, R::Rest, B>>,
+        // What there is besides the turn; of a single attempt nothing.
+        rest: Option<R::Rest>,
+        again: Option<Again<S, B>>,
     }
 }
 
@@ -70,7 +71,6 @@ pin_project! {
 #[derive(Debug)]
 pub(super) struct Turn {
     conditions: Conditions,
-    record: Option<Arc<Record>>,
     /// What a further attempt begins with, if there may be one.
     head: Option<SavedHead>,
     /// Attempts so far.
@@ -91,6 +91,7 @@ impl<S: Service<R>, R: Repeat, B> ResponseFuture<S, R, B> {
         Self {
             state: State::Trying { attempt },
             turn: None,
+            rest: None,
             again: None,
         }
     }
@@ -98,11 +99,13 @@ impl<S: Service<R>, R: Repeat, B> ResponseFuture<S, R, B> {
     pub(super) fn new(
         attempt: S::Future,
         turn: Recycled<Turn>,
-        again: Option<Again<S, R::Rest, B>>,
+        rest: R::Rest,
+        again: Option<Again<S, B>>,
     ) -> Self {
         Self {
             state: State::Trying { attempt },
             turn: Some(turn),
+            rest: Some(rest),
             again,
         }
     }
@@ -119,21 +122,20 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        // A single attempt is the future itself.
-        if this.turn.is_none()
-            && let StateProject::Trying { attempt } = this.state.as_mut().project()
-        {
-            return attempt.poll(context);
-        }
+        let (Some(turn), Some(rest)) = (&mut *this.turn, &*this.rest) else {
+            // A single attempt is the future itself.
+            return match this.state.project() {
+                StateProject::Trying { attempt } => attempt.poll(context),
+                StateProject::Waiting { .. } => Poll::Ready(Err(Kind::Internal.into())),
+            };
+        };
+        let record = R::record_of(rest);
         loop {
             let wait = match this.state.as_mut().project() {
                 StateProject::Trying { attempt } => {
                     let mut poll = attempt.poll(context);
-                    let Some(turn) = &mut *this.turn else {
-                        return poll;
-                    };
                     if poll.is_pending() {
-                        match turn.poll_per_try(context) {
+                        match turn.poll_per_try(record, context) {
                             Poll::Ready(error) => poll = Poll::Ready(Err(error)),
                             Poll::Pending => return poll,
                         }
@@ -141,7 +143,7 @@ where
                     let Poll::Ready(result) = &mut poll else {
                         return poll;
                     };
-                    match turn.decide::<S, R, B, U>(result, this.again.as_ref()) {
+                    match turn.decide::<S, R, B, U>(result, rest, this.again.as_ref()) {
                         Some(wait) => {
                             if let Ok(response) = result {
                                 response.body_mut().settle(true);
@@ -149,9 +151,9 @@ where
                             wait
                         }
                         None => {
-                            turn.last(result);
+                            turn.last(result, record);
                             if this.again.as_ref().is_some_and(Again::is_abandoned) {
-                                turn.stats(|stats| stats.retry_or_shadow_abandoned.add(1));
+                                stats(record, |stats| stats.retry_or_shadow_abandoned.add(1));
                             }
                             return poll;
                         }
@@ -159,25 +161,22 @@ where
                 }
                 StateProject::Waiting { until } => {
                     ready!(Pin::new(until).poll(context));
-                    let (Some(turn), Some(again)) = (&mut *this.turn, &mut *this.again) else {
+                    let Some(again) = &mut *this.again else {
                         return Poll::Ready(Err(Kind::Internal.into()));
                     };
-                    let attempt = ready!(again.poll_call::<R>(turn, context))?;
+                    let attempt = ready!(again.poll_call::<R>(turn, rest, context))?;
                     this.state.set(State::Trying { attempt });
                     continue;
                 }
             };
             // The response or failure of the last attempt is dropped here, before the next one begins.
-            let until = this.turn.as_ref().map_or_else(
-                || Deadline::alone(clock::after(clock::now(), wait)),
-                |turn| turn.deadline(wait),
-            );
+            let until = deadline(record, wait);
             this.state.set(State::Waiting { until });
         }
     }
 }
 
-impl<S, X, B: MeshBody> Again<S, X, B> {
+impl<S, B: MeshBody> Again<S, B> {
     fn is_repeatable(&self) -> bool {
         self.body.as_ref().is_none_or(ReplayEnd::can_repeat)
     }
@@ -186,14 +185,15 @@ impl<S, X, B: MeshBody> Again<S, X, B> {
     fn poll_call<R>(
         &mut self,
         turn: &mut Turn,
+        rest: &R::Rest,
         context: &mut Context<'_>,
     ) -> Poll<Result<S::Future, Error>>
     where
         S: Service<R, Error = Error>,
-        R: Repeat<Rest = X, Body = RequestBody<B>>,
+        R: Repeat<Body = RequestBody<B>>,
     {
         ready!(self.inner.poll_ready(context))?;
-        Poll::Ready(match self.next::<R>(turn) {
+        Poll::Ready(match self.next::<R>(turn, rest) {
             Some(request) => Ok(self.inner.call(request)),
             None => Err(Kind::LocalReset.into()),
         })
@@ -204,9 +204,9 @@ impl<S, X, B: MeshBody> Again<S, X, B> {
         self.body.as_ref().is_some_and(ReplayEnd::is_abandoned)
     }
 
-    fn next<R>(&self, turn: &mut Turn) -> Option<R>
+    fn next<R>(&self, turn: &mut Turn, rest: &R::Rest) -> Option<R>
     where
-        R: Repeat<Rest = X, Body = RequestBody<B>>,
+        R: Repeat<Body = RequestBody<B>>,
     {
         let body = match &self.body {
             None => RequestBody::empty(),
@@ -220,7 +220,7 @@ impl<S, X, B: MeshBody> Again<S, X, B> {
             per_try: turn.conditions.per_try,
             timed_out: turn.timed_out,
         };
-        let mut request = R::again(&self.rest, request, &next);
+        let mut request = R::again(rest, request, &next)?;
         request.avoid(turn.conditions.policy.0.host_attempts);
         Some(request)
     }
@@ -238,14 +238,9 @@ impl Recycle for Turn {
 
 impl Turn {
     /// Before the first attempt at a request, whose `head` is kept if there may be a further one.
-    pub(super) fn new(
-        conditions: Conditions,
-        record: Option<Arc<Record>>,
-        head: Option<SavedHead>,
-    ) -> Recycled<Self> {
+    pub(super) fn new(conditions: Conditions, head: Option<SavedHead>) -> Recycled<Self> {
         Recycled::new(Self {
             conditions,
-            record,
             head,
             attempts: 1,
             per_try: None,
@@ -256,12 +251,12 @@ impl Turn {
         })
     }
 
-    fn deadline(&self, after: Duration) -> Deadline {
-        Record::deadline_of(self.record.as_ref(), clock::after(clock::now(), after))
-    }
-
     /// Ready with an error when the attempt's own time is over.
-    fn poll_per_try(&mut self, context: &mut Context<'_>) -> Poll<Error> {
+    fn poll_per_try(
+        &mut self,
+        record: Option<&Arc<Record>>,
+        context: &mut Context<'_>,
+    ) -> Poll<Error> {
         let (limit, kind) = match (self.conditions.per_try, self.conditions.per_try_idle()) {
             (None, None) => return Poll::Pending,
             (Some(whole), Some(idle)) if whole <= idle => (whole, Kind::PerTryTimeout),
@@ -269,23 +264,23 @@ impl Turn {
             (Some(whole), None) => (whole, Kind::PerTryTimeout),
         };
         if self.per_try.is_none() {
-            if let Some(record) = &self.record {
+            if let Some(record) = record {
                 ready!(record.poll_received(context));
                 // The attempt itself is polled with this, and so when it has its connection.
                 if record.is_pending() {
                     return Poll::Pending;
                 }
             }
-            self.per_try = Some(self.deadline(limit));
+            self.per_try = Some(deadline(record, limit));
         }
         if let Some(deadline) = &mut self.per_try {
             ready!(Pin::new(deadline).poll(context));
         }
-        self.stats(|stats| match kind {
+        stats(record, |stats| match kind {
             Kind::PerTryIdleTimeout => stats.upstream_rq_per_try_idle_timeout.add(1),
             _ => stats.upstream_rq_per_try_timeout.add(1),
         });
-        if let Some(record) = &self.record
+        if let Some(record) = record
             && let Some(endpoint) = &record.late().endpoint
         {
             endpoint.stats().rq_timeout.add(1);
@@ -298,43 +293,47 @@ impl Turn {
     fn decide<S, R, B, U>(
         &mut self,
         result: &Result<Response<ResponseBody<U>>, Error>,
-        again: Option<&Again<S, R::Rest, B>>,
+        rest: &R::Rest,
+        again: Option<&Again<S, B>>,
     ) -> Option<Duration>
     where
         R: Repeat,
         B: MeshBody,
     {
+        let record = R::record_of(rest);
         let wanted = match result {
             Ok(response) => self.conditions.response(response),
             Err(error) => self.conditions.failure(error),
         };
         if !wanted {
             if self.attempts > 1 && result.is_ok() {
-                self.stats(|stats| stats.upstream_rq_retry_success.add(1));
+                stats(record, |stats| stats.upstream_rq_retry_success.add(1));
             }
             return None;
         }
         // As in Envoy: what an upstream has begun to answer is not asked of another, and what was too large to be kept is not a
         // question of how many are left.
         let begun = |record: &Arc<Record>| record.late().interims[0] > 0;
-        if self.record.as_ref().is_some_and(begun) || again.is_some_and(Again::is_abandoned) {
+        if record.is_some_and(begun) || again.is_some_and(Again::is_abandoned) {
             return None;
         }
         if self.conditions.left == 0 {
-            self.stats(|stats| stats.upstream_rq_retry_limit_exceeded.add(1));
-            if let Some(record) = &self.record {
+            stats(record, |stats| {
+                stats.upstream_rq_retry_limit_exceeded.add(1)
+            });
+            if let Some(record) = record {
                 record.flag(Flag::UpstreamRetryLimitExceeded);
             }
             return None;
         }
-        let again = again.filter(|again| again.is_repeatable())?;
+        again.filter(|again| again.is_repeatable())?;
         self.conditions.left -= 1;
         self.permit = None;
-        if let Some((cluster, priority)) = R::budget(&again.rest) {
+        if let Some((cluster, priority)) = R::budget(rest) {
             self.permit = Permit::retry(&cluster, priority);
             if self.permit.is_none() {
                 cluster.stats().upstream_rq_retry_overflow.add(1);
-                if let Some(record) = &self.record {
+                if let Some(record) = record {
                     record.flag(Flag::UpstreamOverflow);
                 }
                 return None;
@@ -344,22 +343,26 @@ impl Turn {
         self.timed_out = result.as_ref().is_err_and(|error| {
             matches!(error.kind(), Kind::PerTryTimeout | Kind::PerTryIdleTimeout)
         });
-        self.remember();
+        self.remember(record);
         if let Ok(response) = result
             && self.conditions.at_once(response.status())
         {
-            self.stats(|stats| stats.upstream_rq_retry.add(1));
+            stats(record, |stats| stats.upstream_rq_retry.add(1));
             return Some(Duration::ZERO);
         }
         let headers = result.as_ref().ok().map(|response| response.headers());
-        Some(self.back_off(headers))
+        Some(self.back_off(headers, record))
     }
 
     /// The time until the next attempt, which is counted: as long as the response asks for, else by the policy.
-    fn back_off(&mut self, headers: Option<&http::HeaderMap>) -> Duration {
+    fn back_off(
+        &mut self,
+        headers: Option<&http::HeaderMap>,
+        record: Option<&Arc<Record>>,
+    ) -> Duration {
         let policy = &self.conditions.policy.0;
         let asked = headers.and_then(|headers| policy.asked_back_off(headers, rand::random()));
-        self.stats(|stats| {
+        stats(record, |stats| {
             stats.upstream_rq_retry.add(1);
             match asked {
                 Some(_) => stats.upstream_rq_retry_backoff_ratelimited.add(1),
@@ -373,33 +376,38 @@ impl Turn {
     }
 
     /// Keeps the endpoint that was tried, so that it is avoided.
-    fn remember(&mut self) {
+    fn remember(&mut self, record: Option<&Arc<Record>>) {
         if !self.conditions.policy.0.avoid_previous {
             return;
         }
-        let endpoint = self
-            .record
-            .as_ref()
-            .and_then(|record| record.late().endpoint.clone());
+        let endpoint = record.and_then(|record| record.late().endpoint.clone());
         self.tried.extend(endpoint);
     }
 
-    fn stats(&self, count: impl FnOnce(&crate::cluster::ClusterStats)) {
-        if let Some(record) = &self.record
-            && let Some(cluster) = &record.late().cluster
-        {
-            count(cluster.stats());
-        }
-    }
-
-    fn last<U: MeshBody>(&mut self, result: &mut Result<Response<ResponseBody<U>>, Error>) {
+    fn last<U: MeshBody>(
+        &mut self,
+        result: &mut Result<Response<ResponseBody<U>>, Error>,
+        record: Option<&Arc<Record>>,
+    ) {
         if let Ok(response) = result {
             let body = response.body_mut();
             body.settle(false);
             body.hold_retry(self.permit.take());
             if let Some(idle) = self.conditions.per_try_idle() {
-                body.watch(idle, self.record.clone());
+                body.watch(idle, record.cloned());
             }
         }
+    }
+}
+
+fn deadline(record: Option<&Arc<Record>>, after: Duration) -> Deadline {
+    Record::deadline_of(record, clock::after(clock::now(), after))
+}
+
+fn stats(record: Option<&Arc<Record>>, count: impl FnOnce(&ClusterStats)) {
+    if let Some(record) = record
+        && let Some(cluster) = &record.late().cluster
+    {
+        count(cluster.stats());
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     cluster::{Cluster, Endpoint},
     layer::Carrier,
     model::Priority,
+    telemetry::record::Record,
 };
 
 /// A request that can be made again.
@@ -20,8 +21,13 @@ pub trait Repeat: Carrier + Sized {
     /// What belongs to this one, kept for the further attempts.
     fn rest(&self) -> Self::Rest;
 
-    /// The request for the `next` attempt.
-    fn again(rest: &Self::Rest, request: Request<Self::Body>, next: &Next<'_>) -> Self;
+    /// The record among what was kept; `None` outside a stack.
+    fn record_of(_rest: &Self::Rest) -> Option<&Arc<Record>> {
+        None
+    }
+
+    /// The request for the `next` attempt; `None`: there is nothing that it could go to.
+    fn again(rest: &Self::Rest, request: Request<Self::Body>, next: &Next<'_>) -> Option<Self>;
 
     /// The limit of all attempts together, as its route and its headers have it.
     fn route_limit(&self) -> Option<Duration> {
@@ -50,8 +56,8 @@ impl<B> Repeat for Request<RequestBody<B>> {
 
     fn rest(&self) {}
 
-    fn again(_rest: &(), request: Self, _next: &Next<'_>) -> Self {
-        request
+    fn again(_rest: &(), request: Self, _next: &Next<'_>) -> Option<Self> {
+        Some(request)
     }
 }
 
@@ -71,6 +77,8 @@ pub struct Next<'a> {
 
 /// Heads that a thread keeps for further requests.
 const POOLED: usize = 256;
+/// Bytes of text that such a head may have room for: a larger one does not stay.
+const ROOM: usize = 16 << 10;
 
 /// Boxes are what goes in and out, so that futures hold one word.
 type Heads = RefCell<Vec<Box<Parts>>>;
@@ -82,6 +90,9 @@ thread_local! {
 /// Longest value whose text is copied: below it a copy costs less than counting a reference twice.
 const SHORT: usize = 256;
 
+/// Why a part of a kept head is valid.
+const BEFORE: &str = "it stood in the head before";
+
 /// A copy of a request head. The block is pooled by thread, so that a request allocates none.
 #[derive(Debug)]
 pub(super) struct SavedHead(Option<Box<Parts>>);
@@ -91,20 +102,20 @@ struct Parts {
     method: Method,
     uri: Uri,
     version: Version,
-    names: Vec<HeaderName>,
-    values: Vec<Value>,
-    /// The short values, one after the other.
+    fields: Vec<Field>,
+    /// The names and the short values, one after the other.
     text: Vec<u8>,
+    /// The long values.
+    long: Vec<HeaderValue>,
 }
 
-#[derive(Debug)]
-enum Value {
-    /// The next `len` bytes of the text.
-    Short {
-        len: usize,
-        sensitive: bool,
-    },
-    Long(HeaderValue),
+/// How long the next name and its value are in the text. Names are text too: their clones would have to be dropped one by one.
+#[derive(Clone, Copy, Debug)]
+struct Field {
+    name: usize,
+    /// `None`: the value is the next long one.
+    value: Option<usize>,
+    sensitive: bool,
 }
 
 impl SavedHead {
@@ -115,15 +126,19 @@ impl SavedHead {
         parts.uri = request.uri().clone();
         parts.version = request.version();
         for (name, value) in request.headers() {
-            parts.names.push(name.clone());
-            let len = value.len();
-            if len > SHORT {
-                parts.values.push(Value::Long(value.clone()));
-                continue;
+            let name = name.as_str();
+            parts.text.extend_from_slice(name.as_bytes());
+            let short = value.len() <= SHORT;
+            if short {
+                parts.text.extend_from_slice(value.as_bytes());
+            } else {
+                parts.long.push(value.clone());
             }
-            parts.text.extend_from_slice(value.as_bytes());
-            let sensitive = value.is_sensitive();
-            parts.values.push(Value::Short { len, sensitive });
+            parts.fields.push(Field {
+                name: name.len(),
+                value: short.then_some(value.len()),
+                sensitive: value.is_sensitive(),
+            });
         }
         Self(Some(parts))
     }
@@ -143,19 +158,17 @@ impl SavedHead {
 
 impl Parts {
     fn headers(&self) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(self.names.len());
+        let mut headers = HeaderMap::with_capacity(self.fields.len());
         let mut text = Bytes::copy_from_slice(&self.text);
-        for (name, value) in self.names.iter().zip(&self.values) {
-            let value = match value {
-                Value::Long(value) => value.clone(),
-                Value::Short { len, sensitive } => {
-                    let mut value = HeaderValue::from_maybe_shared(text.split_to(*len))
-                        .expect("it was a value before");
-                    value.set_sensitive(*sensitive);
-                    value
-                }
+        let mut long = self.long.iter();
+        for field in &self.fields {
+            let name = HeaderName::from_bytes(&text.split_to(field.name)).expect(BEFORE);
+            let mut value = match field.value {
+                Some(len) => HeaderValue::from_maybe_shared(text.split_to(len)).expect(BEFORE),
+                None => long.next().expect(BEFORE).clone(),
             };
-            headers.append(name.clone(), value);
+            value.set_sensitive(field.sensitive);
+            headers.append(name, value);
         }
         headers
     }
@@ -164,14 +177,14 @@ impl Parts {
 impl Drop for SavedHead {
     fn drop(&mut self) {
         if let Some(mut parts) = self.0.take() {
-            parts.names.clear();
-            parts.values.clear();
+            parts.fields.clear();
             parts.text.clear();
+            parts.long.clear();
             parts.uri = Uri::default();
             // A thread that ends keeps nothing any more.
             let _ = POOL.try_with(|pool| {
                 let mut pool = pool.borrow_mut();
-                if pool.len() < POOLED {
+                if pool.len() < POOLED && parts.text.capacity() <= ROOM {
                     pool.push(parts);
                 }
             });

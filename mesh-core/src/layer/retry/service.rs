@@ -58,11 +58,11 @@ where
         request.avoid(conditions.policy.0.host_attempts);
         let again = conditions.can_retry().then(|| Again {
             inner: self.inner.clone(),
-            rest: request.rest(),
             body: ReplayEnd::keep(request.request_mut().body_mut(), conditions.policy.0.buffer),
         });
         let head = again.is_some().then(|| SavedHead::of(request.request()));
-        let turn = Turn::new(conditions, request.record().cloned(), head);
-        ResponseFuture::new(self.inner.call(request), turn, again)
+        let turn = Turn::new(conditions, head);
+        let rest = request.rest();
+        ResponseFuture::new(self.inner.call(request), turn, rest, again)
     }
 }
