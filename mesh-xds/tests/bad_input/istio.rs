@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use mesh_core::config::Change;
+use mesh_core::config::{Change, ConfigSource as _, Rejection};
 use mesh_xds::istio::{IstioOptions, IstioSource, ProxySpec};
 use tokio::task::JoinSet;
 
@@ -451,6 +451,36 @@ async fn written_in_pieces(
         seen = seen.and(Err(format!("{updates} updates")));
     }
     (writing.await.expect("written"), seen)
+}
+
+/// Istio's rules do not know all of Envoy's: what only the decoder or the compiler refuses is told of at its object as well.
+#[tokio::test]
+async fn what_the_data_path_refuses_is_placed_at_the_rule_that_made_it() {
+    let temp = Temp::new("placed");
+    temp.write("services.yaml", SERVICES);
+    let headers = "headers: {request: {set: {x: '%NO_SUCH_OPERATOR%'}}}";
+    let other = GOOD.replacen("name: reviews", "name: other", 1);
+    let other = other.replacen("  - reviews", "  - other.test", 1);
+    temp.write("other.yaml", &other);
+    let bad = GOOD.replacen("timeout: 5s", headers, 1);
+    temp.write("bad.yaml", &format!("# the rule\n{bad}"));
+    let mut source = IstioSource::new(options(&temp.0)).expect("a folder");
+    let update = next(&mut source).await;
+    let [refused] = update.rejections.as_slice() else {
+        panic!("{:?}", update.rejections)
+    };
+    assert_eq!(&*refused.resource, "route configuration 9080");
+    assert!(refused.path.ends_with(".header.value"), "{refused}");
+    assert!(refused.location.ends_with("/bad.yaml:2"), "{refused}");
+
+    temp.write("bad.yaml", GOOD);
+    let update = next(&mut source).await;
+    assert!(update.rejections.is_empty(), "{:?}", update.rejections);
+    let at = "virtual_hosts[0].routes[0].route.path_rewrite";
+    let mut compiled = [Rejection::new("route configuration 9080", at, "wrong")];
+    source.locate(&mut compiled);
+    let [placed] = &compiled;
+    assert!(placed.location.ends_with("/bad.yaml:1"), "{placed}");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! A folder of Istio and Kubernetes YAML as a source of configuration for one proxy.
 
 mod notes;
+mod place;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
@@ -207,6 +208,15 @@ impl ConfigSource for IstioSource {
         }
     }
 
+    fn locate(&self, rejections: &mut [Rejection]) {
+        let worker = lock(&self.worker);
+        let places = |paths: &[String]| {
+            let origins = translate::origins(&worker.accepted, &[]);
+            place::all(&origins, &worker.offered.routes, paths)
+        };
+        worker.graph.locate(rejections, &places);
+    }
+
     /// Nobody waits for an answer: what was refused stays in the status, and the driver logs it.
     fn report(&mut self, _outcome: &Outcome) {}
 
@@ -362,20 +372,8 @@ impl Worker {
             (&before.listeners, &resources.listeners),
             |listener| (&listener.name, config(listener.metadata.as_ref())),
         );
-        // The path of a resource begins with the name of the object that made it.
-        let locate = |path: &String| -> Name {
-            let mut config = path.as_str();
-            loop {
-                if let Some(origin) = resources.origins.get(config) {
-                    return origin.to_string().into();
-                }
-                match config.rfind('.') {
-                    Some(end) => config = &config[..end],
-                    None => return Name::from(""),
-                }
-            }
-        };
-        let update = round.finish(&|paths| paths.iter().map(locate).collect());
+        let (origins, routes) = (&resources.origins, &resources.routes);
+        let update = round.finish(&|paths| place::all(origins, routes, paths));
         self.offered = Resources {
             clusters: resources.clusters,
             endpoints: resources.endpoints,
@@ -457,14 +455,15 @@ fn offer_tables(
 ) {
     for table in now {
         let known = before.iter().find(|old| old.name == table.name);
-        if known.is_some_and(|old| *old == *table) && round.same(Kind::Routes, &table.name, "") {
+        let name = table.name.as_str();
+        if known.is_some_and(|old| *old == *table) && round.same(Kind::Routes, name, name) {
             continue;
         }
         let wire = match known.zip(round.table_as_offered(&table.name)) {
             Some((old, wire)) => spliced(old, &wire, table),
             None => table.encode_to_vec(),
         };
-        round.wire(Kind::Routes, &wire, "");
+        round.wire(Kind::Routes, &wire, &table.name);
     }
 }
 

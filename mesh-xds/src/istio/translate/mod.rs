@@ -1,6 +1,7 @@
 //! The Envoy resources that istiod would send to one proxy.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
@@ -132,7 +133,7 @@ pub fn translate(context: &Context, proxy: &Proxy, options: &Options) -> Resourc
         config: &config,
     };
     let mut out = Resources {
-        origins: origins(context),
+        origins: origins(&context.objects, &context.lost),
         settings: ProcessSettings::of(&config),
         ..Resources::default()
     };
@@ -203,7 +204,8 @@ pub fn destination_hash(
     hash::for_destination(&rule.spec, to)
 }
 
-fn origins(context: &Context) -> BTreeMap<String, Origin> {
+/// Where the objects were read that resources name.
+pub(super) fn origins(objects: &[Arc<Object>], lost: &[Lost]) -> BTreeMap<String, Origin> {
     let kind = |spec: &Spec| match spec {
         Spec::VirtualService(_) => Some("virtual-service"),
         Spec::DestinationRule(_) => Some("destination-rule"),
@@ -216,9 +218,9 @@ fn origins(context: &Context) -> BTreeMap<String, Origin> {
         let name = pb::config_name(kind(&object.spec)?, &Meta::of(object));
         Some((name, object.origin.clone()))
     };
-    let lost = context.lost.iter().filter_map(Lost::stand_in);
+    let lost = lost.iter().filter_map(Lost::stand_in);
     let lost = lost.filter_map(|object| named(&object));
-    let objects = context.objects.iter().filter_map(|object| named(object));
+    let objects = objects.iter().filter_map(|object| named(object));
     lost.chain(objects).collect()
 }
 

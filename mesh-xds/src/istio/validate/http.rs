@@ -337,7 +337,7 @@ fn fraction(c: &mut Check, at: &At<'_>, percentage: Option<&Percent>) {
 }
 
 fn http_status(c: &mut Check, at: &At<'_>, status: i64) {
-    if !(200..=600).contains(&status) {
+    if !(200..600).contains(&status) {
         c.error(
             at,
             format_args!("HTTP status {status} is not in the range 200..599"),
@@ -413,13 +413,18 @@ fn redirect(c: &mut Check, at: &At<'_>, redirect: &HttpRedirect, matches: &[Http
     if redirect.port.is_some() && redirect.derive_port.is_some() {
         c.error(at, "only one of port and derivePort can be set");
     }
-    if redirect.redirect_code != 0 && !(300..=399).contains(&redirect.redirect_code) {
-        c.error(
+    let code = redirect.redirect_code;
+    if (300..=399).contains(&code) && ![301, 302, 303, 307, 308].contains(&code) {
+        c.warn(
             &at.key("redirectCode"),
             format_args!(
-                "{} is no redirect code, it must be 3xx",
-                redirect.redirect_code
+                "{code} is refused by the data path: 301, 302, 303, 307 and 308 are allowed"
             ),
+        );
+    } else if code != 0 && !(300..=399).contains(&code) {
+        c.error(
+            &at.key("redirectCode"),
+            format_args!("{code} is no redirect code, it must be 3xx"),
         );
     }
     if !matches!(redirect.scheme.as_str(), "" | "http" | "https") {

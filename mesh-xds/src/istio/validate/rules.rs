@@ -383,7 +383,8 @@ pub(super) fn header_operation(name: &str, authority: bool) -> Rule {
             "the header `{name}` cannot be changed: it begins with `:`"
         ));
     }
-    Ok(())
+    // Istio lets any text pass, but the data path does not.
+    header_name(name)
 }
 
 /// A header's value with Envoy's `%VARIABLE(…)%`.

@@ -46,16 +46,14 @@ fn jwt_rule(c: &mut Check, at: &At<'_>, rule: &JwtRule) {
     if !rule.jwks.is_empty() {
         jwks(c, &at.key("jwks"), &rule.jwks);
     }
-    let names: Vec<String> = rule.from_headers.iter().map(|h| h.name.clone()).collect();
+    let headers: Vec<String> = rule.from_headers.iter().map(|h| h.name.clone()).collect();
     for (field, texts) in [
         ("audiences", &rule.audiences),
-        ("fromHeaders", &names),
+        ("fromHeaders", &headers),
         ("fromParams", &rule.from_params),
         ("fromCookies", &rule.from_cookies),
     ] {
-        for (i, _) in texts.iter().enumerate().filter(|(_, text)| text.is_empty()) {
-            c.error(&at.item(field, i), "must not be empty");
-        }
+        not_empty(c, &at.key(field), texts);
     }
     for (i, output) in rule.output_claim_to_headers.iter().enumerate() {
         let at = at.item("outputClaimToHeaders", i);

@@ -129,6 +129,11 @@ fn virtual_service_exclusive_actions() {
         &http("match: [{uri: {exact: /a}}]\nredirect: {prefixRewrite: /b}"),
         "spec.http[0].redirect.prefixRewrite",
     );
+    let told = accepted(
+        "VirtualService",
+        &http("redirect: {uri: /a, redirectCode: 304}"),
+    );
+    assert!(told[0].starts_with("spec.http[0].redirect.redirectCode: 304"));
     refused(
         "VirtualService",
         &http("redirect: {uri: /a, prefixRewrite: /b}"),
@@ -200,6 +205,18 @@ fn virtual_service_matches_and_regexes() {
 }
 
 #[test]
+fn virtual_service_headers_are_names() {
+    let set = |name: &str| {
+        http(&format!(
+            "{TO}\nheaders: {{request: {{set: {{'{name}': x}}}}}}"
+        ))
+    };
+    accepted("VirtualService", &set(":authority"));
+    let path = "spec.http[0].headers.request.set[\"a b\"]";
+    refused("VirtualService", &set("a b"), path);
+}
+
+#[test]
 fn virtual_service_timing_and_faults() {
     refused(
         "VirtualService",
@@ -242,7 +259,7 @@ fn virtual_service_timing_and_faults() {
     );
     refused(
         "VirtualService",
-        &http(&format!("{TO}\nfault: {{abort: {{httpStatus: 9000}}}}")),
+        &http(&format!("{TO}\nfault: {{abort: {{httpStatus: 600}}}}")),
         "spec.http[0].fault.abort.httpStatus",
     );
     refused(

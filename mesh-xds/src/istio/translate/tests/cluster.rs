@@ -11,54 +11,12 @@ const GENERAL: &str = "outbound|80||x.a.svc.cluster.local";
 const V1: &str = "outbound|80|v1|x.a.svc.cluster.local";
 
 #[test]
-fn there_is_no_limit_by_default() {
-    let cluster =
-        sidecar("\napiVersion: v1\nkind: Service\nmetadata: {name: z, namespace: a}\nspec: {}\n")
-            .cluster(GENERAL);
-    let unlimited = u64::from(u32::MAX);
-    assert_eq!(
-        cluster["circuit_breakers"]["thresholds"][0],
-        json!({"max_connections": unlimited, "max_pending_requests": unlimited, "max_requests": unlimited, "max_retries": unlimited})
-    );
-    assert_eq!(cluster["connect_timeout"], "10s");
-    assert_eq!(cluster["lb_policy"], "LEAST_REQUEST");
-}
-
-#[test]
-fn a_subset_replaces_the_policy_of_the_service_section_by_section() {
-    let resources = rule(
-        "trafficPolicy: {loadBalancer: {simple: RANDOM}, connectionPool: {tcp: {maxConnections: 5}}}, \
-         subsets: [{name: v1, labels: {version: v1}, trafficPolicy: {connectionPool: {http: {http2MaxRequests: 7}}}}]",
-    );
-    let subset = resources.cluster(V1);
-    assert_eq!(subset["lb_policy"], "RANDOM");
-    let limits = &subset["circuit_breakers"]["thresholds"][0];
-    assert_eq!(limits["max_requests"], 7);
-    assert_eq!(
-        limits["max_connections"],
-        u32::MAX,
-        "a section is replaced as a whole"
-    );
-    let endpoints = resources
-        .endpoints
-        .iter()
-        .find(|assignment| assignment.cluster_name == V1)
-        .expect("endpoints");
+fn a_subset_has_the_endpoints_with_its_labels() {
+    let resources = rule("subsets: [{name: v1, labels: {version: v1}}]");
+    let assignments = resources.endpoints.iter();
+    let mut of_subset = assignments.filter(|assignment| assignment.cluster_name == V1);
+    let endpoints = of_subset.next().expect("endpoints");
     assert_eq!(endpoints.endpoints[0].lb_endpoints.len(), 1);
-}
-
-#[test]
-fn a_section_that_a_port_omits_takes_its_default() {
-    let resources = rule(
-        "trafficPolicy: {loadBalancer: {simple: RANDOM}, connectionPool: {tcp: {maxConnections: 5}}, \
-         portLevelSettings: [{port: {number: 80}, connectionPool: {tcp: {maxConnections: 6}}}]}",
-    );
-    let cluster = resources.cluster(GENERAL);
-    assert_eq!(cluster["lb_policy"], "LEAST_REQUEST");
-    assert_eq!(
-        cluster["circuit_breakers"]["thresholds"][0]["max_connections"],
-        6
-    );
 }
 
 #[test]
@@ -89,23 +47,6 @@ fn hashing_is_asked_for_on_cluster_and_route() {
         route["route"]["hash_policy"],
         json!([{"header": {"header_name": "user"}}])
     );
-}
-
-#[test]
-fn warm_up_has_the_defaults_of_the_api() {
-    let resources =
-        rule("trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN, warmup: {duration: 30s}}}");
-    let slow_start = &resources.cluster(GENERAL)["round_robin_lb_config"]["slow_start_config"];
-    assert_eq!(slow_start["min_weight_percent"]["value"], 10.0);
-    assert_eq!(slow_start["aggression"]["default_value"], 1.0);
-}
-
-#[test]
-fn a_retry_budget_has_the_defaults_of_the_api() {
-    let resources = rule("trafficPolicy: {retryBudget: {budgetInterval: 10s}}");
-    let budget = &resources.cluster(GENERAL)["circuit_breakers"]["thresholds"][0]["retry_budget"];
-    assert_eq!(budget["budget_percent"]["value"], 20.0);
-    assert_eq!(budget["min_retry_concurrency"], 3);
 }
 
 #[test]

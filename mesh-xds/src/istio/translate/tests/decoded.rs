@@ -3,42 +3,23 @@
 use prost::Message;
 
 use super::*;
-use crate::decode;
+use crate::decode::{self, Decoded};
 
 fn assert_decodes(resources: &Resources) {
-    for listener in &resources.listeners {
-        let decoded = decode::listener(&listener.encode_to_vec());
+    each(&resources.listeners, decode::listener);
+    each(&resources.routes, decode::routes);
+    each(&resources.clusters, decode::cluster);
+    each(&resources.endpoints, decode::endpoints);
+}
+
+fn each<M: Message, T>(made: &[M], decode: impl Fn(&[u8]) -> Decoded<T>) {
+    assert!(!made.is_empty());
+    for message in made {
+        let decoded = decode(&message.encode_to_vec());
         assert!(
             decoded.value.is_some(),
             "{}: {:?}",
-            listener.name,
-            decoded.findings
-        );
-    }
-    for routes in &resources.routes {
-        let decoded = decode::routes(&routes.encode_to_vec());
-        assert!(
-            decoded.value.is_some(),
-            "{}: {:?}",
-            routes.name,
-            decoded.findings
-        );
-    }
-    for cluster in &resources.clusters {
-        let decoded = decode::cluster(&cluster.encode_to_vec());
-        assert!(
-            decoded.value.is_some(),
-            "{}: {:?}",
-            cluster.name,
-            decoded.findings
-        );
-    }
-    for endpoints in &resources.endpoints {
-        let decoded = decode::endpoints(&endpoints.encode_to_vec());
-        assert!(
-            decoded.value.is_some(),
-            "{}: {:?}",
-            endpoints.cluster_name,
+            decoded.name,
             decoded.findings
         );
     }

@@ -52,20 +52,6 @@ fn a_service_with_several_ports_is_asked_on_the_port_of_the_request() {
 }
 
 #[test]
-fn headers_named_like_a_field_are_ignored() {
-    let routes = x_routes(
-        "  - match: [{headers: {method: {exact: GET}, uri: {exact: /}, end-user: {exact: jason}}}]\n\
-         \x20   route: [{destination: {host: x}}]\n",
-    );
-    let headers = routes[0]["match"]["headers"].as_array().expect("headers");
-    assert_eq!(headers.len(), 1);
-    assert_eq!(
-        headers[0],
-        json!({"name": "end-user", "string_match": {"exact": "jason"}})
-    );
-}
-
-#[test]
 fn an_empty_condition_means_presence() {
     let routes = x_routes(
         "  - match: [{headers: {a: {}}, withoutHeaders: {c: {}, d: {exact: v}}}]\n\
@@ -173,21 +159,6 @@ fn a_mirror_without_percentage_copies_all_and_with_zero_nothing() {
         json!({"numerator": 100})
     );
     assert_eq!(mirrors("    mirrorPercentage: {value: 0}\n"), Value::Null);
-}
-
-#[test]
-fn unmatched_preflights_are_forwarded_unless_ignored() {
-    let cors = |extra: &str| {
-        let rule = format!(
-            "  - route: [{{destination: {{host: x}}}}]\n    corsPolicy: {{allowOrigins: [{{exact: a}}]{extra}}}\n"
-        );
-        x_routes(&rule)[0]["typed_per_filter_config"]["envoy.filters.http.cors"].clone()
-    };
-    assert_eq!(cors("")["forward_not_matching_preflights"], true);
-    assert_eq!(
-        cors(", unmatchedPreflights: IGNORE")["forward_not_matching_preflights"],
-        false
-    );
 }
 
 #[test]
