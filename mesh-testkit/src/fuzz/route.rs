@@ -103,8 +103,8 @@ fn plain(authority: &[u8]) -> &'static str {
         .unwrap_or("*")
 }
 
-/// Routes a head made of lines: method, authority, path, then headers as `name:value`. The same head is routed the same way, and by
-/// the first rule that holds.
+/// Routes a head made of lines: method, authority, path, then headers as `name:value`. The same head is routed the same way, and a
+/// path that the first rule names exactly by that rule.
 pub fn head(data: &[u8]) {
     let mut lines = data.split(|byte| *byte == b'\n');
     let mut next = || lines.next().unwrap_or_default();

@@ -127,7 +127,7 @@ pub fn run(ctx: &Ctx) -> SuiteResult {
             None => result.case(name, outcome),
             Some(why) => {
                 let outcome = outcome.map_or_else(|error| error, |()| "equal".to_owned());
-                result.note(format!("apart, {why}: {name}: {outcome}"));
+                result.note(format!("apart: {name}: {why}: {outcome}"));
             }
         }
     }
