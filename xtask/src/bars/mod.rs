@@ -97,6 +97,13 @@ impl Reading {
             met,
         }
     }
+
+    /// `NAME: value (bar …)`.
+    fn line(&self) -> String {
+        let value = self.value.lines().next().unwrap_or_default();
+        let missed = if self.met { "" } else { " MISSED" };
+        format!("{}: {value} (bar {}){missed}", self.name, self.bar)
+    }
 }
 
 /// Measures the groups; `true` if no bar is missed.
@@ -122,11 +129,11 @@ pub(crate) fn run(options: &Options) -> Fallible<bool> {
             )],
         };
         for reading in readings {
-            let missed = if reading.met { "" } else { " MISSED" };
-            println!(
-                "{}: {} (bar {}){missed}",
-                reading.name, reading.value, reading.bar
-            );
+            println!("{}", reading.line());
+            // What an error says besides.
+            for more in reading.value.lines().skip(1) {
+                eprintln!("{more}");
+            }
             all_met &= reading.met;
         }
     }
@@ -221,6 +228,19 @@ fn whole(name: &str, outcome: Fallible<String>) -> Reading {
         Ok(detail) => (detail, true),
         Err(error) => (error.to_string(), false),
     };
-    let value = value.lines().next().unwrap_or_default();
     Reading::holds(name, value, "every case passes", met)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_demand_is_one_line_whatever_an_error_says() {
+        let good = Reading::at_most("demo, first page", 0.5, 2.0, " s");
+        assert_eq!(good.line(), "demo, first page: 0.50 s (bar <= 2 s)");
+        let broken = whole("curl", Err("a program ended\nits last words".into()));
+        let line = "curl: a program ended (bar every case passes) MISSED";
+        assert_eq!(broken.line(), line);
+    }
 }
