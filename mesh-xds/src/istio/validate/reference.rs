@@ -111,50 +111,63 @@ impl<'c> References<'c> {
     }
 
     fn virtual_service(&self, c: &mut Check, object: &Object, spec: &VirtualService) {
-        for (i, name) in spec.gateways.iter().enumerate() {
-            let full = resolve_gateway(name, &object.namespace);
-            if name != MESH_GATEWAY && !self.gateways.contains(&full) {
-                c.warn(
-                    &SPEC.item("gateways", i),
-                    format_args!("there is no Gateway {full}"),
-                );
-            }
-        }
+        self.gateways(c, &SPEC, object, &spec.gateways);
         for (i, route) in spec.http.iter().enumerate() {
             let at = SPEC.item("http", i);
+            for (j, matched) in route.matches.iter().enumerate() {
+                self.gateways(c, &at.item("match", j), object, &matched.gateways);
+            }
             if let Some(delegate) = &route.delegate {
                 self.delegate(c, &at.key("delegate"), object, delegate);
             }
-            for (j, arm) in route.route.iter().enumerate() {
-                self.destination(
-                    c,
-                    &at.item("route", j).key("destination"),
-                    object,
-                    arm.destination.as_ref(),
-                );
-            }
+            let arms = route.route.iter().map(|arm| &arm.destination);
+            self.destinations(c, &at, ("route", arms), object);
             self.destination(c, &at.key("mirror"), object, route.mirror.as_ref());
-            for (j, mirror) in route.mirrors.iter().enumerate() {
-                self.destination(
-                    c,
-                    &at.item("mirrors", j).key("destination"),
-                    object,
-                    mirror.destination.as_ref(),
-                );
+            let mirrors = route.mirrors.iter().map(|mirror| &mirror.destination);
+            self.destinations(c, &at, ("mirrors", mirrors), object);
+        }
+        for (i, route) in spec.tls.iter().enumerate() {
+            let at = SPEC.item("tls", i);
+            for (j, matched) in route.matches.iter().enumerate() {
+                self.gateways(c, &at.item("match", j), object, &matched.gateways);
+            }
+            let arms = route.route.iter().map(|arm| &arm.destination);
+            self.destinations(c, &at, ("route", arms), object);
+        }
+        for (i, route) in spec.tcp.iter().enumerate() {
+            let at = SPEC.item("tcp", i);
+            for (j, matched) in route.matches.iter().enumerate() {
+                self.gateways(c, &at.item("match", j), object, &matched.gateways);
+            }
+            let arms = route.route.iter().map(|arm| &arm.destination);
+            self.destinations(c, &at, ("route", arms), object);
+        }
+    }
+
+    fn gateways(&self, c: &mut Check, at: &At<'_>, object: &Object, names: &[String]) {
+        for (i, name) in names.iter().enumerate() {
+            let full = resolve_gateway(name, &object.namespace);
+            if name != MESH_GATEWAY && !self.gateways.contains(&full) {
+                let message = format_args!("there is no Gateway {full}");
+                c.warn(&at.item("gateways", i), message);
             }
         }
-        let tls = spec.tls.iter().map(|r| ("tls", &r.route)).enumerate();
-        let tcp = spec.tcp.iter().map(|r| ("tcp", &r.route)).enumerate();
-        for (i, (field, arms)) in tls.chain(tcp) {
-            for (j, arm) in arms.iter().enumerate() {
-                let at = SPEC.item(field, i);
-                self.destination(
-                    c,
-                    &at.item("route", j).key("destination"),
-                    object,
-                    arm.destination.as_ref(),
-                );
-            }
+    }
+
+    fn destinations<'d>(
+        &self,
+        c: &mut Check,
+        at: &At<'_>,
+        (field, arms): (&str, impl Iterator<Item = &'d Option<Destination>>),
+        object: &Object,
+    ) {
+        for (i, to) in arms.enumerate() {
+            self.destination(
+                c,
+                &at.item(field, i).key("destination"),
+                object,
+                to.as_ref(),
+            );
         }
     }
 
@@ -316,6 +329,7 @@ spec:
   gateways: [mesh, gw, edge, edge.default, default/edge]
   http:
   - delegate: {name: reviews}
+    match: [{gateways: [edge, nowhere]}]
   - delegate: {name: reviews, namespace: other}
   - route:
     - {destination: {host: reviews, subset: v1}}
@@ -344,6 +358,7 @@ spec:
                     "DestinationRule spec.subsets[1].labels: no endpoint of {full} has the labels of subset `v2`: traffic to it answers 503 []"
                 ),
                 "VirtualService spec.gateways[1]: there is no Gateway default/gw []".to_owned(),
+                "VirtualService spec.http[0].match[0].gateways[1]: there is no Gateway default/nowhere []".to_owned(),
                 "VirtualService spec.http[1].delegate.name: there is no VirtualService other/reviews: the rule is left out []".to_owned(),
                 format!(
                     "VirtualService spec.http[2].route[1].destination.subset: no DestinationRule for {full} has a subset `v11`: traffic to it answers 503 [v1]"
