@@ -110,11 +110,12 @@ pub fn normalize(path: &[u8]) -> Option<Cow<'_, [u8]>> {
     if is_normal(only) {
         return Some(Cow::Borrowed(path));
     }
-    let decoded = unreserved_decoded(&bare_dots(only))?;
+    let decoded = unreserved_decoded(only)?;
     let mut out: Vec<u8> = Vec::with_capacity(path.len());
     let mut segments = decoded[1..].split(|byte| *byte == b'/').peekable();
     while let Some(segment) = segments.next() {
         let last = segments.peek().is_none();
+        let segment = bare_dots(segment);
         match segment {
             b"." | b".." => {
                 if segment.len() == 2 {
@@ -138,25 +139,15 @@ pub fn normalize(path: &[u8]) -> Option<Cow<'_, [u8]>> {
     Some(Cow::Owned(out))
 }
 
-/// `.;x` and `..;x` are `.` and `..`: some servers read what follows the semicolon as a parameter of the segment. Dots that are escaped are
-/// not, as Envoy 1.40 has it.
-fn bare_dots(path: &[u8]) -> Cow<'_, [u8]> {
-    if memchr::memmem::find(path, b".;").is_none() {
-        return Cow::Borrowed(path);
+/// `.;x` and `..;x` are `.` and `..`: some servers read what follows the semicolon as a parameter of the segment. So they are where
+/// the dots were escaped, which Envoy 1.40 decodes and sends on as they are: it leads those servers out of the path that was
+/// routed.
+fn bare_dots(segment: &[u8]) -> &[u8] {
+    match segment {
+        [b'.', b';', ..] => b".",
+        [b'.', b'.', b';', ..] => b"..",
+        other => other,
     }
-    let is_slash = |byte: &u8| matches!(byte, b'/' | b'\\');
-    let mut out = Vec::with_capacity(path.len());
-    for part in path.split_inclusive(is_slash) {
-        let ended = part.last().is_some_and(is_slash);
-        let (segment, slash) = part.split_at(part.len() - usize::from(ended));
-        out.extend_from_slice(match segment {
-            [b'.', b';', ..] => b".",
-            [b'.', b'.', b';', ..] => b"..",
-            other => other,
-        });
-        out.extend_from_slice(slash);
-    }
-    Cow::Owned(out)
 }
 
 /// Whether nothing is to be done, so that the common path costs one scan.
@@ -294,7 +285,7 @@ mod tests {
         );
     }
 
-    /// Measured with Envoy 1.40.
+    /// Measured with Envoy 1.40, but for those that are escaped, with which it makes `..;` itself.
     #[test]
     fn dots_with_parameters_are_dots() {
         for (path, wanted) in [
@@ -302,8 +293,10 @@ mod tests {
             ("/a/..;x=1/b", "/b"),
             ("/.;/a", "/a"),
             ("/a/.;/b", "/a/b"),
-            ("/a/%2e%2e;/b", "/a/..;/b"),
-            ("/a/.%2e;q/b", "/a/..;q/b"),
+            ("/a/%2e%2e;/b", "/b"),
+            ("/a/.%2e;q/b", "/b"),
+            ("/%2E;", "/"),
+            ("/a\\%2e.;/b", "/b"),
             ("/a;/b", "/a;/b"),
             ("/a/..;", "/"),
             ("/a/b/..;/..;/c", "/c"),

@@ -316,3 +316,32 @@ fn the_lines_of_a_sink_can_go_elsewhere() {
     drop((writer, other));
     assert_eq!(*memory.0.lock().expect("no panic"), b"one\n");
 }
+
+/// Takes nothing until the other end of the channel is gone.
+struct Stuck(std::sync::mpsc::Receiver<()>);
+
+impl std::io::Write for Stuck {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let _ = self.0.recv();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_log_that_takes_nothing_holds_up_nobody_who_drops_it() {
+    let (open, stuck) = std::sync::mpsc::channel();
+    let writer = LogWriter::new(Stuck(stuck));
+    writer.write(b"a line\n");
+    let (ended, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        drop(writer);
+        let _ = ended.send(());
+    });
+    let dropped = end.recv_timeout(std::time::Duration::from_secs(30));
+    assert_eq!(dropped, Ok(()), "dropping waits for the sink");
+    drop(open);
+}

@@ -8,7 +8,7 @@ use std::{
         Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{model::LogSink, sync::lock};
@@ -20,7 +20,14 @@ const BATCH: usize = 16 << 10;
 /// The longest that a line waits.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Writes lines from all threads to one sink. Cloning shares; when the last clone is gone, what waits is written.
+/// How long whoever drops the last clone waits for the last write. It may be a thread that carries traffic, and a pipe that nobody
+/// reads takes nothing ever.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is said at most that the sink takes nothing.
+const SAID_EVERY: Duration = Duration::from_secs(10);
+
+/// Writes lines from all threads to one sink. Cloning shares; when the last clone is gone, what waits is written, as far as the
+/// sink takes it within two seconds.
 #[derive(Clone, Debug)]
 pub struct LogWriter {
     shared: Arc<Shared>,
@@ -29,13 +36,14 @@ pub struct LogWriter {
 #[derive(Debug)]
 struct Shared {
     queue: Arc<Queue>,
-    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     waiting: Mutex<Waiting>,
     wake: Condvar,
+    /// Tells that there is no thread any more.
+    ended: Condvar,
     dropped: AtomicU64,
 }
 
@@ -45,6 +53,18 @@ struct Waiting {
     closed: bool,
     /// The sink is to be opened again, once what waits is written.
     reopen: bool,
+    /// Nobody writes any more.
+    ended: bool,
+}
+
+/// The end of the thread, also by a panic.
+struct End<'q>(&'q Queue);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.lock().ended = true;
+        self.0.ended.notify_all();
+    }
 }
 
 /// What lines are written to.
@@ -100,15 +120,16 @@ impl LogWriter {
         let own = queue.clone();
         let thread = std::thread::Builder::new()
             .name("access-log".to_owned())
-            .spawn(move || own.run(&mut open));
+            .spawn(move || {
+                let _end = End(&own);
+                own.run(&mut open);
+            });
         if let Err(error) = &thread {
             tracing::error!(%error, "Failed to start the thread of an access log");
+            queue.lock().ended = true;
         }
         Self {
-            shared: Arc::new(Shared {
-                queue,
-                thread: Mutex::new(thread.ok()),
-            }),
+            shared: Arc::new(Shared { queue }),
         }
     }
 
@@ -150,6 +171,7 @@ impl Queue {
         };
         let mut out = opened().unwrap_or_else(|| Box::new(io::sink()));
         let mut batch = Vec::new();
+        let mut said: Option<Instant> = None;
         loop {
             let (closed, reopen) = {
                 let mut waiting = self.lock();
@@ -171,7 +193,10 @@ impl Queue {
             };
             if let Err(error) = out.write_all(&batch).and_then(|()| out.flush()) {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(%error, "Failed to write an access log");
+                if said.is_none_or(|at| at.elapsed() >= SAID_EVERY) {
+                    tracing::warn!(%error, "Failed to write an access log");
+                    said = Some(Instant::now());
+                }
             }
             batch.clear();
             // Where that fails, lines go on to where they went.
@@ -187,13 +212,16 @@ impl Queue {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.queue.lock().closed = true;
+        let mut waiting = self.queue.lock();
+        waiting.closed = true;
         self.queue.wake.notify_one();
-        let thread = lock(&self.thread).take();
-        if let Some(thread) = thread {
-            // It ends after the last write; a panic there has been told by the panic hook.
-            let _ = thread.join();
-        }
+        // Past that time the thread ends with its write, or with the process.
+        let writes = |waiting: &mut Waiting| !waiting.ended;
+        let ended = self
+            .queue
+            .ended
+            .wait_timeout_while(waiting, PATIENCE, writes);
+        drop(ended);
     }
 }
 
