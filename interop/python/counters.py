@@ -106,6 +106,7 @@ def routes():
         to("/stat", "app", {"stat_prefix": "own"}),
         to("/app", "app"),
         to("/vc", "app"),
+        to("/cors", "app", {"typed_per_filter_config": {"cors": CORS_POLICY}}),
         {"match": {"prefix": "/redirect"}, "redirect": {"path_redirect": "/x"}},
         {"match": {"prefix": "/direct"}, "direct_response": {"status": 204}},
     ]
@@ -121,13 +122,20 @@ FAULT = {
 }
 
 
+CORS = {"name": "cors", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors"}}
+CORS_POLICY = {
+    "@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPolicy",
+    "allow_origin_string_match": [{"exact": "http://good"}],
+}
+
+
 class Counters(World):
     SCOPES = re.compile(r"^(cluster|http\.ingress|listener\.127|tcp|vhost)\.")
 
     def __init__(self, program, scratch, arguments):
         self.ports = {name: free_port() for name in ("in", "tcp", "dead")}
         one = manager("ingress", routes(), "/dev/null", upgrade_configs=[{"upgrade_type": "websocket"}])
-        one["http_filters"].insert(0, FAULT)
+        one["http_filters"][:0] = [CORS, FAULT]
         one["route_config"]["validate_clusters"] = False
         users = {"name": "users", "headers": [{"name": ":path", "string_match": {"prefix": "/vc"}}]}
         one["route_config"]["virtual_hosts"][0]["virtual_clusters"] = [users]
@@ -270,6 +278,9 @@ TRAFFIC = {
     "a virtual cluster": get("/vc/200"),
     "an abort": get("/app/200", more="x-envoy-fault-abort-request: 418\r\n"),
     "a delay": get("/app/200", more="x-envoy-fault-delay-request: 10\r\n"),
+    "an origin that is allowed": after(get("/app/200"), get("/cors/200", more="origin: http://good\r\n")),
+    "an origin that is not": after(get("/app/200"), get("/cors/200", more="origin: http://bad\r\n")),
+    "an origin where nobody asks": after(get("/app/200"), get("/app/200", more="origin: http://good\r\n")),
     "a client that leaves": raw("GET /app/slow HTTP/1.1\r\nhost: a\r\n\r\n"),
     "no HTTP": raw("BAD\r\n\r\n", SHORT),
     "a head without a host": raw("GET /app/200 HTTP/1.1\r\n\r\n", SHORT),

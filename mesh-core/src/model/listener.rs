@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::{
     AccessLog, Address, Cidr, ClusterChoice, HashPolicy, HttpConnectionManager, MatchTree,
     Metadata, Name, Origin, ProxyProtocolVersion, TcpKeepalive, TransportSocket,
@@ -213,6 +215,18 @@ pub enum Network {
     Http(Box<HttpConnectionManager>),
     /// Bytes.
     Tcp(Box<TcpProxy>),
+    /// Nobody else: the connection is answered here.
+    Answer(NetworkAnswer),
+}
+
+/// How a connection is answered without an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NetworkAnswer {
+    /// By these bytes, then it is closed (`extensions.filters.network.direct_response.v3.Config`).
+    Direct(Bytes),
+    /// By what it sends (`extensions.filters.network.echo.v3.Echo`).
+    Echo,
 }
 
 /// Sends bytes to a cluster (`extensions.filters.network.tcp_proxy.v3.TcpProxy`).

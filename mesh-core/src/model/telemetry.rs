@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{FormatKind, HeaderMatcher, Name, RuntimeFraction};
+use super::{FormatKind, HeaderMatcher, MetadataMatcher, Name, RuntimeFraction};
 
 /// One access log (`config.accesslog.v3.AccessLog`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub enum LogFilter {
     ResponseFlag(Vec<Name>),
     /// One of these gRPC codes; excluded if the flag is set.
     GrpcStatus(Vec<u32>, bool),
+    /// Dynamic metadata; where the request has none at that path, the flag decides (`match_if_key_not_found`).
+    Metadata(Option<Box<MetadataMatcher>>, bool),
     /// One of these occasions of the log; excluded if the flag is set.
     Type(Vec<LogType>, bool),
     /// All.

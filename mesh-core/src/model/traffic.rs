@@ -271,6 +271,8 @@ pub struct Cors {
     pub allow_credentials: Option<bool>,
     /// Share of requests on which it acts; `None`: all.
     pub enabled: Option<RuntimeFraction>,
+    /// Share of the others whose origins are counted as if it acted; `None`: none.
+    pub shadow: Option<RuntimeFraction>,
     /// A preflight from an origin that is not allowed goes to the upstream (default) or is answered here.
     pub forward_not_matching_preflights: Option<bool>,
     /// `access-control-allow-private-network` is answered (`allow_private_network_access`); `None` as above.

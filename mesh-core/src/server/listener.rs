@@ -72,6 +72,7 @@ pub(super) struct Version {
 pub(super) enum Chain {
     Http(Arc<HttpStats>),
     Tcp(Arc<TcpStats>),
+    Answer,
 }
 
 /// How connections are let go.
@@ -336,6 +337,7 @@ impl Version {
         let chains = listener.chains().map(|(chain, _)| match &chain.network {
             Network::Http(manager) => Chain::Http(registry.http(&manager.stat_prefix)),
             Network::Tcp(proxy) => Chain::Tcp(registry.tcp(&proxy.stat_prefix)),
+            Network::Answer(_) => Chain::Answer,
         });
         let address: Name = listener.config().address.to_string().into();
         let filters = &listener.config().listener_filters;

@@ -9,6 +9,7 @@
 //! codec (or the TCP proxy) together with one timer for all of its deadlines.
 
 mod accept;
+mod answer;
 mod bind;
 mod codec;
 mod directory;
@@ -18,6 +19,7 @@ mod heads;
 mod http;
 mod io;
 mod line;
+mod linger;
 mod link;
 mod listener;
 mod listeners;

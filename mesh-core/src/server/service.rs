@@ -50,7 +50,7 @@ impl HttpConn {
     pub(super) fn manager(&self) -> &HttpConnectionManager {
         match &self.accepted.filter_chain().network {
             Network::Http(manager) => manager,
-            Network::Tcp(_) => unreachable!("only HTTP chains make HTTP connections"),
+            _ => unreachable!("only HTTP chains make HTTP connections"),
         }
     }
 

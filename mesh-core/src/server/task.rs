@@ -6,16 +6,15 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Duration,
 };
-
-use bytes::Bytes;
-use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{
     Accepted, ConnEvent, Factory, StreamExec, Unserved,
+    answer::AnswerTask,
     factory::{HandshakeOf, IoOf, RawOf, filter_chain},
     http::{End, HttpTask},
+    linger::Linger,
     link::Command,
     listener::{Chain, OpenGuard, Version},
     open::{self, Opened, Signals, Stop},
@@ -33,11 +32,12 @@ use crate::{
         AcceptError, Acceptor, ConnInfo, Handshake, Io, Prefixed, Stream, Terminated, can_cut,
     },
 };
+use bytes::Bytes;
 
 /// How long a client says nothing until the upstream is asked whether it speaks first. Clients of HTTP and TLS speak at once.
 const SILENCE: Duration = Duration::from_millis(100);
-/// Most bytes that a closed connection may still send before it is closed for good.
-const MAX_LINGER: usize = 1 << 20;
+/// How long a client that was answered without an upstream may take to close.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// The task of one connection: a future that completes when the connection is closed.
 pub struct ConnTask<F: Factory, X> {
@@ -60,6 +60,7 @@ enum Phase<F: Factory, X> {
     Handshake(Box<Shaking<HandshakeOf<F>>>),
     Http(Box<HttpTask<F, X>>),
     Tcp(Box<TcpTask<IoOf<F>, F::Connector>>),
+    Answer(Box<AnswerTask<IoOf<F>>>),
     Linger(Box<Linger<IoOf<F>>>),
     Over,
 }
@@ -362,6 +363,10 @@ where
                     self.exec.clone(),
                 )))
             }
+            Chain::Answer => {
+                let link = self.open.link.clone();
+                Phase::Answer(Box::new(AnswerTask::new(io, accepted, link)))
+            }
             Chain::Tcp(_)
                 if self
                     .early
@@ -473,6 +478,10 @@ where
                     ready!(tcp.poll(cx));
                     Phase::Over
                 }
+                Phase::Answer(answer) => match ready!(answer.poll(cx)) {
+                    Some(io) => Phase::Linger(Box::new(Linger::new(io, LINGER))),
+                    None => Phase::Over,
+                },
                 Phase::Linger(linger) => {
                     if this.open.link.command() == Command::Abort {
                         return Poll::Ready(());
@@ -567,38 +576,5 @@ fn facts(conn: &ConnInfo) -> ConnFacts<'_> {
             "raw_buffer"
         },
         application_protocols: &conn.security.application_protocols,
-    }
-}
-
-/// Reads what a peer still sends, so that closing does not reset the connection before the peer has read the response.
-struct Linger<I> {
-    io: Prefixed<I>,
-    sleep: Pin<Box<tokio::time::Sleep>>,
-    read: usize,
-}
-
-impl<I: Io> Linger<I> {
-    fn new(io: Prefixed<I>, limit: Duration) -> Self {
-        let until: Instant = clock::after(clock::now(), limit);
-        Self {
-            io,
-            sleep: Box::pin(tokio::time::sleep_until(until.into())),
-            read: 0,
-        }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.sleep.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        let mut buffer = [0; 4096];
-        while self.read < MAX_LINGER {
-            let mut buf = ReadBuf::new(&mut buffer);
-            match ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf)) {
-                Ok(()) if !buf.filled().is_empty() => self.read += buf.filled().len(),
-                _ => break,
-            }
-        }
-        Poll::Ready(())
     }
 }

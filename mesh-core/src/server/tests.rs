@@ -1,6 +1,7 @@
 //! Listeners over real sockets.
 
 mod acceptor;
+mod answers;
 mod attacks;
 mod handover;
 mod http1;

@@ -425,7 +425,7 @@ impl Compiler {
                     .map(|tcp| Some(Arc::new(tcp)))
                     .map_err(|found| of_chain(&listener.name, index, "", found))
             }
-            Network::Http(_) => Ok(None),
+            Network::Http(_) | Network::Answer(_) => Ok(None),
         };
         chains.enumerate().map(compile).collect()
     }

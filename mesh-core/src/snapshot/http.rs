@@ -19,7 +19,7 @@ use crate::{
     model::{Direction, HttpConnectionManager, HttpFilterKind, Name},
     telemetry::{
         access_log::AccessLog,
-        metrics::{HttpStats, Metrics, Reporter, RequestMetrics},
+        metrics::{CorsStats, HttpStats, Metrics, Reporter, RequestMetrics},
         observer::Observer,
         peer::Introduction,
         record::Wants,
@@ -39,6 +39,7 @@ pub struct Http {
     replies: Arc<Replies>,
     observer: Arc<Observer>,
     cors: Acts,
+    cors_stats: Option<Arc<CorsStats>>,
     #[cfg(feature = "net")]
     faults: RouteFaults,
     #[cfg(feature = "net")]
@@ -91,6 +92,7 @@ impl Http {
             routes,
             direction,
             cors: Acts::Never,
+            cors_stats: None,
             #[cfg(feature = "net")]
             faults: RouteFaults::none(),
             #[cfg(feature = "net")]
@@ -104,7 +106,7 @@ impl Http {
         #[cfg(feature = "net")]
         {
             let observer = this.observer.clone();
-            this.front_mut().set_sink(observer);
+            this.front_mut().set_sink(observer, stats);
         }
         Ok(this)
     }
@@ -113,8 +115,13 @@ impl Http {
         let config = self.config.clone();
         for (index, filter) in config.filters.iter().enumerate() {
             match &filter.kind {
-                HttpFilterKind::Cors if filter.disabled => self.cors = Acts::WhereSet,
-                HttpFilterKind::Cors => self.cors = Acts::Always,
+                HttpFilterKind::Cors => {
+                    self.cors_stats = Some(stats.cors().clone());
+                    self.cors = match filter.disabled {
+                        true => Acts::WhereSet,
+                        false => Acts::Always,
+                    };
+                }
                 #[cfg(feature = "net")]
                 HttpFilterKind::Fault(fault) => {
                     self.active_faults = ActiveFaults::new(stats.fault().clone());
@@ -149,6 +156,7 @@ impl Http {
         if self.cors != Acts::Never || self.faults.is_present() {
             let ahead = Ahead {
                 cors: self.cors,
+                cors_stats: self.cors_stats.clone(),
                 faults: self.faults.clone(),
                 active: self.active_faults.clone(),
             };
@@ -173,7 +181,8 @@ impl Http {
     pub(crate) fn without_proxy(mut self, metrics: &Metrics) -> Self {
         let mut front = Front::embedded(self.observer.shared_wants());
         front.exchange_metadata(PeerExchange::tell_later(metrics.clone()));
-        front.set_sink(self.observer.clone());
+        let stats = metrics.http(&self.config.stat_prefix);
+        front.set_sink(self.observer.clone(), stats);
         self.front = Arc::new(front);
         self
     }
@@ -215,6 +224,11 @@ impl Http {
     /// Which CORS policies act.
     pub fn cors(&self) -> Acts {
         self.cors
+    }
+
+    /// Where origins are counted, if there is a filter that judges them.
+    pub fn cors_stats(&self) -> Option<&Arc<CorsStats>> {
+        self.cors_stats.as_ref()
     }
 
     /// Faults of the listener and its routes.

@@ -89,6 +89,8 @@ impl<L: Clone, X: Clone> OutboundParts<L, X> {
         let mirror =
             MirrorLayer::new(RouteMirrors { quiet }, shadow, self.exec.clone()).layer(timeout);
         let fault = FaultLayer::new(faults.clone(), active.clone()).layer(mirror);
-        CorsLayer::new(ByRoute, http.cors()).layer(fault)
+        CorsLayer::new(ByRoute, http.cors())
+            .stats(http.cors_stats().cloned())
+            .layer(fault)
     }
 }

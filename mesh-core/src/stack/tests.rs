@@ -532,9 +532,28 @@ async fn a_redirect_of_the_upstream_is_followed_through_all_layers() {
         }
         assert!(seen.ends_with("the body"), "{seen}");
     }
+    for location in ["/landed", "https://other.test/landed"] {
+        let request = Request::post("/move")
+            .header("host", "test")
+            .header("x-location", location)
+            .body(Full::from("the body"));
+        let Ok(response) = stack.call(request.expect("a request")).await;
+        assert_eq!(response.status(), StatusCode::TEMPORARY_REDIRECT);
+    }
     let stats = echo.stats();
-    assert_eq!(stats.upstream_rq_total.get(), 4);
+    assert_eq!(stats.upstream_rq_total.get(), 6);
     assert_eq!(stats.upstream_internal_redirect_succeeded_total.get(), 2);
-    assert_eq!(stats.upstream_internal_redirect_failed_total.get(), 1);
+    assert_eq!(stats.upstream_internal_redirect_failed_total.get(), 3);
+    let left = metrics.http(&"".into());
+    for (count, why) in [
+        (
+            &left.passthrough_internal_redirect_too_many_redirects,
+            "too many",
+        ),
+        (&left.passthrough_internal_redirect_bad_location, "relative"),
+        (&left.passthrough_internal_redirect_unsafe_scheme, "scheme"),
+    ] {
+        assert_eq!(count.get(), 1, "{why}");
+    }
     assert_eq!(echo.limits(model::Priority::Default).1.requests.get(), 0);
 }

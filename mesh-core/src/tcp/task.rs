@@ -40,7 +40,7 @@ impl TcpConn {
     fn proxy(&self) -> &TcpProxy {
         match &self.accepted.filter_chain().network {
             Network::Tcp(proxy) => proxy,
-            Network::Http(_) => unreachable!("only TCP chains make TCP connections"),
+            _ => unreachable!("only TCP chains make TCP connections"),
         }
     }
 

@@ -110,8 +110,23 @@ fn count_reply(stats: &HttpStats, late: &Late, details: &str) {
             false => stats.unrouted.add(1),
         }
     }
+    // The details of the redirect are those of the refusal.
+    let normalized = of(Kind::PathNormalization);
+    let redirected = late.status == 307;
     for (hit, count) in [
         (details == "direct_response", &stats.rq_direct_response),
+        (
+            normalized && redirected,
+            &stats.downstream_rq_redirected_with_normalized_path,
+        ),
+        (
+            normalized && !redirected,
+            &stats.downstream_rq_failed_path_normalization,
+        ),
+        (
+            of(Kind::AbsolutePath),
+            &stats.downstream_rq_non_relative_path,
+        ),
         (of(Kind::StreamIdle), &stats.downstream_rq_idle_timeout),
         (
             of(Kind::DownstreamMaxDuration),
@@ -152,5 +167,36 @@ impl Sink for Observer {
         for log in &self.logs {
             log.write(record, late);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::record::Ending;
+
+    #[test]
+    fn paths_that_are_refused_are_counted_apart() {
+        let stats = Arc::<HttpStats>::default();
+        let observer = Observer::new().stats(stats.clone());
+        for (kind, status) in [
+            (Kind::PathNormalization, 400),
+            (Kind::PathNormalization, 307),
+            (Kind::PathNormalization, 307),
+            (Kind::AbsolutePath, 404),
+            (Kind::NoRoute, 404),
+        ] {
+            let record = Record::begin(None, http::Version::HTTP_11, false);
+            {
+                let mut late = record.late();
+                late.status = status;
+                late.details = Some(kind.reply().details.into());
+            }
+            record.finish(Ending::Complete, &observer);
+        }
+        assert_eq!(stats.downstream_rq_failed_path_normalization.get(), 1);
+        assert_eq!(stats.downstream_rq_redirected_with_normalized_path.get(), 2);
+        assert_eq!(stats.downstream_rq_non_relative_path.get(), 1);
+        assert_eq!(stats.no_route.get(), 1);
     }
 }

@@ -4,8 +4,8 @@ use std::fmt::Display;
 
 use envoy_types::pb::envoy::{
     config::accesslog::v3::{
-        self as proto, AccessLogFilter, ComparisonFilter, RuntimeFilter, access_log::ConfigType,
-        access_log_filter::FilterSpecifier, comparison_filter::Op,
+        self as proto, AccessLogFilter, ComparisonFilter, MetadataFilter, RuntimeFilter,
+        access_log::ConfigType, access_log_filter::FilterSpecifier, comparison_filter::Op,
     },
     data::accesslog::v3::AccessLogType,
     extensions::access_loggers::{
@@ -69,7 +69,6 @@ fn not_served(filter: &AccessLogFilter) -> Option<String> {
         FilterSpecifier::AndFilter(all) => all.filters.iter().find_map(not_served),
         FilterSpecifier::OrFilter(any) => any.filters.iter().find_map(not_served),
         FilterSpecifier::ExtensionFilter(filter) => Some(format!("filter {}", filter.name)),
-        FilterSpecifier::MetadataFilter(_) => Some("metadata_filter".to_owned()),
         _ => None,
     }
 }
@@ -203,8 +202,8 @@ pub(crate) fn log_filter(cx: &mut Context, value: &AccessLogFilter) -> Option<Lo
             let reason = format_args!("filter {} is not supported", filter.name);
             return refused(cx, "extension_filter", reason);
         }
-        Some(FilterSpecifier::MetadataFilter(_)) => {
-            return refused(cx, "metadata_filter", "not supported");
+        Some(FilterSpecifier::MetadataFilter(filter)) => {
+            cx.field("metadata_filter", |cx| metadata(cx, filter))
         }
         Some(FilterSpecifier::LogTypeFilter(filter)) => {
             let types = filter.types.iter();
@@ -215,6 +214,23 @@ pub(crate) fn log_filter(cx: &mut Context, value: &AccessLogFilter) -> Option<Lo
         }
         None => return refused(cx, "", "a filter must be set"),
     })
+}
+
+/// A condition on dynamic metadata, of which there is none yet.
+fn metadata(cx: &mut Context, value: &MetadataFilter) -> LogFilter {
+    let MetadataFilter {
+        matcher,
+        match_if_key_not_found,
+    } = value;
+    let absent = common::bool_of(match_if_key_not_found.as_ref(), true);
+    let written = if absent { "passes" } else { "passes not" };
+    cx.note(
+        "matcher",
+        format_args!("ignored: no filter gives a request metadata yet, so that every request {written}, as match_if_key_not_found says"),
+    );
+    let matcher = matcher.as_ref();
+    let matcher = matcher.and_then(|value| cx.field("matcher", |cx| matcher::metadata(cx, value)));
+    LogFilter::Metadata(matcher.map(Box::new), absent)
 }
 
 fn log_type(value: i32) -> Option<LogType> {

@@ -13,19 +13,21 @@ use envoy_types::pb::envoy::{
             listener_filter_chain_match_predicate,
         },
     },
-    extensions::filters::listener::{
-        proxy_protocol::v3::ProxyProtocol, tls_inspector::v3::TlsInspector,
+    extensions::filters::{
+        listener::{proxy_protocol::v3::ProxyProtocol, tls_inspector::v3::TlsInspector},
+        network::direct_response::v3::Config as DirectResponse,
     },
 };
 use mesh_core::model::{
     Address, ClusterChoice, Direction, FilterChain, FilterChainMatch, Listener, ListenerFilter,
-    MatchTree, Name, Network, OnMatch, PortMatch, ProxyProtocolVersion, SourceType, TcpProxy,
+    MatchTree, Name, Network, NetworkAnswer, OnMatch, PortMatch, ProxyProtocolVersion, SourceType,
+    TcpProxy,
 };
 
 use super::{
     Context, access_log, common,
     context::Typed,
-    filter, http,
+    filter, format, http,
     route::chain_tree,
     set::{ignored, unsupported},
     tcp, transport,
@@ -360,7 +362,7 @@ fn network(cx: &mut Context, filters: &[Filter]) -> Option<(Network, Option<Name
         cx.reject(
             "filters",
             format_args!(
-                "{}the last filter must be an HTTP connection manager or a TCP proxy",
+                "{}the last filter must be an HTTP connection manager, a TCP proxy, direct_response or echo",
                 why.unwrap_or_default()
             ),
         );
@@ -395,6 +397,26 @@ fn network_filter(cx: &mut Context, value: &Filter, refuse: &mut Option<Name>) -
         "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" => {
             let message = cx.message(&typed)?;
             Some(Network::Tcp(Box::new(tcp::proxy(cx, &message)?)))
+        }
+        "envoy.extensions.filters.network.direct_response.v3.Config" => {
+            let direct: DirectResponse = cx.message(&typed)?;
+            let text = match &direct.response {
+                Some(source) if source.specifier.is_some() => {
+                    cx.field("response", |cx| format::data_source(cx, source))?
+                }
+                // One that says nothing closes at once.
+                source => {
+                    let watched = source
+                        .as_ref()
+                        .and_then(|source| source.watched_directory.as_ref());
+                    cx.ignored("response.watched_directory", watched.is_some());
+                    bytes::Bytes::new()
+                }
+            };
+            Some(Network::Answer(NetworkAnswer::Direct(text)))
+        }
+        "envoy.extensions.filters.network.echo.v3.Echo" => {
+            Some(Network::Answer(NetworkAnswer::Echo))
         }
         kind if filter::is_telemetry(kind) => None,
         kind => {

@@ -162,7 +162,7 @@ const SILENT: [(&str, &str); 36] = [
 ];
 
 /// Extensions that the decoders know, beside TLS; others are refused by name, or kept as a whole and refuse traffic.
-const EXTENSIONS: [&str; 49] = [
+const EXTENSIONS: [&str; 51] = [
     "envoy.extensions.access_loggers.file.v3.FileAccessLog",
     "envoy.extensions.access_loggers.stream.v3.StderrAccessLog",
     "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
@@ -183,6 +183,8 @@ const EXTENSIONS: [&str; 49] = [
     "envoy.extensions.filters.listener.original_dst.v3.OriginalDst",
     "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol",
     "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
+    "envoy.extensions.filters.network.direct_response.v3.Config",
+    "envoy.extensions.filters.network.echo.v3.Echo",
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
     "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
     "envoy.extensions.formatter.metadata.v3.Metadata",

@@ -1,6 +1,8 @@
 //! Listeners, connection managers and TCP proxies.
 
-use mesh_core::model::{HttpFilterKind, Listener, ListenerFilter, Network};
+use mesh_core::model::{
+    HttpFilterKind, Listener, ListenerFilter, LogFilter, Network, NetworkAnswer,
+};
 use mesh_xds::decode::Decoded;
 
 use crate::{filters, listener, notes, refusals, with_filters};
@@ -239,14 +241,71 @@ fn a_chain_without_filters_closes_its_connections() {
 }
 
 #[test]
+fn a_filter_on_metadata_passes_what_it_says_for_requests_without() {
+    for (config, passes) in [
+        ("{}", true),
+        ("{match_if_key_not_found: false}", false),
+        (
+            "{matcher: {filter: a, path: [{key: b}], value: {bool_match: true}}, match_if_key_not_found: true}",
+            true,
+        ),
+    ] {
+        let log = "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog";
+        let echo = "type.googleapis.com/envoy.extensions.filters.network.echo.v3.Echo";
+        let decoded = listener(&format!(
+            "{{name: in, address: {{socket_address: {{address: 127.0.0.1, port_value: 80}}}}, access_log: [{{name: a, filter: {{metadata_filter: {config}}}, typed_config: {{'@type': {log}}}}}], filter_chains: [{{filters: [{{name: e, typed_config: {{'@type': {echo}}}}}]}}]}}"
+        ));
+        let [note] = &decoded.findings.notes[..] else {
+            panic!("one note: {:?}", decoded.findings);
+        };
+        assert_eq!(&*note.path, "access_log[0].filter.metadata_filter.matcher");
+        let value = decoded.value.expect("accepted");
+        let filter = value.access_log[0].filter.as_ref();
+        let Some(LogFilter::Metadata(matcher, absent)) = filter else {
+            panic!("{filter:?}");
+        };
+        assert_eq!(
+            (matcher.is_some(), *absent),
+            (config.contains("matcher"), passes)
+        );
+    }
+}
+
+#[test]
+fn connections_may_be_answered_without_an_upstream() {
+    for (config, answer) in [
+        (
+            "direct_response.v3.Config, response: {inline_string: hello}",
+            NetworkAnswer::Direct("hello".into()),
+        ),
+        (
+            "direct_response.v3.Config",
+            NetworkAnswer::Direct("".into()),
+        ),
+        ("echo.v3.Echo", NetworkAnswer::Echo),
+    ] {
+        let decoded = listener(&format!(
+            "{{name: in, address: {{socket_address: {{address: 127.0.0.1, port_value: 80}}}}, filter_chains: [{{filters: [{{name: e, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.network.{config}}}}}]}}]}}"
+        ));
+        let found = &decoded.findings;
+        assert!(
+            found.notes.is_empty() && found.rejections.is_empty(),
+            "{found:?}"
+        );
+        let listener = decoded.value.expect("accepted");
+        assert_eq!(listener.filter_chains[0].network, Network::Answer(answer));
+    }
+}
+
+#[test]
 fn a_terminal_filter_that_is_not_there_is_named() {
     let decoded = listener(
-        "{name: in, address: {socket_address: {address: 127.0.0.1, port_value: 80}}, filter_chains: [{filters: [{name: e, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.network.echo.v3.Echo}}]}]}",
+        "{name: in, address: {socket_address: {address: 127.0.0.1, port_value: 80}}, filter_chains: [{filters: [{name: e, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.network.mongo_proxy.v3.MongoProxy, stat_prefix: m}}]}]}",
     );
     assert_eq!(
         refusals(&decoded),
         [
-            "filter_chains[0].filters: network filter e (envoy.extensions.filters.network.echo.v3.Echo) is not supported; the last filter must be an HTTP connection manager or a TCP proxy"
+            "filter_chains[0].filters: network filter e (envoy.extensions.filters.network.mongo_proxy.v3.MongoProxy) is not supported; the last filter must be an HTTP connection manager, a TCP proxy, direct_response or echo"
         ]
     );
 }

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use tower_layer::Layer;
 
 use super::{Acts, Cors};
@@ -5,19 +7,32 @@ use crate::{
     layer::{Fixed, Standalone},
     model,
     route::CorsPolicy,
+    telemetry::metrics::CorsStats,
 };
 
 /// Makes [`Cors`] services.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct CorsLayer<P> {
     policy: P,
     acts: Acts,
+    stats: Option<Arc<CorsStats>>,
 }
 
 impl<P> CorsLayer<P> {
     /// CORS as `policy` says; not at all unless it `acts`.
     pub fn new(policy: P, acts: Acts) -> Self {
-        Self { policy, acts }
+        Self {
+            policy,
+            acts,
+            stats: None,
+        }
+    }
+
+    /// Counts origins; `None`: nowhere.
+    #[must_use]
+    pub fn stats(mut self, stats: Option<Arc<CorsStats>>) -> Self {
+        self.stats = stats;
+        self
     }
 }
 
@@ -32,6 +47,6 @@ impl<S, P: Clone> Layer<S> for CorsLayer<P> {
     type Service = Cors<S, P>;
 
     fn layer(&self, inner: S) -> Cors<S, P> {
-        Cors::new(inner, self.policy.clone(), self.acts)
+        Cors::new(inner, self.policy.clone(), self.acts).stats(self.stats.clone())
     }
 }

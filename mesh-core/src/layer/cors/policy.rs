@@ -10,7 +10,7 @@ use http::{
     },
 };
 
-use crate::route::CorsPolicy;
+use crate::{model::RuntimeFraction, route::CorsPolicy, telemetry::metrics::CorsStats};
 
 const ALLOW_PRIVATE_NETWORK: HeaderName =
     HeaderName::from_static("access-control-allow-private-network");
@@ -73,18 +73,30 @@ impl Marks {
     }
 }
 
-/// Judges a request.
-pub(crate) fn judge<B>(policy: &CorsPolicy, request: &Request<B>) -> Verdict {
+/// Judges a request, and counts its origin.
+pub(crate) fn judge<B>(
+    policy: &CorsPolicy,
+    request: &Request<B>,
+    stats: Option<&CorsStats>,
+) -> Verdict {
     let config = &policy.config;
-    let enabled = config
-        .enabled
-        .as_ref()
-        .is_none_or(|share| share.default.hit(rand::random()));
+    let hit = |share: &RuntimeFraction| share.default.hit(rand::random());
+    let enabled = config.enabled.as_ref().is_none_or(hit);
+    let judged = enabled || config.shadow.as_ref().is_some_and(hit);
     let origin = request.headers().get(ORIGIN);
-    let Some(origin) = origin.filter(|origin| enabled && !origin.is_empty()) else {
+    let Some(origin) = origin.filter(|origin| judged && !origin.is_empty()) else {
         return Verdict::Pass;
     };
     let allowed = policy.allows(origin.as_bytes());
+    if let Some(stats) = stats {
+        match allowed {
+            true => stats.origin_valid.add(1),
+            false => stats.origin_invalid.add(1),
+        }
+    }
+    if !enabled {
+        return Verdict::Pass;
+    }
     let preflight = request.method() == Method::OPTIONS
         && request
             .headers()

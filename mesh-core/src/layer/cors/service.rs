@@ -1,4 +1,7 @@
-use std::task::{Context, Poll};
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use http::Response;
 use tower_service::Service;
@@ -13,6 +16,7 @@ use crate::{
     body::ResponseBody,
     layer::{Carrier, PolicyOf},
     route::CorsPolicy,
+    telemetry::metrics::CorsStats,
 };
 
 /// Answers preflights and marks responses.
@@ -21,6 +25,7 @@ pub struct Cors<S, P> {
     inner: S,
     policy: P,
     acts: Acts,
+    stats: Option<Arc<CorsStats>>,
 }
 
 impl<S, P> Cors<S, P> {
@@ -30,7 +35,15 @@ impl<S, P> Cors<S, P> {
             inner,
             policy,
             acts,
+            stats: None,
         }
+    }
+
+    /// Counts origins; `None`: nowhere.
+    #[must_use]
+    pub fn stats(mut self, stats: Option<Arc<CorsStats>>) -> Self {
+        self.stats = stats;
+        self
     }
 }
 
@@ -56,7 +69,9 @@ where
                 .policy(&request)
                 .filter(|policy| acts.on(policy)),
         };
-        let verdict = policy.map_or(Verdict::Pass, |policy| judge(policy, request.request()));
+        let verdict = policy.map_or(Verdict::Pass, |policy| {
+            judge(policy, request.request(), self.stats.as_deref())
+        });
         match verdict {
             Verdict::Pass => ResponseFuture::pass(self.inner.call(request), None),
             Verdict::Mark(marks) => {

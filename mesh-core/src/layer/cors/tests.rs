@@ -1,13 +1,18 @@
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Empty;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::CorsLayer;
+use super::{Acts, CorsLayer};
 use crate::{
     body::RequestBody,
-    model::{Cors, StringMatcher, StringPattern},
+    layer::{Fixed, Standalone},
+    model::{Cors, Fraction, RuntimeFraction, StringMatcher, StringPattern},
+    route::CorsPolicy,
+    telemetry::metrics::CorsStats,
 };
 
 fn policy() -> Cors {
@@ -24,17 +29,20 @@ fn policy() -> Cors {
     }
 }
 
-async fn ask(
-    policy: Cors,
-    method: Method,
-    origin: &str,
-) -> Response<crate::body::ResponseBody<Empty<Bytes>>> {
+type Answer = Response<crate::body::ResponseBody<Empty<Bytes>>>;
+
+async fn ask(policy: Cors, method: Method, origin: &str) -> Answer {
+    ask_counted(policy, method, origin, &Arc::default()).await
+}
+
+async fn ask_counted(policy: Cors, method: Method, origin: &str, stats: &Arc<CorsStats>) -> Answer {
     let app = tower::service_fn(|_: Request<RequestBody<Empty<Bytes>>>| async {
         let mut response = Response::new(Empty::<Bytes>::new());
         *response.status_mut() = StatusCode::ACCEPTED;
         Ok::<_, std::convert::Infallible>(response)
     });
-    let mut service = CorsLayer::fixed(policy).layer(app);
+    let layer = CorsLayer::new(Fixed(CorsPolicy::new(policy)), Acts::Always);
+    let mut service = Standalone(layer.stats(Some(stats.clone()))).layer(app);
     let request = Request::builder()
         .method(method)
         .header(header::ORIGIN, origin)
@@ -112,4 +120,40 @@ async fn responses_to_allowed_origins_are_marked() {
     );
     let response = ask(policy(), Method::GET, "https://bad").await;
     assert!(response.headers().is_empty());
+}
+
+#[tokio::test]
+async fn origins_are_counted_also_where_the_filter_only_looks_on() {
+    let share = |default| {
+        Some(RuntimeFraction {
+            default,
+            key: "".into(),
+        })
+    };
+    let shadowed = Cors {
+        enabled: share(Fraction::NEVER),
+        shadow: share(Fraction::ALWAYS),
+        ..policy()
+    };
+    let off = Cors {
+        enabled: share(Fraction::NEVER),
+        ..policy()
+    };
+    let stats = Arc::<CorsStats>::default();
+    for (config, method, origin, (valid, invalid), marked) in [
+        (policy(), Method::GET, "https://good", (1, 0), true),
+        (policy(), Method::OPTIONS, "https://good", (2, 0), true),
+        (policy(), Method::GET, "https://bad", (2, 1), false),
+        (policy(), Method::GET, "", (2, 1), false),
+        (shadowed.clone(), Method::GET, "https://good", (3, 1), false),
+        (shadowed, Method::OPTIONS, "https://bad", (3, 2), false),
+        (off, Method::GET, "https://good", (3, 2), false),
+    ] {
+        let response = ask_counted(config, method, origin, &stats).await;
+        let headers = response.headers();
+        let seen = headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN);
+        assert_eq!(seen, marked, "{origin}");
+        let counted = (stats.origin_valid.get(), stats.origin_invalid.get());
+        assert_eq!(counted, (valid, invalid), "{origin}");
+    }
 }

@@ -21,7 +21,7 @@ use crate::{
         fault::{ActiveFaults, Meeting, RouteFaults, meet},
     },
     route::{Forwarding, RouteEntry},
-    telemetry::{clock, flags::Flag, record::Record},
+    telemetry::{clock, flags::Flag, metrics::CorsStats, record::Record},
     transport::Deadline,
 };
 
@@ -29,6 +29,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Ahead {
     pub(crate) cors: Acts,
+    pub(crate) cors_stats: Option<Arc<CorsStats>>,
     pub(crate) faults: RouteFaults,
     pub(crate) active: ActiveFaults,
 }
@@ -82,7 +83,8 @@ impl Front {
         };
         let policy = cluster.and_then(|forwarding| forwarding.cors());
         let policy = policy.filter(|policy| ahead.cors.on(policy));
-        let marks = match policy.map_or(Verdict::Pass, |policy| judge(policy, request)) {
+        let judge = |policy: &Arc<_>| judge(policy, request, ahead.cors_stats.as_deref());
+        let marks = match policy.map_or(Verdict::Pass, judge) {
             Verdict::Pass => None,
             Verdict::Mark(marks) => Some(marks),
             Verdict::Preflight(headers) => return Some(Met::Preflight(headers)),

@@ -29,7 +29,7 @@ use crate::{
         ConnectionFacts, Counted, Decision, Field, Forwarding, Head, HeadMut, HeadersMut,
         RouteTable,
     },
-    telemetry::{context::RecordContext, record::Record},
+    telemetry::{context::RecordContext, metrics::HttpStats, record::Record},
 };
 
 const ORIGINAL_URL: HeaderName = HeaderName::from_static("x-envoy-original-url");
@@ -67,6 +67,32 @@ pub(super) enum Step<B: 'static> {
     Again(Box<Routed<RequestBody<B>>>),
     /// It is answered here.
     Answer(Own),
+}
+
+/// Why a redirect is not followed.
+#[derive(Clone, Copy)]
+enum Left {
+    /// The request is not whole, or cannot be sent again.
+    NotWhole,
+    BadLocation,
+    UnsafeScheme,
+    TooMany,
+    NoRoute,
+    Predicate,
+}
+
+impl Left {
+    /// Where it is counted.
+    fn count(self, stats: &HttpStats) -> Option<&Count> {
+        Some(match self {
+            Self::NotWhole => return None,
+            Self::BadLocation => &stats.passthrough_internal_redirect_bad_location,
+            Self::UnsafeScheme => &stats.passthrough_internal_redirect_unsafe_scheme,
+            Self::TooMany => &stats.passthrough_internal_redirect_too_many_redirects,
+            Self::NoRoute => &stats.passthrough_internal_redirect_no_route,
+            Self::Predicate => &stats.passthrough_internal_redirect_predicate,
+        })
+    }
 }
 
 /// Where a redirect leads.
@@ -119,9 +145,13 @@ impl<S, B: MeshBody> Follow<S, B> {
         let stats = forwarding.cluster().map(|cluster| cluster.stats());
         let target = self.target(policy, response);
         let count = |count: Option<&Count>| count.map_or((), |count| count.add(1));
-        let Some(target) = target else {
-            count(stats.map(|stats| &stats.upstream_internal_redirect_failed_total));
-            return Step::Pass;
+        let target = match target {
+            Ok(target) => target,
+            Err(left) => {
+                count(stats.map(|stats| &stats.upstream_internal_redirect_failed_total));
+                count(self.front.stats().and_then(|stats| left.count(stats)));
+                return Step::Pass;
+            }
         };
         count(stats.map(|stats| &stats.upstream_internal_redirect_succeeded_total));
         // With the new head and route already, as in Envoy.
@@ -131,31 +161,34 @@ impl<S, B: MeshBody> Follow<S, B> {
         self.go_on(target)
     }
 
-    /// Where the response leads; `None`: it is not followed.
+    /// Where the response leads, or why it is not followed.
     fn target<U>(
         &mut self,
         policy: &InternalRedirect,
         response: &Response<ResponseBody<U>>,
-    ) -> Option<Target> {
+    ) -> Result<Target, Left> {
         let repeatable = self.body.as_ref().is_none_or(ReplayEnd::can_repeat);
         if !self.record.is_received() || !repeatable {
-            return None;
+            return Err(Left::NotWhole);
         }
-        let url = Url::parse(response.headers().get(LOCATION)?)?;
-        if self.followed.len() >= policy.max as usize {
-            return None;
-        }
+        // One without a location is no redirect.
+        let location = response.headers().get(LOCATION).ok_or(Left::NotWhole)?;
+        let url = Url::parse(location).ok_or(Left::BadLocation)?;
         // A connection without TLS is plain whatever its client says.
         let https = self.https && (self.facts.tls || self.record.connection().is_none());
         if url.https != https && !policy.cross_scheme {
-            return None;
+            return Err(Left::UnsafeScheme);
+        }
+        if self.followed.len() >= policy.max as usize {
+            return Err(Left::TooMany);
         }
         let mut request = self.shipped();
-        let original = original_url(&request, https)?;
+        let original = original_url(&request, https).ok_or(Left::NotWhole)?;
         copy_headers(policy, response.headers(), request.headers_mut());
         url.apply(&mut request);
         let record = &self.record;
-        self.front.treat_again(&mut request, record).ok()?;
+        let treated = self.front.treat_again(&mut request, record);
+        treated.map_err(|_| Left::NotWhole)?;
         let random = rand::random();
         let mut head = Head::of(&request);
         head.connection = &self.facts;
@@ -172,16 +205,16 @@ impl<S, B: MeshBody> Follow<S, B> {
             Decision::Redirect(redirect) => redirect
                 .route()
                 .map_or_else(|| "".into(), |route| route.name().clone()),
-            _ => return None,
+            _ => return Err(Left::NoRoute),
         };
         if !self.accepts(policy, &name, https, url.https) {
-            return None;
+            return Err(Left::Predicate);
         }
         let bare = response.status() == StatusCode::SEE_OTHER && becomes_get(&mut request);
         request.headers_mut().insert(ORIGINAL_URL, original);
         let from = self.forwarding.route().name().clone();
         self.followed.push((from, name));
-        Some(Target {
+        Ok(Target {
             request,
             https: url.https,
             decision,

@@ -143,6 +143,7 @@ async fn what_is_answered_here_meets_the_filters_too() {
         let active = ActiveFaults::default();
         front.set_ahead(super::Ahead {
             cors: crate::layer::cors::Acts::Always,
+            cors_stats: None,
             faults: RouteFaults::filter("fault".into(), fault(abort), false).expect("valid"),
             active: active.clone(),
         });

@@ -20,6 +20,8 @@ pub(crate) enum FilterRules {
     Flags(Vec<Name>),
     Grpc(Vec<u32>, bool),
     Type(Vec<LogType>, bool),
+    /// The same for every request.
+    Always(bool),
     And(Vec<FilterRules>),
     Or(Vec<FilterRules>),
     Traced,
@@ -42,6 +44,8 @@ impl FilterRules {
             LogFilter::ResponseFlag(names) => Self::Flags(names.clone()),
             LogFilter::GrpcStatus(codes, exclude) => Self::Grpc(codes.clone(), *exclude),
             LogFilter::Type(types, exclude) => Self::Type(types.clone(), *exclude),
+            // No filter gives requests dynamic metadata, so that it is never at the matcher's path.
+            LogFilter::Metadata(_, absent) => Self::Always(*absent),
             LogFilter::And(filters) => Self::And(all(filters)?),
             LogFilter::Or(filters) => Self::Or(all(filters)?),
         })
@@ -86,6 +90,7 @@ impl FilterRules {
                 codes.contains(&status) != *exclude
             }
             Self::Type(types, exclude) => types.contains(&late.log_type) != *exclude,
+            Self::Always(passes) => *passes,
             Self::And(all) => all.iter().all(|one| one.passes(context, late)),
             Self::Or(any) => any.iter().any(|one| one.passes(context, late)),
             Self::Traced => {

@@ -169,6 +169,8 @@ fn filters_leave_lines_out() {
         (LogFilter::Duration(Comparison::Ge, 60_000), 0, 0),
         (LogFilter::Or(vec![LogFilter::NotHealthCheck]), 1, 1),
         (LogFilter::GrpcStatus(vec![14], false), 0, 1),
+        (LogFilter::Metadata(None, true), 1, 1),
+        (LogFilter::Metadata(None, false), 0, 0),
     ] {
         let config = log(None, Some(filter.clone()));
         assert_eq!(

@@ -14,6 +14,7 @@ macro_rules! stats {
             /// Requests that were answered ahead of the router.
             pub(crate) unrouted: Count,
             fault: OnceLock<Arc<FaultStats>>,
+            cors: OnceLock<Arc<CorsStats>>,
         }
 
         impl HttpStats {
@@ -23,12 +24,32 @@ macro_rules! stats {
                 f("downstream_rq_completed", self.completed());
                 f("rq_total", self.requests().saturating_sub(self.unrouted.get()));
                 $(f(stringify!($name), self.$name.get());)*
+                if let Some(cors) = self.cors.get() {
+                    cors.each(&mut f);
+                }
                 if let Some(fault) = self.fault.get() {
                     fault.each(f);
                 }
             }
         }
     };
+}
+
+/// What is counted of CORS filters; each field is a statistic `http.PREFIX.cors.FIELD` of Envoy.
+#[derive(Debug, Default)]
+pub struct CorsStats {
+    /// Requests whose origin is allowed.
+    pub origin_valid: Count,
+    /// Requests whose origin is not allowed.
+    pub origin_invalid: Count,
+}
+
+impl CorsStats {
+    /// Each statistic by name, with `cors.` before it.
+    pub fn each(&self, mut f: impl FnMut(&'static str, u64)) {
+        f("cors.origin_valid", self.origin_valid.get());
+        f("cors.origin_invalid", self.origin_invalid.get());
+    }
 }
 
 /// What is counted of fault filters; each field is a statistic `http.PREFIX.fault.FIELD` of Envoy.
@@ -89,15 +110,36 @@ stats! {
     no_cluster,
     /// Requests that a route redirects or answers itself.
     rq_direct_response,
+    /// Requests whose path cannot be normalised.
+    downstream_rq_failed_path_normalization,
+    /// Requests that are redirected to their path without escaped slashes.
+    downstream_rq_redirected_with_normalized_path,
+    /// Requests whose path does not begin with a slash.
+    downstream_rq_non_relative_path,
     /// Requests over a limit of time.
     downstream_rq_timeout,
     /// Streams on which nothing moved.
     downstream_rq_idle_timeout,
     /// Streams that lived too long.
     downstream_rq_max_duration_reached,
+    /// Redirects of upstreams that are not followed, since they name no URI.
+    passthrough_internal_redirect_bad_location,
+    /// The same, since they lead from plain text to TLS or back.
+    passthrough_internal_redirect_unsafe_scheme,
+    /// The same, since the request was redirected often enough.
+    passthrough_internal_redirect_too_many_redirects,
+    /// The same, since there is no route.
+    passthrough_internal_redirect_no_route,
+    /// The same, since a predicate of the route forbids it.
+    passthrough_internal_redirect_predicate,
 }
 
 impl HttpStats {
+    /// The statistics of CORS filters; listed from the first call on.
+    pub fn cors(&self) -> &Arc<CorsStats> {
+        self.cors.get_or_init(Arc::default)
+    }
+
     /// The statistics of fault filters; listed from the first call on.
     pub fn fault(&self) -> &Arc<FaultStats> {
         self.fault.get_or_init(Arc::default)

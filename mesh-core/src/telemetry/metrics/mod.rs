@@ -16,7 +16,7 @@ mod tests;
 
 pub use self::{
     histogram::Histogram,
-    http::{FaultStats, HttpStats},
+    http::{CorsStats, FaultStats, HttpStats},
     labels::{Labels, Workload},
     registry::{MessageSeries, Metrics, Series, TcpSeries},
     requests::RequestMetrics,

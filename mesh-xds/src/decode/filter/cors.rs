@@ -4,7 +4,7 @@ use envoy_types::pb::envoy::extensions::filters::http::cors::v3::CorsPolicy;
 use http::HeaderValue;
 use mesh_core::model::Cors;
 
-use crate::decode::{Context, common, format, matcher, set::ignored};
+use crate::decode::{Context, common, format, matcher};
 
 /// A policy.
 pub(in crate::decode) fn policy(cx: &mut Context, value: &CorsPolicy) -> Cors {
@@ -20,7 +20,6 @@ pub(in crate::decode) fn policy(cx: &mut Context, value: &CorsPolicy) -> Cors {
         allow_private_network_access,
         forward_not_matching_preflights,
     } = value;
-    ignored!(cx; shadow_enabled);
     let text = |cx: &mut Context, field: &str, value: &str| -> Option<HeaderValue> {
         (!value.is_empty()).then(|| format::header_value(cx, field, value))?
     };
@@ -36,6 +35,7 @@ pub(in crate::decode) fn policy(cx: &mut Context, value: &CorsPolicy) -> Cors {
         max_age: text(cx, "max_age", max_age),
         allow_credentials: allow_credentials.as_ref().map(|value| value.value),
         enabled: filter_enabled.as_ref().map(common::runtime_fraction),
+        shadow: shadow_enabled.as_ref().map(common::runtime_fraction),
         forward_not_matching_preflights: forward_not_matching_preflights
             .as_ref()
             .map(|value| value.value),

@@ -22,7 +22,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, Version, header::LOCAT
 #[cfg(feature = "client")]
 use crate::telemetry::metrics::Metrics;
 #[cfg(feature = "net")]
-use crate::telemetry::record::Sink;
+use crate::telemetry::{metrics::HttpStats, record::Sink};
 use crate::{
     Error, Kind,
     layer::{Exchange, Scan},
@@ -55,7 +55,7 @@ pub struct Front {
     ahead: Option<Box<super::Ahead>>,
     /// Who is told of requests that go on elsewhere.
     #[cfg(feature = "net")]
-    sink: Option<Arc<dyn Sink>>,
+    sink: Option<(Arc<dyn Sink>, Arc<HttpStats>)>,
 }
 
 /// What is done for Istio's exchange of metadata.
@@ -153,15 +153,20 @@ impl Front {
         self.ahead.as_deref()
     }
 
-    /// `sink` is told of requests whose upstreams' redirects are followed.
+    /// `sink` is told of requests whose upstreams' redirects are followed; those that are not followed are counted in `stats`.
     #[cfg(feature = "net")]
-    pub(crate) fn set_sink(&mut self, sink: Arc<dyn Sink>) {
-        self.sink = Some(sink);
+    pub(crate) fn set_sink(&mut self, sink: Arc<dyn Sink>, stats: Arc<HttpStats>) {
+        self.sink = Some((sink, stats));
     }
 
     #[cfg(feature = "net")]
     pub(super) fn sink(&self) -> Option<&dyn Sink> {
-        self.sink.as_deref()
+        self.sink.as_ref().map(|(sink, _)| &**sink)
+    }
+
+    #[cfg(feature = "net")]
+    pub(super) fn stats(&self) -> Option<&HttpStats> {
+        self.sink.as_ref().map(|(_, stats)| &**stats)
     }
 
     /// What the record keeps of request heads.
