@@ -24,19 +24,20 @@ impl Program {
     fn start(command: &mut Command) -> Self {
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
-        let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut program = Self {
+            child,
+            stdout,
+            address: ([0, 0, 0, 0], 0).into(),
+        };
         let mut line = String::new();
-        stdout.read_line(&mut line).expect("its first line");
+        program.stdout.read_line(&mut line).expect("its first line");
         let (_, address) = line
             .trim()
             .rsplit_once(' ')
             .expect("NAME listens on ADDRESS");
-        let address = address.parse().expect("an address");
-        Self {
-            child,
-            stdout,
-            address,
-        }
+        program.address = address.parse().expect("an address");
+        program
     }
 
     /// Status and body of a GET.
@@ -62,7 +63,7 @@ impl Program {
             match self.child.try_wait().expect("a status") {
                 Some(status) => break assert!(status.success(), "{status}: {rest}"),
                 None if Instant::now() > deadline => panic!("it does not end: {rest}"),
-                None => thread::yield_now(),
+                None => thread::sleep(Duration::from_millis(10)),
             }
         }
         rest
