@@ -8,9 +8,13 @@ mod set;
 mod shares;
 mod stats;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use arc_swap::ArcSwap;
@@ -47,7 +51,7 @@ pub struct Cluster {
 struct State {
     endpoints: ArcSwap<EndpointSet>,
     /// Endpoints of an original-destination cluster, made as connections come.
-    original: ArcSwap<std::collections::HashMap<std::net::SocketAddr, Arc<Endpoint>>>,
+    original: ArcSwap<Originals>,
     limits: [LimitState; 2],
     stats: ClusterStats,
     /// Rises when connections of before must not be used again.
@@ -55,6 +59,9 @@ struct State {
     /// An endpoint has sent an interim response.
     interims: AtomicBool,
 }
+
+/// The endpoints of an original-destination cluster.
+type Originals = HashMap<SocketAddr, Arc<Endpoint>>;
 
 /// Most endpoints that an original-destination cluster remembers; beyond it the memory is begun anew.
 const MAX_ORIGINAL_DESTINATIONS: usize = 16 * 1024;
@@ -229,20 +236,12 @@ impl Cluster {
         endpoint.stats().rq_total.add(1);
     }
 
-    fn original(&self, addr: std::net::SocketAddr) -> Arc<Endpoint> {
+    fn original(&self, addr: SocketAddr) -> Arc<Endpoint> {
         if let Some(endpoint) = self.state.original.load().get(&addr) {
             return endpoint.clone();
         }
         let made = Arc::new(Endpoint::for_address(addr));
-        self.state.original.rcu(|known| {
-            let mut known = if known.len() < MAX_ORIGINAL_DESTINATIONS {
-                (**known).clone()
-            } else {
-                Default::default()
-            };
-            known.entry(addr).or_insert_with(|| made.clone());
-            known
-        });
+        self.state.original.rcu(|known| with(known, addr, &made));
         self.state
             .original
             .load()
@@ -250,6 +249,16 @@ impl Cluster {
             .cloned()
             .unwrap_or(made)
     }
+}
+
+/// `known` and one more; whoever asks for ever new ones begins anew.
+fn with(known: &Originals, addr: SocketAddr, made: &Arc<Endpoint>) -> Originals {
+    let mut known = match known.len() < MAX_ORIGINAL_DESTINATIONS {
+        true => known.clone(),
+        false => Originals::default(),
+    };
+    known.entry(addr).or_insert_with(|| made.clone());
+    known
 }
 
 /// Whether connections made under `old` may serve requests under `new`.

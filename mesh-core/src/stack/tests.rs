@@ -26,6 +26,15 @@ use crate::{
     transport::{ConnInfo, TcpConnector, TokioExec},
 };
 
+/// An address where connections are refused as long as the socket is held: nobody listens there, nor can anybody.
+pub(crate) fn refusing() -> (tokio::net::TcpSocket, SocketAddr) {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(any).expect("a port");
+    let address = socket.local_addr().expect("an address");
+    (socket, address)
+}
+
 /// An upstream that answers with what it saw: `METHOD PATH`, the headers that are asked for, the body.
 pub(crate) async fn upstream() -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
@@ -390,12 +399,7 @@ async fn an_upgrade_that_is_not_allowed_is_refused() {
 #[tokio::test]
 async fn a_dead_endpoint_is_answered_and_a_retry_finds_the_living_one() {
     let living = upstream().await;
-    let dead = {
-        let socket = tokio::net::TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("a port");
-        socket.local_addr().expect("an address")
-    };
+    let (_held, dead) = refusing();
     let mut config = cluster_config("both", dead);
     let second = cluster_config("both", living).load_assignment.localities;
     let second = second.into_iter().flat_map(|group| group.endpoints);

@@ -106,9 +106,14 @@ async fn upstream() -> (TcpListener, Address) {
     (listener, address)
 }
 
-/// An address where nobody listens.
-async fn nobody() -> Address {
-    upstream().await.1
+/// An address where nobody listens, nor can anybody: the port is held until the tests are over.
+fn nobody() -> Address {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(any).expect("a free port");
+    let address = socket.local_addr().expect("bound");
+    std::mem::forget(socket);
+    Address::Socket(address)
 }
 
 async fn ended(server: &Running) -> TcpEnd {
@@ -181,7 +186,7 @@ async fn the_upstream_may_speak_first() {
 async fn an_endpoint_that_refuses_ends_the_connection_with_its_flags() {
     let mut twice = proxy();
     twice.max_connect_attempts = 2;
-    let (server, cluster) = start(twice, cluster(&[nobody().await], |_| {}));
+    let (server, cluster) = start(twice, cluster(&[nobody()], |_| {}));
     assert_eq!(server.connect().await.rest().await, "");
     let end = ended(&server).await;
     assert_eq!(end.failure, Some(Kind::ConnectFailure));
@@ -228,7 +233,7 @@ async fn another_attempt_may_find_another_endpoint() {
     let (listener, address) = upstream().await;
     let mut twice = proxy();
     twice.max_connect_attempts = 2;
-    let (server, _) = start(twice, cluster(&[nobody().await, address], |_| {}));
+    let (server, _) = start(twice, cluster(&[nobody(), address], |_| {}));
     for _ in 0..2 {
         let client = server.connect().await;
         timeout(PATIENCE, listener.accept())
@@ -250,16 +255,11 @@ async fn what_cannot_be_reached_is_named() {
         (proxy(), cluster(&[], |_| {}), Kind::NoHealthyUpstream, "UH"),
         (
             proxy(),
-            cluster(&[nobody().await], refused),
+            cluster(&[nobody()], refused),
             Kind::FailClosed,
             "UF",
         ),
-        (
-            proxy(),
-            cluster(&[nobody().await], full),
-            Kind::Overflow,
-            "UO",
-        ),
+        (proxy(), cluster(&[nobody()], full), Kind::Overflow, "UO"),
     ];
     for (proxy, cluster, kind, flags) in cases {
         let (server, _) = start(proxy, cluster);
@@ -345,7 +345,7 @@ async fn further_attempts_wait_for_a_part_of_a_time_that_doubles() {
     patient.max_connect_attempts = 3;
     patient.backoff = Some((Duration::from_secs(3600), Duration::from_secs(7200)));
     patient.max_downstream_connection_duration = Some(Duration::from_millis(200));
-    let (server, cluster) = start(patient, cluster(&[nobody().await], |_| {}));
+    let (server, cluster) = start(patient, cluster(&[nobody()], |_| {}));
     assert_eq!(server.connect().await.rest().await, "");
     assert_eq!(
         ended(&server).await.attempts,
@@ -359,7 +359,7 @@ async fn further_attempts_wait_for_a_part_of_a_time_that_doubles() {
     let mut quick = proxy();
     quick.max_connect_attempts = 3;
     quick.backoff = Some((Duration::from_millis(1), Duration::from_millis(2)));
-    let (server, _) = start(quick, self::cluster(&[nobody().await], |_| {}));
+    let (server, _) = start(quick, self::cluster(&[nobody()], |_| {}));
     assert_eq!(server.connect().await.rest().await, "");
     assert_eq!(ended(&server).await.attempts, 3);
 }
@@ -495,7 +495,7 @@ async fn sniffing_ends_at_the_first_bytes_and_asks_no_upstream_without_need() {
 
 #[tokio::test]
 async fn a_silent_client_of_an_unreachable_upstream_may_still_speak() {
-    let (server, cluster) = serve_sniffing(&nobody().await);
+    let (server, cluster) = serve_sniffing(&nobody());
     let mut client = server.connect().await;
     let asked = async {
         while cluster.stats().upstream_cx_connect_fail.get() == 0 {

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use super::{
-    super::{AttemptOutcome, Cluster, PickKey},
-    cluster, endpoint, group, labels,
+    super::{
+        AttemptOutcome, Cluster, Endpoint, MAX_ORIGINAL_DESTINATIONS, Originals, PickKey, with,
+    },
+    cluster, endpoint, group, labels, ports,
 };
 use crate::{
     Kind,
@@ -82,6 +84,39 @@ fn health_and_weight_are_news_of_the_same_endpoint() {
         let news = (after.health(), after.weight());
         assert_eq!(news, (HealthStatus::Unhealthy, 1), "{group:?}");
     }
+}
+
+#[test]
+fn another_policy_acts_on_the_endpoints_that_are_known() {
+    let members = vec![
+        endpoint(1, 1, HealthStatus::Healthy),
+        endpoint(2, 1, HealthStatus::Healthy),
+    ];
+    let mut config = cluster(LbPolicy::Random, vec![group(0, members)]);
+    config.discovery = model::Discovery::Eds("".into());
+    let assignment = std::mem::take(&mut config.load_assignment);
+    let old = Cluster::new(Arc::new(config.clone()), None);
+    old.set_endpoints(&assignment);
+    config.lb = LbPolicy::RoundRobin;
+    let new = Cluster::new(Arc::new(config), Some(&old));
+    let picked = ports(&new, 40);
+    assert!(
+        picked.windows(2).all(|pair| pair[0] != pair[1]),
+        "{picked:?}"
+    );
+}
+
+#[test]
+fn original_destinations_do_not_fill_the_memory() {
+    let address = |number: u32| ([10, 0, 0, 1], number as u16).into();
+    let made = Arc::new(Endpoint::for_address(address(0)));
+    let most = MAX_ORIGINAL_DESTINATIONS as u32;
+    let mut known: Originals = (0..most - 1)
+        .map(|number| (address(number), made.clone()))
+        .collect();
+    known = with(&known, address(most), &made);
+    assert_eq!(known.len(), MAX_ORIGINAL_DESTINATIONS);
+    assert_eq!(with(&known, address(most + 1), &made).len(), 1);
 }
 
 #[test]

@@ -112,9 +112,23 @@ async fn only_matching_requests_meet_a_fault_and_no_more_than_allowed() {
     assert_eq!(ask(fault.clone(), &[("x-test", "1")]).await.0, 502);
     let limited = Fault {
         max_active_faults: Some(0),
-        ..fault
+        ..fault.clone()
     };
     assert_eq!(ask(limited, &[("x-test", "1")]).await.0, 200);
+    // No route leads this request to any cluster.
+    let elsewhere = Fault {
+        upstream_cluster: "other".into(),
+        ..fault.clone()
+    };
+    assert_eq!(ask(elsewhere, &[("x-test", "1")]).await.0, 200);
+    let of_nodes = Fault {
+        downstream_nodes: vec!["a".into(), "b".into()],
+        ..fault
+    };
+    for (node, wanted) in [("b", 502), ("c", 200)] {
+        let sent = [("x-test", "1"), ("x-envoy-downstream-service-node", node)];
+        assert_eq!(ask(of_nodes.clone(), &sent).await.0, wanted, "{node}");
+    }
 }
 
 fn delay(time: u64) -> Option<FaultDelay> {
@@ -269,6 +283,14 @@ async fn a_fault_counts_as_active_as_long_as_in_envoy() {
     assert_eq!(active.stats().faults_overflow.get(), 1);
     assert_eq!(active.stats().delays_injected.get(), 1);
     drop(first);
+    let aborted = Fault {
+        abort: abort(AbortWith::Http(StatusCode::CONFLICT), Fraction::ALWAYS),
+        ..delayed.clone()
+    };
+    let (mut refusing, refused) = layered(aborted, four_kib);
+    assert!(refusing.call(request(&[])).await.is_err());
+    assert_eq!(refused.stats().aborts_injected.get(), 1);
+    assert_eq!(refused.stats().active_faults.get(), 0);
     // A client that goes away during the delay counts no longer.
     let gone = service.call(request(&[]));
     assert_eq!(active.stats().active_faults.get(), 1);

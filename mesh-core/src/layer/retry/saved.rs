@@ -220,8 +220,10 @@ mod tests {
         ] {
             request.headers_mut().append(name, value);
         }
-        // The second one is in the block of the first.
-        for _ in 0..2 {
+        // The second one is in the block of the first, of which nothing is left.
+        for turn in ["a", "bc"] {
+            let value = HeaderValue::from_static(turn);
+            request.headers_mut().insert("x-turn", value);
             let saved = SavedHead::of(&request);
             for _ in 0..2 {
                 let again = saved.request(());

@@ -197,6 +197,50 @@ async fn the_time_between_attempts_grows() {
     assert!(longest <= Duration::from_secs(15), "{longest:?}");
 }
 
+#[test]
+fn the_time_between_attempts_has_a_ceiling() {
+    let second = |count: u64| count * 1_000_000_000;
+    // The longest is ten times the shortest where nothing else is said, and never shorter than that.
+    for (longest, retry, random, wanted) in [
+        (None, 1, second(1) + 5, second(1) + 5),
+        (None, 1, second(2), 0),
+        (None, 9, second(9), second(9)),
+        (None, 9, second(10), 0),
+        (None, 40, second(10), 0),
+        (Some(3), 9, second(3), 0),
+        (Some(0), 9, second(1), 0),
+    ] {
+        let policy = RetryPolicy {
+            base_interval: Some(Duration::from_secs(1)),
+            max_interval: longest.map(Duration::from_secs),
+            ..policy("5xx", 1)
+        };
+        let policy = Retries::new(&policy, None).expect("valid");
+        let seen = policy.0.back_off(retry, random).as_nanos();
+        assert_eq!(seen, wanted.into(), "{longest:?} {retry} {random}");
+    }
+}
+
+#[test]
+fn a_policy_without_conditions_may_limit_the_time_of_an_attempt() {
+    let time = Some(Duration::from_secs(1));
+    for (on, per_try, idle, wanted) in [
+        ("", None, None, false),
+        ("5xx", None, None, true),
+        ("", time, None, true),
+        ("", None, time, true),
+        ("", Some(Duration::ZERO), Some(Duration::ZERO), false),
+    ] {
+        let policy = RetryPolicy {
+            per_try_timeout: per_try,
+            per_try_idle_timeout: idle,
+            ..policy(on, 1)
+        };
+        let policy = Retries::new(&policy, None).expect("valid");
+        assert_eq!(policy.0.acts(), wanted, "{on} {per_try:?} {idle:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn headers_of_the_request_add_to_the_policy() {
     let bad = Answer::Status(503);
@@ -256,8 +300,15 @@ async fn an_attempt_in_which_nothing_comes_is_tried_again() {
     let begun = tokio::time::Instant::now();
     let seen = play(limit.clone(), &[], &[Answer::Silence, Answer::Status(200)]).await;
     assert_eq!((seen, begun.elapsed().as_secs()), ((Ok(200), 2), 1));
-    let seen = play(limit, &[], &[Answer::Silence, Answer::Silence]).await;
+    let silence = [Answer::Silence, Answer::Silence];
+    let seen = play(limit.clone(), &[], &silence).await;
     assert_eq!(seen, (Err(Kind::PerTryIdleTimeout), 2));
+    let both = RetryPolicy {
+        per_try_timeout: limit.per_try_idle_timeout,
+        ..limit
+    };
+    let seen = play(both, &[], &silence).await;
+    assert_eq!(seen, (Err(Kind::PerTryTimeout), 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -337,9 +388,16 @@ async fn each_header_of_the_request_means_what_it_means_in_envoy() {
     let asks = [("x-envoy-upstream-rq-per-try-timeout-ms", "2000")];
     let seen = play(limit.clone(), &asks, &[Silence, Status(200)]).await;
     assert_eq!((seen, begun.elapsed().as_secs()), ((Ok(200), 2), 2));
-    let asks = [("x-envoy-upstream-rq-per-try-timeout-ms", "0")];
-    let seen = play(limit, &asks, &[Status(200)]).await;
-    assert_eq!(seen, (Ok(200), 1));
+    let slow = tower::service_fn(|_: Req| async {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        Ok::<Res, Error>(Response::new(ResponseBody::empty()))
+    });
+    let policy = Retries::new(&limit, None).expect("valid");
+    let request = Request::get("http://a/b").header(asks[0].0, "0");
+    let request = request.body(RequestBody::new(Full::from("")));
+    let answer = RetryLayer::new(Fixed(policy)).layer(slow);
+    let answer = { answer }.call(request.expect("a request")).await;
+    assert_eq!(answer.expect("in time").status(), 200);
 }
 
 #[tokio::test(start_paused = true)]
@@ -371,6 +429,7 @@ async fn the_response_may_say_when_to_come_again() {
     for (name, value, least, most) in [
         ("retry-after", "10", 10_000, 15_000),
         // Over the longest wait the next header counts, and where there is none, the usual back-off.
+        ("retry-after", "300", 300_000, 450_000),
         ("retry-after", "301", 0, 25),
         ("retry-after", "0", 0, 25),
         ("retry-after", "soon", 0, 25),
@@ -416,6 +475,7 @@ async fn a_wait_that_was_asked_for_does_not_lengthen_the_next_back_off() {
         Answer::Header(503, "retry-after", "2"),
         Answer::Header(503, "x-none", ""),
     );
+    let mut longest = Duration::ZERO;
     for _ in 0..30 {
         let begun = tokio::time::Instant::now();
         let (seen, attempts) = patient(limited.clone(), &[asked, asked, asked, plain]).await;
@@ -423,7 +483,10 @@ async fn a_wait_that_was_asked_for_does_not_lengthen_the_next_back_off() {
         // Three times two to three seconds, then less than one; up to eight if it had grown.
         let after = begun.elapsed();
         assert!(after <= Duration::from_secs(10), "{after:?}");
+        longest = longest.max(after);
     }
+    // Clients do not all come again at the same time.
+    assert!(longest > Duration::from_secs(7), "{longest:?}");
 }
 
 #[tokio::test(start_paused = true)]

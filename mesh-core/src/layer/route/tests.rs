@@ -164,7 +164,9 @@ async fn what_is_answered_here_meets_the_filters_too() {
         assert_eq!(seen, status, "{path}");
         assert_eq!(begun.elapsed(), Duration::from_millis(300), "{path}");
         assert_eq!(record.late().flags.to_string(), "DI", "{path}");
-        assert_eq!(active.stats().active_faults.get(), 0, "{path}");
+        let counts = active.stats();
+        assert_eq!(counts.active_faults.get(), 0, "{path}");
+        assert_eq!(counts.aborts_injected.get(), u64::from(status == 409));
     }
 }
 
@@ -397,6 +399,7 @@ async fn what_cannot_be_followed_goes_to_the_client() {
         (cross.clone(), &[], 302, "https://x.test/second", true),
         (safe.clone(), &[], 302, "https://x.test/second", false),
         (safe.clone(), https, 302, "http://x.test/second", true),
+        (safe.clone(), &[], 302, "http://x.test/second", true),
         (listed.clone(), &[], 302, "http://x.test/second", false),
         (listed.clone(), &[], 302, "http://x.test/third", true),
         (none.clone(), &[], 302, "http://x.test/second", false),
@@ -446,6 +449,40 @@ async fn a_chain_of_redirects_ends_where_a_route_says_so() {
             (status, hops_seen),
             "{case}"
         );
+    }
+    let cross = InternalRedirect {
+        cross_scheme: true,
+        ..following()
+    };
+    for (first, other, path, wanted) in [
+        // Another route led there, and this one may once too.
+        (
+            up_to(9),
+            once_each(),
+            [
+                "http://x.test/third",
+                "http://x.test/second",
+                "http://x.test/third",
+            ],
+            (200, 3),
+        ),
+        // The scheme is that of the hop before.
+        (
+            cross,
+            up_to(9),
+            [
+                "https://x.test/second",
+                "https://x.test/third",
+                "http://x.test/first",
+            ],
+            (302, 2),
+        ),
+    ] {
+        let mut hops = Vec::from(path.map(|location| redirect(302, location)));
+        hops.push(ok());
+        let exchange = exchange(Method::GET, "/first", &[]);
+        let (seen, more) = play(redirecting(first, Some(other)), exchange, hops).await;
+        assert_eq!((seen.expect("a response"), more.len()), wanted, "{path:?}");
     }
 }
 

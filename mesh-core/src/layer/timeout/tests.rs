@@ -283,6 +283,22 @@ async fn whatever_moves_in_either_direction_begins_the_idle_time_anew() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn without_a_record_the_response_moves() {
+    let app = tower::service_fn(|_: Req| async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        Ok::<_, Error>(Response::new(ResponseBody::upstream(Paced::new(&[2, 2]))))
+    });
+    let defaults = StreamLimits {
+        idle: seconds(3),
+        ..StreamLimits::default()
+    };
+    let mut service = TimeoutLayer::new(Fixed(Timeouts::default()), defaults).layer(app);
+    let response = service.call(request()).await.expect("a head");
+    let body = response.into_body().collect().await;
+    assert_eq!(body.expect("a whole body").to_bytes(), "xx");
+}
+
 /// What becomes of a head: route timeout, stream life, `x-envoy-expected-rq-timeout-ms`, `grpc-timeout`.
 fn resolved(
     forward: model::Forward,

@@ -293,10 +293,7 @@ async fn an_upstream_that_dies_has_its_status_flag_and_line() {
 
 #[tokio::test]
 async fn a_refused_connection_is_named_in_the_details() {
-    let address = {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        listener.local_addr().expect("an address")
-    };
+    let (_held, address) = super::refusing();
     let mesh = Mesh::start(address, |_| {});
     let response = answer(&mut mesh.http2().await).await.expect("a response");
     assert_eq!(response.status(), 503);

@@ -41,9 +41,7 @@ async fn call(
     local_reply: LocalReply,
     request: Request<Full<Bytes>>,
 ) -> Response<impl http_body::Body<Data = Bytes, Error: std::fmt::Debug>> {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let refused = closed.local_addr().expect("an address");
-    drop(closed);
+    let (_held, refused) = super::refusing();
     let clusters = [cluster("echo", upstream().await), cluster("gone", refused)];
     let table = model::RouteConfiguration {
         virtual_hosts: vec![model::VirtualHost {

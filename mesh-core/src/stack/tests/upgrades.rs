@@ -318,10 +318,7 @@ async fn a_proxy_protocol_header_goes_first() {
 
 #[tokio::test]
 async fn connect_to_a_closed_port_is_503_and_closes() {
-    let address = {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        listener.local_addr().expect("an address")
-    };
+    let (_held, address) = super::refusing();
     let route = allowing("up", "connect", Some(ConnectConfig::default()), |_| {});
     let server = start(address, false, route);
     let (mut client, head) = http1_connect(&server).await;
@@ -350,15 +347,23 @@ async fn an_idle_tunnel_ends() {
 
 #[tokio::test]
 async fn the_route_timeout_does_not_end_a_tunnel() {
+    let short = |forward: &mut model::Forward| forward.timeout = Some(Duration::from_millis(500));
     let (address, _told) = upstream(echo).await;
-    let route = allowing("up", "connect", Some(ConnectConfig::default()), |forward| {
-        forward.timeout = Some(Duration::from_millis(500));
-    });
+    let route = allowing("up", "connect", Some(ConnectConfig::default()), short);
     let server = start(address, false, route);
-    let (mut client, _) = http1_connect(&server).await;
+    let (mut tunnel, _) = http1_connect(&server).await;
+    let (address, _told) = upstream(|socket, tell| agrees(socket, tell, false)).await;
+    let server = start(address, false, allowing("up", "websocket", None, short));
+    let mut upgraded = server.connect().await;
+    upgraded
+        .send(b"GET /chat HTTP/1.1\r\nhost: target\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n")
+        .await;
+    let head = upgraded.until("\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     // Time has to pass on real sockets: nothing tells that something did not happen.
     tokio::time::sleep(Duration::from_millis(700)).await;
-    says(&mut client.0, b"still here").await;
+    says(&mut tunnel.0, b"still here").await;
+    says(&mut upgraded.0, b"still here").await;
 }
 
 #[tokio::test]

@@ -103,7 +103,7 @@ async fn double(mut socket: tokio::net::TcpStream) {
 #[tokio::test]
 async fn each_connection_is_in_the_logs_of_the_proxy_and_of_the_listener() {
     let (listening, address) = upstream().await;
-    let cases = cases(&address, &nobody().await);
+    let cases = cases(&address, &nobody());
     tokio::spawn(async move {
         while let Ok((socket, _)) = listening.accept().await {
             tokio::spawn(double(socket));
