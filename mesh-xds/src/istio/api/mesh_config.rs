@@ -166,6 +166,8 @@ pub struct MeshProxyConfig {
     pub gateway_topology: Option<GatewayTopology>,
     #[serde(alias = "proxy_headers")]
     pub proxy_headers: Option<ProxyHeaders>,
+    #[serde(alias = "connection_settings")]
+    pub connection_settings: Option<ConnectionSettings>,
     /// Fields that are not read: each is listed to the user as ignored.
     #[serde(flatten)]
     pub ignored: BTreeMap<String, Value>,
@@ -223,4 +225,102 @@ pub struct GatewayTopology {
     /// Fields that are not read: each is listed to the user as ignored.
     #[serde(flatten)]
     pub ignored: BTreeMap<String, Value>,
+}
+
+/// Limits and times of client connections.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ConnectionSettings {
+    #[serde(deserialize_with = "json::null")]
+    pub profile: ConnectionProfile,
+    #[serde(
+        alias = "listener_per_connection_buffer_limit_bytes",
+        deserialize_with = "json::opt_int"
+    )]
+    pub listener_per_connection_buffer_limit_bytes: Option<i32>,
+    #[serde(alias = "http_idle_timeout", deserialize_with = "json::duration")]
+    pub http_idle_timeout: Option<Duration>,
+    #[serde(
+        alias = "http_max_connection_duration",
+        deserialize_with = "json::duration"
+    )]
+    pub http_max_connection_duration: Option<Duration>,
+    #[serde(alias = "http_drain_timeout", deserialize_with = "json::duration")]
+    pub http_drain_timeout: Option<Duration>,
+    #[serde(alias = "http_request_timeout", deserialize_with = "json::duration")]
+    pub http_request_timeout: Option<Duration>,
+    #[serde(
+        alias = "http_request_headers_timeout",
+        deserialize_with = "json::duration"
+    )]
+    pub http_request_headers_timeout: Option<Duration>,
+    #[serde(
+        alias = "http_stream_idle_timeout",
+        deserialize_with = "json::duration"
+    )]
+    pub http_stream_idle_timeout: Option<Duration>,
+    #[serde(
+        alias = "http_max_stream_duration",
+        deserialize_with = "json::duration"
+    )]
+    pub http_max_stream_duration: Option<Duration>,
+    #[serde(
+        alias = "http_max_concurrent_streams",
+        deserialize_with = "json::opt_int"
+    )]
+    pub http_max_concurrent_streams: Option<i32>,
+    #[serde(
+        alias = "http2_initial_stream_window_size",
+        deserialize_with = "json::opt_int"
+    )]
+    pub http2_initial_stream_window_size: Option<i32>,
+    #[serde(
+        alias = "http2_initial_connection_window_size",
+        deserialize_with = "json::opt_int"
+    )]
+    pub http2_initial_connection_window_size: Option<i32>,
+    #[serde(
+        alias = "http_headers_with_underscores_action",
+        deserialize_with = "json::null"
+    )]
+    pub http_headers_with_underscores_action: UnderscoresAction,
+    #[serde(alias = "http_merge_slashes")]
+    pub http_merge_slashes: Option<bool>,
+    #[serde(
+        alias = "http_path_with_escaped_slashes_action",
+        deserialize_with = "json::null"
+    )]
+    pub http_path_with_escaped_slashes_action: EscapedSlashesAction,
+    /// Fields that are not read: each is listed to the user as ignored.
+    #[serde(flatten)]
+    pub ignored: BTreeMap<String, Value>,
+}
+
+json::enumeration! {
+    /// Where defaults come from.
+    pub enum ConnectionProfile {
+        Sidecar = 0 "SIDECAR",
+        Edge = 1 "EDGE",
+    }
+}
+
+json::enumeration! {
+    /// What is done with headers that have underscores in their names.
+    pub enum UnderscoresAction {
+        Unspecified = 0 "HEADERS_WITH_UNDERSCORES_UNSPECIFIED",
+        Allow = 1 "HEADERS_WITH_UNDERSCORES_ALLOW",
+        RejectRequest = 2 "HEADERS_WITH_UNDERSCORES_REJECT_REQUEST",
+        DropHeader = 3 "HEADERS_WITH_UNDERSCORES_DROP_HEADER",
+    }
+}
+
+json::enumeration! {
+    /// What is done with paths that have escaped slashes.
+    pub enum EscapedSlashesAction {
+        Unspecified = 0 "PATH_WITH_ESCAPED_SLASHES_UNSPECIFIED",
+        KeepUnchanged = 1 "KEEP_UNCHANGED",
+        RejectRequest = 2 "REJECT_REQUEST",
+        UnescapeAndRedirect = 3 "UNESCAPE_AND_REDIRECT",
+        UnescapeAndForward = 4 "UNESCAPE_AND_FORWARD",
+    }
 }

@@ -73,6 +73,7 @@ pub fn effective(context: &Context, proxy: &Proxy) -> MeshProxyConfig {
             .or(mesh.termination_drain_duration),
         gateway_topology: annotation.gateway_topology.or(mesh.gateway_topology),
         proxy_headers: annotation.proxy_headers.or(mesh.proxy_headers),
+        connection_settings: annotation.connection_settings.or(mesh.connection_settings),
         ignored: Default::default(),
     }
 }

@@ -19,6 +19,7 @@ use super::index::{
 
 mod access_log;
 mod cluster;
+mod connection_settings;
 mod domain;
 mod endpoint;
 mod fault;

@@ -152,6 +152,13 @@ fn proxy(c: &mut Check, at: &At<'_>, proxy: &MeshProxyConfig) {
             unread(c, &at.key(field), field, HEADERS_FIELDS);
         }
     }
+    if let Some(settings) = &proxy.connection_settings {
+        let at = at.key("connectionSettings");
+        proxy_fields::connection_settings(c, &at, settings);
+        for field in settings.ignored.keys() {
+            unread(c, &at.key(field), field, CONNECTION_FIELDS);
+        }
+    }
     for (field, value) in &proxy.ignored {
         let at = at.key(field);
         proxy_fields::judged(c, &at, field, value);
@@ -358,6 +365,28 @@ const HEADERS_FIELDS: &[&str] = &[
     "preserveHttp1HeaderCase",
     "xForwardedHost",
     "xForwardedPort",
+];
+
+/// Fields of `connectionSettings` (`mesh/v1alpha1/proxy.proto`).
+const CONNECTION_FIELDS: &[&str] = &[
+    "profile",
+    "listenerPerConnectionBufferLimitBytes",
+    "clusterPerConnectionBufferLimitBytes",
+    "httpIdleTimeout",
+    "httpMaxConnectionDuration",
+    "httpDrainTimeout",
+    "httpRequestTimeout",
+    "httpRequestHeadersTimeout",
+    "httpStreamIdleTimeout",
+    "httpMaxStreamDuration",
+    "httpMaxConcurrentStreams",
+    "http2InitialStreamWindowSize",
+    "http2InitialConnectionWindowSize",
+    "httpHeadersWithUnderscoresAction",
+    "httpMergeSlashes",
+    "httpPathWithEscapedSlashesAction",
+    "listenerConnectionLimit",
+    "globalDownstreamConnectionLimit",
 ];
 
 /// Fields of `gatewayTopology` (`mesh/v1alpha1/proxy.proto`).

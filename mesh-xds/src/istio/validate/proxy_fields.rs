@@ -6,6 +6,7 @@ use super::{
     check::{At, Check},
     rules,
 };
+use crate::istio::api::mesh_config::ConnectionSettings;
 
 /// Judges one field by its value.
 pub(super) fn judged(c: &mut Check, at: &At<'_>, field: &str, value: &Value) {
@@ -28,7 +29,6 @@ pub(super) fn judged(c: &mut Check, at: &At<'_>, field: &str, value: &Value) {
             }
         }
         "privatekeyprovider" => private_key_provider(c, at, value),
-        "connectionsettings" => connection_settings(c, at, value),
         _ => {}
     }
 }
@@ -99,28 +99,49 @@ fn private_key_provider(c: &mut Check, at: &At<'_>, value: &Value) {
     }
 }
 
-fn connection_settings(c: &mut Check, at: &At<'_>, value: &Value) {
-    let Some(fields) = value.as_object() else {
-        return;
-    };
-    for (field, value) in fields {
-        let at = at.key(field);
+/// Judges the limits of client connections.
+pub(super) fn connection_settings(c: &mut Check, at: &At<'_>, settings: &ConnectionSettings) {
+    for (field, value, least) in [
+        (
+            "listenerPerConnectionBufferLimitBytes",
+            settings.listener_per_connection_buffer_limit_bytes,
+            0,
+        ),
+        (
+            "httpMaxConcurrentStreams",
+            settings.http_max_concurrent_streams,
+            1,
+        ),
+        (
+            "http2InitialStreamWindowSize",
+            settings.http2_initial_stream_window_size,
+            65535,
+        ),
+        (
+            "http2InitialConnectionWindowSize",
+            settings.http2_initial_connection_window_size,
+            65535,
+        ),
+    ] {
+        if value.is_some_and(|value| value < least) {
+            c.error(
+                &at.key(field),
+                format_args!("{field} must be at least {least}"),
+            );
+        }
+    }
+    for (field, value) in &settings.ignored {
         let name = field.replace('_', "").to_lowercase();
         let least = match name.as_str() {
-            "listenerperconnectionbufferlimitbytes" | "clusterperconnectionbufferlimitbytes" => 0,
-            "httpmaxconcurrentstreams"
-            | "listenerconnectionlimit"
-            | "globaldownstreamconnectionlimit" => 1,
-            "http2initialstreamwindowsize" | "http2initialconnectionwindowsize" => 65535,
-            _ => {
-                if seconds(value).is_some_and(|time| time < 0.0) {
-                    c.error(&at, format_args!("{field} must not be negative"));
-                }
-                continue;
-            }
+            "clusterperconnectionbufferlimitbytes" => 0,
+            "listenerconnectionlimit" | "globaldownstreamconnectionlimit" => 1,
+            _ => continue,
         };
         if value.as_i64().is_some_and(|value| value < least) {
-            c.error(&at, format_args!("{field} must be at least {least}"));
+            c.error(
+                &at.key(field),
+                format_args!("{field} must be at least {least}"),
+            );
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::istio::api::gateway::ServerTlsMode;
 use crate::istio::index::{VirtualServiceRule, host};
 use crate::istio::translate::listener::{Bind, Chain, Routes, Side};
 use crate::istio::translate::protection::Guard;
-use crate::istio::translate::{Env, Note, cluster, pb, route as rules, tls};
+use crate::istio::translate::{Env, Note, cluster, connection_settings, pb, route as rules, tls};
 
 impl Env<'_> {
     /// One listener for each address and port.
@@ -40,7 +40,11 @@ impl Env<'_> {
                 }
             }
             if !chains.is_empty() {
-                out.push(self.listener(bind, chains, TrafficDirection::Outbound));
+                let mut listener = self.listener(bind, chains, TrafficDirection::Outbound);
+                if let Some(settings) = connection_settings::of(self.config, self.proxy) {
+                    connection_settings::on_listener(&mut listener, &settings);
+                }
+                out.push(listener);
             }
         }
         out

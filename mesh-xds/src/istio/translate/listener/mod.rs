@@ -19,7 +19,7 @@ use serde_json::json;
 use hcm::http_connection_manager::{PathWithEscapedSlashesAction, RouteSpecifier, UpgradeConfig};
 use tcp::tcp_proxy::{ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight};
 
-use super::{Env, access_log, cluster, pb, proxy_headers};
+use super::{Env, access_log, cluster, connection_settings, pb, proxy_headers};
 use crate::istio::api::mesh_config::NormalizationType;
 use crate::istio::api::virtual_service::RouteDestination;
 use crate::istio::index::{Meta, ProxyKind};
@@ -244,6 +244,9 @@ impl Env<'_> {
                 topology.map_or(0, |topology| topology.num_trusted_proxies);
         }
         self.normalize_paths(&mut manager);
+        if let Some(settings) = connection_settings::of(self.config, self.proxy) {
+            connection_settings::on_manager(&mut manager, &settings);
+        }
         network_filter("envoy.filters.network.http_connection_manager", &manager)
     }
 

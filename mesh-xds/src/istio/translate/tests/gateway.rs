@@ -265,3 +265,50 @@ fn a_host_is_redirected_by_one_server() {
     let plain = "{port: {number: 80, name: two, protocol: HTTP}, hosts: [z.com]}";
     assert!(!taken(&format!("{}, {plain}", server("one", true))));
 }
+
+/// Listener and connection manager of a gateway whose mesh has these `connectionSettings`.
+fn with_settings(settings: &str) -> (serde_json::Value, serde_json::Value) {
+    let servers = "{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}";
+    let mesh = format!(
+        "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\n\
+         data: {{mesh: 'defaultConfig: {{connectionSettings: {{{settings}}}}}'}}\n"
+    );
+    let resources = edge(servers, &(rule("r", "a", "'*'", TO_X) + &mesh));
+    let listener = resources.listener("0.0.0.0_80");
+    let manager = listener["filter_chains"][0]["filters"][0]["typed_config"].clone();
+    (listener, manager)
+}
+
+#[test]
+fn the_edge_has_limits_of_its_own() {
+    let (listener, manager) = with_settings("profile: EDGE, httpIdleTimeout: 7s");
+    assert_eq!(listener["per_connection_buffer_limit_bytes"], 32768);
+    for (field, wanted) in [
+        ("stream_idle_timeout", json!("300s")),
+        ("request_timeout", json!("300s")),
+        ("request_headers_timeout", json!("60s")),
+        ("merge_slashes", json!(true)),
+        (
+            "path_with_escaped_slashes_action",
+            json!("UNESCAPE_AND_REDIRECT"),
+        ),
+        (
+            "common_http_protocol_options",
+            json!({"idle_timeout": "7s", "headers_with_underscores_action": "REJECT_REQUEST"}),
+        ),
+        (
+            "http2_protocol_options",
+            json!({"max_concurrent_streams": 100, "initial_stream_window_size": 65536, "initial_connection_window_size": 1048576}),
+        ),
+    ] {
+        assert_eq!(manager[field], wanted, "{field}");
+    }
+    let settings = "httpMaxStreamDuration: 9s, httpStreamIdleTimeout: 5s, httpDrainTimeout: 4s";
+    let (listener, manager) = with_settings(settings);
+    assert!(listener.get("per_connection_buffer_limit_bytes").is_none());
+    assert_eq!(manager["stream_idle_timeout"], "5s");
+    assert_eq!(manager["drain_timeout"], "4s");
+    let common = json!({"max_stream_duration": "9s"});
+    assert_eq!(manager["common_http_protocol_options"], common);
+    assert!(manager.get("http2_protocol_options").is_none());
+}
