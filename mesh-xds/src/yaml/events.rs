@@ -330,23 +330,36 @@ impl<'a> Events<'a> {
 
     fn scan_error(&self, error: &granit_parser::ScanError) -> Error {
         let at = error.marker();
-        let mut message = error.kind().to_string();
-        let line = self
-            .text
-            .lines()
-            .nth(at.line().saturating_sub(1))
-            .unwrap_or_default();
-        let indentation = line.len() - line.trim_start().len();
-        if line[..indentation].contains('\t') {
-            message = format!("tab in the indentation, YAML allows spaces only ({message})");
-        } else if self
-            .text
-            .get(at.byte_offset().unwrap_or(0)..)
-            .is_some_and(|rest| rest.trim().is_empty())
-        {
-            message = format!("the text ends too early ({message})");
-        }
-        Error::syntax(message, location(at))
+        let parser = error.kind().to_string();
+        let rest = self.text.get(at.byte_offset().unwrap_or(0)..);
+        let rest = rest.unwrap_or_default();
+        let tab = if parser.contains("tab") {
+            self.tab(at.line())
+        } else {
+            None
+        };
+        let message = match rest.chars().next() {
+            _ if tab.is_some() => "tab in the indentation, YAML allows spaces only",
+            _ if self.text.lines().any(|line| line.starts_with("<<<<<<< ")) => {
+                "a merge conflict that is not resolved"
+            }
+            _ if rest.trim().is_empty() => "the text ends too early",
+            Some('*') => "`*` begins an alias in YAML; write it in quotes",
+            Some('%' | '@' | '`') => "no word of YAML begins so; write it in quotes",
+            _ => return Error::syntax(parser, location(at)),
+        };
+        Error::syntax(format!("{message} ({parser})"), tab.unwrap_or(location(at)))
+    }
+
+    /// The first tab in the indentation of this line or of one behind it: the parser's place is where the word before began.
+    fn tab(&self, line: usize) -> Option<Location> {
+        let lines = self.text.lines().enumerate();
+        let mut lines = lines.skip(line.saturating_sub(1));
+        lines.find_map(|(above, line)| {
+            let blank = line.len() - line.trim_start().len();
+            let column = line[..blank].chars().position(|c| c == '\t')?;
+            Some(place(above + 1, column))
+        })
     }
 }
 
@@ -368,9 +381,14 @@ fn scalar_kind(style: ScalarStyle, tag: Option<&Tag>) -> Kind {
 }
 
 fn location(marker: &granit_parser::Marker) -> Location {
+    place(marker.line(), marker.col())
+}
+
+/// Of a line counted from 1 and a column counted from 0.
+fn place(line: usize, column: usize) -> Location {
     let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Location {
-        line: narrow(marker.line()),
-        column: narrow(marker.col()).saturating_add(1),
+        line: narrow(line),
+        column: narrow(column).saturating_add(1),
     }
 }

@@ -40,6 +40,8 @@ use serde::de::{Deserialize, DeserializeSeed};
 #[cfg_attr(not(feature = "istio"), allow(unused_imports))]
 pub(crate) use de::Node;
 pub use error::{Error, Location, Path, Segment, nearest};
+#[cfg(feature = "istio")]
+pub(crate) use events::is_null;
 pub(crate) use events::{Events, Token};
 pub use locate::{locate, locate_all, locate_at_lines};
 

@@ -168,10 +168,40 @@ fn tabs_and_half_written_texts_are_named() {
         "{error}"
     );
     assert_eq!(error.location().map(|l| l.line), Some(3), "{error}");
+    // The parser blames the word before.
+    let error = refused("name: a\nnested:\n  name: b\n \tweight: 1\n");
+    assert!(
+        error.message().contains("tab in the indentation"),
+        "{error}"
+    );
+    assert_eq!(error.location(), Some(Location { line: 4, column: 2 }));
+    // JSON may be indented by tabs.
+    let error = refused("{\n\t\"name\": \"a\"\n\t\"weight\": 1\n}");
+    assert!(!error.message().contains("tab"), "{error}");
     let error = refused("name: \"a\nweight: 1\n");
     assert!(error.is_syntax() && error.location().is_some(), "{error}");
     let error = refused("{\"name\": \"a\", \"hosts\": [\"b\"");
     assert!(error.message().contains("unclosed bracket"), "{error}");
+}
+
+#[test]
+fn what_needs_quotes_or_a_merge_is_said() {
+    for (text, told) in [
+        (
+            "hosts: [*.example.com]",
+            "1:9: hosts: `*` begins an alias in YAML; write it in quotes",
+        ),
+        ("hosts:\n- *\n", "2:3: hosts: `*` begins an alias"),
+        ("name: %a", "no word of YAML begins so; write it in quotes"),
+        ("name: @a", "write it in quotes"),
+        (
+            "name: a\n<<<<<<< HEAD\nweight: 1\n=======\nweight: 2\n>>>>>>> b\n",
+            "a merge conflict that is not resolved",
+        ),
+    ] {
+        let error = refused(text).to_string();
+        assert!(error.contains(told), "{error}");
+    }
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn of_envoy() -> Vec<Case> {
         whole(
             "envoy: a tab",
             envoy("  clusters:", "\tclusters:"),
-            "21:2",
+            "21:1",
             "static_resources.listeners[0].filter_chains[0].filters[0].typed_config.http_filters[0]",
             &["tab"],
         ),

@@ -69,7 +69,7 @@ fn texts() -> Vec<Case> {
         case(
             "a tab",
             edit("  - timeout", "\t- timeout"),
-            "9:2",
+            "9:1",
             "",
             &["tab"],
         ),

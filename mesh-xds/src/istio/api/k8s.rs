@@ -76,13 +76,16 @@ pub struct ServicePort {
 
 /// A port by number or by the name of a container's port.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a port's number or name is expected")]
 pub enum IntOrString {
     /// A number.
     Int(u32),
     /// A name.
     Name(String),
 }
+
+/// The label by which an EndpointSlice names its Service.
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Content of an EndpointSlice.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]

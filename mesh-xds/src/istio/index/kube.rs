@@ -15,12 +15,9 @@ use super::service::{
     Catalog, Health, Instance, Port, Protocol, Registry, Resolution, Service, Workload,
 };
 use super::service_entry::{entry_workload, is_plain, labelled_locality};
-use crate::istio::api::k8s::{self, IntOrString};
+use crate::istio::api::k8s::{self, IntOrString, SERVICE_NAME};
 use crate::istio::api::mesh_config::MeshProxyConfig;
 use crate::istio::api::{Object, Spec, WorkloadEntry};
-
-/// The label by which a slice names its Service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// The services, endpoints and workloads that Kubernetes objects declare; `domain` is the cluster's DNS domain.
 #[must_use]

@@ -50,6 +50,8 @@ pub struct Folder {
     findings: Vec<Finding>,
     /// Since when files are listed that cannot be looked at, as links to nothing: they may be about to come.
     absent: BTreeMap<PathBuf, Instant>,
+    /// The objects in force at the last scan: of two files that hold the same object, one may be saved again as it is.
+    in_force: Vec<Arc<Object>>,
     /// Whether there was a scan before.
     scanned: bool,
 }
@@ -105,6 +107,7 @@ impl Folder {
             files: BTreeMap::new(),
             findings: Vec::new(),
             absent: BTreeMap::new(),
+            in_force: Vec::new(),
             scanned: false,
         }
     }
@@ -142,8 +145,12 @@ impl Folder {
             }
         }
         self.scanned = true;
-        scan.changed |= before != self.findings;
         self.collect(&mut scan);
+        let mut pairs = self.in_force.iter().zip(&scan.objects);
+        scan.changed |= before != self.findings
+            || self.in_force.len() != scan.objects.len()
+            || !pairs.all(|(old, new)| Arc::ptr_eq(old, new));
+        self.in_force.clone_from(&scan.objects);
         scan
     }
 

@@ -41,7 +41,7 @@ impl Head {
         self.keys.extend(other.keys);
     }
 
-    /// Checks that a list has each of its own fields once, and no other.
+    /// Checks that a list has each of its own fields once, and no other, and holds no list.
     pub(super) fn check_list(&self) -> Result<(), Error> {
         const FIELDS: [&str; 4] = ["apiVersion", "kind", "metadata", "items"];
         for (place, (key, at)) in self.keys.iter().enumerate() {
@@ -55,7 +55,17 @@ impl Head {
             let error = Error::syntax(message, *at).with_allowed(key, FIELDS);
             return Err(error.in_field(Path::root().key(key)));
         }
-        Ok(())
+        let items = Path::root().key("items");
+        if !self.keys.iter().any(|(key, _)| key == "items") {
+            return Err(Error::syntax("items is required", self.location));
+        }
+        match self.items.iter().position(Self::is_list) {
+            Some(index) => Err(
+                Error::syntax("a list within a list", self.items[index].location)
+                    .in_field(items.index(index)),
+            ),
+            None => Ok(()),
+        }
     }
 }
 

@@ -199,35 +199,52 @@ pub(super) fn find(api_version: &str, name: &str) -> Result<Kind, Error> {
         role: Role::Foreign,
         namespaced: true,
     };
-    if !KINDS.iter().any(|k| k.group == group) {
+    let in_group = || KINDS.iter().filter(|k| k.group == group);
+    if let Some(kind) = in_group().find(|k| k.kind == name) {
+        return match kind.versions.contains(&version) {
+            true => Ok(*kind),
+            false => Err(unknown_version(api_version, name, [kind])),
+        };
+    }
+    let known = in_group().next().is_some();
+    // A group without a dot is Kubernetes' own: it holds no kind of another group.
+    let mut elsewhere = KINDS.iter().filter(|k| k.kind == name).peekable();
+    if (known || !group.contains('.')) && elsewhere.peek().is_some() {
+        return Err(unknown_version(api_version, name, elsewhere));
+    }
+    if !known {
         return unknown_group(group).map_or(Ok(foreign), Err);
     }
-    let in_group = || KINDS.iter().filter(|k| k.group == group);
-    let Some(kind) = in_group().find(|k| k.kind == name) else {
-        let names = in_group().map(|k| k.kind);
-        let kubernetes = group.is_empty() || group == "apps" || group == "discovery.k8s.io";
-        let misspelt = nearest(name, names.clone()).is_some() && !PASSED_OVER.contains(&name);
-        if kubernetes && !misspelt {
-            return Ok(foreign);
-        }
-        let whose = if group.is_empty() {
-            "the core group"
-        } else {
-            group
-        };
-        let error = Error::new(format!("unknown kind `{name}` in {whose}"));
-        return Err(error
-            .with_allowed(name, names)
-            .in_field(crate::yaml::Path::root().key("kind")));
-    };
-    if kind.versions.contains(&version) {
-        return Ok(*kind);
+    let names = in_group().map(|k| k.kind);
+    let kubernetes = group.is_empty() || group == "apps" || group == "discovery.k8s.io";
+    let misspelt = nearest(name, names.clone()).is_some() && !PASSED_OVER.contains(&name);
+    if kubernetes && !misspelt {
+        return Ok(foreign);
     }
-    let full: Vec<String> = kind.versions.iter().map(|v| join(group, v)).collect();
-    let error = Error::new(format!("unknown apiVersion `{api_version}` of {name}"));
+    let whose = if group.is_empty() {
+        "the core group"
+    } else {
+        group
+    };
+    let error = Error::new(format!("unknown kind `{name}` in {whose}"));
     Err(error
+        .with_allowed(name, names)
+        .in_field(crate::yaml::Path::root().key("kind")))
+}
+
+/// The error for an `apiVersion` that none of these kinds of that name has.
+fn unknown_version(
+    api_version: &str,
+    name: &str,
+    kinds: impl IntoIterator<Item = &'static Kind>,
+) -> Error {
+    let full: Vec<String> = kinds
+        .into_iter()
+        .flat_map(|kind| kind.versions.iter().map(|v| join(kind.group, v)))
+        .collect();
+    Error::new(format!("unknown apiVersion `{api_version}` of {name}"))
         .with_allowed(api_version, full.iter().map(String::as_str))
-        .in_field(crate::yaml::Path::root().key("apiVersion")))
+        .in_field(crate::yaml::Path::root().key("apiVersion"))
 }
 
 fn join(group: &str, version: &str) -> String {
@@ -273,6 +290,7 @@ mod tests {
         assert_eq!(role("v1", "Secret"), Ok(Role::Foreign));
         assert_eq!(role("apps/v1", "Deployment"), Ok(Role::Kubernetes));
         assert_eq!(role("batch/v1", "Job"), Ok(Role::Foreign));
+        assert_eq!(role("serving.knative.dev/v1", "Service"), Ok(Role::Foreign));
         assert_eq!(
             role("rbac.authorization.k8s.io/v1", "ClusterRole"),
             Ok(Role::Foreign)
@@ -305,6 +323,25 @@ mod tests {
             ("config.istio.io/v1", "Rule", "unknown API group"),
             ("v1", "Servcie", "did you mean `Service`"),
             ("apps/v1", "Deploymnet", "did you mean `Deployment`"),
+            // A kind of the mesh in a group of Kubernetes or of Istio that does not have it is never passed over.
+            (
+                "v1",
+                "AuthorizationPolicy",
+                "apiVersion: unknown apiVersion `v1` of AuthorizationPolicy; allowed: security.istio.io/v1, security.istio.io/v1beta1",
+            ),
+            (
+                "networking.istio.io",
+                "VirtualService",
+                "did you mean `networking.istio.io/v1`",
+            ),
+            (
+                "networking.istio.io/v1",
+                "PeerAuthentication",
+                "allowed: security.istio.io/v1, ",
+            ),
+            ("apps/v1", "Service", "allowed: v1"),
+            ("istio/v1", "Gateway", "allowed: networking.istio.io/v1, "),
+            ("extensions/v1beta1", "Deployment", "allowed: apps/v1"),
         ] {
             let error = role(api, kind).expect_err(kind);
             assert!(error.contains(hint), "{error}");

@@ -100,7 +100,7 @@ impl ObjectSeed<'_> {
         let mut labels: BTreeMap<String, String> = texts(metadata.labels);
         if self.kind.kind == "Endpoints" {
             // As the slice that Kubernetes mirrors it to.
-            labels.insert("kubernetes.io/service-name".to_owned(), name.clone());
+            labels.insert(k8s::SERVICE_NAME.to_owned(), name.clone());
         }
         Ok(Object {
             group: group.into(),

@@ -192,7 +192,11 @@ impl Parser<'_> {
                 _ => return reader.events().close_to(depth),
             }
         }
-        reader.events().next()?;
+        let (token, location) = reader.events().next()?;
+        if token != Token::SequenceStart && !yaml::is_null(&token) {
+            let error = Error::syntax("items must be a list", location);
+            return Err(error.in_field(Path::root().key("items")));
+        }
         for (index, item) in head.items.iter().enumerate() {
             let path = Path::root().key("items").index(index);
             self.node(reader, document, &path, item)?;

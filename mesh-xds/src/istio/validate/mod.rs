@@ -61,8 +61,8 @@ pub fn object(object: &Object) -> Vec<Problem> {
         Spec::TrafficExtension(spec) => extension::traffic_extension(c, &SPEC, spec),
         Spec::MeshConfig(config) => mesh::check(c, config),
         Spec::Service(spec) => kubernetes::service(c, spec, &object.annotations),
-        Spec::EndpointSlice(slice) => kubernetes::endpoint_slice(c, slice),
-        Spec::Pod(_) => mesh::annotation(c, &METADATA, &object.annotations),
+        Spec::EndpointSlice(slice) => kubernetes::endpoint_slice(c, slice, object),
+        Spec::Pod(pod) => kubernetes::pod(c, pod, &object.annotations),
         Spec::Deployment(spec) => {
             let template = SPEC.key("template");
             let annotations = &spec.template.metadata.annotations;

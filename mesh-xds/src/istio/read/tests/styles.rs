@@ -311,6 +311,12 @@ fn a_list_has_its_own_fields_and_each_once() {
             format!("items: []\nspec: [{item}]"),
             "4:1: spec: unknown field `spec`",
         ),
+        (format!("items: {item}"), "3:8: items: items must be a list"),
+        (
+            format!("items: [{{apiVersion: v1, kind: List, items: [{item}]}}]"),
+            "3:9: items[0]: a list within a list",
+        ),
+        (format!("metadata: {item}"), "1:1: items is required"),
     ] {
         let parsed = read(&format!("apiVersion: v1\nkind: List\n{rest}\n"));
         assert!(
