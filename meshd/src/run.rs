@@ -114,18 +114,13 @@ async fn serve<S: ConfigSource + 'static>(
         manager,
     };
     serving
-        .until_told(&mut watch, &mut asked, &mut signals)
+        .until_told(&mut watch, &mut driving, &mut asked, &mut signals)
         .await
 }
 
 /// Keeps the configuration up to date until the sender is dropped. A large one takes a while to compile: on a thread of its
 /// own, so that probes and signals are answered meanwhile.
-fn drive<S: ConfigSource + 'static>(
-    driver: Driver<S>,
-) -> (
-    JoinHandle<Result<(), SourceError>>,
-    oneshot::Sender<Infallible>,
-) {
+fn drive<S: ConfigSource + 'static>(driver: Driver<S>) -> (Driving, oneshot::Sender<Infallible>) {
     let (stop, stopped) = oneshot::channel();
     let control = Handle::current();
     let run = async {
@@ -138,10 +133,13 @@ fn drive<S: ConfigSource + 'static>(
     (driving, stop)
 }
 
+/// The task that takes configuration from the source and puts it in force.
+type Driving = JoinHandle<Result<(), SourceError>>;
+
 /// Waits for the first configuration; `None`: the process is told to end before.
 async fn first(
     watch: &mut Watch,
-    driving: &mut JoinHandle<Result<(), SourceError>>,
+    driving: &mut Driving,
     lifecycle: &Lifecycle,
     signals: &mut Signals,
 ) -> Result<Option<Arc<Snapshot>>, Failure> {
@@ -201,10 +199,11 @@ impl Serving {
     async fn until_told(
         mut self,
         watch: &mut Watch,
+        driving: &mut Driving,
         asked: &mut Asked,
         signals: &mut Signals,
     ) -> Result<(), Failure> {
-        let outcome = self.follow(watch, asked, signals).await;
+        let outcome = self.follow(watch, driving, asked, signals).await;
         self.end(signals).await;
         outcome
     }
@@ -213,9 +212,11 @@ impl Serving {
     async fn follow(
         &mut self,
         watch: &mut Watch,
+        driving: &mut Driving,
         asked: &mut Asked,
         signals: &mut Signals,
     ) -> Result<(), Failure> {
+        let mut followed = true;
         // A socket that cannot be had later leaves the others, and the old ones, as they are, and is tried again.
         let mut again = Again::default();
         loop {
@@ -223,6 +224,11 @@ impl Serving {
                 snapshot = watch.changed() => {
                     again = Again::after(self.manager.apply(&self.workers, &snapshot));
                     log_applied(&self.mesh);
+                }
+                ended = &mut *driving, if followed => {
+                    followed = false;
+                    let why = ended_early(ended);
+                    tracing::error!(%why, "Changes of the configuration are not seen any more, what is in force stays");
                 }
                 () = again.due() => {
                     let snapshot = self.mesh.snapshot();
@@ -522,6 +528,66 @@ mod tests {
         }
     }
 
+    fn facts() -> Facts {
+        Facts {
+            admin: None,
+            strict_start: false,
+            dump: FileSource::parse("e.yaml", "{}").expect("a file").dump(),
+            dynamic: Dynamic {
+                clusters: true,
+                listeners: true,
+            },
+            settings: None,
+        }
+    }
+
+    /// Has one update, and ends when it is told to.
+    struct Ending(Option<Update>, oneshot::Receiver<()>);
+
+    impl ConfigSource for Ending {
+        async fn next(&mut self) -> Result<Update, SourceError> {
+            if let Some(update) = self.0.take() {
+                return Ok(update);
+            }
+            let told = (&mut self.1).await;
+            Err(SourceError {
+                reason: format!("no more: {told:?}"),
+                source: None,
+            })
+        }
+
+        fn report(&mut self, _: &mesh_core::config::Outcome) {}
+    }
+
+    #[tokio::test]
+    async fn what_is_in_force_stays_when_its_source_ends() {
+        let name = format!("meshd-ending-{}", std::process::id());
+        let file = std::env::temp_dir().join(name);
+        let line = "meshd sidecar --config m --workload n/w --readiness none --metrics none --admin 127.0.0.1:0";
+        let args = line.split(' ').map(OsString::from);
+        let mut options = crate::cli::parse(args).expect("a sidecar");
+        options.admin_address_path = Some(file.clone());
+        let log = LogControl::install(&options).expect("a log");
+        let (end, ending) = oneshot::channel();
+        let source = Ending(Some(Update::default()), ending);
+        let asking = async {
+            let begin = tokio::time::Instant::now();
+            while !ask(&file, "GET /ready").await.ends_with("LIVE\n") {
+                assert!(begin.elapsed() < LONG, "it does not serve");
+            }
+            end.send(()).expect("the source waits");
+            for _ in 0..3 {
+                let answer = ask(&file, "GET /ready").await;
+                assert!(answer.ends_with("LIVE\n"), "{answer}");
+            }
+            ask(&file, "POST /quitquitquit").await
+        };
+        let (served, quit) = tokio::join!(serve(options, log, source, facts()), asking);
+        let _ = std::fs::remove_file(file);
+        assert!(quit.ends_with("OK\n"), "{quit}");
+        served.expect("told to end");
+    }
+
     async fn early_pages(flag: &str) {
         let name = format!("meshd-early-{}", std::process::id());
         let file = std::env::temp_dir().join(name);
@@ -534,16 +600,7 @@ mod tests {
         options.admin = Some(([127, 0, 0, 1], 0).into());
         options.admin_address_path = Some(file.clone());
         let log = LogControl::install(&options).expect("a log");
-        let facts = Facts {
-            admin: None,
-            strict_start: false,
-            dump: FileSource::parse("e.yaml", "{}").expect("a file").dump(),
-            dynamic: Dynamic {
-                clusters: true,
-                listeners: true,
-            },
-            settings: None,
-        };
+        let facts = facts();
         let (source, configuration) = MemorySource::new();
         let asking = async {
             let waiting = ask(&file, "GET /ready").await;

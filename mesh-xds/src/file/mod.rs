@@ -49,7 +49,9 @@ pub struct FileSource {
     subscriptions: Subscriptions,
     /// The first update, made when the source was opened.
     first: Option<Update>,
-    watch: Option<Watch>,
+    /// The file as it was before it was read first.
+    watch: Watch,
+    watched: bool,
     version: u64,
 }
 
@@ -84,8 +86,9 @@ impl FileSource {
     /// As [`FileSource::open`].
     pub fn open_with(path: impl Into<PathBuf>, options: FileOptions) -> Result<Self, FileError> {
         let path = path.into();
+        let watch = Watch::new(path.clone());
         let text = read(&path)?;
-        Self::parse_with(path, &text, options)
+        Self::loaded(path, watch, &text, options)
     }
 
     /// Takes `text` for the contents of the file `path`, for example a configuration given on the command line.
@@ -107,8 +110,19 @@ impl FileSource {
         text: &str,
         options: FileOptions,
     ) -> Result<Self, FileError> {
+        let path = path.into();
+        let watch = Watch::new(path.clone());
+        Self::loaded(path, watch, text, options)
+    }
+
+    fn loaded(
+        path: PathBuf,
+        watch: Watch,
+        text: &str,
+        options: FileOptions,
+    ) -> Result<Self, FileError> {
         let mut source = Self {
-            path: path.into(),
+            path,
             options,
             graph: Graph::new(false),
             bootstrap: Bootstrap::default(),
@@ -116,7 +130,8 @@ impl FileSource {
             texts: Vec::new(),
             subscriptions: Subscriptions::default(),
             first: None,
-            watch: None,
+            watch,
+            watched: false,
             version: 0,
         };
         source.first = Some(source.load(text, true)?);
@@ -126,7 +141,7 @@ impl FileSource {
     /// Reads the file again whenever it changes.
     #[must_use]
     pub fn watched(mut self) -> Self {
-        self.watch = Some(Watch::new(self.path.clone()));
+        self.watched = true;
         self
     }
 
@@ -254,14 +269,12 @@ impl ConfigSource for FileSource {
             return Ok(update);
         }
         loop {
-            if self.watch.is_none() && self.subscriptions.is_empty() {
+            if !self.watched && self.subscriptions.is_empty() {
                 return std::future::pending().await;
             }
             tokio::time::sleep(Watch::INTERVAL).await;
-            if let Some(watch) = &mut self.watch
-                && watch.look()
-            {
-                watch.seen();
+            if self.watched && self.watch.look() {
+                self.watch.seen();
                 return Ok(self.reload());
             }
             if self.subscriptions.changed() {

@@ -209,6 +209,17 @@ async fn an_edit_is_one_update_and_a_broken_one_changes_nothing() {
         std::fs::rename(&new, &path).expect("moved");
     };
     write(HTTP);
+    // An edit between the first look at the file and the wish to watch it is not lost.
+    let source = FileSource::open(&path).expect("a bootstrap");
+    write(&HTTP.replace(
+        "- name: app",
+        "- {name: early, connect_timeout: 1s}\n  - name: app",
+    ));
+    let mut early = source.watched();
+    assert_eq!(names(&early.next().await.expect("first")), ["+app", "+in"]);
+    assert_eq!(names(&early.next().await.expect("an edit")), ["+early"]);
+
+    write(HTTP);
     let mut source = FileSource::open(&path).expect("a bootstrap").watched();
     assert_eq!(names(&source.next().await.expect("first")), ["+app", "+in"]);
     let none = tokio::time::timeout(Duration::from_secs(5), source.next()).await;

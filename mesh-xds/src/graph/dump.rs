@@ -74,7 +74,7 @@ impl Dump {
 
     /// The JSON form of one resource.
     pub fn resource(&self, kind: Kind, name: &str) -> Option<Value> {
-        let wire = lock(&self.state).wire_of(kind, name)?;
+        let (wire, _) = lock(&self.state).wire_of(kind, name)?;
         protojson::wire_to_value(kind.message(), &wire).ok()
     }
 

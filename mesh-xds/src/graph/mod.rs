@@ -299,11 +299,11 @@ impl Round<'_> {
         }
     }
 
-    /// The wire form of a route configuration; `None` unless what was offered last of that name is in force.
+    /// The wire form of a resource; `None` unless what was offered last of that name is in force.
     #[cfg(feature = "istio")]
-    pub(crate) fn table_as_offered(&self, name: &str) -> Option<Bytes> {
-        let entry = self.state.routes.entries.get(name)?;
-        entry.newest.then(|| entry.wire.clone())
+    pub(crate) fn as_offered(&self, kind: Kind, name: &str) -> Option<Bytes> {
+        let (wire, newest) = self.state.wire_of(kind, name)?;
+        newest.then_some(wire)
     }
 
     fn offer<T: PartialEq>(
@@ -435,9 +435,11 @@ impl Round<'_> {
 }
 
 impl State {
-    fn wire_of(&self, kind: Kind, name: &str) -> Option<Bytes> {
-        fn of<T>(table: &Table<T>, name: &str) -> Option<Bytes> {
-            table.entries.get(name).map(|entry| entry.wire.clone())
+    /// The wire form of a resource in force, and whether it is what was offered last.
+    fn wire_of(&self, kind: Kind, name: &str) -> Option<(Bytes, bool)> {
+        fn of<T>(table: &Table<T>, name: &str) -> Option<(Bytes, bool)> {
+            let entry = table.entries.get(name)?;
+            Some((entry.wire.clone(), entry.newest))
         }
         match kind {
             Kind::Cluster => of(&self.clusters, name),

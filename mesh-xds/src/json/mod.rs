@@ -4,6 +4,7 @@
 //! document is held in memory. Types, names and rules come from a static table ([`schema`]), so nothing is built at
 //! start. An unknown field, a wrong type, a second value of a oneof and an unknown `@type` are errors with their path.
 
+mod any;
 mod decode;
 mod encode;
 mod rules;

@@ -156,7 +156,6 @@ impl IstioSource {
             settings: Arc::clone(&settings),
             accepted: Vec::new(),
             places: Places::default(),
-            offered: Resources::default(),
         };
         Ok(Self {
             worker: Arc::new(Mutex::new(worker)),
@@ -212,7 +211,9 @@ impl ConfigSource for IstioSource {
         let worker = lock(&self.worker);
         let places = |paths: &[String]| {
             let origins = translate::origins(&worker.accepted, &[]);
-            place::all(&origins, &worker.offered.routes, paths)
+            let tables = self.dump.resources(Kind::Routes).into_iter();
+            let tables = tables.filter_map(|own| RouteConfiguration::decode(own.wire).ok());
+            place::all(&origins, &tables.collect::<Vec<_>>(), paths)
         };
         worker.graph.locate(rejections, &places);
     }
@@ -243,9 +244,6 @@ struct Worker {
     accepted: Vec<Arc<Object>>,
     /// Where the fields stand that are told of.
     places: Places,
-    /// What the graph was offered last: resources that stay the same are not encoded and decoded again. Kept as messages,
-    /// since equal ones differ as bytes: the entries of protobuf's maps have no order.
-    offered: Resources,
 }
 
 /// The index of some objects, and what it makes of a proxy.
@@ -352,36 +350,23 @@ impl Worker {
 
     fn assemble(&mut self, version: Name, mut resources: Resources) -> Update {
         let mut round = self.graph.round(version);
-        let before = &self.offered;
-        offer(
-            &mut round,
-            Kind::Cluster,
-            (&before.clusters, &resources.clusters),
-            |cluster| (&cluster.name, config(cluster.metadata.as_ref())),
-        );
-        offer(
-            &mut round,
-            Kind::Endpoints,
-            (&before.endpoints, &resources.endpoints),
-            |endpoints| (&endpoints.cluster_name, String::new()),
-        );
-        offer_tables(&mut round, &before.routes, &mut resources.routes);
-        offer(
-            &mut round,
-            Kind::Listener,
-            (&before.listeners, &resources.listeners),
-            |listener| (&listener.name, config(listener.metadata.as_ref())),
-        );
+        for cluster in &resources.clusters {
+            let place = config(cluster.metadata.as_ref());
+            offer(&mut round, Kind::Cluster, &cluster.name, cluster, &place);
+        }
+        for endpoints in &resources.endpoints {
+            let name = &endpoints.cluster_name;
+            offer(&mut round, Kind::Endpoints, name, endpoints, "");
+        }
+        for table in &mut resources.routes {
+            offer_table(&mut round, table);
+        }
+        for listener in &resources.listeners {
+            let place = config(listener.metadata.as_ref());
+            offer(&mut round, Kind::Listener, &listener.name, listener, &place);
+        }
         let (origins, routes) = (&resources.origins, &resources.routes);
-        let update = round.finish(&|paths| place::all(origins, routes, paths));
-        self.offered = Resources {
-            clusters: resources.clusters,
-            endpoints: resources.endpoints,
-            routes: resources.routes,
-            listeners: resources.listeners,
-            ..Resources::default()
-        };
-        update
+        round.finish(&|paths| place::all(origins, routes, paths))
     }
 
     /// The proxy, by the workload that the folder shows and what the options say.
@@ -427,44 +412,36 @@ impl Worker {
     }
 }
 
-/// Offers the resources of one kind, of which `head` gives name and place. Of several with one name the first counts.
-fn offer<M: Message + PartialEq>(
+/// Offers a resource. One that stays the same is not decoded into the model again; equal messages may differ as bytes, since
+/// the entries of protobuf's maps have no order, so that they are compared as messages then.
+fn offer<M: Message + Default + PartialEq>(
     round: &mut Round<'_>,
     kind: Kind,
-    (before, now): (&[M], &[M]),
-    head: impl Fn(&M) -> (&String, String),
+    name: &str,
+    message: &M,
+    place: &str,
 ) {
-    let mut known: HashMap<&str, &M> = HashMap::with_capacity(before.len());
-    for message in before {
-        known.entry(head(message).0).or_insert(message);
-    }
-    for message in now {
-        let (name, place) = head(message);
-        let same = known.get(name.as_str()) == Some(&message);
-        if !(same && round.same(kind, name, &place)) {
-            round.wire(kind, &message.encode_to_vec(), &place);
-        }
+    let wire = message.encode_to_vec();
+    let before = round.as_offered(kind, name);
+    let same = before.is_some_and(|before| {
+        before == wire || M::decode(before).is_ok_and(|before| before == *message)
+    });
+    if !(same && round.same(kind, name, place)) {
+        round.wire(kind, &wire, place);
     }
 }
 
-/// Offers route configurations. Virtual hosts that stay the same are not encoded again, so that they are known by their bytes.
-fn offer_tables(
-    round: &mut Round<'_>,
-    before: &[RouteConfiguration],
-    now: &mut [RouteConfiguration],
-) {
-    for table in now {
-        let known = before.iter().find(|old| old.name == table.name);
-        let name = table.name.as_str();
-        if known.is_some_and(|old| *old == *table) && round.same(Kind::Routes, name, name) {
-            continue;
-        }
-        let wire = match known.zip(round.table_as_offered(&table.name)) {
-            Some((old, wire)) => spliced(old, &wire, table),
-            None => table.encode_to_vec(),
-        };
-        round.wire(Kind::Routes, &wire, &table.name);
-    }
+/// Offers a route configuration. Virtual hosts that stay the same are not encoded again, so that they are known by their bytes.
+fn offer_table(round: &mut Round<'_>, table: &mut RouteConfiguration) {
+    let name = table.name.clone();
+    let before = round.as_offered(Kind::Routes, &name);
+    let before = before.and_then(|wire| Some((RouteConfiguration::decode(&*wire).ok()?, wire)));
+    let wire = match before {
+        Some((old, _)) if old == *table && round.same(Kind::Routes, &name, &name) => return,
+        Some((old, wire)) => spliced(&old, &wire, table),
+        None => table.encode_to_vec(),
+    };
+    round.wire(Kind::Routes, &wire, &name);
 }
 
 /// The wire form of `table`, with that of the virtual hosts that `old`, of which `wire` is the wire form, has as well.
