@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh_core::model::{Cluster, Discovery, DnsFamily, LbPolicy, UpstreamProtocol};
+use mesh_core::model::{Cluster, Discovery, DnsFamily, LbPolicy, RetryBudget, UpstreamProtocol};
 
 use crate::{cluster, notes, refusals};
 
@@ -221,4 +221,84 @@ fn values_that_envoy_refuses_are_refused_with_their_path() {
     }
     let accepted = cluster("{name: a, outlier_detection: {max_ejection_time: 30s}}");
     assert_eq!(refusals(&accepted), [""; 0]);
+}
+
+/// Whether a cluster is as expected.
+type Is = fn(&Cluster) -> bool;
+
+#[test]
+fn each_field_of_a_cluster_means_what_it_means_in_envoy() {
+    let cases: [(&str, Is); 7] = [
+        ("max_requests_per_connection: 0", |c| {
+            c.max_requests_per_connection.is_none()
+        }),
+        (
+            "common_http_protocol_options: {max_requests_per_connection: 7}",
+            |c| {
+                c.max_requests_per_connection == Some(7)
+                    && c.idle_timeout == Some(Duration::from_secs(3600))
+            },
+        ),
+        (
+            "circuit_breakers: {thresholds: [{priority: HIGH, max_retries: 9}]}",
+            |c| (c.limits[0].max_retries, c.limits[1].max_retries) == (3, 9),
+        ),
+        (
+            "circuit_breakers: {thresholds: [{retry_budget: {}}]}",
+            |c| {
+                let budget = RetryBudget {
+                    basis_points: 2000,
+                    min_concurrency: 3,
+                };
+                c.limits[0].retry_budget == Some(budget) && c.limits[1].retry_budget.is_none()
+            },
+        ),
+        (
+            "circuit_breakers: {per_host_thresholds: [{max_connections: 4}]}",
+            |c| c.per_host_max_connections == Some(4),
+        ),
+        (
+            "circuit_breakers: {per_host_thresholds: [{priority: HIGH, max_connections: 4}]}",
+            |c| c.per_host_max_connections.is_none(),
+        ),
+        // Compared with the version before, so that it may not be by chance.
+        (
+            "transport_socket_matches: [{name: x, match: {d: '1', b: '2', c: '3', a: '4'}}]",
+            |c| c.transport_matches[0].labels.is_sorted(),
+        ),
+    ];
+    for (fields, is) in cases {
+        let decoded = cluster(&format!("{{name: a, {fields}}}"));
+        let value = decoded.value.as_ref().expect(fields);
+        assert!(is(value), "{fields}: {value:?}");
+    }
+}
+
+#[test]
+fn only_what_changes_nothing_is_passed_over() {
+    let router = "{'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}";
+    let other = cluster(&format!(
+        "{{name: a, typed_extension_protocol_options: {{x: {router}}}}}"
+    ));
+    assert_eq!(
+        notes(&other),
+        [
+            "typed_extension_protocol_options[\"x\"]: ignored: envoy.extensions.filters.http.router.v3.Router has no effect here"
+        ]
+    );
+    let refused = cluster(&format!(
+        "{{name: a, filters: [{{name: x, typed_config: {router}}}]}}"
+    ));
+    assert_eq!(
+        refusals(&refused),
+        ["filters[0]: upstream filter x is not supported"]
+    );
+    for (disabled, kept) in [(true, true), (false, false)] {
+        let filters = cluster(&format!(
+            "{{name: a, typed_extension_protocol_options: {{envoy.extensions.upstreams.http.v3.HttpProtocolOptions: \
+             {{'@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: \
+             {{http_protocol_options: {{}}}}, http_filters: [{{name: x, disabled: {disabled}, typed_config: {router}}}]}}}}}}"
+        ));
+        assert_eq!(filters.value.is_some(), kept, "{filters:?}");
+    }
 }

@@ -211,6 +211,57 @@ fn a_port_s_settings_leave_nothing_of_the_whole_policy() {
 }
 
 #[test]
+fn a_port_s_settings_of_a_subset_leave_what_is_not_of_ports() {
+    let resources = rule(
+        "trafficPolicy: {tls: {mode: SIMPLE}, proxyProtocol: {version: V2}}, subsets: [{name: v1, labels: {version: v1}, \
+         trafficPolicy: {portLevelSettings: [{port: {number: 80}, loadBalancer: {simple: RANDOM}}]}}]",
+    );
+    for (name, wanted) in [(GENERAL, "tls"), (V1, "raw_buffer")] {
+        let cluster = resources.cluster(name);
+        let inner = cluster.pointer("/transport_socket/typed_config/transport_socket/name");
+        let wanted = format!("envoy.transport_sockets.{wanted}");
+        assert_eq!(inner, Some(&json!(wanted)), "{name}");
+    }
+}
+
+#[test]
+fn a_rule_s_word_counts_more_than_the_mesh_s() {
+    let mesh = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data: {mesh: '{h2UpgradePolicy: UPGRADE}'}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: x, namespace: a}
+";
+    let of = |spec: &str, name: &str| {
+        let pool =
+            format!("{mesh}spec: {{host: x, trafficPolicy: {{connectionPool: {{{spec}}}}}}}\n");
+        sidecar(&pool).cluster(name)
+    };
+    let http2 = "/typed_extension_protocol_options/envoy.extensions.upstreams.http.v3.HttpProtocolOptions/\
+                 explicit_http_config/http2_protocol_options";
+    let bytes = "outbound|9000||y.a.svc.cluster.local";
+    for (spec, name, wanted) in [
+        ("http: {maxRetries: 1}", GENERAL, true),
+        ("http: {h2UpgradePolicy: DO_NOT_UPGRADE}", GENERAL, false),
+        // Bytes are not upgraded for all.
+        ("http: {maxRetries: 1}", bytes, false),
+    ] {
+        let seen = of(spec, name).pointer(http2).is_some();
+        assert_eq!(seen, wanted, "{spec} {name}");
+    }
+    let cluster = of("tcp: {maxConnectionDuration: 3s}", GENERAL);
+    let options = &cluster["typed_extension_protocol_options"]["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"];
+    assert_eq!(
+        options["common_http_protocol_options"]["max_connection_duration"],
+        "3s"
+    );
+}
+
+#[test]
 fn a_subset_of_what_passes_by_goes_on_passing_by() {
     let resources = rule(
         "trafficPolicy: {loadBalancer: {simple: PASSTHROUGH}}, \
@@ -228,6 +279,43 @@ fn a_subset_of_what_passes_by_goes_on_passing_by() {
             .iter()
             .all(|assignment| assignment.cluster_name != V1)
     );
+    // And it may do so alone.
+    let resources = rule(
+        "subsets: [{name: v1, labels: {version: v1}, trafficPolicy: {loadBalancer: {simple: PASSTHROUGH}}}]",
+    );
+    assert_eq!(resources.cluster(GENERAL)["type"], "EDS");
+    assert_eq!(resources.cluster(V1)["type"], "ORIGINAL_DST");
+}
+
+#[test]
+fn only_what_can_be_called_is_a_cluster() {
+    let resources = sidecar(
+        "
+apiVersion: v1
+kind: Service
+metadata: {name: s, namespace: a}
+spec: {clusterIP: 10.0.0.9, ports: [{port: 53, protocol: UDP, name: dns}, {port: 80, name: http}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: alias, namespace: a}
+spec: {type: ExternalName, externalName: s.a.svc.cluster.local, ports: [{port: 80, name: http}]}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: d, namespace: a}
+spec: {hosts: [d.test], resolution: DNS, ports: [{number: 80, name: http, protocol: HTTP}],
+  workloadSelector: {labels: {app: none}}}
+",
+    );
+    let names = |host: &str| -> Vec<&str> {
+        let all = resources.clusters.iter().map(|cluster| &*cluster.name);
+        all.filter(|name| name.ends_with(host)).collect()
+    };
+    let s = "|s.a.svc.cluster.local";
+    assert_eq!(names(s), [format!("outbound|80|{s}")]);
+    assert_eq!(names("|alias.a.svc.cluster.local"), [""; 0]);
+    assert_eq!(names("|d.test"), [""; 0]);
 }
 
 #[test]
