@@ -77,12 +77,17 @@ impl Chain {
     ///
     /// # Errors
     ///
-    /// [`Kind::FailClosedInbound`] if protection is configured that cannot act here.
+    /// [`Kind::FailClosedInbound`] if protection is configured that cannot act here; what a [`Guard`](crate::snapshot::Guard) of
+    /// the listener refuses with.
     pub fn decide<H: Headers + ?Sized>(&self, head: &Head<'_, H>) -> Result<Decision, Kind> {
         if self.http.front().refusal().is_some() {
             return Err(Kind::FailClosedInbound);
         }
-        Ok(self.http.routes().swap().load().decide(head))
+        let decision = self.http.routes().swap().load().decide(head);
+        match self.http.judge(head, &decision) {
+            Ok(()) => Ok(decision),
+            Err(error) => Err(error.kind()),
+        }
     }
 
     /// The compiled connection manager.

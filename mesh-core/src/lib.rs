@@ -70,6 +70,8 @@
 //! - [`Mesh::metrics`](snapshot::Mesh::metrics) renders Istio's standard metrics, and [`Mesh::status`](snapshot::Mesh::status) tells
 //!   what of the configuration was refused or has no effect.
 //! - Bytes go through a [`transport::Connector`] and a [`transport::Acceptor`]: TLS is theirs to add.
+//! - A program brings balancing ([`cluster::Balancer`]), outlier detection ([`cluster::Monitor`]), authorization
+//!   ([`snapshot::Stage`]), logs and spans ([`telemetry::record::Sink`]) of its own; [`world`] makes its runs repeat.
 //! - Time is tokio's; nothing is spawned but a task for each connection, HTTP/2 stream and mirrored request.
 //!
 //! # Features
@@ -85,6 +87,10 @@
 
 // docs.rs shows which feature an item needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests run in the real world")
+)]
 // Parts that both homes share leave something unused, and links without their target, where only one is built in; nothing
 // may be in the default build.
 #![cfg_attr(
@@ -121,5 +127,6 @@ mod sync;
 mod tcp;
 pub mod telemetry;
 pub mod transport;
+pub mod world;
 
 pub use self::error::{BoxError, Error, Kind, Reply};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    model::{Direction, Name, Network},
-    snapshot::{Mesh, Snapshot},
+    model::{Direction, HttpFilterKind, Name},
+    snapshot::{Http, Mesh, Snapshot},
     stack::InboundLayer,
     telemetry::{
         metrics::{Reporter, RequestMetrics},
@@ -31,13 +31,21 @@ impl Mesh {
     /// ```
     pub fn inbound(&self) -> InboundLayer {
         let metrics = RequestMetrics::new(self.metrics().clone(), Reporter::Destination);
-        InboundLayer::new(
-            Arc::new(Observer::new().metrics(metrics)),
-            Some(self.reader()),
-        )
-        .ask(self.metrics().peers().clone())
+        let observer = Observer::new()
+            .metrics(metrics)
+            .sinks(self.metrics().sinks());
+        InboundLayer::new(Arc::new(observer), Some(self.reader()))
+            .ask(self.metrics().peers().clone())
     }
 }
+
+/// Whether a stage's filter judges all requests of a listener: by routes, of which an application that is wrapped has none.
+fn is_guarded(http: &Http) -> bool {
+    let mut filters = http.config().filters.iter();
+    filters.any(|filter| !filter.disabled && matches!(filter.kind, HttpFilterKind::Opaque(..)))
+}
+
+const NO_GUARDS: &str = "HTTP filters of stages act in listeners, not in front of an application";
 
 /// Why inbound traffic is refused, if a listener says so.
 pub(crate) fn refusal(snapshot: &Snapshot) -> Option<Name> {
@@ -47,10 +55,11 @@ pub(crate) fn refusal(snapshot: &Snapshot) -> Option<Name> {
         .filter(|listener| listener.config().direction == Direction::Inbound);
     inbound
         .flat_map(|listener| listener.chains())
-        .find_map(|(chain, _)| {
-            chain.refuse.clone().or_else(|| match &chain.network {
-                Network::Http(manager) => manager.refuse.clone(),
-                _ => None,
-            })
+        .find_map(|(chain, http)| {
+            let of_manager = |http: &Arc<Http>| {
+                let refusal = http.front().refusal().cloned();
+                refusal.or_else(|| is_guarded(http).then(|| NO_GUARDS.into()))
+            };
+            chain.refuse.clone().or_else(|| of_manager(http?))
         })
 }

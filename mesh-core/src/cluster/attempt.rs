@@ -102,6 +102,9 @@ impl Attempt {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
+        if let Some(monitor) = &self.cluster.monitor {
+            monitor.attempted(self, outcome);
+        }
         let (stats, endpoint) = (self.cluster.stats(), self.endpoint.stats());
         match outcome {
             AttemptOutcome::Response(status) => {

@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+    sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
 };
 
 use super::stats::Count;
@@ -19,10 +19,16 @@ pub struct Endpoint {
     metadata: Metadata,
     weight: AtomicU32,
     health: AtomicU8,
-    ejected: AtomicBool,
+    /// What was found out here about its health: [`EJECTED`], [`FAILED`].
+    found: AtomicU8,
     active: AtomicU32,
     stats: EndpointStats,
 }
+
+/// Outlier detection took it out.
+const EJECTED: u8 = 1;
+/// Active health checks fail.
+const FAILED: u8 = 2;
 
 /// What is counted of an endpoint, under Envoy's names.
 #[derive(Debug, Default)]
@@ -57,7 +63,7 @@ impl Endpoint {
             metadata: config.metadata.clone(),
             weight: AtomicU32::new(config.weight.max(1)),
             health: AtomicU8::new(config.health as u8),
-            ejected: AtomicBool::new(false),
+            found: AtomicU8::new(0),
             active: AtomicU32::new(0),
             stats: EndpointStats::default(),
         }
@@ -136,24 +142,58 @@ impl Endpoint {
 
     /// Whether it takes traffic as a first choice.
     pub fn is_healthy(&self) -> bool {
-        let health = self.health.load(Ordering::Relaxed);
-        (health == HealthStatus::Unknown as u8 || health == HealthStatus::Healthy as u8)
-            && !self.is_ejected()
+        let said = self.health.load(Ordering::Relaxed);
+        (said == HealthStatus::Unknown as u8 || said == HealthStatus::Healthy as u8)
+            && !self.is_out()
     }
 
     /// Whether it takes traffic if healthy ones are too few.
     pub fn is_degraded(&self) -> bool {
-        self.health.load(Ordering::Relaxed) == HealthStatus::Degraded as u8 && !self.is_ejected()
+        let said = self.health.load(Ordering::Relaxed);
+        said == HealthStatus::Degraded as u8 && !self.is_out()
     }
 
     /// Whether outlier detection took it out.
     pub fn is_ejected(&self) -> bool {
-        self.ejected.load(Ordering::Relaxed)
+        self.has(EJECTED)
     }
 
-    /// Takes it out, or back in; the seam of outlier detection.
+    /// Takes it out, or back in: the seam of outlier detection. No pick finds it from now on; that priorities and the panic
+    /// threshold count anew, [`Cluster::health_changed`](super::Cluster::health_changed) says.
     pub fn set_ejected(&self, ejected: bool) {
-        self.ejected.store(ejected, Ordering::Relaxed);
+        self.set(EJECTED, ejected);
+    }
+
+    /// Whether active health checks fail.
+    pub fn is_failed(&self) -> bool {
+        self.has(FAILED)
+    }
+
+    /// Says whether active health checks fail: their seam, as [`set_ejected`](Self::set_ejected) is that of outlier detection.
+    pub fn set_failed(&self, failed: bool) {
+        self.set(FAILED, failed);
+    }
+
+    /// Whether it was found out here that it should get no traffic.
+    pub(super) fn is_out(&self) -> bool {
+        self.found.load(Ordering::Relaxed) != 0
+    }
+
+    fn has(&self, what: u8) -> bool {
+        self.found.load(Ordering::Relaxed) & what != 0
+    }
+
+    fn set(&self, what: u8, on: bool) {
+        match on {
+            true => self.found.fetch_or(what, Ordering::Relaxed),
+            false => self.found.fetch_and(!what, Ordering::Relaxed),
+        };
+    }
+
+    /// Takes over what was found out about `old`, which stood at the same address.
+    pub(super) fn inherit(&self, old: &Self) {
+        let found = old.found.load(Ordering::Relaxed);
+        self.found.store(found, Ordering::Relaxed);
     }
 
     pub(super) fn update(&self, config: &LbEndpoint) {

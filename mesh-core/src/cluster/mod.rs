@@ -4,6 +4,7 @@ mod attempt;
 mod endpoint;
 mod lb;
 mod limits;
+mod monitor;
 mod set;
 mod shares;
 mod stats;
@@ -12,7 +13,7 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -23,14 +24,16 @@ pub(crate) use self::stats::Statuses;
 pub use self::{
     attempt::{Attempt, AttemptOutcome},
     endpoint::{Endpoint, EndpointStats},
-    lb::{Omit, PickKey},
+    lb::{Balancer, CustomLb, Omit, PickKey, Picker},
     limits::{Counter, LimitState, Permit},
+    monitor::Monitor,
     set::EndpointSet,
     stats::{ClusterStats, ClusterTimes, Count},
 };
 use crate::{
     Kind,
     model::{self, ClusterLoadAssignment, Discovery, Priority},
+    sync::lock,
 };
 
 /// A cluster as requests see it: its configuration, and the state that survives reloads under its name.
@@ -44,12 +47,16 @@ pub struct Cluster {
     config: Arc<model::Cluster>,
     in_mesh: bool,
     catch_all: bool,
+    /// Who is told of attempts.
+    monitor: Option<Arc<dyn Monitor>>,
     state: Arc<State>,
 }
 
 #[derive(Debug)]
 struct State {
     endpoints: ArcSwap<EndpointSet>,
+    /// Held by whoever makes the next set, never by a request.
+    assembling: Mutex<()>,
     /// Endpoints of an original-destination cluster, made as connections come.
     original: ArcSwap<Originals>,
     limits: [LimitState; 2],
@@ -78,6 +85,7 @@ impl Cluster {
             }
             None => Arc::new(State {
                 endpoints: ArcSwap::from_pointee(EndpointSet::default()),
+                assembling: Mutex::default(),
                 original: ArcSwap::default(),
                 limits: Default::default(),
                 stats: ClusterStats::default(),
@@ -95,6 +103,7 @@ impl Cluster {
             config,
             in_mesh,
             catch_all,
+            monitor: None,
             state,
         };
         match &cluster.config.discovery {
@@ -163,10 +172,10 @@ impl Cluster {
         self.state.generation.load(Ordering::Relaxed)
     }
 
-    /// Replaces the endpoints. Those that stay, by address, keep health, counters and connections.
-    ///
-    /// Called by the one driver only; requests read the set without a lock.
+    /// Replaces the endpoints. Those that stay, by address, keep health, counters and connections. Requests read the set without
+    /// a lock.
     pub(crate) fn set_endpoints(&self, assignment: &ClusterLoadAssignment) {
+        let _alone = lock(&self.state.assembling);
         let current = self.state.endpoints.load();
         let next = EndpointSet::build(&current, assignment, &self.config);
         if next.members() != current.members() {
@@ -175,7 +184,24 @@ impl Cluster {
         self.state.endpoints.store(Arc::new(next));
     }
 
+    /// Counts anew which endpoints are healthy, after what was found out about some of them has changed: priorities,
+    /// overprovisioning and the panic threshold go by it. It costs by the number of endpoints, so it is called once for all
+    /// that changed at one time, off the request path; requests meet the new set without a lock.
+    pub fn health_changed(&self) {
+        let _alone = lock(&self.state.assembling);
+        let next = self.state.endpoints.load().sorted(&self.config);
+        self.state.endpoints.store(Arc::new(next));
+    }
+
+    /// `monitor` is told of attempts at its endpoints.
+    #[must_use]
+    pub(crate) fn monitored(mut self, monitor: Option<Arc<dyn Monitor>>) -> Self {
+        self.monitor = monitor;
+        self
+    }
+
     fn refresh_policy(&self) {
+        let _alone = lock(&self.state.assembling);
         let current = self.state.endpoints.load();
         if let Some(next) = current.under(&self.config) {
             self.state.endpoints.store(Arc::new(next));

@@ -88,7 +88,13 @@ impl EndpointSet {
                         old.update(config);
                         Arc::clone(old)
                     }
-                    None => Arc::new(Endpoint::new(config, &group.locality, group.priority)),
+                    None => {
+                        let new = Endpoint::new(config, &group.locality, group.priority);
+                        if let Some(old) = known.get(&config.address) {
+                            new.inherit(old);
+                        }
+                        Arc::new(new)
+                    }
                 });
             }
         }
@@ -98,7 +104,7 @@ impl EndpointSet {
             policy: cluster.lb.clone(),
             panic_threshold: cluster.panic_threshold,
         };
-        Self::assemble(all, rules)
+        Self::assemble(all, rules, cluster)
     }
 
     /// The same endpoints under the rules of `cluster`; `None` if these are the ones in force.
@@ -108,10 +114,15 @@ impl EndpointSet {
             policy: cluster.lb.clone(),
             panic_threshold: cluster.panic_threshold,
         };
-        (rules != self.rules).then(|| Self::assemble(self.all.clone(), rules))
+        (rules != self.rules).then(|| Self::assemble(self.all.clone(), rules, cluster))
     }
 
-    fn assemble(all: Vec<Arc<Endpoint>>, rules: Rules) -> Self {
+    /// The same endpoints, told apart by the health that they have now.
+    pub(super) fn sorted(&self, cluster: &Cluster) -> Self {
+        Self::assemble(self.all.clone(), self.rules.clone(), cluster)
+    }
+
+    fn assemble(all: Vec<Arc<Endpoint>>, rules: Rules, cluster: &Cluster) -> Self {
         let mut priorities: Vec<u32> = all.iter().map(|endpoint| endpoint.priority()).collect();
         priorities.sort_unstable();
         priorities.dedup();
@@ -123,7 +134,7 @@ impl EndpointSet {
                 .filter(|endpoint| endpoint.priority() == priority)
                 .cloned()
                 .collect();
-            let (level, census) = level(members, &rules.policy);
+            let (level, census) = level(members, &rules.policy, cluster);
             levels.push(level);
             counts.push(census);
         }
@@ -165,7 +176,7 @@ impl EndpointSet {
     }
 }
 
-fn level(members: Vec<Arc<Endpoint>>, policy: &LbPolicy) -> (Level, Census) {
+fn level(members: Vec<Arc<Endpoint>>, policy: &LbPolicy, cluster: &Cluster) -> (Level, Census) {
     let count = |members: &[Arc<Endpoint>]| u32::try_from(members.len()).unwrap_or(u32::MAX);
     let all = count(&members);
     let of = |wanted: fn(&Endpoint) -> bool| -> Vec<Arc<Endpoint>> {
@@ -180,10 +191,10 @@ fn level(members: Vec<Arc<Endpoint>>, policy: &LbPolicy) -> (Level, Census) {
     };
     let rest = (census.healthy < all).then(|| {
         Box::new([
-            AnyPicker::new(degraded, policy, Part::Degraded),
-            AnyPicker::new(members, policy, Part::All),
+            AnyPicker::new(degraded, policy, cluster, Part::Degraded),
+            AnyPicker::new(members, policy, cluster, Part::All),
         ])
     });
-    let healthy = AnyPicker::new(healthy, policy, Part::Healthy);
+    let healthy = AnyPicker::new(healthy, policy, cluster, Part::Healthy);
     (Level { healthy, rest }, census)
 }

@@ -493,3 +493,22 @@ fn one_that_is_to_be_avoided_is_picked_if_there_is_no_other() {
     };
     assert!(handle.pick(&key).is_ok());
 }
+
+#[test]
+fn what_was_found_out_of_an_endpoint_outlasts_an_update_of_its_labels() {
+    let group_of = |metadata| {
+        let one = endpoint(1, 1, HealthStatus::Healthy);
+        vec![group(0, vec![LbEndpoint { metadata, ..one }])]
+    };
+    let before = group_of(Metadata::default());
+    let config = cluster(LbPolicy::RoundRobin, before);
+    let handle = Cluster::new(Arc::new(config), None);
+    handle.endpoints().all()[0].set_ejected(true);
+    handle.set_endpoints(&ClusterLoadAssignment {
+        localities: group_of(labels(&[("stage", Value::Bool(true))])),
+        ..ClusterLoadAssignment::default()
+    });
+    let now = handle.endpoints();
+    assert!(!now.all()[0].metadata().namespaces.is_empty());
+    assert!(now.all()[0].is_ejected() && !now.all()[0].is_healthy());
+}

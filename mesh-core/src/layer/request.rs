@@ -215,7 +215,7 @@ impl<B: 'static> super::retry::Repeat for Routed<B> {
             record: rest.record,
             cluster: rest.forwarding.cluster()?.clone(),
             forwarding: rest.forwarding,
-            random: rand::random(),
+            random: crate::world::random(),
             attempt: next.attempt,
             tried: next.tried.to_vec(),
             host_attempts: 0,

@@ -154,7 +154,7 @@ pub(crate) fn routed<B: 'static>(
         request: request.into(),
         forwarding,
         cluster: cluster.clone(),
-        random: rand::random(),
+        random: crate::world::random(),
         attempt: 1,
         tried: Vec::new(),
         host_attempts: 0,

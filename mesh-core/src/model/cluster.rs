@@ -6,6 +6,7 @@ use super::{
     Address, ClusterLoadAssignment, Http1Options, Http2Options, Limits, Metadata, Name, Origin,
     TransportSocket,
 };
+use crate::cluster::CustomLb;
 
 /// A group of endpoints that serve the same thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,6 +187,8 @@ pub enum LbPolicy {
         /// A prime; default 65,537.
         table_size: u64,
     },
+    /// A policy of the program's own; see [`LbPolicy::custom`].
+    Custom(CustomLb),
 }
 
 /// Which HTTP version is spoken with the upstream.

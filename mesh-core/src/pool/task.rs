@@ -25,7 +25,7 @@ use crate::{
     cluster::{Cluster, Endpoint, Permit},
     model,
     telemetry::clock,
-    transport::{Connector, Io, Target},
+    transport::{ConnectError, Connector, Io, Target},
 };
 
 /// How often a connection looks whether its endpoint is still there.
@@ -126,6 +126,7 @@ where
 {
     let config = target.cluster.config();
     let io = dial(&shared.connector, target).await?;
+    agreed(&io, host.key.protocol, target)?;
     let io = Metered::new(io, target, Some(host.key.protocol), permit);
     let wire = (io.wire().clone(), io.local_address());
     let io = TokioIo::new(io);
@@ -169,6 +170,24 @@ where
             Ok(conn)
         }
     }
+}
+
+/// A peer that agreed on another protocol than the one that is going to be spoken would take it for nonsense.
+fn agreed(io: &impl Io, protocol: Protocol, target: &Target) -> Result<(), Error> {
+    let agrees = match (io.alpn(), protocol) {
+        (None, _) => true,
+        (Some(alpn), Protocol::Http2) => alpn == b"h2",
+        (Some(alpn), Protocol::Http1) => alpn.starts_with(b"http/1."),
+    };
+    if agrees {
+        return Ok(());
+    }
+    let agreed = String::from_utf8_lossy(io.alpn().unwrap_or_default()).into_owned();
+    let failed = ConnectError::Handshake {
+        address: target.address().clone(),
+        reason: format!("it agreed on {agreed:?}, which its cluster does not speak").into(),
+    };
+    Err(Error::caused_by(failed.kind(), failed))
 }
 
 fn limits(config: &model::Cluster) -> ConnLimits {

@@ -26,7 +26,7 @@ use crate::{
         self, Action, ClusterChoice, FilterConfig, FilterOverride, HeaderMutations, Name, OnMatch,
         Route, RouteConfiguration, RouteRules, VirtualHost, WeightedCluster,
     },
-    snapshot::Clusters,
+    snapshot::{Clusters, Stage},
 };
 
 /// A field path, and what is wrong there.
@@ -50,6 +50,7 @@ fn at(path: &'static str) -> impl Fn(String) -> Fault {
 pub(super) fn table(
     config: &RouteConfiguration,
     clusters: &Clusters,
+    stages: &[Arc<dyn Stage>],
 ) -> Result<RouteTable, Vec<Rejection>> {
     let mut faults = Vec::new();
     let mut hosts = HostTable::default();
@@ -57,6 +58,7 @@ pub(super) fn table(
     let compiler = Compiler {
         table: config,
         clusters,
+        stages,
         validates: config.validate_clusters,
     };
     for (index, host) in config.virtual_hosts.iter().enumerate() {
@@ -109,6 +111,8 @@ pub(super) fn table(
 struct Compiler<'a> {
     table: &'a RouteConfiguration,
     clusters: &'a Clusters,
+    /// Who understands settings of further filters.
+    stages: &'a [Arc<dyn Stage>],
     /// An unknown cluster is a fault.
     validates: bool,
 }
@@ -216,9 +220,33 @@ impl Compiler<'_> {
         Ok(Rules::Tree(tree, lists))
     }
 
+    /// The filter that a route, or an arm of it, has settings of which nobody here understands.
+    fn cannot_act<'a>(&self, route: &'a Route, filters: &'a [FilterPolicy]) -> Option<&'a Name> {
+        let knows = |kind: &Name| self.stages.iter().any(|stage| stage.knows(kind));
+        let of_route = filters.iter().find_map(|policy| match &policy.setting {
+            FilterSetting::Opaque(kind, _) if !knows(kind) => Some(&policy.name),
+            _ => None,
+        });
+        let arms = match &route.action {
+            Action::Forward(forward) => match &forward.cluster {
+                ClusterChoice::Weighted(weighted) => weighted.arms.as_slice(),
+                _ => &[],
+            },
+            _ => &[],
+        };
+        let mut of_arms = arms.iter().flat_map(|arm| &arm.filters);
+        of_route.or_else(|| {
+            of_arms.find_map(|own| match &own.config {
+                FilterConfig::Opaque(kind, _) if !knows(kind) => Some(&own.filter),
+                _ => None,
+            })
+        })
+    }
+
     fn route(&self, host: &Arc<HostEntry>, config: &Route) -> Result<RouteEntry> {
         let filters = filters(&[&config.filters, &host.config.filters, &self.table.filters])?;
-        let refusing = cannot_act(config, &filters).map(|filter| refusing(config, filter));
+        let absent = self.cannot_act(config, &filters);
+        let refusing = absent.map(|filter| refusing(config, filter));
         let config = refusing.as_ref().unwrap_or(config);
         let mut response =
             self.mutations(&host.config.headers, &config.headers, None, Side::Response)?;
@@ -511,22 +539,6 @@ fn filters(levels: &[&Vec<FilterOverride>]) -> Result<Vec<FilterPolicy>> {
         });
     }
     Ok(out)
-}
-
-/// The filter that a route, or an arm of it, has settings of which nobody here understands.
-fn cannot_act<'a>(route: &'a Route, filters: &'a [FilterPolicy]) -> Option<&'a Name> {
-    let opaque = |policy: &&FilterPolicy| matches!(policy.setting, FilterSetting::Opaque(..));
-    let arms = match &route.action {
-        Action::Forward(forward) => match &forward.cluster {
-            ClusterChoice::Weighted(weighted) => weighted.arms.as_slice(),
-            _ => &[],
-        },
-        _ => &[],
-    };
-    let of_arms = arms.iter().flat_map(|arm| &arm.filters);
-    let mut of_arms = of_arms.filter(|own| matches!(own.config, FilterConfig::Opaque(..)));
-    let own = filters.iter().find(opaque).map(|policy| &policy.name);
-    own.or_else(|| of_arms.next().map(|own| &own.filter))
 }
 
 /// The route with an answer that refuses in place of its action: what would protect it cannot act.

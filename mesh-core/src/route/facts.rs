@@ -22,6 +22,10 @@ pub fn write(item: Item, facts: &ConnectionFacts, out: &mut Vec<u8>) -> bool {
             out.extend_from_slice(name.as_bytes());
             true
         }),
+        I::DownstreamPeerUriSan => facts.peer_identity.as_ref().is_some_and(|identity| {
+            out.extend_from_slice(identity.as_bytes());
+            true
+        }),
         _ => false,
     }
 }

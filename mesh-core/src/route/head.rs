@@ -45,6 +45,20 @@ impl Headers for HeaderMap {
     }
 }
 
+impl<H: Headers + ?Sized> Headers for &H {
+    fn first_value(&self, name: &HeaderName) -> Option<&[u8]> {
+        (**self).first_value(name)
+    }
+
+    fn joined(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>> {
+        (**self).joined(name)
+    }
+
+    fn any(&self, name: &HeaderName, test: &mut dyn FnMut(&[u8]) -> bool) -> Option<bool> {
+        (**self).any(name, test)
+    }
+}
+
 /// Names are compared without case.
 impl<N: AsRef<[u8]>, V: AsRef<[u8]>> Headers for [(N, V)] {
     fn first_value(&self, name: &HeaderName) -> Option<&[u8]> {
@@ -164,6 +178,8 @@ pub struct ConnectionFacts {
     pub peer_certificate_presented: bool,
     /// The peer's certificate was verified.
     pub peer_certificate_validated: bool,
+    /// The identity in it.
+    pub peer_identity: Option<Name>,
 }
 
 impl ConnectionFacts {
@@ -176,6 +192,7 @@ impl ConnectionFacts {
         server_name: None,
         peer_certificate_presented: false,
         peer_certificate_validated: false,
+        peer_identity: None,
     };
 }
 
@@ -235,6 +252,26 @@ impl<'a, H: Headers + ?Sized> Head<'a, H> {
             filter_state: None,
             runtime: None,
             random: 0,
+        }
+    }
+
+    /// The same head with its headers in another form.
+    pub(crate) fn with_headers<'b, G: ?Sized>(&self, headers: &'b G) -> Head<'b, G>
+    where
+        'a: 'b,
+    {
+        Head {
+            method: self.method,
+            scheme: self.scheme,
+            authority: self.authority,
+            path: self.path,
+            protocol: self.protocol,
+            headers,
+            connection: self.connection,
+            metadata: self.metadata,
+            filter_state: self.filter_state,
+            runtime: self.runtime,
+            random: self.random,
         }
     }
 

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     config::Rejection,
     model::{Action, Name, RequireTls, RouteConfiguration},
-    snapshot::Clusters,
+    snapshot::{Clusters, Stage},
 };
 
 /// A compiled route configuration.
@@ -82,7 +82,16 @@ impl RouteTable {
         config: &RouteConfiguration,
         clusters: &Clusters,
     ) -> Result<Self, Vec<Rejection>> {
-        super::compile::table(config, clusters)
+        super::compile::table(config, clusters, &[])
+    }
+
+    /// The same, where `stages` may understand settings of filters for which routes are else refused.
+    pub(crate) fn staged(
+        config: &RouteConfiguration,
+        clusters: &Clusters,
+        stages: &[Arc<dyn Stage>],
+    ) -> Result<Self, Vec<Rejection>> {
+        super::compile::table(config, clusters, stages)
     }
 
     /// Its name.

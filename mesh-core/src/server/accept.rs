@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     model::Address,
+    telemetry::clock,
     transport::{ConnInfo, Exec, Stream, set_keepalive},
 };
 
@@ -80,9 +81,10 @@ where
             Ok((stream, peer)) => start(stream, peer, &address, &listener, &factory, &exec),
             Err(error) if is_of_connection(&error) => {}
             Err(error) => {
-                if said.is_none_or(|at| at.elapsed() >= SAID_EVERY) {
+                let now = clock::now();
+                if said.is_none_or(|at| now.saturating_duration_since(at) >= SAID_EVERY) {
                     tracing::warn!(listener = %listener.name(), %error, "Accepting pauses");
-                    said = Some(Instant::now());
+                    said = Some(now);
                 }
                 tokio::select! {
                     () = &mut closing => break,

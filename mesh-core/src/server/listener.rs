@@ -325,7 +325,7 @@ impl Drain {
                 close: now,
             },
             Self::Gradual(span) => Plan {
-                tell: clock::after(now, span.mul_f64(rand::random::<f64>())),
+                tell: clock::after(now, span.mul_f64(crate::world::random::<f64>())),
                 close: clock::after(now, span),
             },
         }

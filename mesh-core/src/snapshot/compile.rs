@@ -6,11 +6,11 @@ use std::{
 };
 
 use super::{
-    ChainConflict, Clusters, FilterChains, Http, Listener, RouteCell, Snapshot, Status,
+    ChainConflict, Clusters, FilterChains, Http, Listener, RouteCell, Snapshot, Stage, Status,
     StatusReport, Tcp, routes::cluster_names, tcp::logs,
 };
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, Monitor},
     config::{Change, Outcome, Rejection, Update},
     model::{
         self, ClusterLoadAssignment, Discovery, HttpConnectionManager, Name, Network,
@@ -25,6 +25,7 @@ use crate::{
 pub(crate) struct Compiler {
     generation: u64,
     metrics: Metrics,
+    own: Own,
     clusters: Clusters,
     /// EDS service name to the clusters that use it.
     services: HashMap<Name, HashSet<Name>>,
@@ -34,6 +35,15 @@ pub(crate) struct Compiler {
     /// What is refused; an entry goes when the resource is accepted or removed.
     refused: BTreeMap<Resource, Vec<Rejection>>,
     rejected_updates: u64,
+}
+
+/// What the program brings of its own.
+#[derive(Debug, Default)]
+pub(crate) struct Own {
+    /// Who is told of attempts at endpoints.
+    pub(crate) monitor: Option<Arc<dyn Monitor>>,
+    /// Who understands further HTTP filters.
+    pub(crate) stages: Vec<Arc<dyn Stage>>,
 }
 
 /// What can be refused by itself.
@@ -82,9 +92,10 @@ impl Table {
 
 impl Compiler {
     /// A compiler without configuration, whose listeners count into `metrics`.
-    pub(crate) fn new(metrics: Metrics) -> Self {
+    pub(crate) fn new(metrics: Metrics, own: Own) -> Self {
         Self {
             metrics,
+            own,
             ..Self::default()
         }
     }
@@ -156,10 +167,8 @@ impl Compiler {
             if previous.is_some_and(|previous| **previous.config() == **config) {
                 continue;
             }
-            let cluster = Arc::new(Cluster::new(
-                config.clone(),
-                previous.map(|previous| &**previous),
-            ));
+            let cluster = Cluster::new(config.clone(), previous.map(|previous| &**previous));
+            let cluster = Arc::new(cluster.monitored(self.own.monitor.clone()));
             let before = previous.and_then(|previous| service(previous.config()));
             let now = service(config);
             if before != now {
@@ -218,7 +227,7 @@ impl Compiler {
         }
         round.compiled.insert(key.clone());
         let resource = Resource::Table(key.clone());
-        match RouteTable::compile(&config, &self.clusters) {
+        match RouteTable::staged(&config, &self.clusters, &self.own.stages) {
             Ok(compiled) => {
                 table.clusters = cluster_names(&config);
                 table.config = Some(config);
@@ -259,7 +268,8 @@ impl Compiler {
             }
             Err(mut rejections) => {
                 let tables = inline.iter().filter_map(|table| {
-                    let found = RouteTable::compile(&table.config, &self.clusters).err()?;
+                    let stages = &self.own.stages;
+                    let found = RouteTable::staged(&table.config, &self.clusters, stages).err()?;
                     Some(of_chain(name, table.chain, "route_config", found))
                 });
                 rejections.extend(tables.flatten());
@@ -401,12 +411,13 @@ impl Compiler {
             return Ok(Some(known.clone()));
         }
         let manager = Arc::new(manager.clone());
-        Http::new(
+        Http::with_stages(
             manager,
             routes,
             listener.direction,
             &self.metrics,
             &resource,
+            &self.own.stages,
         )
         .map(|http| Some(Arc::new(http)))
         .map_err(|found| of_chain(&listener.name, index, "", found))

@@ -44,11 +44,13 @@ where
     let mut failures = Failures::default();
     loop {
         let now = Instant::now();
-        let ready: Vec<Name> = due
+        let mut ready: Vec<Name> = due
             .iter()
             .filter(|(_, (_, at))| *at <= now)
             .map(|(name, _)| name.clone())
             .collect();
+        // In an order that a simulation repeats.
+        ready.sort_unstable();
         for name in ready
             .into_iter()
             .take(MAX_LOOKUPS.saturating_sub(running.len()))

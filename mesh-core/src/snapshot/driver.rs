@@ -2,11 +2,17 @@
 
 use std::{collections::HashSet, fmt, hash::Hash, sync::Arc, time::Duration};
 
-use super::{Clusters, Compiler, Health, Reader, Snapshot, SnapshotCell, Status, Watch};
+use super::{
+    Clusters, Compiler, Health, Own, Reader, Snapshot, SnapshotCell, Stage, Status, Watch,
+};
 use crate::{
+    cluster::Monitor,
     config::{ConfigSource, Rejection, SourceError, Update},
     model::Note,
-    telemetry::metrics::{Metrics, Workload},
+    telemetry::{
+        metrics::{Metrics, Workload},
+        record::Sink,
+    },
 };
 
 /// A mesh: the handle that everything else is made from. Cloning shares.
@@ -23,6 +29,8 @@ pub struct Mesh {
 pub struct MeshBuilder<S> {
     source: S,
     metrics: Metrics,
+    own: Own,
+    sinks: Vec<Arc<dyn Sink>>,
 }
 
 /// Keeps a [`Mesh`] up to date. Spawn [`Driver::run`] wherever you like; dropping it freezes the configuration.
@@ -48,6 +56,8 @@ impl Mesh {
         MeshBuilder {
             source: (),
             metrics: Metrics::default(),
+            own: Own::default(),
+            sinks: Vec::new(),
         }
     }
 
@@ -109,6 +119,8 @@ impl MeshBuilder<()> {
         MeshBuilder {
             source,
             metrics: self.metrics,
+            own: self.own,
+            sinks: self.sinks,
         }
     }
 }
@@ -120,12 +132,35 @@ impl<S> MeshBuilder<S> {
         self.metrics = Metrics::new(workload);
         self
     }
+
+    /// Tells `monitor` how each attempt at an endpoint went, in every stack, pool and level; without it nobody is told.
+    #[must_use]
+    pub fn monitor(mut self, monitor: Arc<dyn Monitor>) -> Self {
+        self.own.monitor = Some(monitor);
+        self
+    }
+
+    /// Has `stage`, after those before it, compile HTTP filters that mesh-core does not understand: authorization, tokens, limits.
+    #[must_use]
+    pub fn stage(mut self, stage: Arc<dyn Stage>) -> Self {
+        self.own.stages.push(stage);
+        self
+    }
+
+    /// Tells `sink`, after those before it, of each request that the mesh carries, in clients, listeners and in front of
+    /// applications, and of each TCP connection: an access log of the program's own, spans.
+    #[must_use]
+    pub fn sink(mut self, sink: Arc<dyn Sink>) -> Self {
+        self.sinks.push(sink);
+        self
+    }
 }
 
 impl<S: ConfigSource> MeshBuilder<S> {
     /// The mesh, and the driver that must run for it to receive anything.
     pub fn build(self) -> (Mesh, Driver<S>) {
-        let compiler = Compiler::new(self.metrics.clone());
+        self.metrics.tell(self.sinks);
+        let compiler = Compiler::new(self.metrics.clone(), self.own);
         let mesh = Mesh {
             cell: SnapshotCell::default(),
             status: Status::default(),

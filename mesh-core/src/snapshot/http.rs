@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::RouteCell;
+use super::{RouteCell, Stage};
 #[cfg(feature = "net")]
 use crate::layer::{
     fault::{ActiveFaults, RouteFaults},
@@ -61,6 +61,22 @@ impl Http {
         metrics: &Metrics,
         resource: &Name,
     ) -> Result<Self, Vec<Rejection>> {
+        Self::with_stages(config, routes, direction, metrics, resource, &[])
+    }
+
+    /// The same, where `stages` may understand more filters.
+    ///
+    /// # Errors
+    ///
+    /// As [`Http::new`], and what a stage says of its filter.
+    pub fn with_stages(
+        config: Arc<HttpConnectionManager>,
+        routes: Arc<RouteCell>,
+        direction: Direction,
+        metrics: &Metrics,
+        resource: &Name,
+        stages: &[Arc<dyn Stage>],
+    ) -> Result<Self, Vec<Rejection>> {
         let rejected =
             |path: &str, reason: String| vec![Rejection::new(resource.clone(), path, reason)];
         let replies = Replies::new(&config.local_reply)
@@ -83,7 +99,8 @@ impl Http {
         let observer = Observer::new()
             .logs(logs, wants)
             .metrics(RequestMetrics::new(metrics.clone(), reporter))
-            .stats(stats.clone());
+            .stats(stats.clone())
+            .sinks(metrics.sinks());
         let front = Front::new(&config, observer.shared_wants());
         let mut this = Self {
             front: Arc::new(front),
@@ -99,7 +116,7 @@ impl Http {
             active_faults: ActiveFaults::default(),
             config,
         };
-        this.filters(&stats, metrics)
+        this.filters(&stats, metrics, stages)
             .map_err(|(index, reason)| rejected(&format!("http_filters[{index}]"), reason))?;
         #[cfg(feature = "net")]
         this.set_ahead();
@@ -111,7 +128,12 @@ impl Http {
         Ok(this)
     }
 
-    fn filters(&mut self, stats: &HttpStats, metrics: &Metrics) -> Result<(), (usize, String)> {
+    fn filters(
+        &mut self,
+        stats: &HttpStats,
+        metrics: &Metrics,
+        stages: &[Arc<dyn Stage>],
+    ) -> Result<(), (usize, String)> {
         let config = self.config.clone();
         for (index, filter) in config.filters.iter().enumerate() {
             match &filter.kind {
@@ -140,9 +162,20 @@ impl Http {
                 HttpFilterKind::HealthCheck(path) => self
                     .front_mut()
                     .answer_health(path.clone(), metrics.health().clone()),
-                HttpFilterKind::Opaque(..) if !filter.disabled => {
-                    let reason = format!("HTTP filter {} cannot act here", filter.name);
-                    self.front_mut().refuse(reason.into());
+                HttpFilterKind::Opaque(kind, _) => {
+                    match stages.iter().find(|stage| stage.knows(kind)) {
+                        Some(stage) => {
+                            let guard = stage.compile(filter, self.direction);
+                            self.front_mut()
+                                .guard(guard.map_err(|reason| (index, reason))?);
+                        }
+                        // Routes that turn it on are refused by themselves.
+                        None if filter.disabled => {}
+                        None => {
+                            let reason = format!("HTTP filter {} cannot act here", filter.name);
+                            self.front_mut().refuse(reason.into());
+                        }
+                    }
                 }
                 _ => {}
             }

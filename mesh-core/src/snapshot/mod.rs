@@ -15,13 +15,13 @@ mod driver;
 mod http;
 mod listener;
 mod routes;
+mod stage;
 mod status;
 mod tcp;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use self::cell::SnapshotCell;
-pub(crate) use self::compile::Compiler;
 pub use self::{
     cell::{Reader, Watch},
     clusters::Clusters,
@@ -29,8 +29,13 @@ pub use self::{
     http::Http,
     listener::{ChainConflict, ConnFacts, FilterChains},
     routes::RouteCell,
+    stage::{Guard, Judged, Stage, Verdict},
     status::{Health, Status, StatusReport},
     tcp::Tcp,
+};
+pub(crate) use self::{
+    compile::{Compiler, Own},
+    stage::judge,
 };
 use crate::{
     model::{self, Name},

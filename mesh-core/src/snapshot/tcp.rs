@@ -32,7 +32,7 @@ impl Tcp {
             _ => Reporter::Source,
         };
         Ok(Self {
-            observer: Arc::new(logs(&proxy.access_log, resource)?),
+            observer: Arc::new(logs(&proxy.access_log, resource)?.sinks(metrics.sinks())),
             metrics: TcpMetrics::new(metrics.clone(), reporter),
         })
     }

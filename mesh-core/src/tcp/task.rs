@@ -118,7 +118,7 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
             .max_downstream_connection_duration
             .map(|limit| {
                 let jitter = conn.proxy().max_downstream_connection_duration_jitter;
-                limit + limit.mul_f64(f64::from(jitter) / 10_000.0 * rand::random::<f64>())
+                limit + limit.mul_f64(f64::from(jitter) / 10_000.0 * crate::world::random::<f64>())
             });
         Self {
             downstream: None,
@@ -259,7 +259,7 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
             return Err(Kind::Overflow.into());
         };
         let key = PickKey {
-            random: rand::random(),
+            random: crate::world::random(),
             original_dst: conn.original_dst,
             ..PickKey::default()
         };
@@ -286,7 +286,7 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
     }
 
     fn cluster(&self) -> Result<Arc<Cluster>, Kind> {
-        let name = cluster_name(&self.conn.proxy().cluster, rand::random());
+        let name = cluster_name(&self.conn.proxy().cluster, crate::world::random());
         name.and_then(|name| self.clusters.get(name))
             .ok_or(Kind::NoCluster)
     }
@@ -381,7 +381,7 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
         let (base, longest) = self.conn.proxy().backoff?;
         let doubled = self.end.attempts.saturating_sub(1).min(31);
         let wait = base.saturating_mul(1 << doubled).min(longest);
-        Some(wait.mul_f64(rand::random()))
+        Some(wait.mul_f64(crate::world::random()))
     }
 
     fn poll_copy(&mut self, cx: &mut Context<'_>) -> Poll<()> {

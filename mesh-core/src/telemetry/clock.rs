@@ -6,6 +6,10 @@ use std::time::{Duration, Instant};
 const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 /// Now.
+#[cfg_attr(
+    not(feature = "net"),
+    allow(clippy::disallowed_methods, reason = "this is the clock")
+)]
 pub(crate) fn now() -> Instant {
     #[cfg(feature = "net")]
     {

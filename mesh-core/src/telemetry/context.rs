@@ -272,6 +272,7 @@ impl FormatContext for RecordContext<'_> {
         path: &[Name],
     ) -> Option<Cow<'_, Value>> {
         let metadata: &Metadata = match source {
+            MetadataSource::Dynamic => self.late.dynamic.as_deref()?,
             MetadataSource::Cluster => &self.late.cluster.as_ref()?.config().metadata,
             MetadataSource::UpstreamHost => self.late.endpoint.as_ref()?.metadata(),
             MetadataSource::Route => &self.late.route.as_ref()?.config().metadata,
@@ -292,7 +293,7 @@ impl FormatContext for RecordContext<'_> {
                 Some(connection.started_at + since)
             }
             None => Some(
-                SystemTime::now()
+                crate::world::wall()
                     - super::clock::now().saturating_duration_since(self.record.started()),
             ),
         }

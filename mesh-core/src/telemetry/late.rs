@@ -13,7 +13,7 @@ use super::{
 use crate::{
     Kind,
     cluster::{Cluster, Endpoint},
-    model::{LogType, Name},
+    model::{LogType, Metadata, Name},
     names::GRPC_STATUS,
     route::{Headers as _, RouteEntry, stands_in_one_line},
     scratch,
@@ -43,8 +43,8 @@ pub struct Late {
     pub grpc: bool,
     /// HTTP version of the request.
     pub version: Version,
-    /// What it is logged for.
-    pub(crate) log_type: LogType,
+    /// What it is told for. A TCP connection whose logs are written on its way is told of each time.
+    pub log_type: LogType,
     /// Method, path and authority, if wanted.
     pub head: Option<RecordedHead>,
     /// Request headers, if wanted, in the order of the wants.
@@ -67,6 +67,8 @@ pub struct Late {
     pub(crate) upstream: Option<Arc<UpstreamConn>>,
     /// Who called, if it says so.
     pub peer: Option<Arc<Peer>>,
+    /// What guards found out of the request (`%DYNAMIC_METADATA(…)%`); boxed, since few have any.
+    pub dynamic: Option<Box<Metadata>>,
     /// Attempts at an endpoint.
     pub attempts: u32,
     /// Limits of time that the request's own headers set in the place of its route's; few do.

@@ -17,6 +17,8 @@ pub struct Observer {
     logs: Vec<AccessLog>,
     metrics: Option<RequestMetrics>,
     stats: Option<Arc<HttpStats>>,
+    /// Those of the program.
+    sinks: Arc<[Arc<dyn Sink>]>,
 }
 
 impl Observer {
@@ -47,6 +49,18 @@ impl Observer {
         }
         self.logs = logs;
         self.wants = Arc::new(also);
+        self
+    }
+
+    /// Tells `sinks`, too; comes after [`logs`](Self::logs).
+    #[must_use]
+    pub fn sinks(mut self, sinks: Arc<[Arc<dyn Sink>]>) -> Self {
+        let mut wants = Wants::clone(&self.wants);
+        for sink in &*sinks {
+            wants.merge(sink.wants());
+        }
+        self.wants = Arc::new(wants);
+        self.sinks = sinks;
         self
     }
 
@@ -166,6 +180,9 @@ impl Sink for Observer {
         }
         for log in &self.logs {
             log.write(record, late);
+        }
+        for sink in &*self.sinks {
+            sink.finish(record, late);
         }
     }
 }

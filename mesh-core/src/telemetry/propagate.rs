@@ -54,8 +54,8 @@ impl TraceContext {
     /// A new trace.
     pub fn begin(sampled: bool) -> Self {
         Self {
-            trace: rand::random::<u128>().max(1),
-            span: rand::random::<u64>().max(1),
+            trace: crate::world::random::<u128>().max(1),
+            span: crate::world::random::<u64>().max(1),
             sampled: Some(sampled),
         }
     }
@@ -64,7 +64,7 @@ impl TraceContext {
     #[must_use]
     pub fn child(self) -> Self {
         Self {
-            span: rand::random::<u64>().max(1),
+            span: crate::world::random::<u64>().max(1),
             ..self
         }
     }

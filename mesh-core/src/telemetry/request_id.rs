@@ -39,7 +39,7 @@ impl TraceReason {
 /// A new id, whose reason `reason` tells by the number that its first eight digits are. Most cost no allocation.
 pub fn generate(reason: impl FnOnce(u32) -> TraceReason) -> HeaderValue {
     // In one number: an array would be drawn byte by byte.
-    let random = rand::random::<u128>().to_be_bytes();
+    let random = crate::world::random::<u128>().to_be_bytes();
     let [a, b, c, d, ..] = random;
     let mut text = written(random);
     text[VERSION] = reason(u32::from_be_bytes([a, b, c, d])).digit();
@@ -74,7 +74,7 @@ fn number(id: &[u8]) -> Option<u32> {
 
 /// A new random UUID (version 4) as text.
 pub fn uuid() -> [u8; LENGTH] {
-    written(rand::random::<u128>().to_be_bytes())
+    written(crate::world::random::<u128>().to_be_bytes())
 }
 
 /// `random` as a UUID of version 4, in text.

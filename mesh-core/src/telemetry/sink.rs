@@ -6,14 +6,46 @@ use http::HeaderName;
 
 use super::record::{Late, Record};
 
-/// Where finished records go.
+/// Where finished records go: access logs, spans, metrics of another kind. One that is given to
+/// [`MeshBuilder::sink`](crate::snapshot::MeshBuilder::sink) is told of everything that the mesh carries.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use http::HeaderName;
+/// use mesh_core::{
+///     config::MemorySource,
+///     snapshot::Mesh,
+///     telemetry::record::{Late, Record, Sink, Wants},
+/// };
+///
+/// /// Prints a line for each request, with its trace context: that of the span which its upstream gets.
+/// #[derive(Debug)]
+/// struct Spans(Wants);
+///
+/// impl Sink for Spans {
+///     fn wants(&self) -> &Wants {
+///         &self.0
+///     }
+///
+///     fn finish(&self, _: &Record, late: &Late) {
+///         println!("{} after {:?}: {:?}", late.status, late.duration, late.request_headers);
+///     }
+/// }
+///
+/// let context = HeaderName::from_static("traceparent");
+/// let spans = Spans(Wants { request: vec![context], ..Wants::default() });
+/// let (source, _handle) = MemorySource::new();
+/// let (mesh, driver) = Mesh::builder().sink(Arc::new(spans)).source(source).build();
+/// ```
 pub trait Sink: fmt::Debug + Send + Sync {
     /// Headers that it wants to see at the end; they are copied as references into the record.
     fn wants(&self) -> &Wants {
         const { &Wants::NONE }
     }
 
-    /// Takes note of a finished request.
+    /// Takes note of a finished request, or of a TCP connection ([`Late::log_type`] says when). Called on its thread, with the
+    /// record's lock held, so it must be quick and leave [`Record::late`] alone.
     fn finish(&self, record: &Record, late: &Late);
 }
 

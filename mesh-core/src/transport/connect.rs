@@ -12,6 +12,10 @@ use crate::{
 /// Makes connections to endpoints.
 ///
 /// Connecting is rare and slow, so the future may be boxed; requests on an open connection do not pass through here.
+///
+/// One that speaks TLS goes by [`Target::transport`], and has [`open`] make the socket. As application protocol it offers what the
+/// cluster speaks ([`Cluster::config`]`().protocol`): `h2` for HTTP/2, else `http/1.1`. A connection whose
+/// [`Io::alpn`] says something else is given up, since its requests are framed before there is a connection.
 pub trait Connector {
     /// The connection.
     type Io: Io;
@@ -109,6 +113,14 @@ pub enum ConnectError {
         #[source]
         source: Option<io::Error>,
     },
+    /// The socket is there, but hands were not shaken: a certificate, a name, a protocol.
+    #[error("no handshake with {address}: {reason}")]
+    Handshake {
+        /// Where to.
+        address: Address,
+        /// What is wrong.
+        reason: Name,
+    },
     /// The transport is one that this connector does not speak, so nothing is sent.
     #[error("cluster {cluster} needs {what}, which cannot be originated here")]
     Unsupported {
@@ -125,7 +137,7 @@ impl ConnectError {
         match self {
             Self::Timeout { .. } => Kind::ConnectTimeout,
             Self::Unsupported { .. } => Kind::FailClosed,
-            Self::Io { .. } | Self::Resolve { .. } => Kind::ConnectFailure,
+            Self::Io { .. } | Self::Resolve { .. } | Self::Handshake { .. } => Kind::ConnectFailure,
         }
     }
 }
@@ -191,7 +203,13 @@ fn header(
     }
 }
 
-async fn open(to: &Target) -> Result<Stream, ConnectError> {
+/// The plain socket to the endpoint, on which a connector may speak what it likes: TCP with the cluster's own address and
+/// keep-alive, or a Unix socket; a host name is looked up.
+///
+/// # Errors
+///
+/// [`ConnectError::Io`] or [`ConnectError::Resolve`].
+pub async fn open(to: &Target) -> Result<Stream, ConnectError> {
     let config = to.cluster.config();
     let io_error = |source| ConnectError::Io {
         address: to.address().clone(),

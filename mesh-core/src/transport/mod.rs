@@ -37,7 +37,7 @@ pub(crate) use self::switched::Watch;
 #[cfg(feature = "net")]
 pub use self::{
     accept::{AcceptError, Acceptor, Handshake, PlainAcceptor, Terminated},
-    connect::{ConnectError, Connector, Target, TcpConnector},
+    connect::{ConnectError, Connector, Target, TcpConnector, open},
     exec::{Exec, LocalExec, TokioExec},
     io::{Io, Prefixed, Stream},
 };

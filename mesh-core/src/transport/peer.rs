@@ -128,8 +128,8 @@ impl ConnInfo {
             #[cfg(feature = "net")]
             restored: false,
             security: Security::default(),
-            started: Instant::now(),
-            started_at: SystemTime::now(),
+            started: crate::telemetry::clock::now(),
+            started_at: crate::world::wall(),
             #[cfg(feature = "net")]
             timer: super::ConnTimer::default(),
             fate: Arc::default(),

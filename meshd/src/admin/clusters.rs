@@ -131,13 +131,15 @@ fn eds_health(endpoint: &Endpoint) -> (&'static str, &'static str) {
 
 /// Envoy's flags, each behind a `/`.
 fn health_flags(endpoint: &Endpoint) -> String {
-    let outlier = match endpoint.is_ejected() {
-        true => "/failed_outlier_check",
-        false => "",
-    };
-    match (outlier, eds_health(endpoint).1) {
-        ("", "") => "healthy".to_owned(),
-        (outlier, eds) => [outlier, eds].concat(),
+    let flag = |on: bool, flag| if on { flag } else { "" };
+    let flags = [
+        flag(endpoint.is_failed(), "/failed_active_hc"),
+        flag(endpoint.is_ejected(), "/failed_outlier_check"),
+        eds_health(endpoint).1,
+    ];
+    match flags.concat() {
+        none if none.is_empty() => "healthy".to_owned(),
+        flags => flags,
     }
 }
 
@@ -198,6 +200,9 @@ fn host(endpoint: &Endpoint) -> Value {
     let gauges = gauges(endpoint).map(|(name, value)| metric(name, value, true));
     let stats: Vec<Value> = counters.into_iter().chain(gauges).collect();
     let mut health = json!({"eds_health_status": eds_health(endpoint).0});
+    if endpoint.is_failed() {
+        health["failed_active_health_check"] = json!(true);
+    }
     if endpoint.is_ejected() {
         health["failed_outlier_check"] = json!(true);
     }

@@ -40,7 +40,7 @@ impl LeastRequest {
 
 /// Requests in flight; a member that was taken out counts as the most loaded.
 fn load(endpoint: &Endpoint) -> u32 {
-    if endpoint.is_ejected() {
+    if endpoint.is_out() {
         u32::MAX
     } else {
         endpoint.active()

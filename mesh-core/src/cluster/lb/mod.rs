@@ -1,15 +1,17 @@
 //! Load balancing: immutable pickers over shared atomics.
 
 mod least_request;
+mod picker;
 mod round_robin;
 
 use std::{net::SocketAddr, sync::Arc};
 
+pub use self::picker::{Balancer, CustomLb, Picker};
 use self::{least_request::LeastRequest, round_robin::RoundRobin};
 use super::Endpoint;
-use crate::model::{LbPolicy, Name, RetryPolicy, Value};
+use crate::model::{Cluster, LbPolicy, Name, RetryPolicy, Value};
 
-/// What a pick may depend on.
+/// What a pick may depend on. More may come: write `..PickKey::default()`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PickKey<'a> {
     /// A random value for this pick.
@@ -22,6 +24,8 @@ pub struct PickKey<'a> {
     pub exclude: &'a [Arc<Endpoint>],
     /// How often another endpoint is looked for to avoid one of `exclude` (`host_selection_retry_max_attempts`).
     pub host_attempts: u32,
+    /// How often the [`Picker`] was asked for this pick before; whoever begins a pick leaves it at 0.
+    pub turn: u32,
     /// Endpoints that a retry avoids by what they are.
     pub omit: Option<&'a Omit>,
 }
@@ -77,14 +81,6 @@ impl Omit {
     }
 }
 
-/// A load balancing policy over a fixed set of endpoints. Picks share it, so it counts with atomics.
-pub(crate) trait Picker {
-    /// An endpoint that takes traffic, or `None`.
-    ///
-    /// An excluded endpoint is still picked when the attempts to avoid it are used up, as Envoy does.
-    fn pick(&self, key: &PickKey<'_>) -> Option<&Arc<Endpoint>>;
-}
-
 /// Which endpoints of a priority are chosen among.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
@@ -123,11 +119,18 @@ enum AnyKind {
     LeastRequest(LeastRequest),
     /// By chance alone: as in Envoy, weights of endpoints do not count.
     Random,
+    /// By a policy of the program's own.
+    Custom(Box<dyn Picker>),
 }
 
 impl AnyPicker {
-    /// Over `members`, which are a `part` of their priority when it is made.
-    pub(super) fn new(members: Vec<Arc<Endpoint>>, policy: &LbPolicy, part: Part) -> Self {
+    /// Over `members` of `cluster`, which are a `part` of their priority when it is made.
+    pub(super) fn new(
+        members: Vec<Arc<Endpoint>>,
+        policy: &LbPolicy,
+        cluster: &Cluster,
+        part: Part,
+    ) -> Self {
         let kind = match policy {
             LbPolicy::RoundRobin | LbPolicy::ClusterProvided => {
                 AnyKind::RoundRobin(RoundRobin::new(&members))
@@ -139,6 +142,9 @@ impl AnyPicker {
             LbPolicy::Random | LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. } => {
                 AnyKind::Random
             }
+            LbPolicy::Custom(custom) => {
+                AnyKind::Custom(custom.balancer().picker(cluster, &members))
+            }
         };
         Self {
             members,
@@ -147,21 +153,28 @@ impl AnyPicker {
         }
     }
 
-    fn choose(&self, random: u64) -> Option<&Arc<Endpoint>> {
+    fn choose(&self, key: &PickKey<'_>, random: u64, turn: u32) -> Option<&Arc<Endpoint>> {
         match &self.kind {
             AnyKind::RoundRobin(picker) => picker.choose(&self.members),
             AnyKind::LeastRequest(picker) => picker.choose(&self.members, random),
             AnyKind::Random => self.members.get(below(random, self.members.len())),
+            AnyKind::Custom(picker) => picker.pick(&PickKey {
+                random,
+                turn,
+                ..*key
+            }),
         }
     }
 }
 
 impl Picker for AnyPicker {
+    /// An endpoint that takes traffic, or `None`. An excluded one is still picked when the attempts to avoid it are used up, as
+    /// Envoy does.
     fn pick(&self, key: &PickKey<'_>) -> Option<&Arc<Endpoint>> {
         let mut random = key.random;
         let mut last = None;
-        for _ in 0..=key.host_attempts.min(MAX_HOST_ATTEMPTS) {
-            let mut chosen = self.choose(random)?;
+        for turn in 0..=key.host_attempts.min(MAX_HOST_ATTEMPTS) {
+            let mut chosen = self.choose(key, random, turn)?;
             if !self.part.holds(chosen) {
                 chosen = scan(&self.members, random, |endpoint| self.part.holds(endpoint))?;
             }

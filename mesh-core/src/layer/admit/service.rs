@@ -153,6 +153,7 @@ fn attempt<B: 'static>(routed: &Routed<B>) -> Result<Attempt, Error> {
         original_dst: destination(routed),
         exclude: &routed.tried,
         host_attempts: routed.host_attempts,
+        turn: 0,
         omit: omit(routed),
     };
     let priority = routed.forwarding.forward().config().priority;
@@ -206,7 +207,7 @@ where
     S: Service<Outgoing<B>>,
 {
     let key = PickKey {
-        random: rand::random(),
+        random: crate::world::random(),
         ..PickKey::default()
     };
     let attempt = match cluster.attempt(priority, &key) {

@@ -80,7 +80,7 @@ pub(crate) fn judge<B>(
     stats: Option<&CorsStats>,
 ) -> Verdict {
     let config = &policy.config;
-    let hit = |share: &RuntimeFraction| share.default.hit(rand::random());
+    let hit = |share: &RuntimeFraction| share.default.hit(crate::world::random());
     let enabled = config.enabled.as_ref().is_none_or(hit);
     let judged = enabled || config.shadow.as_ref().is_some_and(hit);
     let origin = request.headers().get(ORIGIN);

@@ -150,7 +150,7 @@ fn draw(config: &Fault, headers: &HeaderMap, faults: &ActiveFaults) -> Option<Me
         };
         let by_header = limit.kibps.is_none();
         let share = lowered(limit.percentage, headers, THROUGHPUT_SHARE, by_header);
-        rate.filter(|_| share.hit(rand::random()) && faults.begin(&mut active, most))
+        rate.filter(|_| share.hit(crate::world::random()) && faults.begin(&mut active, most))
     });
     let delay = config.delay.as_ref().and_then(|delay| {
         let wait = match delay.fixed {
@@ -160,14 +160,14 @@ fn draw(config: &Fault, headers: &HeaderMap, faults: &ActiveFaults) -> Option<Me
         let by_header = delay.fixed.is_none();
         let share = lowered(delay.percentage, headers, DELAY_SHARE, by_header);
         wait.filter(|wait| {
-            !wait.is_zero() && share.hit(rand::random()) && faults.begin(&mut active, most)
+            !wait.is_zero() && share.hit(crate::world::random()) && faults.begin(&mut active, most)
         })
     });
     let abort = config.abort.as_ref().and_then(|abort| {
         let by_header = abort.with == AbortWith::Header;
         let share = lowered(abort.percentage, headers, ABORT_SHARE, by_header);
         abort_with(&abort.with, headers)
-            .filter(|_| share.hit(rand::random()) && faults.begin(&mut active, most))
+            .filter(|_| share.hit(crate::world::random()) && faults.begin(&mut active, most))
     });
     let active = active?;
     let stats = active.stats();

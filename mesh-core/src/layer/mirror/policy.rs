@@ -40,7 +40,7 @@ pub struct FixedMirrors {
 
 impl<R: Carrier> MirrorsOf<R> for FixedMirrors {
     fn shadows(&self, request: &R) -> Vec<Shadow> {
-        if !self.share.hit(rand::random()) {
+        if !self.share.hit(crate::world::random()) {
             return Vec::new();
         }
         let mut head = copy(request.request());
@@ -72,7 +72,7 @@ impl<B: 'static> MirrorsOf<Routed<B>> for RouteMirrors {
         }
         for mirror in forward.mirrors() {
             let mut head = Head::of(&*routed.request);
-            head.random = rand::random();
+            head.random = crate::world::random();
             if !mirror.applies(&head) {
                 continue;
             }

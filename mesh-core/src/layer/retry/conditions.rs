@@ -1,6 +1,6 @@
 //! What is tried again: Envoy's `RetryStateImpl`, as a function of what came back.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 
@@ -250,7 +250,7 @@ impl Compiled {
             let wait = if *seconds {
                 value
             } else {
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+                let now = crate::world::wall().duration_since(UNIX_EPOCH).ok()?;
                 value.checked_sub(now.as_secs())?
             };
             let wait = Duration::from_secs(wait);

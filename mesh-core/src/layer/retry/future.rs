@@ -361,7 +361,8 @@ impl Turn {
         record: Option<&Arc<Record>>,
     ) -> Duration {
         let policy = &self.conditions.policy.0;
-        let asked = headers.and_then(|headers| policy.asked_back_off(headers, rand::random()));
+        let asked =
+            headers.and_then(|headers| policy.asked_back_off(headers, crate::world::random()));
         stats(record, |stats| {
             stats.upstream_rq_retry.add(1);
             match asked {
@@ -371,7 +372,7 @@ impl Turn {
         });
         asked.unwrap_or_else(|| {
             self.back_offs += 1;
-            policy.back_off(self.back_offs - 1, rand::random())
+            policy.back_off(self.back_offs - 1, crate::world::random())
         })
     }
 

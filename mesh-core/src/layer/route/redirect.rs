@@ -29,6 +29,7 @@ use crate::{
         ConnectionFacts, Counted, Decision, Field, Forwarding, Head, HeadMut, HeadersMut,
         RouteTable,
     },
+    snapshot::judge,
     telemetry::{context::RecordContext, metrics::HttpStats, record::Record},
 };
 
@@ -189,12 +190,17 @@ impl<S, B: MeshBody> Follow<S, B> {
         let record = &self.record;
         let treated = self.front.treat_again(&mut request, record);
         treated.map_err(|_| Left::NotWhole)?;
-        let random = rand::random();
+        let random = crate::world::random();
         let mut head = Head::of(&request);
         head.connection = &self.facts;
         head.random = random;
         head.scheme = if url.https { b"https" } else { b"http" };
         let decision = self.table.decide(&head);
+        // What they would refuse the client is told of, and asks for itself.
+        let guards = self.front.guards();
+        if !guards.is_empty() {
+            judge(guards, &head, &decision, None).map_err(|_| Left::NotWhole)?;
+        }
         let mut counted = None;
         let name = match &decision {
             Decision::Forward(forwarding) => {

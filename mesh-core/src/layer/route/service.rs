@@ -17,6 +17,7 @@ use crate::{
     body::{MeshBody, RequestBody, ResponseBody},
     layer::{Exchange, Routed, Scan},
     route::{ConnectionFacts, Decision, Forwarding, Head},
+    snapshot::judge,
     telemetry::{
         context::RecordContext,
         record::{Record, Wants},
@@ -57,6 +58,7 @@ fn facts(connection: &ConnInfo) -> ConnectionFacts {
         server_name: security.server_name.clone(),
         peer_certificate_presented: security.is_mutual(),
         peer_certificate_validated: security.is_mutual(),
+        peer_identity: security.peer_identity.clone(),
     }
 }
 
@@ -100,10 +102,17 @@ where
             ..facts.clone()
         });
         let facts = trusted.as_ref().unwrap_or(facts);
-        let random = rand::random();
+        let random = crate::world::random();
         let mut head = head(front, &exchange.request, exchange.scan, facts);
         head.random = random;
-        let forwarding = match table.decide(&head) {
+        let decision = table.decide(&head);
+        let guards = front.guards();
+        if !guards.is_empty()
+            && let Err(error) = judge(guards, &head, &decision, Some(&exchange.record))
+        {
+            return ResponseFuture::answer(&exchange.record, error.into());
+        }
+        let forwarding = match decision {
             Decision::Forward(forwarding) => forwarding,
             own => return answer(front, exchange, own),
         };

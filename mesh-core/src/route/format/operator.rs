@@ -460,7 +460,7 @@ impl Operator {
                     .start_time()
                     .is_some_and(|time| format.write(time, out));
             }
-            Self::EmitTime(format) => return format.write(std::time::SystemTime::now(), out),
+            Self::EmitTime(format) => return format.write(crate::world::wall(), out),
             Self::Metadata(source, namespace, path) => {
                 return match context.metadata(*source, namespace, path) {
                     Some(value) => write_value(&value, out),

@@ -76,7 +76,7 @@ impl FilterRules {
                 let millis = u32::try_from(late.duration.as_millis()).unwrap_or(u32::MAX);
                 compare(*comparison, millis, *value)
             }
-            Self::Share(share) => share.hit(rand::random()),
+            Self::Share(share) => share.hit(crate::world::random()),
             Self::Header(test) => context.passes(test),
             Self::Flags(names) if names.is_empty() => !late.flags.is_empty(),
             Self::Flags(names) => late

@@ -14,7 +14,7 @@ pub(crate) use self::filter::{FilterRules, from_http as grpc_from_http};
 pub use self::writer::LogWriter;
 use super::{
     context::RecordContext,
-    record::{Late, Record, Wants},
+    record::{Late, Record, Sink, Wants},
 };
 use crate::{
     model::{self, FormatKind},
@@ -72,7 +72,7 @@ impl AccessLog {
                 Compiled::Json(JsonFormatter::new(members, config.omit_empty)?)
             }
         };
-        let wants = match &config.format {
+        let mut wants = match &config.format {
             None => {
                 let mut wants = Wants::default();
                 want_text(ENVOY_TEXT, &mut wants)?;
@@ -81,13 +81,17 @@ impl AccessLog {
             Some(format) => Wants::of(format)?,
         };
         let filter = config.filter.as_ref().map(FilterRules::new).transpose();
+        let filter = filter.map_err(|name| FormatError {
+            text: name.to_string(),
+            reason: "no header can have this name".to_owned(),
+        })?;
+        if let Some(filter) = &filter {
+            filter.add_wants(&mut wants);
+        }
         Ok(Self {
             format,
             wants,
-            filter: filter.map_err(|name| FormatError {
-                text: name.to_string(),
-                reason: "no header can have this name".to_owned(),
-            })?,
+            filter,
             writer,
         })
     }
@@ -95,9 +99,6 @@ impl AccessLog {
     /// Adds what the log reads of a request.
     pub fn add_wants(&self, wants: &mut Wants) {
         wants.merge(&self.wants);
-        if let Some(filter) = &self.filter {
-            filter.add_wants(wants);
-        }
     }
 
     /// Writes the line of a finished request.
@@ -125,6 +126,17 @@ impl AccessLog {
         if LINE.try_with(|line| write(&mut line.borrow_mut())).is_err() {
             write(&mut Vec::new());
         }
+    }
+}
+
+/// A log of its own for a program: [`MeshBuilder::sink`](crate::snapshot::MeshBuilder::sink) gives it all that the mesh carries.
+impl Sink for AccessLog {
+    fn wants(&self) -> &Wants {
+        &self.wants
+    }
+
+    fn finish(&self, record: &Record, late: &Late) {
+        self.write(record, late);
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{model::LogSink, sync::lock};
+use crate::{model::LogSink, sync::lock, telemetry::clock};
 
 /// Bytes that may wait; lines beyond are dropped and counted.
 const LIMIT: usize = 4 << 20;
@@ -195,7 +195,7 @@ impl Queue {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
                 if said.is_none_or(|at| at.elapsed() >= SAID_EVERY) {
                     tracing::warn!(%error, "Failed to write an access log");
-                    said = Some(Instant::now());
+                    said = Some(clock::now());
                 }
             }
             batch.clear();

@@ -10,7 +10,13 @@ use std::{
 };
 
 use super::{Histogram, HttpStats, Labels, RouteScope, RouteStats, Workload};
-use crate::{cluster::Count, model::Name, snapshot::Health, sync::lock, telemetry::peer::Peers};
+use crate::{
+    cluster::Count,
+    model::Name,
+    snapshot::Health,
+    sync::lock,
+    telemetry::{peer::Peers, record::Sink},
+};
 
 /// Series of requests that tell apart hosts that nobody configured, or what callers say of themselves; beyond it that is no longer
 /// told. Each costs some 50 KB of a page for Prometheus.
@@ -34,6 +40,8 @@ struct Shared {
     peers: Arc<Peers>,
     routes: Mutex<BTreeMap<RouteScope, Arc<RouteStats>>>,
     health: Health,
+    /// Who else is told of what is counted here: once, before anything is.
+    sinks: OnceLock<Arc<[Arc<dyn Sink>]>>,
 }
 
 /// Counters of requests that have all labels in common.
@@ -105,6 +113,17 @@ impl Metrics {
     /// What the program answers to health checks.
     pub(crate) fn health(&self) -> &Health {
         &self.0.health
+    }
+
+    /// Whoever is told of what is counted here is the program's `sinks`, too.
+    pub(crate) fn tell(&self, sinks: Vec<Arc<dyn Sink>>) {
+        // Said by the builder, which has these metrics to itself.
+        let _ = self.0.sinks.set(sinks.into());
+    }
+
+    /// Sinks of the program.
+    pub(crate) fn sinks(&self) -> Arc<[Arc<dyn Sink>]> {
+        self.0.sinks.get().cloned().unwrap_or_default()
     }
 
     /// Who called so far.

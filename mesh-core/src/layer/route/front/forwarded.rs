@@ -308,7 +308,7 @@ fn trace_reason(
     number: u32,
 ) -> TraceReason {
     let within = |share: u32| number % 10_000 < share;
-    let client = || rand::random::<u32>() % 10_000 < tracing.client_sampling;
+    let client = || crate::world::random::<u32>() % 10_000 < tracing.client_sampling;
     let reason = match known {
         TraceReason::None if headers.contains_key(CLIENT_TRACE) && client() => TraceReason::Client,
         TraceReason::None if headers.contains_key(FORCE_TRACE) => TraceReason::Forced,

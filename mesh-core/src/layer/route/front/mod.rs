@@ -29,7 +29,7 @@ use crate::{
     model::{HttpConnectionManager, Name, Upgrade},
     names::FORWARDED_PROTO,
     route::Head,
-    snapshot::Health,
+    snapshot::{Guard, Health},
     telemetry::{
         flags::Flag,
         late::{HEALTH_CHECK_FAILED, HEALTH_CHECK_OK},
@@ -48,6 +48,8 @@ pub struct Front {
     proxy: bool,
     /// Path of health checks that are answered here, and what is answered.
     health: Option<(Name, Health)>,
+    /// Policies, in the order of the listener's filters.
+    guards: Vec<Box<dyn Guard>>,
     /// Istio's exchange of metadata; boxed, since listeners of plain Envoy files have none.
     peers: Option<Box<PeerExchange>>,
     /// CORS and faults for what is answered here.
@@ -118,6 +120,7 @@ impl Front {
             wants,
             proxy: true,
             health: None,
+            guards: Vec::new(),
             peers: None,
             #[cfg(feature = "net")]
             ahead: None,
@@ -134,6 +137,7 @@ impl Front {
             via: None,
             proxy: false,
             health: None,
+            guards: Vec::new(),
             peers: None,
             #[cfg(feature = "net")]
             ahead: None,
@@ -177,6 +181,17 @@ impl Front {
     /// Answers requests for this path by the program's own health: the check of whoever stands before the proxy.
     pub(crate) fn answer_health(&mut self, path: Name, health: Health) {
         self.health = Some((path, health));
+    }
+
+    /// Has `guard` judge requests, after those before it.
+    pub(crate) fn guard(&mut self, guard: Box<dyn Guard>) {
+        self.guards.push(guard);
+    }
+
+    /// Who judges requests once their route is found.
+    #[inline]
+    pub(crate) fn guards(&self) -> &[Box<dyn Guard>] {
+        &self.guards
     }
 
     /// Takes part in Istio's exchange of metadata.
