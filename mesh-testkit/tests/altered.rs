@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use mesh_testkit::conformance::{self, Ctx, Suite, SuiteResult};
+use mesh_testkit::conformance::{self, Allowance, Ctx, Suite, SuiteResult};
 use mesh_testkit::suites;
 use serde_json::{Value, json};
 
@@ -108,6 +108,7 @@ fn every_case_fails_once_a_value_that_it_asserts_is_altered() {
         });
         let mut altered = BTreeSet::new();
         let before = conformance::play(suite, &Ctx::new(conformance::default_root()));
+        assert_eq!(before.needless(), [] as [&Allowance; 0], "{}", suite.name);
         for kind in &kinds {
             altered.append(&mut round(suite, &before, alteration.alter, kind));
         }
