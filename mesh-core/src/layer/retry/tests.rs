@@ -56,6 +56,13 @@ enum Answer {
     Silence,
 }
 
+/// Some of the headers that are not sent on.
+const USED_UP: [&str; 3] = [
+    "x-envoy-retry-on",
+    "x-envoy-upstream-alt-stat-name",
+    "x-envoy-hedge-on-per-try-timeout",
+];
+
 /// Plays `answers` to a request and returns what the client saw, and how many attempts there were.
 async fn play(
     policy: RetryPolicy,
@@ -81,11 +88,7 @@ async fn play(
         let next = tokio::time::timeout(Duration::from_secs(60), handle.next_request()).await;
         let Ok(Some((seen, send))) = next else { break };
         attempts += 1;
-        for name in [
-            "x-envoy-retry-on",
-            "x-envoy-upstream-alt-stat-name",
-            "x-envoy-hedge-on-per-try-timeout",
-        ] {
+        for name in USED_UP {
             assert_eq!(seen.headers().get(name), None, "{name} is not sent on");
         }
         let body = seen.into_body().collect().await.expect("a body").to_bytes();

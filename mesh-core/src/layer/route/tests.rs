@@ -450,6 +450,15 @@ async fn a_chain_of_redirects_ends_where_a_route_says_so() {
             "{case}"
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_hop_of_a_chain_is_judged_by_the_one_before() {
+    let up_to = |max| InternalRedirect { max, ..following() };
+    let once_each = InternalRedirect {
+        predicates: vec![RedirectPredicate::PreviousRoutes],
+        ..up_to(9)
+    };
     let cross = InternalRedirect {
         cross_scheme: true,
         ..following()
@@ -458,7 +467,7 @@ async fn a_chain_of_redirects_ends_where_a_route_says_so() {
         // Another route led there, and this one may once too.
         (
             up_to(9),
-            once_each(),
+            once_each,
             [
                 "http://x.test/third",
                 "http://x.test/second",
