@@ -41,7 +41,7 @@ impl Attempt {
             return Err(Kind::FailClosed);
         }
         let state = cluster.limits(priority).1;
-        if !state.requests.try_acquire(max_requests) {
+        if !state.try_request(max_requests) {
             cluster.stats().upstream_rq_active_overflow.add(1);
             return Err(Kind::Overflow);
         }

@@ -1,12 +1,20 @@
 //! One endpoint: address, health and counters, shared by all snapshots and workers.
 
 use std::{
+    collections::HashMap,
     net::SocketAddr,
-    sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+    },
+    task::Waker,
 };
 
 use super::stats::Count;
-use crate::model::{Address, HealthStatus, LbEndpoint, Locality, Metadata, Name, Value};
+use crate::{
+    model::{Address, HealthStatus, LbEndpoint, Locality, Metadata, Name, Value},
+    sync::lock,
+};
 
 /// An endpoint of a cluster. Kept over updates as long as its address stays.
 #[derive(Debug)]
@@ -21,8 +29,17 @@ pub struct Endpoint {
     health: AtomicU8,
     /// What was found out here about its health: [`EJECTED`], [`FAILED`].
     found: AtomicU8,
+    removed: AtomicBool,
     active: AtomicU32,
     stats: EndpointStats,
+    watchers: Mutex<HashMap<u64, Watcher>>,
+}
+
+/// Who wants to know at once that connections to the endpoint may have to end: a sign that is set, and who looks at it.
+#[derive(Debug)]
+struct Watcher {
+    sign: Arc<AtomicBool>,
+    waker: Waker,
 }
 
 /// Outlier detection took it out.
@@ -64,8 +81,10 @@ impl Endpoint {
             weight: AtomicU32::new(config.weight.max(1)),
             health: AtomicU8::new(config.health as u8),
             found: AtomicU8::new(0),
+            removed: AtomicBool::new(false),
             active: AtomicU32::new(0),
             stats: EndpointStats::default(),
+            watchers: Mutex::default(),
         }
     }
 
@@ -188,12 +207,49 @@ impl Endpoint {
             true => self.found.fetch_or(what, Ordering::Relaxed),
             false => self.found.fetch_and(!what, Ordering::Relaxed),
         };
+        self.alert();
     }
 
     /// Takes over what was found out about `old`, which stood at the same address.
     pub(super) fn inherit(&self, old: &Self) {
         let found = old.found.load(Ordering::Relaxed);
         self.found.store(found, Ordering::Relaxed);
+    }
+
+    /// Whether it is left out where endpoints are counted, since it is about to go (`DRAINING`).
+    pub fn is_excluded(&self) -> bool {
+        self.health.load(Ordering::Relaxed) == HealthStatus::Draining as u8
+    }
+
+    /// Whether its cluster has it no longer.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Relaxed)
+    }
+
+    /// Its cluster has it no longer.
+    pub(super) fn remove(&self) {
+        self.removed.store(true, Ordering::Relaxed);
+        self.alert();
+    }
+
+    /// All who watch look whether their connection may stay.
+    pub(super) fn alert(&self) {
+        for watcher in lock(&self.watchers).values() {
+            watcher.sign.store(true, Ordering::Relaxed);
+            watcher.waker.wake_by_ref();
+        }
+    }
+
+    /// From now on `sign` is set, and `waker` woken, when connections to it may have to end.
+    #[cfg(feature = "client")]
+    pub(crate) fn watch(&self, id: u64, sign: Arc<AtomicBool>, waker: Waker) {
+        lock(&self.watchers).insert(id, Watcher { sign, waker });
+    }
+
+    /// Ends what [`Endpoint::watch`] began.
+    #[cfg(feature = "client")]
+    pub(crate) fn unwatch(&self, id: u64) {
+        lock(&self.watchers).remove(&id);
     }
 
     pub(super) fn update(&self, config: &LbEndpoint) {

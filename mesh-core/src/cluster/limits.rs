@@ -23,6 +23,11 @@ impl Counter {
         false
     }
 
+    /// Takes one whatever the limit is.
+    fn acquire(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// Gives one back.
     pub(crate) fn release(&self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
@@ -47,6 +52,26 @@ pub struct LimitState {
     pub retries: Counter,
 }
 
+impl LimitState {
+    /// Requests that have a connection: the limit of requests is for these.
+    pub fn active(&self) -> u32 {
+        self.requests.get().saturating_sub(self.pending.get())
+    }
+
+    /// Counts a request if fewer than `max` have a connection. Those that wait for one are counted too, and found on the rare path.
+    pub(super) fn try_request(&self, max: u32) -> bool {
+        if self.requests.try_acquire(max) {
+            return true;
+        }
+        self.requests.acquire();
+        let admitted = self.active() <= max;
+        if !admitted {
+            self.requests.release();
+        }
+        admitted
+    }
+}
+
 /// One unit of a cluster's limit, given back on drop.
 #[derive(Debug)]
 pub struct Permit {
@@ -60,6 +85,16 @@ impl Permit {
     pub fn connection(cluster: &Arc<Cluster>, priority: Priority) -> Option<Self> {
         let max = cluster.limits(priority).0.max_connections;
         Self::acquire(cluster, priority, max, |state| &state.connections)
+    }
+
+    /// A connection beyond the limit, which counts like any other.
+    pub(crate) fn beyond(cluster: &Arc<Cluster>, priority: Priority) -> Self {
+        cluster.limits(priority).1.connections.acquire();
+        Self {
+            cluster: cluster.clone(),
+            priority,
+            what: |state| &state.connections,
+        }
     }
 
     /// A place among the requests that wait for a connection; `None` if all are taken.

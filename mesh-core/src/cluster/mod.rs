@@ -178,10 +178,25 @@ impl Cluster {
         let _alone = lock(&self.state.assembling);
         let current = self.state.endpoints.load();
         let next = EndpointSet::build(&current, assignment, &self.config);
-        if next.members() != current.members() {
-            self.state.stats.membership_change.add(1);
-        }
+        let members = next.members();
+        let changed = members != current.members();
         self.state.endpoints.store(Arc::new(next));
+        if !changed {
+            return;
+        }
+        self.state.stats.membership_change.add(1);
+        let all = self.config.close_on_host_set_change;
+        if all {
+            self.state.generation.fetch_add(1, Ordering::Relaxed);
+        }
+        // What idles on a connection to one that is gone closes now, and what is in use with the end of its exchange.
+        for endpoint in current.all() {
+            match members.contains(&endpoint.id()) {
+                false => endpoint.remove(),
+                true if all => endpoint.alert(),
+                true => {}
+            }
+        }
     }
 
     /// Counts anew which endpoints are healthy, after what was found out about some of them has changed: priorities,

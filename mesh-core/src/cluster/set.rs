@@ -186,6 +186,7 @@ fn level(members: Vec<Arc<Endpoint>>, policy: &LbPolicy, cluster: &Cluster) -> (
     let (healthy, degraded) = (of(Endpoint::is_healthy), of(Endpoint::is_degraded));
     let census = Census {
         all,
+        excluded: count(&of(Endpoint::is_excluded)),
         healthy: count(&healthy),
         degraded: count(&degraded),
     };

@@ -9,21 +9,27 @@ pub(super) const OVERPROVISIONING: u32 = 140;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Census {
     pub(super) all: u32,
+    /// Those among them that are about to go, which do not count.
+    pub(super) excluded: u32,
     pub(super) healthy: u32,
     pub(super) degraded: u32,
 }
 
 impl Census {
+    fn counted(&self) -> u32 {
+        self.all.saturating_sub(self.excluded).max(1)
+    }
+
     /// Per cent of its share that the priority can take with so many of its endpoints.
     fn availability(&self, count: u32, factor: u32) -> u32 {
-        let of_all = u64::from(factor) * u64::from(count) / u64::from(self.all.max(1));
+        let of_all = u64::from(factor) * u64::from(count) / u64::from(self.counted());
         u32::try_from(of_all.min(100)).unwrap_or(100)
     }
 
     /// Whether too few endpoints are left to leave the others out.
     fn is_in_panic(&self, threshold: u32) -> bool {
         let usable = f64::from(self.healthy + self.degraded);
-        let percent = 100.0 * usable / f64::from(self.all.max(1));
+        let percent = 100.0 * usable / f64::from(self.counted());
         percent < f64::from(threshold)
     }
 }
@@ -130,6 +136,7 @@ mod tests {
             .iter()
             .map(|&(all, healthy, degraded)| Census {
                 all,
+                excluded: 0,
                 healthy,
                 degraded,
             })
@@ -185,5 +192,21 @@ mod tests {
         );
         assert_eq!(of(&[(2, 0, 0)], OVERPROVISIONING, 0), [(0, Healthy, 100)]);
         assert_eq!(of(&[(4, 1, 0)], OVERPROVISIONING, 20), [(0, Healthy, 100)]);
+    }
+
+    #[test]
+    fn endpoints_that_are_about_to_go_cause_no_panic() {
+        let of = |excluded, healthy| {
+            let census = Census {
+                all: 4,
+                excluded,
+                healthy,
+                degraded: 0,
+            };
+            shares(&[census], OVERPROVISIONING, 50)[0].part
+        };
+        assert_eq!(of(3, 1), Part::Healthy);
+        assert_eq!(of(2, 0), Part::All);
+        assert_eq!(of(4, 0), Part::All);
     }
 }

@@ -127,6 +127,8 @@ stats! {
     upstream_cx_connect_attempts_exceeded,
     /// Connections closed for idleness.
     upstream_cx_idle_timeout,
+    /// Connections that took no further request because of their age.
+    upstream_cx_max_duration_reached,
     /// Connections closed for the number of requests.
     upstream_cx_max_requests,
     /// Picks without an endpoint.
@@ -147,7 +149,7 @@ stats! {
     upstream_rq_active_overflow,
     /// Requests that might not wait for a connection.
     upstream_rq_pending_overflow,
-    /// Requests that failed while they waited.
+    /// Requests that failed while they waited, and streams of HTTP/2 whose connection died.
     upstream_rq_pending_failure_eject,
     /// Requests given up while they waited for a connection.
     upstream_rq_cancelled,
@@ -207,14 +209,18 @@ impl ClusterStats {
 
     /// Counts a connection to `endpoint` that could not be made. As in Envoy it is one from its first packet on.
     pub(crate) fn connect_failed(&self, endpoint: &Endpoint, kind: Kind) {
+        self.connect_broke(endpoint, kind);
+        self.upstream_cx_total.add(1);
+        self.connection_ended(kind != Kind::ConnectTimeout);
+        endpoint.stats().cx_total.add(1);
+    }
+
+    /// The same of one that is counted already.
+    pub(crate) fn connect_broke(&self, endpoint: &Endpoint, kind: Kind) {
         self.upstream_cx_connect_fail.add(1);
         if kind == Kind::ConnectTimeout {
             self.upstream_cx_connect_timeout.add(1);
         }
-        self.upstream_cx_total.add(1);
-        self.connection_ended(kind != Kind::ConnectTimeout);
-        self.upstream_rq_pending_failure_eject.add(1);
-        endpoint.stats().cx_total.add(1);
         endpoint.stats().cx_connect_fail.add(1);
     }
 
@@ -315,7 +321,6 @@ mod tests {
                 (&stats.upstream_cx_destroy, 1),
                 (&stats.upstream_cx_destroy_remote, remote),
                 (&stats.upstream_cx_destroy_local, 1 - remote),
-                (&stats.upstream_rq_pending_failure_eject, 1),
                 (&endpoint.stats().cx_total, 1),
                 (&endpoint.stats().cx_connect_fail, 1),
             ] {

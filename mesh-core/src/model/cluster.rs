@@ -54,8 +54,10 @@ pub struct Cluster {
     pub outlier: Option<OutlierDetection>,
     /// Local address of upstream connections.
     pub bind: Option<Address>,
-    /// Connections to a removed or unhealthy endpoint are closed.
+    /// Connections to an endpoint that is found to fail here are closed; what the control plane says of its health does not count.
     pub close_on_host_failure: bool,
+    /// Connections to all endpoints are closed when one comes or goes.
+    pub close_on_host_set_change: bool,
     /// Metadata, `istio` among it.
     pub metadata: Metadata,
     /// All requests are refused with 503 for this reason: protection that cannot act yet.
@@ -93,6 +95,7 @@ impl Cluster {
             outlier: None,
             bind: None,
             close_on_host_failure: false,
+            close_on_host_set_change: false,
             metadata: Metadata::default(),
             refuse: None,
             origin: Origin::default(),

@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{error, quiet, sending::ended_there, tunnel::RawBody};
-use crate::Error;
+use crate::{Error, Kind};
 
 /// Takes back a connection at the end of an exchange.
 pub(super) trait Release: Send + Sync {
@@ -20,6 +20,9 @@ pub(super) trait Release: Send + Sync {
     ///
     /// Returns whether it was seen that the connection's task has done all that the exchange asked of it.
     fn release(self: Arc<Self>, clean: bool) -> bool;
+
+    /// The connection died while the exchange went on.
+    fn died(&self);
 }
 
 /// A connection in use; given back on drop, as unclean unless it was finished.
@@ -28,6 +31,14 @@ pub(super) struct Lease(Option<Arc<dyn Release>>);
 impl Lease {
     pub(super) fn new(conn: Arc<dyn Release>) -> Self {
         Self(Some(conn))
+    }
+
+    /// The exchange ended with `error`, and not by us.
+    fn fail(&mut self, error: &Error) {
+        if let (Some(conn), Kind::ConnectionTermination) = (&self.0, error.kind()) {
+            conn.died();
+        }
+        self.finish();
     }
 
     /// The exchange ended; returns what [`Release::release`] does.
@@ -129,7 +140,7 @@ impl Body for PoolBody {
         if let Some(Err(error)) = &frame
             && ended_there(error.kind())
         {
-            this.lease.finish();
+            this.lease.fail(error);
         }
         Poll::Ready(frame)
     }

@@ -34,6 +34,8 @@ pub(super) struct Conn<B> {
     streams: AtomicU32,
     /// HTTP/2: most streams that we open; the peer's limit may be lower.
     max_streams: u32,
+    /// HTTP/2: requests that were promised a place, if there is a greatest number of them.
+    taken: AtomicU32,
     /// Requests begun.
     served: AtomicU32,
     max_requests: u32,
@@ -52,22 +54,15 @@ pub(super) struct Conn<B> {
 
 /// What a connection and its task tell one another. The task looks at each turn, so it holds them apart.
 pub(super) struct Signals {
-    /// HTTP/2: most streams that the peer takes.
-    peer_max_streams: AtomicU32,
     /// Given back, but not offered to those who wait before its task has seen the end of the exchange.
     parked: AtomicBool,
+    /// Something happened to the endpoint, after which the connection may have to end.
+    pub(super) alert: Arc<AtomicBool>,
 }
 
 impl Signals {
     pub(super) fn is_parked(&self) -> bool {
         self.parked.load(Ordering::SeqCst)
-    }
-
-    pub(super) fn set_peer_max_streams(&self, max: usize) {
-        let max = u32::try_from(max).unwrap_or(u32::MAX);
-        if self.peer_max_streams.load(Ordering::Relaxed) != max {
-            self.peer_max_streams.store(max, Ordering::Relaxed);
-        }
     }
 }
 
@@ -92,25 +87,25 @@ impl<B> Conn<B> {
         (wire, local): (Arc<Wire>, Option<SocketAddr>),
     ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        // The request for which it is made counts from the beginning.
-        let (streams, protocol) = match sender {
-            Sender::Http1(_) => (0, "HTTP/1.1"),
-            Sender::Http2(_) => (1, "HTTP/2"),
+        let protocol = match sender {
+            Sender::Http1(_) => "HTTP/1.1",
+            Sender::Http2(_) => "HTTP/2",
         };
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Self {
             id,
             sender,
             host,
-            streams: AtomicU32::new(streams),
+            streams: AtomicU32::new(0),
             max_streams: limits.max_streams,
+            taken: AtomicU32::new(0),
             served: AtomicU32::new(0),
             max_requests: limits.max_requests,
             draining: AtomicBool::new(false),
             doubtful: AtomicBool::new(false),
             signals: Arc::new(Signals {
-                peer_max_streams: AtomicU32::new(u32::MAX),
                 parked: AtomicBool::new(false),
+                alert: Arc::default(),
             }),
             wire,
             cluster,
@@ -192,14 +187,44 @@ impl<B> Conn<B> {
 
     /// Takes a place for a stream, if there is one. Called under the host's lock.
     pub(super) fn begin_stream(&self) -> bool {
-        let max = self
-            .max_streams
-            .min(self.signals.peer_max_streams.load(Ordering::Relaxed));
-        let free = !self.draining.load(Ordering::Relaxed) && self.streams() < max;
+        let max = self.max_streams.min(self.wire.peer_max_streams());
+        let left = || self.taken.load(Ordering::Relaxed) < self.max_requests;
+        let free = !self.draining.load(Ordering::Relaxed) && self.streams() < max && left();
         if free {
             self.streams.fetch_add(1, Ordering::Relaxed);
+            if self.max_requests != u32::MAX {
+                self.taken.fetch_add(1, Ordering::Relaxed);
+            }
         }
         free
+    }
+
+    /// The place that [`Conn::begin_stream`] took was not used.
+    pub(super) fn untake(&self) {
+        self.end_stream();
+        self.unpromise();
+    }
+
+    fn unpromise(&self) {
+        if self.max_requests != u32::MAX {
+            self.taken.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives back a connection that was taken and not used.
+    pub(super) fn unused(self: Arc<Self>)
+    where
+        B: Send + 'static,
+    {
+        if self.is_http2() {
+            self.unpromise();
+        }
+        self.release(true);
+    }
+
+    /// Gives the place of a stream back.
+    fn end_stream(&self) {
+        self.streams.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// No further request is sent on it.
@@ -253,6 +278,16 @@ impl<B> Conn<B> {
 }
 
 impl<B: Send + 'static> Release for Conn<B> {
+    fn died(&self) {
+        // As in Envoy, of streams only.
+        if self.is_http2() {
+            self.cluster
+                .stats()
+                .upstream_rq_pending_failure_eject
+                .add(1);
+        }
+    }
+
     fn release(self: Arc<Self>, clean: bool) -> bool {
         match &self.sender {
             // An unclean connection is dropped here, and with its sender hyper closes it.
@@ -276,7 +311,7 @@ impl<B: Send + 'static> Release for Conn<B> {
                     // With the last holder of a stream that has not ended the codec resets it.
                     self.cluster.stats().upstream_rq_tx_reset.add(1);
                 }
-                self.streams.fetch_sub(1, Ordering::Relaxed);
+                self.end_stream();
                 if self.draining.load(Ordering::Relaxed) {
                     self.host.drain(self.id);
                 }

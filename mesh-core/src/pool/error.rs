@@ -1,6 +1,6 @@
 //! From hyper's errors to [`Kind`]. Only errors come here, so chains may be walked.
 
-use std::{error::Error as StdError, fmt};
+use std::{error::Error as StdError, fmt, sync::Arc};
 
 use crate::{BoxError, Error, Kind};
 
@@ -37,6 +37,30 @@ impl StdError for Lost {
 /// How far the request got, if `error` is about a lost connection.
 pub fn lost(error: &Error) -> Option<&Lost> {
     StdError::source(error)?.downcast_ref()
+}
+
+/// Why a connection could not be made, for one of those who waited for it.
+#[derive(Debug)]
+struct Unmade(Arc<Error>);
+
+impl fmt::Display for Unmade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for Unmade {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source()
+    }
+}
+
+/// The error of one of those who waited for a connection that failed.
+pub(super) fn of_connect(error: &Arc<Error>) -> Error {
+    match error.detail() {
+        Some(detail) => Error::detailed(error.kind(), detail),
+        None => Error::caused_by(error.kind(), Unmade(error.clone())),
+    }
 }
 
 /// How a request on a connection stood when it failed.

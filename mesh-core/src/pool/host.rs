@@ -7,8 +7,8 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{Protocol, conn::Conn};
-use crate::{Kind, cluster::Permit, model::Priority, sync::lock};
+use super::{Protocol, conn::Conn, meter::Counted};
+use crate::{Error, model::Priority, sync::lock};
 
 /// Which connections may serve a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,8 +32,12 @@ pub(super) struct State<B> {
     /// HTTP/1: those without a request, the most recent last. HTTP/2: all that take streams.
     pub(super) ready: Vec<Arc<Conn<B>>>,
     waiting: VecDeque<oneshot::Sender<Wake<B>>>,
+    /// Those in the queue who have not left.
+    live: usize,
     /// Connections on their way.
     connecting: usize,
+    /// Requests that one of them will take at once.
+    streams: usize,
     /// Connections, those on their way included.
     pub(super) total: usize,
     /// The pool is gone, or forgot this host: nothing is kept any more.
@@ -49,16 +53,25 @@ pub(super) enum Wake<B> {
     Conn(Arc<Conn<B>>),
     /// Look again.
     Retry,
-    /// The connection that you waited for failed.
-    Failed(Kind),
+    /// A connection that you might have had failed.
+    Failed(Arc<Error>),
+}
+
+/// A request that looks for a connection.
+pub(super) struct Seeker {
+    /// Not a kept HTTP/1 connection: several were found dead.
+    pub(super) fresh: bool,
+    /// It waited before, so it is the next one.
+    pub(super) again: bool,
+    /// Requests that a new connection takes at once.
+    pub(super) streams: usize,
 }
 
 /// What a request without a connection does next.
 pub(super) enum Step<B> {
     Use(Arc<Conn<B>>),
-    /// Connect, within this place in the limit.
-    Connect(Option<Permit>),
-    Wait(oneshot::Receiver<Wake<B>>),
+    /// Wait, while this connection is made, if one is to be made.
+    Wait(oneshot::Receiver<Wake<B>>, Option<Counted>),
     /// The host was forgotten; find it again.
     Gone,
 }
@@ -70,7 +83,9 @@ impl<B> Host<B> {
             state: Mutex::new(State {
                 ready: Vec::new(),
                 waiting: VecDeque::new(),
+                live: 0,
                 connecting: 0,
+                streams: 1,
                 total: 0,
                 closed: false,
             }),
@@ -86,52 +101,60 @@ impl<B> Host<B> {
         self.lock().take(self.key.protocol)
     }
 
-    /// What to do without one. `permit` asks the cluster's limit.
-    ///
-    /// With `fresh`, kept HTTP/1 connections are left out: several were found dead.
-    pub(super) fn step(&self, fresh: bool, permit: impl FnOnce() -> Option<Permit>) -> Step<B> {
+    /// What to do without one. `begin` begins a connection if limits allow it, or, so told, if there has to be one.
+    pub(super) fn step(
+        &self,
+        seeker: &Seeker,
+        begin: impl FnOnce(bool) -> Option<Counted>,
+    ) -> Step<B> {
         let mut state = self.lock();
         if state.closed {
             return Step::Gone;
         }
-        let fresh = fresh && self.key.protocol == Protocol::Http1;
+        let fresh = seeker.fresh && self.key.protocol == Protocol::Http1;
         if !fresh && let Some(conn) = state.take(self.key.protocol) {
             return Step::Use(conn);
         }
-        // One HTTP/2 connection carries many streams, so everyone waits for the one on its way.
-        let shared = self.key.protocol == Protocol::Http2 && state.connecting > 0;
-        if !shared {
-            let permit = permit();
+        let wake = state.queue(seeker.again);
+        state.streams = seeker.streams;
+        let begun = match state.is_short() {
             // As in Envoy each worker may have one connection to an endpoint whatever the limit says, or it would starve.
-            if permit.is_some() || state.total == 0 {
-                state.connecting += 1;
-                state.total += 1;
-                return Step::Connect(permit);
-            }
+            true => begin(state.total == 0),
+            false => None,
+        };
+        if begun.is_some() {
+            state.connecting += 1;
+            state.total += 1;
         }
-        Step::Wait(state.queue())
+        Step::Wait(wake, begun)
     }
 
-    /// A connection was made: it is the caller's, and HTTP/2 waiters may use it too.
-    pub(super) fn connected(&self, conn: &Arc<Conn<B>>) {
+    /// A connection was made; those who wait longest get it, whoever asked for it.
+    pub(super) fn connected(&self, conn: Arc<Conn<B>>) {
         let mut state = self.lock();
         state.connecting -= 1;
-        if self.key.protocol == Protocol::Http2 && !state.closed {
-            state.ready.push(conn.clone());
-            state.wake_all(|| Wake::Retry);
+        if state.closed {
+            return;
         }
+        if self.key.protocol == Protocol::Http2 {
+            state.ready.push(conn);
+        } else if let Some(conn) = state.give(conn) {
+            state.ready.push(conn);
+        }
+        state.serve(self.key.protocol);
     }
 
-    /// A connection could not be made; `None`: it was given up.
-    pub(super) fn failed(&self, kind: Option<Kind>) {
+    /// A connection could not be made; `None`: it was given up. As in Envoy all who wait fail with it. Returns how many.
+    pub(super) fn failed(&self, error: Option<&Arc<Error>>) -> u64 {
         let mut state = self.lock();
         state.connecting -= 1;
         state.total -= 1;
-        match kind {
-            Some(kind) if self.key.protocol == Protocol::Http2 => {
-                state.wake_all(|| Wake::Failed(kind))
+        match error {
+            Some(error) => state.wake_all(|| Wake::Failed(error.clone())),
+            None => {
+                state.wake_one();
+                0
             }
-            _ => state.wake_one(),
         }
     }
 
@@ -140,8 +163,16 @@ impl<B> Host<B> {
         let mut state = self.lock();
         state.remove(id);
         state.total -= 1;
-        state.wake_one();
-        state.total == 0 && state.waiting.is_empty()
+        if state.is_short() {
+            state.wake_one();
+        }
+        state.total == 0 && state.live == 0
+    }
+
+    /// One who waited left without having been told anything.
+    pub(super) fn left(&self) {
+        let mut state = self.lock();
+        state.live = state.live.saturating_sub(1);
     }
 
     /// Places in the queue, those of requests that left among them.
@@ -175,6 +206,9 @@ impl<B> Host<B> {
         {
             state.ready.push(conn);
         }
+        if offer && state.is_short() {
+            state.wake_one();
+        }
     }
 
     /// Gives a kept connection to the request that waits longest, if there is one.
@@ -190,11 +224,14 @@ impl<B> Host<B> {
         if let Some(conn) = state.give(conn) {
             state.ready.push(conn);
         }
+        if state.is_short() {
+            state.wake_one();
+        }
     }
 
     /// There may be room for the request that waits longest.
     pub(super) fn wake_next(&self) {
-        self.lock().wake_one();
+        self.lock().serve(self.key.protocol);
     }
 }
 
@@ -226,23 +263,52 @@ impl<B> State<B> {
     fn give(&mut self, mut conn: Arc<Conn<B>>) -> Option<Arc<Conn<B>>> {
         while let Some(waiter) = self.waiting.pop_front() {
             match waiter.send(Wake::Conn(conn)) {
+                // It left, and says so itself.
                 Err(Wake::Conn(back)) => conn = back,
-                _ => return None,
+                _ => {
+                    self.live -= 1;
+                    return None;
+                }
             }
         }
         Some(conn)
     }
 
-    /// A place at the end of the queue. Those who left keep theirs until the queue is full, or it would grow for as long as
-    /// no connection gets free.
-    fn queue(&mut self) -> oneshot::Receiver<Wake<B>> {
+    /// Those who wait longest get what streams there are; the next of them looks whether another connection may be made.
+    fn serve(&mut self, protocol: Protocol) {
+        while protocol == Protocol::Http2 && self.live > 0 {
+            let Some(conn) = self.take(protocol) else {
+                break;
+            };
+            if let Some(conn) = self.give(conn) {
+                conn.untake();
+                break;
+            }
+        }
+        if self.is_short() {
+            self.wake_one();
+        }
+    }
+
+    /// More wait than the connections on their way will take.
+    fn is_short(&self) -> bool {
+        self.live > self.connecting.saturating_mul(self.streams)
+    }
+
+    /// A place at the end of the queue, or for one who waited before at its `front`. Those who left keep theirs until the queue
+    /// is full, or it would grow for as long as no connection gets free.
+    fn queue(&mut self, front: bool) -> oneshot::Receiver<Wake<B>> {
         if self.waiting.len() == self.waiting.capacity() {
             self.waiting.retain(|waiter| !waiter.is_closed());
             // Not again before there are as many new ones.
             self.waiting.reserve(self.waiting.len().max(FEW));
         }
         let (sender, receiver) = oneshot::channel();
-        self.waiting.push_back(sender);
+        match front {
+            true => self.waiting.push_front(sender),
+            false => self.waiting.push_back(sender),
+        }
+        self.live += 1;
         receiver
     }
 
@@ -259,16 +325,19 @@ impl<B> State<B> {
     fn wake_one(&mut self) {
         while let Some(waiter) = self.waiting.pop_front() {
             if waiter.send(Wake::Retry).is_ok() {
+                self.live -= 1;
                 return;
             }
         }
     }
 
-    fn wake_all(&mut self, wake: impl Fn() -> Wake<B>) {
-        for waiter in self.waiting.drain(..) {
-            // One who no longer waits has no use for it.
-            let _ = waiter.send(wake());
-        }
+    /// Returns how many there were.
+    fn wake_all(&mut self, wake: impl Fn() -> Wake<B>) -> u64 {
+        let told = self.waiting.drain(..).map(|waiter| waiter.send(wake()));
+        // One who no longer waits has no use for it.
+        let told = told.filter(Result::is_ok).count();
+        self.live -= told;
+        told as u64
     }
 
     /// Forgets all connections; those in use end with their exchange.

@@ -226,6 +226,9 @@ impl<B: Send + 'static> Held<B> {
     pub(super) fn failed(mut self, error: &Error) {
         if let Some(conn) = self.0.take() {
             let ended = ended_there(error.kind()) && conn.is_http2();
+            if ended && error.kind() == Kind::ConnectionTermination {
+                conn.died();
+            }
             conn.release(ended);
         }
     }

@@ -15,10 +15,10 @@ use tower_service::Service;
 
 use super::{
     ConnTask, Outgoing, Pool, PoolBody, Protocol,
-    body::Release,
     conn::{Conn, Hosts, thread},
-    host::{Host, Key, Step, Wake},
-    meter::Metered,
+    error,
+    host::{Host, Key, Seeker, Step, Wake},
+    meter::{Counted, Metered},
     prepare::{frame, prepare},
     sending::{Answer, Ask, Exchange, Held, Sending, State, Steps, exchange, finish},
     task,
@@ -220,14 +220,23 @@ where
         record: Option<&Record>,
     ) -> Result<Arc<Conn<B>>, Error> {
         let (cluster, stats) = (&target.cluster, target.cluster.stats());
-        let Some(_pending) = Permit::pending(cluster, key.priority) else {
+        let Some(pending) = Permit::pending(cluster, key.priority) else {
             stats.upstream_rq_pending_overflow.add(1);
             return Err(Kind::Overflow.into());
         };
         let mut gauge = Pending::begin(target, record);
         let conn = self.wait_for(key, target, fresh).await;
         gauge.over();
-        conn
+        drop(pending);
+        let conn = conn?;
+        // While it waited it was none of the requests that are limited.
+        let (limits, state) = cluster.limits(key.priority);
+        if state.active() > limits.max_requests {
+            conn.unused();
+            stats.upstream_rq_active_overflow.add(1);
+            return Err(Kind::Overflow.into());
+        }
+        Ok(conn)
     }
 
     async fn wait_for(
@@ -236,24 +245,29 @@ where
         target: &Target,
         fresh: bool,
     ) -> Result<Arc<Conn<B>>, Error> {
+        let mut seeker = Seeker {
+            fresh,
+            again: false,
+            streams: task::capacity(target.cluster.config(), key.protocol),
+        };
+        let begin = |must| {
+            let permit = permit(target, key.priority, must)?;
+            Some(Counted::begin(target, Some(key.protocol), permit))
+        };
         loop {
             let host = self.shared.hosts.get(key);
-            let step = host.step(fresh, || permit(target, key.priority));
-            match step {
+            match host.step(&seeker, begin) {
                 Step::Use(conn) => return Ok(conn),
-                Step::Connect(permit) => {
-                    return task::connect(&self.shared, host, target, permit).await;
-                }
                 Step::Gone => {}
-                Step::Wait(wake) => {
-                    match Waiting::new(wake, &host, &self.shared.hosts).wait().await {
+                Step::Wait(wake, begun) => {
+                    let waiting = Waiting::new(wake, &host, &self.shared.hosts);
+                    if let Some(counted) = begun {
+                        task::start(&self.shared, host.clone(), target.clone(), counted);
+                    }
+                    match waiting.wait().await {
                         Wake::Conn(conn) => return Ok(conn),
-                        Wake::Retry => {}
-                        Wake::Failed(kind) => {
-                            let stats = target.cluster.stats();
-                            stats.upstream_rq_pending_failure_eject.add(1);
-                            return Err(kind.into());
-                        }
+                        Wake::Retry => seeker.again = true,
+                        Wake::Failed(error) => return Err(error::of_connect(&error)),
                     }
                 }
             }
@@ -261,8 +275,8 @@ where
     }
 }
 
-/// A place for a connection in the limits of the cluster and of the endpoint.
-pub(super) fn permit(target: &Target, priority: Priority) -> Option<Permit> {
+/// A place for a connection in the limits of the cluster and of the endpoint; beyond them if there `must` be one.
+pub(super) fn permit(target: &Target, priority: Priority, must: bool) -> Option<Permit> {
     let max = target.cluster.config().per_host_max_connections;
     let open = target.endpoint.stats().cx_active.get();
     let permit = match max {
@@ -272,7 +286,7 @@ pub(super) fn permit(target: &Target, priority: Priority) -> Option<Permit> {
     if permit.is_none() {
         target.cluster.stats().upstream_cx_overflow.add(1);
     }
-    permit
+    permit.or_else(|| must.then(|| Permit::beyond(&target.cluster, priority)))
 }
 
 /// A request that waits for a connection, as statistics see it.
@@ -347,6 +361,8 @@ pub(super) struct Waiting<'a, B: Send + 'static> {
     wake: oneshot::Receiver<Wake<B>>,
     host: &'a Host<B>,
     hosts: &'a Hosts<B>,
+    /// It was told what to do.
+    told: bool,
 }
 
 impl<'a, B: Send + 'static> Waiting<'a, B> {
@@ -355,28 +371,37 @@ impl<'a, B: Send + 'static> Waiting<'a, B> {
         host: &'a Host<B>,
         hosts: &'a Hosts<B>,
     ) -> Self {
-        Self { wake, host, hosts }
+        Self {
+            wake,
+            host,
+            hosts,
+            told: false,
+        }
     }
 
     pub(super) async fn wait(mut self) -> Wake<B> {
+        let wake = (&mut self.wake).await;
+        self.told = true;
         // A host that is gone drops its queue.
-        (&mut self.wake).await.unwrap_or(Wake::Retry)
+        wake.unwrap_or(Wake::Retry)
     }
 }
 
 impl<B: Send + 'static> Drop for Waiting<'_, B> {
     fn drop(&mut self) {
+        if self.told {
+            return;
+        }
         self.wake.close();
         match self.wake.try_recv() {
-            Ok(Wake::Conn(conn)) => {
-                conn.release(true);
-            }
+            Ok(Wake::Conn(conn)) => conn.unused(),
             Ok(Wake::Retry) => {
                 self.host.wake_next();
                 // Nobody else may come who would see that there are no connections left.
                 self.hosts.forget(self.host);
             }
-            Ok(Wake::Failed(_)) | Err(_) => {}
+            Ok(Wake::Failed(_)) => {}
+            Err(_) => self.host.left(),
         }
     }
 }

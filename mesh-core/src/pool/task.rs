@@ -2,7 +2,10 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, Weak},
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -16,13 +19,13 @@ use super::{
     Protocol, Shared,
     conn::{Conn, ConnLimits, Hosts, Sender, Signals},
     host::Host,
-    meter::Metered,
+    meter::{Counted, Metered},
     quiet::Quiet,
     service::{ConnIo, PoolExec},
 };
 use crate::{
     BoxError, Error, Kind,
-    cluster::{Cluster, Endpoint, Permit},
+    cluster::{Cluster, Endpoint},
     model,
     telemetry::clock,
     transport::{ConnectError, Connector, Io, Target},
@@ -31,14 +34,30 @@ use crate::{
 /// How often a connection looks whether its endpoint is still there.
 const TICK: Duration = Duration::from_secs(5);
 
-/// Makes a connection for `host`.
-pub(super) async fn connect<C, B, X>(
+/// Makes a connection for `host` in a task of its own: as in Envoy it goes on when those leave who wait for it.
+pub(super) fn start<C, B, X>(
     shared: &Arc<Shared<C, B, X>>,
     host: Arc<Host<B>>,
-    target: &Target,
-    permit: Option<Permit>,
-) -> Result<Arc<Conn<B>>, Error>
-where
+    target: Target,
+    counted: Counted,
+) where
+    C: Connector + Send + Sync + 'static,
+    C::Future: Send,
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+    X: PoolExec<C::Io, B>,
+{
+    let task = connect(shared.clone(), host, target, counted);
+    shared.exec.start(Box::pin(task));
+}
+
+async fn connect<C, B, X>(
+    shared: Arc<Shared<C, B, X>>,
+    host: Arc<Host<B>>,
+    target: Target,
+    counted: Counted,
+) where
     C: Connector + Send + Sync + 'static,
     C::Future: Send,
     B: Body + Send + Unpin + 'static,
@@ -49,35 +68,22 @@ where
     let mut progress = Progress {
         hosts: &shared.hosts,
         host: Some(&host),
-        failure: None,
     };
     let begun = clock::now();
-    let result = open(shared, &host, target, permit).await;
+    let result = open(&shared, &host, &target, counted).await;
+    progress.host = None;
+    let stats = target.cluster.stats();
     match result {
         Ok(conn) => {
             let took = clock::now().saturating_duration_since(begun);
-            let times = target.cluster.stats().times();
-            times.upstream_cx_connect_ms.record_time(took);
-            progress.host = None;
-            host.connected(&conn);
-            Ok(conn)
+            stats.times().upstream_cx_connect_ms.record_time(took);
+            host.connected(conn);
         }
         Err(error) => {
-            count_failure(target, Some(host.key.protocol), error.kind());
-            progress.failure = Some(error.kind());
-            Err(error)
+            let waited = host.failed(Some(&Arc::new(error)));
+            stats.upstream_rq_pending_failure_eject.add(waited);
+            shared.hosts.forget(&host);
         }
-    }
-}
-
-/// Counts a connection that could not be made; `protocol`: of HTTP connections.
-pub(super) fn count_failure(target: &Target, protocol: Option<Protocol>, kind: Kind) {
-    let stats = target.cluster.stats();
-    stats.connect_failed(&target.endpoint, kind);
-    match protocol {
-        Some(Protocol::Http1) => stats.upstream_cx_http1_total.add(1),
-        Some(Protocol::Http2) => stats.upstream_cx_http2_total.add(1),
-        None => {}
     }
 }
 
@@ -94,17 +100,16 @@ pub(super) async fn dial<C: Connector>(connector: &C, target: &Target) -> Result
     }
 }
 
-/// Tells the host when connecting failed or was given up, and forgets one that is left without connections.
+/// Tells the host when connecting was given up, and forgets one that is left without connections.
 struct Progress<'a, B> {
     hosts: &'a Hosts<B>,
     host: Option<&'a Host<B>>,
-    failure: Option<Kind>,
 }
 
 impl<B> Drop for Progress<'_, B> {
     fn drop(&mut self) {
         if let Some(host) = self.host {
-            host.failed(self.failure);
+            host.failed(None);
             self.hosts.forget(host);
         }
     }
@@ -114,7 +119,7 @@ async fn open<C, B, X>(
     shared: &Arc<Shared<C, B, X>>,
     host: &Arc<Host<B>>,
     target: &Target,
-    permit: Option<Permit>,
+    counted: Counted,
 ) -> Result<Arc<Conn<B>>, Error>
 where
     C: Connector + Send + Sync + 'static,
@@ -125,10 +130,20 @@ where
     X: PoolExec<C::Io, B>,
 {
     let config = target.cluster.config();
-    let io = dial(&shared.connector, target).await?;
-    agreed(&io, host.key.protocol, target)?;
-    let io = Metered::new(io, target, Some(host.key.protocol), permit);
-    let wire = (io.wire().clone(), io.local_address());
+    let io = match dial(&shared.connector, target).await {
+        Ok(io) => io,
+        Err(error) => {
+            counted.failed(target, error.kind());
+            return Err(error);
+        }
+    };
+    if let Err(error) = agreed(&io, host.key.protocol, target) {
+        counted.failed(target, error.kind());
+        return Err(error);
+    }
+    let io = Metered::new(io, counted);
+    let settings = io.wire().clone();
+    let wire = (settings.clone(), io.local_address());
     let io = TokioIo::new(io);
     let cluster = target.cluster.clone();
     let make = |sender| {
@@ -149,7 +164,7 @@ where
             let task = Driven {
                 connection: Quiet::new(connection.with_upgrades()),
                 life,
-                after: |_: &_, _: &Signals| {},
+                after: |_: &_| {},
             };
             shared.exec.start(Box::pin(task));
             Ok(conn)
@@ -159,8 +174,12 @@ where
             let (sender, connection) = builder.handshake(io).await.map_err(failed)?;
             let conn = make(Sender::Http2(Mutex::new(sender)));
             let life = Life::new(shared, &conn, target);
-            let after = |connection: &http2::Connection<ConnIo<C::Io>, B, X>, signals: &Signals| {
-                signals.set_peer_max_streams(connection.current_max_send_streams());
+            let after = move |connection: &http2::Connection<ConnIo<C::Io>, B, X>| {
+                // Before the peer has said anything this is the codec's own idea.
+                if settings.received() > 0 {
+                    let max = connection.current_max_send_streams();
+                    settings.set_peer_max_streams(u32::try_from(max).unwrap_or(u32::MAX));
+                }
             };
             shared.exec.start(Box::pin(Driven {
                 connection,
@@ -193,8 +212,17 @@ fn agreed(io: &impl Io, protocol: Protocol, target: &Target) -> Result<(), Error
 fn limits(config: &model::Cluster) -> ConnLimits {
     let max_requests = config.max_requests_per_connection;
     ConnLimits {
-        max_streams: config.http2.max_concurrent_streams.unwrap_or(u32::MAX),
+        max_streams: config.http2.max_concurrent_streams.unwrap_or(MAX_STREAMS),
         max_requests: max_requests.filter(|max| *max > 0).unwrap_or(u32::MAX),
+    }
+}
+
+/// Requests that a new connection takes at once.
+pub(super) fn capacity(config: &model::Cluster, protocol: Protocol) -> usize {
+    let limits = limits(config);
+    match protocol {
+        Protocol::Http1 => 1,
+        Protocol::Http2 => limits.max_streams.min(limits.max_requests) as usize,
     }
 }
 
@@ -209,6 +237,9 @@ fn http1_builder(config: &model::Cluster) -> http1::Builder {
     }
     builder
 }
+
+/// Envoy's default of `max_concurrent_streams`.
+const MAX_STREAMS: u32 = 1024;
 
 /// Envoy's default windows.
 const STREAM_WINDOW: u32 = 16 << 20;
@@ -253,7 +284,7 @@ impl<T, B, C, X, F> Future for Driven<T, B, C, X, F>
 where
     T: Future<Output = hyper::Result<()>> + Unpin,
     B: Send + 'static,
-    F: Fn(&T, &Signals) + Unpin,
+    F: Fn(&T) + Unpin,
 {
     type Output = ();
 
@@ -261,7 +292,7 @@ where
         let this = self.get_mut();
         this.life.poll(cx);
         let done = Pin::new(&mut this.connection).poll(cx);
-        (this.after)(&this.connection, &this.life.signals);
+        (this.after)(&this.connection);
         if this.life.signals.is_parked()
             && let Some(conn) = this.life.conn.upgrade()
         {
@@ -269,9 +300,7 @@ where
         }
         match done {
             Poll::Ready(result) => {
-                if let Err(error) = result {
-                    tracing::debug!(cluster = %this.life.cluster.name(), error = %error, "Upstream connection failed");
-                }
+                this.life.ended(result);
                 Poll::Ready(())
             }
             Poll::Pending => Poll::Pending,
@@ -286,6 +315,8 @@ struct Life<B: Send + 'static, C, X> {
     // The connection ends with the last holder, so its task is none.
     conn: Weak<Conn<B>>,
     signals: Arc<Signals>,
+    /// That of `signals`.
+    alert: Arc<AtomicBool>,
     id: u64,
     cluster: Arc<Cluster>,
     endpoint: Weak<Endpoint>,
@@ -316,6 +347,7 @@ impl<B: Send + 'static, C, X> Life<B, C, X> {
             host: conn.host.clone(),
             conn: Arc::downgrade(conn),
             signals: conn.signals.clone(),
+            alert: conn.signals.alert.clone(),
             id: conn.id,
             cluster: target.cluster.clone(),
             endpoint: Arc::downgrade(&target.endpoint),
@@ -332,8 +364,21 @@ impl<B: Send + 'static, C, X> Life<B, C, X> {
 
     /// Looks at the time, if it is time to.
     fn poll(&mut self, cx: &mut Context<'_>) {
-        if self.registered && !self.sleep.is_elapsed() {
+        let alert = self.alert.load(Ordering::Relaxed);
+        if self.registered && !alert && !self.sleep.is_elapsed() {
             return;
+        }
+        if alert {
+            self.alert.store(false, Ordering::Relaxed);
+            self.look();
+        }
+        if !self.registered
+            && let Some(endpoint) = self.endpoint.upgrade()
+        {
+            endpoint.watch(self.id, self.alert.clone(), cx.waker().clone());
+            if endpoint.is_removed() {
+                self.look();
+            }
         }
         self.registered = true;
         while self.sleep.as_mut().poll(cx).is_ready() {
@@ -352,10 +397,14 @@ impl<B: Send + 'static, C, X> Life<B, C, X> {
             self.served = served;
             self.idle_since = now;
         }
-        if self.expires.is_some_and(|at| at <= now) || self.is_orphan() {
+        if self.expires.is_some_and(|at| at <= now) {
             self.expires = None;
-            conn.drain();
-            return;
+            let stats = self.cluster.stats();
+            stats.upstream_cx_max_duration_reached.add(1);
+            return conn.drain();
+        }
+        if self.is_orphan() {
+            return conn.drain();
         }
         let config = self.cluster.config();
         if config
@@ -367,18 +416,35 @@ impl<B: Send + 'static, C, X> Life<B, C, X> {
         }
     }
 
-    /// The endpoint was removed, its transport settings changed, or it must not be used while unhealthy.
+    fn ended(&self, result: hyper::Result<()>) {
+        match result {
+            Err(error) => {
+                tracing::debug!(cluster = %self.cluster.name(), error = %error, "Upstream connection failed");
+            }
+            // HTTP/2 ends well while we hold it only when the upstream says that it takes no further stream.
+            Ok(()) if self.conn.upgrade().is_some_and(|conn| conn.is_http2()) => {
+                self.cluster.stats().upstream_cx_close_notify.add(1);
+            }
+            Ok(()) => {}
+        }
+    }
+
+    /// The endpoint was removed, its transport settings changed, or it was taken out and must not be used then.
     fn is_orphan(&self) -> bool {
-        let unhealthy = |endpoint: Arc<Endpoint>| {
-            self.cluster.config().close_on_host_failure && !endpoint.is_healthy()
+        let lost = |endpoint: Arc<Endpoint>| {
+            let closes = self.cluster.config().close_on_host_failure;
+            endpoint.is_removed() || closes && (endpoint.is_ejected() || endpoint.is_failed())
         };
         self.cluster.generation() != self.host.key.generation
-            || self.endpoint.upgrade().is_none_or(unhealthy)
+            || self.endpoint.upgrade().is_none_or(lost)
     }
 }
 
 impl<B: Send + 'static, C, X> Drop for Life<B, C, X> {
     fn drop(&mut self) {
+        if let Some(endpoint) = self.endpoint.upgrade() {
+            endpoint.unwatch(self.id);
+        }
         if self.host.ended(self.id)
             && let Some(shared) = self.shared.upgrade()
         {

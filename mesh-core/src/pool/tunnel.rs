@@ -14,7 +14,7 @@ use tokio::io::{AsyncWriteExt, ReadBuf};
 
 use super::{
     Pool, PoolBody,
-    meter::Metered,
+    meter::{Counted, Metered},
     sending::Ask,
     service::{Pending, PoolExec, permit},
     task,
@@ -100,14 +100,16 @@ where
             Error::from(Kind::Overflow)
         };
         let _pending = Permit::pending(cluster, priority).ok_or_else(overflow)?;
-        let permit = permit(target, priority).ok_or_else(overflow)?;
+        let permit = permit(target, priority, false).ok_or_else(overflow)?;
         let mut gauge = Pending::begin(target, record);
+        let counted = Counted::begin(target, None, permit);
         let dialled = task::dial(&self.shared.connector, target).await;
         gauge.over();
         match dialled {
-            Ok(io) => Ok(Metered::new(io, target, None, Some(permit))),
+            Ok(io) => Ok(Metered::new(io, counted)),
             Err(error) => {
-                task::count_failure(target, None, error.kind());
+                counted.failed(target, error.kind());
+                stats.upstream_rq_pending_failure_eject.add(1);
                 Err(error)
             }
         }

@@ -340,6 +340,7 @@ impl<I: Io, C: Connector> TcpTask<I, C> {
         let kind = error.kind();
         let stats = held.attempt.cluster().stats();
         stats.connect_failed(held.attempt.endpoint(), kind);
+        stats.upstream_rq_pending_failure_eject.add(1);
         stats.upstream_rq_pending_total.add(1);
         held.finish(AttemptOutcome::Failed(kind));
         if self.has_more() && kind != Kind::FailClosed {

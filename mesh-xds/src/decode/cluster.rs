@@ -65,8 +65,7 @@ pub(crate) fn cluster(cx: &mut Context, value: &Proto) -> Cluster {
         .as_ref()
         .map(|value| cx.field("outlier_detection", |cx| outlier(cx, value)));
     if let Some(value) = common_lb_config {
-        let threshold = cx.field("common_lb_config", |cx| lb::common(cx, value));
-        out.panic_threshold = threshold.unwrap_or(Cluster::PANIC_THRESHOLD);
+        cx.field("common_lb_config", |cx| lb::common(cx, value, &mut out));
     }
     connections(cx, value, &mut out);
     upstream_filters(cx, filters);
@@ -269,11 +268,21 @@ fn limits(cx: &mut Context, value: &CircuitBreakers, out: &mut Cluster) {
         thresholds,
         per_host_thresholds,
     } = value;
+    let mut found = [false; 2];
     for (index, value) in thresholds.iter().enumerate() {
         let limits = cx.item("thresholds", index, |cx| threshold(cx, value));
-        match value.priority() {
-            RoutingPriority::Default => out.limits[0] = limits,
-            RoutingPriority::High => out.limits[1] = limits,
+        let priority = match value.priority() {
+            RoutingPriority::Default => 0,
+            RoutingPriority::High => 1,
+        };
+        // As in Envoy the first of a priority is in force.
+        if std::mem::replace(&mut found[priority], true) {
+            cx.note(
+                &format!("thresholds[{index}]"),
+                "ignored: there are thresholds of this priority before",
+            );
+        } else {
+            out.limits[priority] = limits;
         }
     }
     for (index, value) in per_host_thresholds.iter().enumerate() {

@@ -11,7 +11,7 @@ use envoy_types::pb::{
     },
     google::protobuf::UInt64Value,
 };
-use mesh_core::model::LbPolicy;
+use mesh_core::model::{Cluster as Model, LbPolicy};
 
 use super::{
     Context, common,
@@ -282,8 +282,8 @@ fn locality(cx: &mut Context, value: Option<&LocalityLbConfig>) {
     cx.ignored("locality_lb_config", set);
 }
 
-/// Settings of all policies (`common_lb_config`). Returns the panic threshold, per cent.
-pub(super) fn common(cx: &mut Context, value: &cluster::CommonLbConfig) -> Option<u32> {
+/// Settings of all policies (`common_lb_config`).
+pub(super) fn common(cx: &mut Context, value: &cluster::CommonLbConfig, out: &mut Model) {
     let cluster::CommonLbConfig {
         healthy_panic_threshold,
         update_merge_window,
@@ -293,8 +293,9 @@ pub(super) fn common(cx: &mut Context, value: &cluster::CommonLbConfig) -> Optio
         override_host_status,
         locality_config_specifier,
     } = value;
-    ignored!(cx; update_merge_window, ignore_new_hosts_until_first_hc, close_connections_on_host_set_change,
-        consistent_hashing_lb_config, override_host_status);
+    ignored!(cx; update_merge_window, ignore_new_hosts_until_first_hc, consistent_hashing_lb_config,
+        override_host_status);
+    out.close_on_host_set_change = *close_connections_on_host_set_change;
     match locality_config_specifier {
         None => {}
         Some(cluster::common_lb_config::LocalityConfigSpecifier::ZoneAwareLbConfig(_)) => {
@@ -304,8 +305,11 @@ pub(super) fn common(cx: &mut Context, value: &cluster::CommonLbConfig) -> Optio
             cx.ignored("locality_weighted_lb_config", true);
         }
     }
-    let threshold = healthy_panic_threshold.as_ref()?;
-    common::basis_points(cx, "healthy_panic_threshold", threshold).map(|points| (points + 50) / 100)
+    if let Some(threshold) = healthy_panic_threshold
+        && let Some(points) = common::basis_points(cx, "healthy_panic_threshold", threshold)
+    {
+        out.panic_threshold = (points + 50) / 100;
+    }
 }
 
 /// Subsets send requests to fewer endpoints than there are: leaving them out would send them elsewhere.

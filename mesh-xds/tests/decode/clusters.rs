@@ -302,3 +302,26 @@ fn only_what_changes_nothing_is_passed_over() {
         assert_eq!(filters.value.is_some(), kept, "{filters:?}");
     }
 }
+
+#[test]
+fn the_first_thresholds_of_a_priority_are_in_force() {
+    let decoded = cluster(
+        "{name: a, circuit_breakers: {thresholds: [{max_connections: 1}, {priority: HIGH, max_requests: 2}, {max_connections: 3}]}}",
+    );
+    assert_eq!(
+        notes(&decoded),
+        ["circuit_breakers.thresholds[2]: ignored: there are thresholds of this priority before"]
+    );
+    let [default, high] = decoded.value.expect("accepted").limits;
+    assert_eq!((default.max_connections, high.max_requests), (1, 2));
+}
+
+#[test]
+fn which_events_close_connections_is_kept() {
+    let decoded = cluster(
+        "{name: a, common_lb_config: {close_connections_on_host_set_change: true}, close_connections_on_host_health_failure: true}",
+    );
+    assert_eq!(notes(&decoded), [""; 0]);
+    let value = decoded.value.expect("accepted");
+    assert!(value.close_on_host_set_change && value.close_on_host_failure);
+}

@@ -276,6 +276,12 @@ impl Stats {
             Kind::Gauge,
             count(|endpoint| endpoint.is_degraded()),
         );
+        self.scoped(
+            scope,
+            "membership_excluded",
+            Kind::Gauge,
+            count(|endpoint| endpoint.is_excluded()),
+        );
         for (priority, word) in [(Priority::Default, "default"), (Priority::High, "high")] {
             let (limits, state) = cluster.limits(priority);
             self.breakers(scope, word, limits, state);
@@ -284,18 +290,23 @@ impl Stats {
 
     fn breakers(&mut self, scope: Scope<'_>, priority: &str, limits: &Limits, state: &LimitState) {
         let rows = [
-            ("cx", "cx", &state.connections, limits.max_connections),
+            ("cx", "cx", state.connections.get(), limits.max_connections),
             (
                 "rq_pending",
                 "pending",
-                &state.pending,
+                state.pending.get(),
                 limits.max_pending_requests,
             ),
-            ("rq", "rq", &state.requests, limits.max_requests),
-            ("rq_retry", "retries", &state.retries, limits.max_retries),
+            ("rq", "rq", state.active(), limits.max_requests),
+            (
+                "rq_retry",
+                "retries",
+                state.retries.get(),
+                limits.max_retries,
+            ),
         ];
-        for (what, left_of, counter, max) in rows {
-            let open = u64::from(counter.get() >= max);
+        for (what, left_of, used, max) in rows {
+            let open = u64::from(used >= max);
             self.scoped(
                 scope,
                 &format!("circuit_breakers.{priority}.{what}_open"),
@@ -303,7 +314,7 @@ impl Stats {
                 open,
             );
             if limits.track_remaining {
-                let left = u64::from(max.saturating_sub(counter.get()));
+                let left = u64::from(max.saturating_sub(used));
                 self.scoped(
                     scope,
                     &format!("circuit_breakers.{priority}.remaining_{left_of}"),

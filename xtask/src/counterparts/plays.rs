@@ -9,7 +9,7 @@ use crate::tools;
 use crate::workspace;
 
 /// Those with expectations of their own, `interop/python/NAME.py`.
-pub(super) const NAMES: [&str; 8] = [
+pub(super) const NAMES: [&str; 9] = [
     "upgrades",
     "failures",
     "filters",
@@ -18,6 +18,7 @@ pub(super) const NAMES: [&str; 8] = [
     "admin",
     "counters",
     "listeners",
+    "upstreams",
 ];
 
 /// Random files, and requests to each: less than a minute.

@@ -223,7 +223,44 @@ async fn after_goaway_requests_go_elsewhere() {
     ok(fresh.request().await);
     let driver = fresh.run();
     assert_eq!(text(second).await, "ok");
+    let stats = fixture.cluster.stats();
+    assert_eq!(stats.upstream_cx_close_notify.get(), 1);
     driver.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_upstreams_limit_of_streams_holds_while_its_first_stream_runs() {
+    let mut fixture = fixture(http2);
+    let mut one_stream = server::Builder::new();
+    one_stream.max_concurrent_streams(1);
+    let first = fixture.get("/1");
+    let mut one = Http2::new(&mut fixture, &one_stream).await;
+    let held = one.request().await;
+    let second = fixture.get("/2");
+    let mut two = Http2::new(&mut fixture, &one_stream).await;
+    ok(two.request().await);
+    let two = two.run();
+    text(second).await;
+    ok(held);
+    let one = one.run();
+    text(first).await;
+    one.abort();
+    two.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_that_die_with_their_connection_are_counted() {
+    let mut fixture = fixture(http2);
+    let answers = [fixture.get("/1"), fixture.get("/2")];
+    let mut upstream = Http2::new(&mut fixture, &server::Builder::new()).await;
+    let _streams = [upstream.request().await, upstream.request().await];
+    drop(upstream);
+    for answer in answers {
+        assert_eq!(failure(answer).await.kind(), Kind::ConnectionTermination);
+    }
+    let stats = fixture.cluster.stats();
+    assert_eq!(stats.upstream_rq_pending_failure_eject.get(), 2);
+    assert_eq!(stats.upstream_cx_close_notify.get(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,15 +1,7 @@
-use super::{
-    super::{
-        Protocol,
-        conn::Hosts,
-        host::{Host, Key, Step, Wake},
-        service::Waiting,
-    },
-    *,
-};
+use super::{waiting::Never, *};
 use crate::Kind;
 
-fn one_connection(config: &mut model::Cluster) {
+pub(super) fn one_connection(config: &mut model::Cluster) {
     config.limits[0].max_connections = 1;
 }
 
@@ -29,7 +21,7 @@ async fn over_the_limit_of_connections_requests_wait_in_turn() {
             stats.upstream_cx_overflow.get(),
             stats.upstream_rq_pending_total.get()
         ),
-        (1, 2, 3)
+        (1, 4, 3)
     );
     let endpoint = fixture.cluster.endpoints().all()[0].clone();
     let requests = (
@@ -38,81 +30,6 @@ async fn over_the_limit_of_connections_requests_wait_in_turn() {
         endpoint.stats().rq_pending_active.get(),
     );
     assert_eq!(requests, (3, 3, 0));
-}
-
-#[tokio::test]
-async fn a_turn_that_comes_to_one_who_left_goes_to_the_next() {
-    let host: Host<Body> = Host::new(Key {
-        thread: 0,
-        endpoint: 1,
-        generation: 0,
-        protocol: Protocol::Http2,
-        priority: Priority::Default,
-        downstream: 0,
-    });
-    assert!(matches!(host.step(false, || None), Step::Connect(None)));
-    let hosts = Hosts::default();
-    let [left, next] = [(); 2].map(|()| match host.step(false, || None) {
-        Step::Wait(wake) => Waiting::new(wake, &host, &hosts),
-        _ => panic!("the connection is on its way"),
-    });
-    host.wake_next();
-    // It was told, and is gone before it looks.
-    drop(left);
-    let wake = tokio::time::timeout(Duration::from_secs(5), next.wait()).await;
-    assert!(matches!(wake.expect("it is its turn"), Wake::Retry));
-}
-
-#[tokio::test]
-async fn the_queue_is_as_long_as_those_who_wait_in_it() {
-    let host: Host<Body> = Host::new(Key {
-        thread: 0,
-        endpoint: 1,
-        generation: 0,
-        protocol: Protocol::Http1,
-        priority: Priority::Default,
-        downstream: 0,
-    });
-    assert!(matches!(host.step(false, || None), Step::Connect(None)));
-    let hosts = Hosts::default();
-    let wait = || match host.step(false, || None) {
-        Step::Wait(wake) => Waiting::new(wake, &host, &hosts),
-        _ => panic!("all connections are in use"),
-    };
-    let staying: Vec<_> = (0..20).map(|_| wait()).collect();
-    for _ in 0..10_000 {
-        drop(wait());
-    }
-    assert!(host.queued() <= 4 * staying.len(), "{}", host.queued());
-    // Nobody lost a place.
-    for waiting in staying {
-        host.wake_next();
-        let wake = tokio::time::timeout(Duration::from_secs(5), waiting.wait()).await;
-        assert!(matches!(wake.expect("it is its turn"), Wake::Retry));
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_host_without_connections_is_forgotten_when_all_leave() {
-    let hosts: Hosts<Body> = Hosts::default();
-    let key = Key {
-        thread: 0,
-        endpoint: 1,
-        generation: 0,
-        protocol: Protocol::Http1,
-        priority: Priority::Default,
-        downstream: 7,
-    };
-    let host = hosts.get(&key);
-    assert!(matches!(host.step(false, || None), Step::Connect(None)));
-    let waiting = [(); 2].map(|()| match host.step(false, || None) {
-        Step::Wait(wake) => Waiting::new(wake, &host, &hosts),
-        _ => panic!("the connection is on its way"),
-    });
-    // The first is told to look again, and both are gone before they do.
-    host.failed(None);
-    drop(waiting);
-    assert_eq!(hosts.len(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -254,6 +171,8 @@ async fn a_connection_ends_after_its_longest_life_but_not_within_an_exchange() {
     let begun = tokio::time::Instant::now();
     upstream.closed().await;
     assert!(begun.elapsed() < Duration::from_secs(5));
+    let stats = fixture.cluster.stats();
+    assert_eq!(stats.upstream_cx_max_duration_reached.get(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -266,7 +185,63 @@ async fn connections_to_a_removed_endpoint_close() {
     fixture.cluster.set_endpoints(&Default::default());
     let begun = tokio::time::Instant::now();
     upstream.closed().await;
-    assert!(begun.elapsed() < Duration::from_secs(6));
+    assert_eq!(begun.elapsed(), Duration::ZERO, "at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exchange_with_a_removed_endpoint_is_the_last() {
+    let mut fixture = fixture(|_| {});
+    let answer = fixture.get("/");
+    let mut upstream = fixture.accept().await;
+    upstream.head().await;
+    fixture.cluster.set_endpoints(&Default::default());
+    settle().await;
+    let begun = tokio::time::Instant::now();
+    upstream
+        .write("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        .await;
+    assert_eq!(text(answer).await, "ok");
+    upstream.closed().await;
+    assert_eq!(begun.elapsed(), Duration::ZERO, "at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_cluster_that_wants_it_closes_the_connections_of_endpoints_that_stay() {
+    for closes in [false, true] {
+        let mut fixture = fixture(|config| config.close_on_host_set_change = closes);
+        let answer = fixture.get("/");
+        let mut upstream = fixture.accept().await;
+        upstream.serve().await;
+        text(answer).await;
+        let mut assignment = fixture.cluster.config().load_assignment.clone();
+        let group = &mut assignment.localities[0].endpoints;
+        let mut further = group[0].clone();
+        further.address = Address::Socket(([127, 0, 0, 1], 2).into());
+        group.push(further);
+        fixture.cluster.set_endpoints(&assignment);
+        settle().await;
+        let open = fixture.cluster.stats().upstream_cx_active.get();
+        assert_eq!(open, u64::from(!closes));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_close_when_an_endpoint_is_taken_out_and_not_for_its_health_alone() {
+    let mut fixture = fixture(|config| config.close_on_host_failure = true);
+    let answer = fixture.get("/");
+    let mut upstream = fixture.accept().await;
+    upstream.serve().await;
+    text(answer).await;
+    let mut assignment = fixture.cluster.config().load_assignment.clone();
+    assignment.localities[0].endpoints[0].health = model::HealthStatus::Unhealthy;
+    fixture.cluster.set_endpoints(&assignment);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let stats = fixture.cluster.stats();
+    assert_eq!(stats.upstream_cx_active.get(), 1);
+    fixture.cluster.endpoints().all()[0].set_ejected(true);
+    let begun = tokio::time::Instant::now();
+    upstream.closed().await;
+    assert_eq!(begun.elapsed(), Duration::ZERO, "at once");
 }
 
 #[tokio::test(start_paused = true)]
@@ -280,59 +255,6 @@ async fn dropping_the_pool_closes_idle_connections() {
     let begun = tokio::time::Instant::now();
     upstream.closed().await;
     assert!(begun.elapsed() < Duration::from_secs(1));
-}
-
-/// Never connects.
-struct Never;
-
-impl Connector for Never {
-    type Io = DuplexStream;
-    type Future = std::future::Pending<Result<DuplexStream, ConnectError>>;
-
-    fn connect(&self, _: &Target) -> Self::Future {
-        std::future::pending()
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn whoever_leaves_before_there_is_a_connection_gives_back_its_places() {
-    for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
-        let address = Address::Socket(([127, 0, 0, 1], 1).into());
-        let cluster = cluster(address, |config| {
-            one_connection(config);
-            config.protocol = protocol;
-        });
-        let pool = Pool::new(Never);
-        let send = || {
-            let request = Request::get("/").header("host", "h");
-            let request = request.body(Body::default()).expect("a request");
-            let (outgoing, mut service) = (outgoing(&cluster, request), pool.service());
-            tokio::spawn(async move { service.call(outgoing).await.map(drop) })
-        };
-        let (connects, waits) = (send(), send());
-        settle().await;
-        let places = || {
-            let (_, state) = cluster.limits(Priority::Default);
-            let stats = cluster.stats();
-            let waiting = stats.upstream_rq_pending_active.get();
-            let given_up = stats.upstream_rq_cancelled.get();
-            (
-                state.connections.get(),
-                state.pending.get(),
-                waiting,
-                given_up,
-            )
-        };
-        assert_eq!(places(), (1, 2, 2, 0), "{protocol:?}");
-        waits.abort();
-        assert!(waits.await.is_err_and(|gone| gone.is_cancelled()));
-        assert_eq!(places(), (1, 1, 1, 1), "{protocol:?}");
-        assert_eq!(pool.shared.hosts.len(), 1, "{protocol:?}");
-        connects.abort();
-        assert!(connects.await.is_err_and(|gone| gone.is_cancelled()));
-        assert_eq!(places(), (0, 0, 0, 2), "{protocol:?}");
-        assert_eq!(pool.shared.hosts.len(), 0, "{protocol:?}: it is forgotten");
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -405,6 +327,18 @@ async fn an_endpoint_may_have_a_limit_of_its_own() {
         ),
         (1, 0)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_of_an_endpoint_counts_connections_on_their_way() {
+    let mut fixture = fixture(|config| config.per_host_max_connections = Some(1));
+    let answers = [fixture.get("/1"), fixture.get("/2")];
+    let mut upstream = fixture.accept().await;
+    for answer in answers {
+        upstream.serve().await;
+        text(answer).await;
+    }
+    assert_eq!(fixture.cluster.stats().upstream_cx_total.get(), 1);
 }
 
 /// A body whose frames come from the test.

@@ -5,6 +5,7 @@ mod http2;
 mod kept;
 mod limits;
 mod sockets;
+mod waiting;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
