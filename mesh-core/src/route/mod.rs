@@ -23,7 +23,9 @@ mod template;
 mod text;
 mod tree;
 
-pub(crate) use self::{counted::Counted, hash::ByteMap, mutate::stands_in_one_line};
+pub(crate) use self::{
+    counted::Counted, hash::ByteMap, mutate::stands_in_one_line, text::MetadataTest,
+};
 pub use self::{
     decision::{Decision, Forwarding, Redirection},
     entry::{

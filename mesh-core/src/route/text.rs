@@ -302,9 +302,17 @@ impl MetadataTest {
     }
 
     pub(crate) fn matches(&self, metadata: Option<&Metadata>) -> bool {
-        let value =
-            metadata.and_then(|metadata| metadata.get(&self.matcher.namespace, &self.matcher.path));
-        self.value.matches(value) != self.matcher.invert
+        self.value.matches(self.find(metadata)) != self.matcher.invert
+    }
+
+    /// Whether the value is as wanted, which as in Envoy's filter of access logs is not turned round; `None`: there is none.
+    pub(crate) fn value(&self, metadata: Option<&Metadata>) -> Option<bool> {
+        let value = self.find(metadata)?;
+        Some(self.value.matches(Some(value)))
+    }
+
+    fn find<'a>(&self, metadata: Option<&'a Metadata>) -> Option<&'a Value> {
+        metadata?.get(&self.matcher.namespace, &self.matcher.path)
     }
 }
 

@@ -216,7 +216,7 @@ pub(crate) fn log_filter(cx: &mut Context, value: &AccessLogFilter) -> Option<Lo
     })
 }
 
-/// A condition on dynamic metadata, of which there is none yet.
+/// A condition on dynamic metadata, which only stages of a program set yet.
 fn metadata(cx: &mut Context, value: &MetadataFilter) -> LogFilter {
     let MetadataFilter {
         matcher,
@@ -226,7 +226,7 @@ fn metadata(cx: &mut Context, value: &MetadataFilter) -> LogFilter {
     let written = if absent { "passes" } else { "passes not" };
     cx.note(
         "matcher",
-        format_args!("ignored: no filter gives a request metadata yet, so that every request {written}, as match_if_key_not_found says"),
+        format_args!("no filter that is built in gives a request metadata: without a stage that does every request {written}, as match_if_key_not_found says"),
     );
     let matcher = matcher.as_ref();
     let matcher = matcher.and_then(|value| cx.field("matcher", |cx| matcher::metadata(cx, value)));

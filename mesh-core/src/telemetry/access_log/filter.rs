@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Comparison, Fraction, LogFilter, LogType, Name},
-    route::{HeaderTest, format::FormatContext},
+    route::{HeaderTest, MetadataTest, format::FormatContext},
     telemetry::{
         context::RecordContext,
         record::{Late, Wants},
@@ -20,8 +20,8 @@ pub(crate) enum FilterRules {
     Flags(Vec<Name>),
     Grpc(Vec<u32>, bool),
     Type(Vec<LogType>, bool),
-    /// The same for every request.
-    Always(bool),
+    /// What passes where there is no such metadata, besides the test.
+    Metadata(Option<Box<MetadataTest>>, bool),
     And(Vec<FilterRules>),
     Or(Vec<FilterRules>),
     Traced,
@@ -44,8 +44,10 @@ impl FilterRules {
             LogFilter::ResponseFlag(names) => Self::Flags(names.clone()),
             LogFilter::GrpcStatus(codes, exclude) => Self::Grpc(codes.clone(), *exclude),
             LogFilter::Type(types, exclude) => Self::Type(types.clone(), *exclude),
-            // No filter gives requests dynamic metadata, so that it is never at the matcher's path.
-            LogFilter::Metadata(_, absent) => Self::Always(*absent),
+            LogFilter::Metadata(matcher, absent) => {
+                let test = matcher.as_deref().map(MetadataTest::new);
+                Self::Metadata(test.map(Box::new), *absent)
+            }
             LogFilter::And(filters) => Self::And(all(filters)?),
             LogFilter::Or(filters) => Self::Or(all(filters)?),
         })
@@ -90,7 +92,10 @@ impl FilterRules {
                 codes.contains(&status) != *exclude
             }
             Self::Type(types, exclude) => types.contains(&late.log_type) != *exclude,
-            Self::Always(passes) => *passes,
+            Self::Metadata(test, absent) => test
+                .as_ref()
+                .and_then(|test| test.value(late.dynamic.as_deref()))
+                .unwrap_or(*absent),
             Self::And(all) => all.iter().all(|one| one.passes(context, late)),
             Self::Or(any) => any.iter().any(|one| one.passes(context, late)),
             Self::Traced => {

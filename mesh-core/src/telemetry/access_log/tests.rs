@@ -5,7 +5,7 @@ use std::{
 
 use http::{Request, Response, Version};
 
-use super::{AccessLog, ISTIO_TEXT, LogWriter};
+use super::{AccessLog, FilterRules, ISTIO_TEXT, LogWriter};
 use crate::{
     model::{self, Comparison, Format, FormatKind, JsonFormat, LogFilter, LogSink, Value},
     route::{
@@ -183,6 +183,34 @@ fn filters_leave_lines_out() {
             bad,
             "{filter:?} and 503"
         );
+    }
+}
+
+#[test]
+fn what_a_stage_found_out_decides_and_its_absence_as_written() {
+    let matcher = model::MetadataMatcher {
+        namespace: "authz".into(),
+        path: Vec::new(),
+        value: model::ValueMatcher::Bool(true),
+        invert: true,
+    };
+    let record = full_record();
+    for (found, absent, passes) in [
+        (None, true, true),
+        (None, false, false),
+        (Some(true), false, true),
+        (Some(false), true, false),
+    ] {
+        let filter = LogFilter::Metadata(Some(Box::new(matcher.clone())), absent);
+        let rules = FilterRules::new(&filter).expect("a filter");
+        let mut late = record.late();
+        late.dynamic = found.map(|found| {
+            Box::new(model::Metadata {
+                namespaces: vec![("authz".into(), Value::Bool(found))],
+            })
+        });
+        let context = RecordContext::new(&record, &late);
+        assert_eq!(rules.passes(&context, &late), passes, "{found:?} {absent}");
     }
 }
 
