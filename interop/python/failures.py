@@ -9,7 +9,7 @@ see. The expectations were written down from Envoy 1.40; where the proxy under t
 import sys
 import time
 
-from peers import SHORT, H1Client, H2Client, H2Server, Seen, drain, free_port, full_port, headers_of, read_head, reset, serve
+from peers import SHORT, H1Client, H2Client, H2Server, Seen, drain, free_port, full, headers_of, read_head, reset, serve
 from play import Play
 from rig import World, by, cluster, listener, manager
 
@@ -260,15 +260,15 @@ class Failures(World):
     def __init__(self, program, scratch, arguments):
         SEEN.clear()
         self.ports = {"h1": serve(h1_app), "h2": serve(h2_app), "refused": free_port(), "a": free_port()}
-        full = full_port()
+        waiting = full().getsockname()[1]
         listeners = [listener("a", self.ports["a"], manager("a", routes(), f"{scratch}/failures-access.log"))]
         clusters = [
             cluster("h1", self.ports["h1"]),
             cluster("h2", self.ports["h2"], {}),
             cluster("h1-refused", self.ports["refused"]),
             cluster("h2-refused", self.ports["refused"], {}),
-            cluster("h1-full", full, connect_timeout="0.5s"),
-            cluster("h2-full", full, {}, connect_timeout="0.5s"),
+            cluster("h1-full", waiting, connect_timeout="0.5s"),
+            cluster("h2-full", waiting, {}, connect_timeout="0.5s"),
         ]
         self.start("failures", program, scratch, arguments, listeners, clusters)
 

@@ -31,16 +31,17 @@ def free_port():
     return kept("").getsockname()[1]
 
 
-def full_port():
-    """A port whose queue of connections is full."""
-    full = kept("127.0.0.1")
-    full.listen(0)
+def full():
+    """A listener whose queue is full, so that connections to it wait until it is longer."""
+    one = kept("127.0.0.1")
+    one.listen(0)
     for _ in range(4):
         filler = socket.socket()
         filler.setblocking(False)
-        filler.connect_ex(full.getsockname())
+        filler.connect_ex(one.getsockname())
         KEPT.append(filler)
-    return full.getsockname()[1]
+    time.sleep(0.1)
+    return one
 
 
 def serve(handler):

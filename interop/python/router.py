@@ -9,7 +9,7 @@ were written down from Envoy 1.40; where the proxy under test differs, `ours` sa
 import sys
 import time
 
-from peers import H1Client, Seen, drain, free_port, full_port, headers_of, read_head, serve
+from peers import H1Client, Seen, drain, free_port, full, headers_of, read_head, serve
 from play import Play
 from rig import World, by, cluster, listener, manager
 
@@ -178,7 +178,7 @@ class Router(World):
         clusters = [
             cluster("up", up),
             cluster("copies", serve(copies)),
-            cluster("full", full_port(), connect_timeout="0.7s"),
+            cluster("full", full().getsockname()[1], connect_timeout="0.7s"),
             cluster("life", up, typed_extension_protocol_options=protocol_options(max_stream_duration="0.4s")),
             nobody,
             cluster("busy", up, **limits(max_requests=0)),

@@ -8,30 +8,16 @@ that move. The expectations, in `upstreams.json`, were written down from Envoy 1
 
 import json
 import os
-import socket
 import sys
 import time
 
-from peers import KEPT, SHORT, H1Client, free_port, kept
+from peers import SHORT, H1Client, free_port, full
 from play import Play
 from rig import World, address, cluster, listener, manager
 from upstreams_sides import Sides, Upstream
 
 PLAY = Play()
 OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-
-
-def full():
-    """A listener whose queue is full, so that connections to it wait until it is longer."""
-    one = kept("127.0.0.1")
-    one.listen(0)
-    for _ in range(4):
-        filler = socket.socket()
-        filler.setblocking(False)
-        filler.connect_ex(one.getsockname())
-        KEPT.append(filler)
-    time.sleep(0.1)
-    return one
 
 
 CASES = {}
